@@ -1,0 +1,1 @@
+"""The model, leaf to root: windows, layers, attention, msg_transformer, variants."""

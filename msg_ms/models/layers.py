@@ -1,0 +1,96 @@
+"""The model's leaves: Linear, LayerNorm, GELU, DropPath, Mlp and the overlapped patch convolution."""
+
+from __future__ import annotations
+
+from math import prod, sqrt
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import Initializer, TruncatedNormal, Uniform, initializer
+
+from ..ops import patch_conv
+
+
+def truncated_normal() -> Initializer:
+    """Normal with standard deviation 0.02, cut at -2 and 2 as the paper's code does: a hundred deviations out."""
+    return TruncatedNormal(sigma=0.02, mean=0.0, a=-2.0, b=2.0)
+
+
+class Linear(nn.Cell):
+    """Affine map of the last axis, (..., in) -> (..., out); weight (out, in), truncated-normal, bias zero."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = Parameter(initializer(truncated_normal(), (out_features, in_features)), name="weight")
+        self.bias = Parameter(initializer("zeros", (out_features,)), name="bias") if bias else None
+        self.matmul = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        # One two-dimensional product: on CPU a batched one costs twice as much.
+        y = self.matmul(x.reshape(-1, self.in_features), self.weight)
+        if self.bias is not None:
+            y = ops.bias_add(y, self.bias)
+        return y.reshape(x.shape[:-1] + (self.out_features,))
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation of the last axis with PyTorch's epsilon, 1e-5; MindSpore's own default is 1e-7."""
+
+    def __init__(self, channels: int):
+        super().__init__((channels,), epsilon=1e-5)
+
+
+class DropPath(nn.Cell):
+    """Stochastic depth: in training each image loses this residual branch with probability ``rate``.
+
+    The paper's code draws once per shuffle region, an artefact of its tensor layout; at 224 pixels only the
+    first two blocks hold more than one region per image. Here an image is dropped as a whole at every stage.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        # Dropout of ones draws the mask and scales it by 1 / (1 - rate) in one kernel on every device.
+        self.mask = nn.Dropout(p=rate) if rate > 0.0 else None
+
+    def construct(self, x: Tensor, batch: int) -> Tensor:
+        if self.mask is None or not self.training:
+            return x
+        mask = self.mask(ops.ones((batch, 1), x.dtype))
+        return (x.reshape(batch, -1) * mask).reshape(x.shape)
+
+
+class Mlp(nn.Cell):
+    """Two linear layers around an exact (erf) GELU: (..., dim) -> (..., dim)."""
+
+    def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0):
+        super().__init__()
+        self.fc1 = Linear(dim, hidden_dim)
+        self.act = nn.GELU(approximate=False)
+        self.fc2 = Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(p=drop)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+class PatchConv(nn.Cell):
+    """Convolution with channels-last output, (B, C, H, W) -> (B, Ho, Wo, O), initialised as PyTorch's Conv2d.
+
+    ``unfold`` chooses the way through unfolding and a matrix product (see :func:`msg_ms.ops.patch_conv`);
+    None takes it where the device target is CPU.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, unfold: bool | None = None
+    ):
+        super().__init__()
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        bound = 1 / sqrt(prod(shape[1:]))
+        self.weight = Parameter(initializer(Uniform(bound), shape), name="weight")
+        self.bias = Parameter(initializer(Uniform(bound), (out_channels,)), name="bias")
+        self.stride, self.padding = stride, padding
+        self.unfold = ms.get_context("device_target") == "CPU" if unfold is None else unfold
+
+    def construct(self, x: Tensor) -> Tensor:
+        return patch_conv(x, self.weight, self.bias, self.stride, self.padding, self.unfold)

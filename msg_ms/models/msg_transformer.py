@@ -1,0 +1,298 @@
+"""MSG-Transformer (Fang et al., CVPR 2022), the architecture of December 2021, leaf to root.
+
+Shape letters as in ``windows.py``: B images, H x W tokens, R shuffle regions per image, G windows per region,
+N = w*w + 1 tokens per window with its message token in front, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import initializer
+from mindspore.ops import constexpr
+
+from ..errors import UserError
+from .attention import WindowAttention
+from .layers import DropPath, LayerNorm, Linear, Mlp, PatchConv, truncated_normal
+from .windows import shuffle_messages, stage_layouts, window_partition, window_reverse
+
+EMBED_KERNEL, EMBED_PADDING = 7, 2
+
+
+class PatchEmbed(nn.Cell):
+    """Overlapped 7x7 patch embedding: (B, in_chans, height, width) -> (B, H, W, C), H = height / patch_size."""
+
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int, patch_norm: bool):
+        super().__init__()
+        self.proj = PatchConv(in_chans, embed_dim, EMBED_KERNEL, patch_size, EMBED_PADDING)
+        self.norm = LayerNorm(embed_dim) if patch_norm else nn.Identity()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.norm(self.proj(x))
+
+
+class MSGBlock(nn.Cell):
+    """Window attention, message shuffle, MLP, each with a residual: (B*R, G, N, C) -> (B*R, G, N, C)."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window_size: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        qk_scale: float | None,
+        drop: float,
+        attn_drop: float,
+        drop_path: float,
+        shuffle: bool,
+    ):
+        super().__init__()
+        self.norm1 = LayerNorm(dim)
+        self.attn = WindowAttention(dim, window_size, num_heads, qkv_bias, qk_scale, attn_drop, drop)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
+        self.shuffle = shuffle
+
+    def construct(self, x: Tensor, batch: int) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)), batch)
+        if self.shuffle:
+            x = shuffle_messages(x)
+        return x + self.drop_path(self.mlp(self.norm2(x)), batch)
+
+
+class PatchMerging(nn.Cell):
+    """Halve both sides and double the channels of patch and message tokens with one 3x3 stride-2 convolution.
+
+    (B*R, G, N, C) -> (B*R', G', N, 2*C); the windows keep their size, so there are a quarter as many.
+    """
+
+    def __init__(self, dim: int, window_size: int):
+        super().__init__()
+        self.window_size = window_size
+        self.reduction = PatchConv(dim, 2 * dim, kernel_size=3, stride=2, padding=1)
+        self.norm = LayerNorm(2 * dim)
+
+    def construct(self, x: Tensor, layout: tuple, next_layout: tuple) -> Tensor:
+        height, width, region = layout
+        rows, columns, next_region = height // self.window_size, width // self.window_size, next_layout[2]
+        messages = window_reverse(x[:, :, :1], 1, region, rows, columns, channels_first=True)
+        patches = window_reverse(x[:, :, 1:], self.window_size, region, height, width, channels_first=True)
+        messages = self.norm(self.reduction(messages))
+        patches = self.norm(self.reduction(patches))
+        return ops.cat(
+            (
+                window_partition(messages, 1, next_region),
+                window_partition(patches, self.window_size, next_region),
+            ),
+            2,
+        )
+
+
+class Stage(nn.Cell):
+    """``depth`` blocks at one resolution, then the merging that leads to the next stage, if there is one."""
+
+    def __init__(self, blocks: Sequence[MSGBlock], downsample: PatchMerging | None):
+        super().__init__()
+        self.blocks = nn.CellList(list(blocks))
+        self.downsample = downsample
+
+    def construct(self, x: Tensor, batch: int, layout: tuple, next_layout: tuple | None) -> Tensor:
+        """(B*R, G, N, C) -> the same, or merged; ``layout`` and ``next_layout`` as in ``stage_layouts``."""
+        for block in self.blocks:
+            x = block(x, batch)
+        if self.downsample is not None:
+            x = self.downsample(x, layout, next_layout)
+        return x
+
+
+class MSGTransformer(nn.Cell):
+    """MSG-Transformer image classifier: images (B, in_chans, height, width) -> logits (B, num_classes).
+
+    The arguments are the paper code's, with its defaults; ``flops`` and every parameter's path and shape are
+    its too (LayerNorm's parameters carry MindSpore's names, gamma and beta).
+
+    Args:
+        img_size: side of the square input in pixels, or (height, width). It is checked here and used by ``ape``
+            and ``flops``; without ``ape`` any size that windows and regions fit is taken at run time.
+        patch_size: pixels per token side, 3 or more.
+        num_classes: 0 leaves the head out, and the output is the features.
+        embed_dim: channels of the first stage; each later stage has twice those of the one before.
+        depths, num_heads, shuffle_size: one entry per stage; the region sizes are in windows.
+        qk_scale: replaces 1/sqrt(channels per head).
+        drop_rate, attn_drop_rate: dropout after projections, and of the attention weights.
+        drop_path_rate: stochastic depth of the last block; it grows linearly from 0 in the first.
+        ape: add a learned absolute position embedding (1, tokens, embed_dim) to the patch tokens.
+        patch_norm: LayerNorm after the patch embedding.
+        manip_type: "shuf" shuffles the messages, "none" leaves them in their windows.
+
+    Raises:
+        UserError (a ValueError): for settings that don't fit together, naming argument, value and remedy.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        ape: bool = False,
+        patch_norm: bool = True,
+        shuffle_size: Sequence[int] = (4, 4, 2, 1),
+        manip_type: str = "shuf",
+    ):
+        super().__init__()
+        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        self.patch_size, self.window_size, self.shuffle_size = patch_size, window_size, tuple(shuffle_size)
+        self.in_chans, self.num_classes, self.mlp_ratio = in_chans, num_classes, mlp_ratio
+        self.depths, self.patch_norm = tuple(depths), patch_norm
+        self.dims = tuple(embed_dim * 2**i for i in range(len(self.depths)))
+        self.num_features = self.dims[-1] if self.dims else 0
+        shuffles = tuple(manip_type == "shuf" and size > 1 for size in self.shuffle_size)
+        _check_architecture(self, tuple(num_heads), manip_type, (drop_rate, attn_drop_rate, drop_path_rate))
+        self.layouts = stage_layouts(*self.img_size, patch_size, window_size, self.shuffle_size)
+
+        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, patch_norm)
+        tokens = self.layouts[0][0] * self.layouts[0][1]
+        self.absolute_pos_embed = _token_parameter("absolute_pos_embed", (1, tokens, embed_dim)) if ape else None
+        self.msg_tokens = _token_parameter("msg_tokens", (1, self.shuffle_size[0] ** 2, 1, embed_dim))
+        self.pos_drop = nn.Dropout(p=drop_rate)
+        rates = np.split(np.linspace(0, drop_path_rate, sum(depths)), np.cumsum(depths)[:-1])
+        self.layers = nn.CellList(
+            [
+                Stage(
+                    [
+                        MSGBlock(
+                            dim, heads, window_size, mlp_ratio, qkv_bias, qk_scale,
+                            drop_rate, attn_drop_rate, float(rate), shuffle,
+                        )
+                        for rate in stage_rates
+                    ],
+                    PatchMerging(dim, window_size) if dim != self.num_features else None,
+                )
+                for dim, heads, stage_rates, shuffle in zip(self.dims, num_heads, rates, shuffles, strict=True)
+            ]
+        )  # fmt: skip
+        self.norm = LayerNorm(self.num_features)
+        self.head = Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Patch tokens in windows, each with its message token: (B, in_chans, height, width) -> (B*R, G, N, C)."""
+        x = self.patch_embed(x)
+        if self.absolute_pos_embed is not None:
+            x = x + self.absolute_pos_embed.reshape(1, x.shape[1], x.shape[2], x.shape[3])
+        x = window_partition(self.pos_drop(x), self.window_size, self.shuffle_size[0])
+        regions, windows, _, channels = x.shape
+        return ops.cat((ops.broadcast_to(self.msg_tokens, (regions, windows, 1, channels)), x), 2)
+
+    def forward_stages(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Each stage's tokens, merging included: stage i gives (B*R, G, N, C) in the layout of stage i + 1."""
+        batch, channels, height, width = x.shape
+        layouts = _run_time_layouts(
+            (height, width, channels), self.in_chans, self.patch_size, self.window_size, self.shuffle_size,
+            None if self.absolute_pos_embed is None else self.img_size,
+        )  # fmt: skip
+        x = self.embed(x)
+        outputs = ()
+        for i, stage in enumerate(self.layers):
+            x = stage(x, batch, layouts[i], layouts[i + 1])
+            outputs = (*outputs, x)
+        return outputs
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Features of the last stage's message token: (B, num_features).
+
+        Where an input larger than the paper's leaves several windows in the last stage, their messages' mean.
+        """
+        batch = x.shape[0]
+        x = self.norm(self.forward_stages(x)[-1][:, :, 0])
+        if x.shape[0] == batch and x.shape[1] == 1:
+            return x.reshape(batch, self.num_features)
+        return x.reshape(batch, -1, self.num_features).mean(1)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.head(self.forward_features(x))
+
+    def flops(self) -> float:
+        """Multiply-adds of one image of ``img_size``, counted as the paper's code does."""
+        height, width, _ = self.layouts[0]
+        total = height * width * self.dims[0] * (self.in_chans * EMBED_KERNEL**2 + int(self.patch_norm))
+        for (height, width, _), dim, depth in zip(self.layouts, self.dims, self.depths, strict=True):
+            windows = height * width // self.window_size**2
+            total += depth * self._block_flops(windows, dim)
+            if dim != self.num_features:
+                merged = height * width // 4 + windows // 4
+                total += (height * width + windows) * dim + merged * 9 * dim * 2 * dim
+        shrink = 4 ** (len(self.dims) - 1)
+        total += self.num_features * (self.layouts[0][0] * self.layouts[0][1] // shrink + 1)
+        return float(total + self.num_features * self.num_classes)
+
+    def _block_flops(self, windows: int, dim: int) -> float:
+        tokens = self.window_size**2 + 1
+        attention = tokens * dim * 3 * dim + 2 * tokens * tokens * dim + tokens * dim * dim
+        return windows * (2 * tokens * dim + attention + 2 * tokens * dim * dim * self.mlp_ratio)
+
+
+def _token_parameter(name: str, shape: tuple[int, ...]) -> Parameter:
+    return Parameter(initializer(truncated_normal(), shape), name=name)
+
+
+@constexpr
+def _run_time_layouts(image, in_chans, patch_size, window_size, shuffle_size, ape_size):
+    """Layouts of the stages for the image at hand, and a last None; runs while the graph is compiled."""
+    height, width, channels = image
+    if channels != in_chans:
+        raise UserError(f"the input has {channels} channels, the model in_chans={in_chans}")
+    if ape_size is not None and (height, width) != tuple(ape_size):
+        raise UserError(f"the input is {height} x {width}; with ape=True only img_size={tuple(ape_size)} fits")
+    return (*stage_layouts(height, width, patch_size, window_size, shuffle_size), None)
+
+
+def _check_architecture(
+    net: MSGTransformer, num_heads: tuple[int, ...], manip_type: str, rates: tuple[float, float, float]
+) -> None:
+    """Raise UserError for the first argument that can't be, or doesn't fit the others."""
+    stages = len(net.depths)
+    for name, values in (("depths", net.depths), ("num_heads", num_heads), ("shuffle_size", net.shuffle_size)):
+        if stages == 0 or len(values) != stages or any(v < 1 for v in values):
+            raise UserError(f"{name}={list(values)}: one entry of at least 1 per stage, as many as depths={list(net.depths)}")
+    for name, value, least in (
+        ("patch_size", net.patch_size, EMBED_KERNEL - 2 * EMBED_PADDING),
+        ("in_chans", net.in_chans, 1),
+        ("num_classes", net.num_classes, 0),
+        ("embed_dim", net.dims[0], 1),
+        ("window_size", net.window_size, 1),
+    ):
+        if value < least:
+            raise UserError(f"{name}={value}: must be at least {least}")
+    for name, rate in zip(("drop_rate", "attn_drop_rate", "drop_path_rate"), rates, strict=True):
+        if not 0 <= rate < 1:
+            raise UserError(f"{name}={rate}: must be at least 0 and below 1")
+    if manip_type not in ("shuf", "none"):
+        raise UserError(f"manip_type={manip_type!r}: must be 'shuf' or 'none'")
+    for i, (dim, heads, size) in enumerate(zip(net.dims, num_heads, net.shuffle_size, strict=True)):
+        if dim % heads:
+            fitting = [h for h in range(1, dim + 1) if dim % h == 0]
+            nearest = sorted(fitting, key=lambda h: abs(h - heads))[:2]
+            raise UserError(
+                f"num_heads[{i}]={heads} doesn't divide the {dim} channels of stage {i}; {nearest} would"
+            )
+        if manip_type == "shuf" and dim % size**2:
+            need = next(e for e in range(net.dims[0], net.dims[0] + size**2 + 1) if e * 2**i % size**2 == 0)
+            raise UserError(
+                f"shuffle_size[{i}]={size}: its {size**2} message groups don't divide the {dim} channels of "
+                f"stage {i}; embed_dim={need} would, and so would a region size whose square divides {dim}"
+            )

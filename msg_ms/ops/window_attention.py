@@ -1,0 +1,26 @@
+"""Multi-head self-attention inside each window."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, ops
+
+
+def window_attention(qkv: Tensor, bias: Tensor, scale: float, dropout) -> Tensor:
+    """softmax(scale * q k^T + bias) v in every window and head: (windows, N, 3*C) -> (windows, N, C).
+
+    ``qkv`` holds queries, keys and values one after the other, each head by head; ``bias`` is (heads, N, N),
+    the same for all windows; ``dropout`` is a callable on the attention weights (windows, heads, N, N).
+    """
+    windows, tokens, channels = qkv.shape
+    channels = channels // 3
+    heads = bias.shape[0]
+
+    def by_head(x):
+        return x.reshape(windows, tokens, heads, channels // heads).transpose(0, 2, 1, 3)
+
+    # Splitting the flat matrix first keeps the transposes four-dimensional: half the time of one transpose
+    # to (3, windows, heads, N, d) and three slices of it.
+    q, k, v = ops.split(qkv.reshape(-1, 3 * channels), channels, 1)
+    scores = ops.BatchMatMul(transpose_b=True)(by_head(q) * scale, by_head(k)) + bias
+    weights = dropout(ops.softmax(scores, -1))
+    return ops.BatchMatMul()(weights, by_head(v)).transpose(0, 2, 1, 3).reshape(windows, tokens, channels)
