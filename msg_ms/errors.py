@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -15,13 +14,3 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'X'?"`` for the closest of ``known``, or an empty string when nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def run_command_line(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and end the process: a :class:`UserError` becomes one line on stderr and status 2."""
-    try:
-        status = main() or 0
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        status = 2
-    sys.exit(status)

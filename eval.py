@@ -1,0 +1,36 @@
+"""Evaluate a checkpoint: python eval.py --cfg F --data-path D --resume X.ckpt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
+from msg_ms.data import build_eval_dataset, check_classes, scan_folder
+from msg_ms.engine.checkpoint import load_parameters, read_checkpoint
+from msg_ms.engine.device import clamp_workers, setup_device
+from msg_ms.engine.evaluate import EvalStep, evaluate
+from msg_ms.engine.log import progress
+from msg_ms.models.build import build_model
+from msg_ms.support import check_supported
+
+
+def main() -> None:
+    config = config_from_arguments(config_parser("Evaluate a checkpoint on the images under val/.").parse_args())
+    check_supported(config)
+    checkpoint = Path(require(config.model.resume, "--resume"))
+    folder = scan_folder(Path(require(config.data.data_path, "--data-path")) / "val")
+    check_classes(None, folder, config.model.num_classes)
+
+    setup_device(config.device_target, config.seed)
+    data = build_eval_dataset(folder, config.data, config.test.crop, clamp_workers(config.data.num_workers))
+    model = build_model(config.model, config.data.img_size)
+    load_parameters(model.get_parameters(), read_checkpoint(checkpoint)[0], "", checkpoint)
+
+    batches = data.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    watched = progress(batches, data.get_dataset_size(), "evaluate")
+    step = EvalStep(model, config.model.num_classes)
+    print(f"{checkpoint}: {evaluate(step, (batch for batch, _ in watched), config.data.batch_size)}")
+
+
+if __name__ == "__main__":
+    run_command_line(main)

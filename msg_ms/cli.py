@@ -1,0 +1,63 @@
+"""What the command lines share: the paper code's flags, and errors as one line with status 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from .config import Config, load_config
+from .errors import UserError
+
+
+def run_command_line(main: Callable[[], int | None]) -> None:
+    """Run ``main`` and end the process: a :class:`UserError` becomes one line on stderr and status 2."""
+    try:
+        status = main() or 0
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the flags that train.py and eval.py share; :func:`config_from_arguments` reads its result."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML configuration, see configs/")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="replace configuration keys")
+    parser.add_argument("--batch-size", type=int, help="images per device")
+    parser.add_argument("--data-path", help="folder that holds train/ and val/ with one folder per class")
+    parser.add_argument("--resume", metavar="CKPT", help="checkpoint to start from")
+    parser.add_argument("--output", metavar="DIR", help="results go to DIR/<MODEL.NAME>/<tag> (default: output)")
+    parser.add_argument("--tag", help="name of this run (default: default)")
+    parser.add_argument("--device-target", choices=["CPU", "GPU", "Ascend"], help="default: MindSpore's choice")
+    return parser
+
+
+def config_from_arguments(args: argparse.Namespace) -> Config:
+    """The configuration that the flags describe; flags stand above ``--opts``, which stand above the file."""
+    given = vars(args)
+    return load_config(
+        args.cfg,
+        args.opts,
+        DATA__BATCH_SIZE=args.batch_size,
+        DATA__DATA_PATH=args.data_path,
+        MODEL__RESUME=args.resume,
+        OUTPUT=args.output,
+        TAG=args.tag,
+        DEVICE_TARGET=args.device_target,
+        TRAIN__ACCUMULATION_STEPS=given.get("accumulation_steps"),
+        AMP_OPT_LEVEL=given.get("amp_opt_level"),
+        EVAL_MODE=given.get("eval") or None,
+        THROUGHPUT_MODE=given.get("throughput") or None,
+    )
+
+
+def require(value: str, flag: str) -> str:
+    """``value`` where it is given; else the error that asks for ``flag``."""
+    if not value:
+        raise UserError(f"{flag} is missing")
+    return value

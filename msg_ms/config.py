@@ -1,0 +1,350 @@
+"""The configuration: frozen dataclasses are the only home of defaults; YAML files and ``--opts`` replace them.
+
+Keys are the paper code's (``MODEL.MSG.SHUF_SIZE``); a field ``shuf_size`` of a section is the key ``SHUF_SIZE``.
+Where this project adds a key of its own, the field says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Check:
+    """A condition on one value and the words for it: ``expects`` completes 'must be ...'."""
+
+    expects: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(bound: float) -> Check:
+    return Check(f"at least {bound}", lambda v: v >= bound)
+
+
+def above(bound: float) -> Check:
+    return Check(f"above {bound}", lambda v: v > bound)
+
+
+def within(low: float, high: float) -> Check:
+    return Check(f"between {low} and {high}", lambda v: low <= v <= high)
+
+
+def one_of(*choices: str) -> Check:
+    return Check(f"one of {', '.join(map(repr, choices))}", lambda v: v in choices)
+
+
+PROBABILITY = within(0, 1)
+DROP_RATE = Check("at least 0 and below 1", lambda v: 0 <= v < 1)
+STAGES = Check("a list of numbers of at least 1", lambda v: len(v) > 0 and all(n >= 1 for n in v))
+RANGE = Check("two numbers above 0 in rising order", lambda v: len(v) == 2 and 0 < v[0] <= v[1])
+FILE_NAME = Check("a name without '/'", lambda v: v not in ("", ".", "..") and "/" not in v)
+
+
+def key(default: Any, check: Check | None = None) -> Any:
+    """A field with its default and, where not every value of its type makes sense, a check."""
+    return field(default=default, metadata={"check": check})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    batch_size: int = key(128, at_least(1))  # per device
+    data_path: str = key("")  # holds train/ and val/ with one folder per class
+    dataset: str = key("imagenet", one_of("imagenet"))
+    img_size: int = key(224, at_least(1))
+    interpolation: str = key("bicubic", one_of("bicubic", "bilinear", "random"))
+    pin_memory: bool = key(True)  # accepted for the paper's files; MindSpore has no such switch
+    num_workers: int = key(8, at_least(1))
+
+
+@dataclass(frozen=True)
+class MSGConfig:
+    patch_size: int = key(4, at_least(1))
+    in_chans: int = key(3, at_least(1))
+    embed_dim: int = key(96, at_least(1))
+    depths: tuple[int, ...] = key((2, 2, 6, 2), STAGES)
+    num_heads: tuple[int, ...] = key((3, 6, 12, 24), STAGES)
+    window_size: int = key(7, at_least(1))
+    mlp_ratio: float = key(4.0, above(0))
+    qkv_bias: bool = key(True)
+    qk_scale: float | None = key(None)
+    ape: bool = key(False)
+    patch_norm: bool = key(True)
+    shuf_size: tuple[int, ...] = key((4, 4, 2, 1), STAGES)
+    manip_type: str = key("shuf", one_of("shuf", "none"))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    type: str = key("msg", one_of("msg"))
+    name: str = key("msg_tiny_p4_win7_224", FILE_NAME)
+    resume: str = key("")
+    num_classes: int = key(1000, at_least(1))
+    drop_rate: float = key(0.0, DROP_RATE)
+    drop_path_rate: float = key(0.1, DROP_RATE)
+    label_smoothing: float = key(0.1, DROP_RATE)
+    msg: MSGConfig = field(default_factory=MSGConfig)
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    name: str = key("cosine", one_of("cosine", "linear", "step"))
+    decay_epochs: int = key(30, at_least(1))
+    decay_rate: float = key(0.1, within(0, 1))
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    name: str = key("adamw", one_of("adamw", "sgd"))
+    eps: float = key(1e-8, above(0))
+    betas: tuple[float, ...] = key((0.9, 0.999), Check("two numbers in [0, 1)", lambda v: len(v) == 2 and all(0 <= b < 1 for b in v)))  # fmt: skip
+    momentum: float = key(0.9, DROP_RATE)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    start_epoch: int = key(0, at_least(0))
+    epochs: int = key(300, at_least(1))
+    warmup_epochs: int = key(20, at_least(0))
+    weight_decay: float = key(0.05, at_least(0))
+    # The three rates are for 512 images per update and scale linearly with the real number.
+    base_lr: float = key(5e-4, above(0))
+    warmup_lr: float = key(5e-7, at_least(0))
+    min_lr: float = key(5e-6, at_least(0))
+    clip_grad: float = key(5.0, at_least(0))  # global norm; 0 switches clipping off
+    auto_resume: bool = key(True)
+    accumulation_steps: int = key(0, at_least(0))
+    use_checkpoint: bool = key(False)
+    lr_scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True)
+class AugConfig:
+    color_jitter: float = key(0.4, at_least(0))
+    auto_augment: str = key("rand-m9-mstd0.5-inc1")
+    reprob: float = key(0.25, PROBABILITY)
+    remode: str = key("pixel", one_of("pixel", "const", "rand"))
+    recount: int = key(1, at_least(1))
+    mixup: float = key(0.8, at_least(0))
+    cutmix: float = key(1.0, at_least(0))
+    cutmix_minmax: tuple[float, ...] | None = key(None)
+    mixup_prob: float = key(1.0, PROBABILITY)
+    mixup_switch_prob: float = key(0.5, PROBABILITY)
+    mixup_mode: str = key("batch", one_of("batch", "pair", "elem"))
+    # This project's own; the defaults are what the paper's code gets from timm.
+    crop_scale: tuple[float, ...] = key((0.08, 1.0), RANGE)
+    crop_ratio: tuple[float, ...] = key((3 / 4, 4 / 3), RANGE)
+    hflip: float = key(0.5, PROBABILITY)
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    __test__ = False  # keeps pytest from collecting it
+    crop: bool = key(True)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole tree; :func:`load_config` builds it, :func:`to_yaml` writes it."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    aug: AugConfig = field(default_factory=AugConfig)
+    test: TestConfig = field(default_factory=TestConfig)
+    amp_opt_level: str = key("", one_of("", "O0", "O1", "O2"))  # empty stands for O0
+    output: str = key("output")
+    tag: str = key("default", FILE_NAME)
+    save_freq: int = key(1, at_least(1))
+    print_freq: int = key(100, at_least(1))
+    seed: int = key(0, at_least(0))
+    eval_mode: bool = key(False)
+    throughput_mode: bool = key(False)
+    local_rank: int = key(0, at_least(0))  # accepted for the paper's files; msrun numbers the ranks
+    device_target: str = key("", one_of("", "CPU", "GPU", "Ascend"))  # this project's own; empty: MindSpore's choice
+
+    @property
+    def run_dir(self) -> Path:
+        """Where a run writes everything: ``<OUTPUT>/<MODEL.NAME>/<TAG>``."""
+        return Path(self.output) / self.model.name / self.tag
+
+
+def load_config(cfg: str | Path | None, opts: Sequence[str] = (), **overrides: Any) -> Config:
+    """The configuration from a YAML file, then ``opts`` (KEY VALUE ...), then ``overrides``.
+
+    ``overrides`` carry a full key with ``__`` for the dots (``DATA__BATCH_SIZE=64``); None leaves a key alone.
+    """
+    tree: dict[str, Any] = {}
+    if cfg is not None:
+        _merge_file(tree, Path(cfg), ())
+    if len(opts) % 2:
+        raise UserError(f"--opts takes pairs KEY VALUE; {opts[-1]!r} has no value")
+    for name, text in zip(opts[::2], opts[1::2], strict=True):
+        _set(tree, name, _parse_option(name, text), "--opts")
+    for name, value in overrides.items():
+        if value is not None:
+            _set(tree, name.replace("__", "."), value, "the command line")
+    return _build(Config, tree, "")
+
+
+def to_yaml(config: Config) -> str:
+    """Every key with its value, in a form that :func:`load_config` reads back to an equal configuration."""
+    return yaml.safe_dump(_to_tree(config), sort_keys=False, default_flow_style=None)
+
+
+def flat_items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(key, value) for every leaf, keys in full (``MODEL.MSG.SHUF_SIZE``)."""
+    for f in dataclasses.fields(config):
+        name, value = prefix + f.name.upper(), getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from flat_items(value, name + ".")
+        else:
+            yield name, value
+
+
+KEYS = tuple(name for name, _ in flat_items(Config()))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers: ``1e-6`` is a float, which YAML 1.1 takes for a string."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+@dataclass(frozen=True)
+class _Sourced:
+    """A value and where it was written, for the error that may come."""
+
+    value: Any
+    source: str
+
+
+def _merge_file(tree: dict[str, Any], path: Path, parents: tuple[Path, ...]) -> None:
+    if path.resolve() in parents:
+        raise UserError(f"{path}: BASE leads back to this file")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read the configuration {path}: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no valid YAML: {error}") from None
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys with values, found {content!r}")
+    bases = content.pop("BASE", [])
+    for base in [bases] if isinstance(bases, str) else bases or []:
+        if base:
+            _merge_file(tree, path.parent / base, (*parents, path.resolve()))
+    _merge_mapping(tree, content, "", str(path))
+
+
+def _merge_mapping(tree: dict[str, Any], content: dict, prefix: str, source: str) -> None:
+    for name, value in content.items():
+        full = f"{prefix}{name}"
+        if isinstance(value, dict) and full not in KEYS:
+            if not any(known.startswith(full + ".") for known in KEYS):
+                raise UserError(f"{source}: there is no section {full}{nearest(full, _sections())}")
+            _merge_mapping(tree, value, full + ".", source)
+        else:
+            _set(tree, full, value, source)
+
+
+def _sections() -> set[str]:
+    return {known[:i] for known in KEYS for i, letter in enumerate(known) if letter == "."}
+
+
+def _set(tree: dict[str, Any], name: str, value: Any, source: str) -> None:
+    if name not in KEYS:
+        if name in _sections():
+            raise UserError(f"{source}: {name} is a section; expected keys below it, found {value!r}")
+        raise UserError(f"{source}: there is no key {name}{nearest(name, KEYS)}")
+    tree[name] = _Sourced(value, source)
+
+
+def _parse_option(name: str, text: Any) -> Any:
+    """The value of an option's text: YAML, but plain text where the key holds text."""
+    text = str(text)
+    if dict(flat_items(Config())).get(name, None).__class__ is str:
+        return text
+    if text == "None":
+        return None
+    try:
+        return yaml.load(text.replace("(", "[").replace(")", "]"), Loader=_Loader)
+    except yaml.YAMLError:
+        raise UserError(f"--opts: {name}={text!r} can't be read as a value") from None
+
+
+def _build(cls: type, tree: dict[str, Any], prefix: str) -> Any:
+    """An instance of the dataclass ``cls`` from the values of ``tree`` under ``prefix``."""
+    values = {}
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        name = prefix + f.name.upper()
+        if dataclasses.is_dataclass(hints[f.name]):
+            values[f.name] = _build(hints[f.name], tree, name + ".")
+        elif name in tree:
+            values[f.name] = _checked(name, tree[name], hints[f.name], f.metadata.get("check"))
+    return cls(**values)
+
+
+def _checked(name: str, sourced: _Sourced, hint: Any, check: Check | None) -> Any:
+    where, raw = sourced.source, sourced.value
+    try:
+        value = _convert(raw, hint)
+    except TypeError:
+        raise UserError(f"{where}: {name}={raw!r}: must be {_type_name(hint)}") from None
+    if check is not None and value is not None and not check.holds(value):
+        raise UserError(f"{where}: {name}={raw!r}: must be {check.expects}")
+    return value
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):
+        inner = next(a for a in typing.get_args(hint) if a is not types.NoneType)
+        return None if value is None else _convert(value, inner)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        return tuple(_convert(v, typing.get_args(hint)[0]) for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise TypeError
+    if hint is float and not math.isfinite(value):
+        raise TypeError
+    return value
+
+
+def _type_name(hint: Any) -> str:
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_type_name(a) for a in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"a list, each entry {_type_name(typing.get_args(hint)[0])}"
+    names = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text"}
+    return names.get(hint, "None")
+
+
+def _to_tree(config: Any) -> dict[str, Any]:
+    tree = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            value = _to_tree(value)
+        tree[f.name.upper()] = list(value) if isinstance(value, tuple) else value
+    return tree

@@ -1,0 +1,1 @@
+"""Training and evaluation: device, schedule, optimizer, loss, step, evaluation, checkpoints, log."""

@@ -1,0 +1,63 @@
+"""Lay scikit-learn's handwritten digits out as an image folder: python tools/make_digits.py demo/digits.
+
+1,797 real scans of 8 x 8 pixels, ten classes (the test part of the UCI Optical Recognition of Handwritten Digits
+data set); every fifth of a class goes to val/, the others to train/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from msg_ms.cli import run_command_line
+from msg_ms.errors import UserError
+
+VAL_EVERY = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Lay scikit-learn's handwritten digits out as train/ and val/ folders.")
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args().folder
+    if (folder / "train").is_dir() and (folder / "val").is_dir():
+        print(f"{folder} is there already")
+        return
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise UserError("scikit-learn, which ships the digits, is missing: pip install 'msg-ms[demo]'") from None
+    digits = load_digits()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Filled aside and moved into place, so that a half-filled folder is never taken for the data set.
+    filling = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        counts = {part: write_images(digits, filling, part) for part in ("train", "val")}
+        filling.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        filling.rename(folder)
+    finally:
+        shutil.rmtree(filling, ignore_errors=True)
+    print(f"{folder}: {counts['train']} images to train on, {counts['val']} to evaluate on")
+
+
+def write_images(digits, folder: Path, part: str) -> int:
+    """Write one part as PNG files in class folders; gives their number."""
+    written = 0
+    for label in range(10):
+        target = folder / part / str(label)
+        target.mkdir(parents=True)
+        for n, index in enumerate(np.flatnonzero(digits.target == label)):
+            if (n % VAL_EVERY == 0) == (part == "val"):
+                pixels = np.minimum(digits.images[index] * 16, 255).astype(np.uint8)  # grey levels are 0 to 16
+                cv2.imwrite(str(target / f"{index:04d}.png"), pixels)
+                written += 1
+    return written
+
+
+if __name__ == "__main__":
+    run_command_line(main)
