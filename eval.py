@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
-from msg_ms.data import build_eval_dataset, check_classes, scan_folder
+from msg_ms.data import EvalDataset, check_classes, scan_folder
 from msg_ms.engine.checkpoint import load_parameters, read_checkpoint
 from msg_ms.engine.device import clamp_workers, setup_device
 from msg_ms.engine.evaluate import EvalStep, evaluate
@@ -22,12 +22,11 @@ def main() -> None:
     check_classes(None, folder, config.model.num_classes)
 
     setup_device(config.device_target, config.seed)
-    data = build_eval_dataset(folder, config.data, config.test.crop, clamp_workers(config.data.num_workers))
+    data = EvalDataset(folder, config.data, config.test.crop, clamp_workers(config.data.num_workers))
     model = build_model(config.model, config.data.img_size)
     load_parameters(model.get_parameters(), read_checkpoint(checkpoint)[0], "", checkpoint)
 
-    batches = data.create_tuple_iterator(num_epochs=1, output_numpy=True)
-    watched = progress(batches, data.get_dataset_size(), "evaluate")
+    watched = progress(data.batches(), data.steps, "evaluate")
     step = EvalStep(model, config.model.num_classes)
     print(f"{checkpoint}: {evaluate(step, (batch for batch, _ in watched), config.data.batch_size)}")
 

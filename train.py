@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 
 import mindspore as ms
@@ -12,7 +14,7 @@ import numpy as np
 
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
 from msg_ms.config import Config, to_yaml
-from msg_ms.data import build_eval_dataset, build_train_dataset, check_classes, scan_folder
+from msg_ms.data import EvalDataset, TrainDataset, check_classes, scan_folder
 from msg_ms.engine.checkpoint import Checkpoints, Progress
 from msg_ms.engine.device import clamp_workers, setup_device
 from msg_ms.engine.evaluate import EvalStep, Evaluation, evaluate
@@ -43,7 +45,7 @@ def main() -> None:
         log.info(line)
 
     workers = clamp_workers(config.data.num_workers)
-    val_data = build_eval_dataset(val_folder, config.data, config.test.crop, workers)
+    val_data = EvalDataset(val_folder, config.data, config.test.crop, workers)
     model = build_model(config.model, config.data.img_size)
     log.info(
         f"{config.model.name}: {sum(p.size for p in model.trainable_params()):,} parameters, "
@@ -52,21 +54,20 @@ def main() -> None:
     eval_step = EvalStep(model, config.model.num_classes)
 
     def validate() -> Evaluation:
-        batches = val_data.create_tuple_iterator(num_epochs=1, output_numpy=True)
-        watched = log.progress(batches, val_data.get_dataset_size(), "evaluate")
+        watched = log.progress(val_data.batches(), val_data.steps, "evaluate")
         return evaluate(eval_step, (batch for batch, _ in watched), config.data.batch_size)
 
     if config.eval_mode or config.throughput_mode:
         source = Checkpoints(config.run_dir, model).restore_weights(config.model.resume)
         if config.throughput_mode:
-            images, _ = next(val_data.create_tuple_iterator(num_epochs=1, output_numpy=True))
+            images, _ = next(val_data.batches())
             log.info(measure_throughput(model, images))
         else:
             log.info(f"{source}: {validate()}")
         return
 
-    train_data = build_train_dataset(train_folder, config.data, config.aug, workers)
-    steps = train_data.get_dataset_size()
+    train_data = TrainDataset(train_folder, config.data, config.aug, config.seed, workers)
+    steps = train_data.steps
     optimizer = build_optimizer(config.train, model.trainable_params())
     step = TrainStep(model, SmoothedCrossEntropy(config.model.label_smoothing), optimizer, config.train.clip_grad)
     schedule = build_schedule(config.train, steps, config.data.batch_size)
@@ -81,13 +82,11 @@ def main() -> None:
             f"of {config.data.batch_size} make {steps} an epoch; go on with the data and batch size it was made with"
         )
 
-    train_data.set_init_step(progress.step)
-    # One iterator over all epochs: each fresh one would repeat the first epoch's order.
-    iterator = train_data.create_tuple_iterator(num_epochs=config.train.epochs, output_numpy=True)
+    batches = train_data.batches(progress.step, config.train.epochs)
     log.info(f"{len(train_folder)} training images, {steps} updates an epoch, {len(val_folder)} for evaluation")
     begin = time.time()
     for epoch in range(progress.epoch, config.train.epochs):
-        loss = train_one_epoch(epoch, config, iterator, step, schedule, steps, log)
+        loss = train_one_epoch(epoch, config, batches, step, schedule, steps, log)
         result = validate()
         best = max(progress.best_accuracy, result.top1)
         improved = result.top1 > progress.best_accuracy or progress.epoch == 0
@@ -103,11 +102,11 @@ def main() -> None:
 
 
 def train_one_epoch(
-    epoch: int, config: Config, iterator, step: TrainStep, schedule: Schedule, steps: int, log: RunLog
+    epoch: int, config: Config, batches: Iterator, step: TrainStep, schedule: Schedule, steps: int, log: RunLog
 ) -> float:
     """One pass over the training images; gives the mean loss of the images seen."""
     losses, begin = [], time.time()
-    for i, ((images, labels), bar) in enumerate(log.progress(iterator, steps, f"epoch {epoch + 1}/{config.train.epochs}")):
+    for i, ((images, labels), bar) in enumerate(log.progress(islice(batches, steps), steps, f"epoch {epoch + 1}/{config.train.epochs}")):
         rate = schedule.at_update(epoch * steps + i)
         loss, norm = step(ms.Tensor(images), ms.Tensor(labels), ms.Tensor(rate, ms.float32))
         losses.append(float(loss.asnumpy()))

@@ -1,6 +1,6 @@
 """Image folders as training and evaluation batches."""
 
-from .dataset import build_eval_dataset, build_train_dataset
+from .dataset import EvalDataset, TrainDataset
 from .folder import ImageFolder, check_classes, scan_folder
 
-__all__ = ["ImageFolder", "build_eval_dataset", "build_train_dataset", "check_classes", "scan_folder"]
+__all__ = ["EvalDataset", "ImageFolder", "TrainDataset", "check_classes", "scan_folder"]

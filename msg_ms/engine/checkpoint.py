@@ -103,7 +103,13 @@ def load_parameters(
     With an empty prefix the optimizer's entries are left aside. Raises UserError with everything that differs.
     """
     parameters: dict[str, Parameter] = {prefix + p.name: p for p in targets}
-    found = {n: v for n, v in arrays.items() if n.startswith(prefix) and (prefix or not n.startswith(OPTIMIZER))}
+    scalars = {name for name, parameter in parameters.items() if parameter.ndim == 0}
+    # The file format turns scalars into arrays of one element.
+    found = {
+        name: value.reshape(()) if name in scalars and value.shape == (1,) else value
+        for name, value in arrays.items()
+        if name.startswith(prefix) and (prefix or not name.startswith(OPTIMIZER))
+    }
     problems = [f"it lacks {name}{nearest(name, found.keys() - parameters.keys())}" for name in parameters if name not in found]
     problems += [f"the model has no {name}" for name in found if name not in parameters]
     problems += [
