@@ -189,12 +189,13 @@ class MSGTransformer(nn.Cell):
         self.norm = LayerNorm(self.num_features)
         self.head = Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, layout: tuple) -> Tensor:
         """Patch tokens in windows, each with its message token: (B, in_chans, height, width) -> (B*R, G, N, C)."""
         x = self.patch_embed(x)
         if self.absolute_pos_embed is not None:
             x = x + self.absolute_pos_embed.reshape(1, x.shape[1], x.shape[2], x.shape[3])
-        x = window_partition(self.pos_drop(x), self.window_size, self.shuffle_size[0])
+        # The region size comes from the layout, so that the graph can't be built before the layout is checked.
+        x = window_partition(self.pos_drop(x), self.window_size, layout[2])
         regions, windows, _, channels = x.shape
         return ops.cat((ops.broadcast_to(self.msg_tokens, (regions, windows, 1, channels)), x), 2)
 
@@ -205,7 +206,7 @@ class MSGTransformer(nn.Cell):
             (height, width, channels), self.in_chans, self.patch_size, self.window_size, self.shuffle_size,
             None if self.absolute_pos_embed is None else self.img_size,
         )  # fmt: skip
-        x = self.embed(x)
+        x = self.embed(x, layouts[0])
         outputs = ()
         for i, stage in enumerate(self.layers):
             x = stage(x, batch, layouts[i], layouts[i + 1])

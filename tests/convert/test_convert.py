@@ -1,0 +1,255 @@
+"""Names and files: the table in both directions, PyTorch's forms, broken and hostile files."""
+
+import dataclasses
+import io
+import os
+import pickle
+import random
+import shutil
+import zipfile
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+from reference import DATA, EXTRA
+
+from msg_ms import MSGTransformer, create_model
+from msg_ms.convert import (
+    ConversionError,
+    TorchFileError,
+    convert_state_dict,
+    dropped_names,
+    export_state_dict,
+    infer_architecture,
+    model_state,
+    read_torch_file,
+    variant_name,
+    write_torch_file,
+)
+from msg_ms.convert.rules import RULES, Drop
+from msg_ms.engine.checkpoint import read_checkpoint
+
+FORMS = ("ckpt_epoch_3", "legacy", "ddp", "half", "bfloat16", "evil")
+CHECKPOINT = DATA / "ckpt_epoch_3.pth"
+
+
+@pytest.fixture
+def state():
+    return model_state(read_torch_file(CHECKPOINT).content)
+
+
+def logits_of(arrays, arguments, images):
+    model = MSGTransformer(**arguments).set_train(False)
+    for parameter in model.get_parameters():
+        parameter.set_data(Tensor(arrays[parameter.name]))
+    return model(Tensor(images)).asnumpy()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_the_checkpoint_gives_the_papers_logits(form, command, tmp_path):
+    done = command("tools/convert_torch_ckpt.py", "--input", DATA / f"{form}.pth", "--output", "out.ckpt")
+    assert "dropped    2 buffers on purpose" in done.stdout
+    arrays, progress = read_checkpoint(tmp_path / "out.ckpt")
+    assert progress is None
+    arguments = {**infer_architecture(arrays), "manip_type": "shuf"}
+    assert arguments["depths"] == (1, 1) and arguments["window_size"] == 4 and arguments["shuffle_size"] == (2, 1)
+    with np.load(DATA / "ckpt_logits.npz") as wanted:
+        error = np.abs(logits_of(arrays, arguments, wanted["x"]) - wanted["logits"]).max()
+    assert error < {"half": 2e-2, "bfloat16": 2e-1}.get(form, 1e-5)
+    assert ("posix.system" in done.stdout) == (form == "evil")
+    assert not (tmp_path / "PWNED_BY_PICKLE").exists() and sorted(os.listdir(tmp_path)) == ["out.ckpt"]
+
+
+@pytest.mark.skipif(EXTRA is None, reason="MSG_MS_REFERENCE is not set")
+@pytest.mark.parametrize("form", ("upstream_ckpt_epoch_3", "upstream_legacy", "upstream_ddp_state_dict", "upstream_half"))
+def test_further_reference_checkpoints(form):
+    arrays = convert_state_dict(model_state(read_torch_file(EXTRA / f"{form}.pth").content))
+    arrays = {name: value.astype(np.float32) for name, value in arrays.items()}
+    with np.load(EXTRA / "upstream_ckpt_logits.npz") as wanted:
+        arguments = {**infer_architecture(arrays), "manip_type": "shuf", "qk_scale": 0.3}
+        error = np.abs(logits_of(arrays, arguments, wanted["x"]) - wanted["logits"]).max()
+    assert error < (2e-2 if form.endswith("half") else 1e-5)
+
+
+@pytest.mark.parametrize("name", ("msg_tiny", "msg_small", "msg_base"))
+def test_round_trip_is_exact_and_the_variant_is_recognised(name):
+    with ms.nn.utils.no_init_parameters():
+        model = create_model(name)
+    # Gradients pass as weights do: only names and shapes count, so small stand-ins for the values will do.
+    own = {p.name: np.broadcast_to(np.float32(i), p.shape) for i, p in enumerate(model.get_parameters())}
+    there = export_state_dict(own)
+    assert len(there) == len(own) + sum(model.depths)
+    back = convert_state_dict(there, {k: v.shape for k, v in own.items()})
+    assert back.keys() == own.keys() and all(back[k] is own[k] for k in own)
+    assert variant_name(infer_architecture(own)) == name
+
+
+def test_files_go_there_and_back_bit_for_bit(command, tmp_path, state):
+    command("tools/convert_torch_ckpt.py", "--input", CHECKPOINT, "--output", "a.ckpt")
+    done = command("tools/convert_torch_ckpt.py", "--input", "a.ckpt", "--output", "b.pth", "--reverse")
+    assert "rebuilt 2 buffers" in done.stdout
+    back = model_state(read_torch_file(tmp_path / "b.pth").content)
+    assert back.keys() == state.keys()
+    for name, value in state.items():
+        assert back[name].dtype == value.dtype and back[name].tobytes() == value.tobytes(), name
+    torch = pytest.importorskip("torch")
+    loaded = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert all((loaded[name].numpy() == value).all() for name, value in state.items())
+
+
+def test_a_broken_rule_is_noticed(state):
+    model = MSGTransformer(**{**infer_architecture(convert_state_dict(state))})
+    expected = {p.name: tuple(p.shape) for p in model.get_parameters()}
+    index = next(i for i, rule in enumerate(RULES) if rule.torch.endswith("attn.qkv.weight"))
+    wrong = dataclasses.replace(RULES[index], ours=RULES[index].ours.replace("qkv", "proj"))
+    with pytest.raises(ConversionError, match=r"two rules give: .*attn.proj.weight.*missing: .*attn.qkv.weight"):
+        convert_state_dict(state, expected, rules=(*RULES[:index], wrong, *RULES[index + 1 :]))
+    without = (*RULES[:index], *RULES[index + 1 :])
+    with pytest.raises(ConversionError, match=r"no rule takes: .*attn.qkv.weight"):
+        convert_state_dict(state, expected, rules=without)
+
+
+def test_names_and_shapes_are_reported_together(state):
+    expected = {name: value.shape for name, value in convert_state_dict(state).items()}
+    bad = {**state, "stranger": state["head.bias"], "head.weight": state["head.weight"][:, :-1]}
+    del bad["norm.bias"]
+    with pytest.raises(ConversionError) as error:
+        convert_state_dict(bad, expected)
+    for part in ("no rule takes: stranger", "missing: norm.beta", "head.weight is (5, 31), expected (5, 32)"):
+        assert part in str(error.value)
+
+
+def test_dropped_buffers_are_rebuilt_as_they_were(state):
+    dropped = dropped_names(state)
+    assert len(dropped) == 2 and all(name.endswith("relative_position_index") for name in dropped)
+    rebuilt = export_state_dict(convert_state_dict(state))
+    assert all((rebuilt[name] == state[name]).all() for name in dropped)
+    assert any(isinstance(rule, Drop) for rule in RULES)
+    assert not set(dropped) & set(export_state_dict(convert_state_dict(state), buffers=False))
+
+
+def exact_or_refused(path, wanted):
+    """Whether the file is refused; where it is read, its weights must be the original's."""
+    try:
+        found = model_state(read_torch_file(path).content)
+    except TorchFileError as error:
+        assert "\n" not in str(error)
+        return True
+    assert found.keys() == wanted.keys()
+    assert all(found[name].tobytes() == value.tobytes() for name, value in wanted.items())
+    return False
+
+
+def test_cut_and_flipped_files_are_refused_or_exact(state, tmp_path):
+    data, draws = CHECKPOINT.read_bytes(), random.Random(0)
+    path = tmp_path / "broken.pth"
+    for _ in range(40):
+        path.write_bytes(data[: draws.randrange(len(data))])
+        assert exact_or_refused(path, state)
+    refused = 0
+    for _ in range(200):
+        begin, length = draws.randrange(len(data)), draws.randrange(1, 64)
+        flipped = bytearray(data)
+        for i in range(begin, min(begin + length, len(data))):
+            flipped[i] ^= draws.randrange(1, 256)
+        path.write_bytes(flipped)
+        refused += exact_or_refused(path, state)
+    assert refused > 150
+
+
+def test_a_cut_legacy_file_is_refused(tmp_path):
+    data, draws = (DATA / "legacy.pth").read_bytes(), random.Random(1)
+    wanted = model_state(read_torch_file(DATA / "legacy.pth").content)
+    for size in [0, 1, len(data) - 1] + [draws.randrange(len(data)) for _ in range(20)]:
+        (tmp_path / "broken.pth").write_bytes(data[:size])
+        assert exact_or_refused(tmp_path / "broken.pth", wanted)
+
+
+@pytest.mark.parametrize("broken", ("cut", "text", "missing", "folder", "other", "config"))
+def test_a_bad_input_is_one_line_and_leaves_nothing(broken, command, tmp_path):
+    source, extra = tmp_path / "in.pth", []
+    if broken == "cut":
+        source.write_bytes(CHECKPOINT.read_bytes()[:-1000])
+    elif broken == "text":
+        source.write_text("not a checkpoint")
+    elif broken == "folder":
+        source.mkdir()
+    elif broken == "other":
+        write_torch_file(source, {"conv1.weight": np.zeros((3, 3), np.float32)})
+    elif broken == "config":
+        shutil.copy(CHECKPOINT, source)
+        extra = ["--cfg", DATA.parent.parent / "configs" / "digits_p4_win4_64.yaml"]
+    before = sorted(os.listdir(tmp_path))
+    done = command("tools/convert_torch_ckpt.py", "--input", source, "--output", "out.ckpt", *extra, status=2)
+    assert "in.pth" in done.stderr and done.stdout == ""
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+class Attack:
+    """Pickles a call, as hostile checkpoints do."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def zip_with_pickle(path, payload):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pickle.dumps({"model": Attack(os.system, "touch PWNED_BY_PICKLE")}, 2),
+        pickle.dumps({"model": Attack(eval, "open('PWNED_BY_PICKLE', 'w')")}, 2),
+        pickle.dumps({"model": Attack(exec, "open('PWNED_BY_PICKLE', 'w')")}, 4),
+        # state set on what rebuilds tensors
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x08\x00\x00\x00__call__K\x01sb.",
+        b"\x80\x02ctorch\nFloatStorage\n}X\x04\x00\x00\x00nameX\x03\x00\x00\x00badsb.",
+        # a memo index for which the unpickler in C would set aside 32 GB
+        b"\x80\x02}r\xff\xff\xff\xff.",
+        # tuples of tuples: 2**60 leaves
+        b"\x80\x02)" + b"".join(b"2\x86" for _ in range(60)) + b".",
+        b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x0f.",
+        b"(" * 100_000,
+        b"",
+    ],
+)
+def test_hostile_pickles_are_refused_and_run_nothing(payload, tmp_path):
+    zip_with_pickle(tmp_path / "x.pth", payload)
+    with pytest.raises(TorchFileError):
+        model_state(read_torch_file(tmp_path / "x.pth").content)
+    assert os.listdir(tmp_path) == ["x.pth"]
+    assert read_torch_file(CHECKPOINT).content["epoch"] == 3  # nothing of the reader was altered
+
+
+@pytest.mark.parametrize("change", ("shape", "offset", "stride"))
+def test_tensors_can_not_reach_beyond_their_storage(change, tmp_path):
+    write_torch_file(tmp_path / "good.pth", {"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
+    with zipfile.ZipFile(tmp_path / "good.pth") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    old, new = {
+        "shape": (b"K\x02K\x03\x86", b"K\x02K\x04\x86"),
+        "offset": (b"QK\x00", b"QK\x01"),
+        "stride": (b"K\x03K\x01\x86", b"K\x04K\x01\x86"),
+    }[change]
+    assert members["archive/data.pkl"].count(old) == 1
+    members["archive/data.pkl"] = members["archive/data.pkl"].replace(old, new)
+    with zipfile.ZipFile(tmp_path / "bad.pth", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(TorchFileError, match="beyond its storage"):
+        read_torch_file(tmp_path / "bad.pth")
+
+
+def test_strided_tensors_are_laid_out(tmp_path):
+    buffer = io.BytesIO()
+    torch = pytest.importorskip("torch")
+    torch.save({"w": torch.arange(6.0).reshape(2, 3).T[1:]}, buffer)
+    (tmp_path / "x.pth").write_bytes(buffer.getvalue())
+    assert read_torch_file(tmp_path / "x.pth").content["w"].tolist() == [[1, 4], [2, 5]]

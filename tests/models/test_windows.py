@@ -1,0 +1,68 @@
+"""Window functions against their definition, with every dimension different."""
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from msg_ms import UserError
+from msg_ms.models.attention import position_bias_index
+from msg_ms.models.windows import shuffle_messages, stage_layouts, window_partition, window_reverse
+
+B, W, S, ROWS, COLUMNS, C = 2, 3, 2, 2, 3, 5  # rows and columns of shuffle regions
+
+
+def test_partition_lists_regions_windows_and_tokens_row_by_row():
+    height, width = ROWS * S * W, COLUMNS * S * W
+    x = np.arange(B * height * width * C, dtype=np.float32).reshape(B, height, width, C)
+    windows = window_partition(Tensor(x), W, S)
+    assert windows.shape == (B * ROWS * COLUMNS, S * S, W * W, C)
+    got = windows.asnumpy().reshape(B, ROWS, COLUMNS, S, S, W, W, C)
+    for b, i, j in ((0, 0, 0), (1, 1, 2), (0, 1, 1)):
+        for r, c, y, z in ((0, 0, 0, 0), (1, 0, 2, 1), (0, 1, 1, 2)):
+            row, column = (i * S + r) * W + y, (j * S + c) * W + z
+            assert (got[b, i, j, r, c, y, z] == x[b, row, column]).all()
+    back = window_reverse(windows, W, S, height, width)
+    assert (back.asnumpy() == x).all()
+    channels_first = window_reverse(windows, W, S, height, width, channels_first=True)
+    assert (channels_first.asnumpy() == x.transpose(0, 3, 1, 2)).all()
+
+
+def test_shuffle_moves_channel_groups_between_messages_and_nothing_else():
+    regions, windows, tokens, channels = 3, 4, 6, 8
+    x = np.random.RandomState(0).rand(regions, windows, tokens, channels).astype(np.float32)
+    y = shuffle_messages(Tensor(x)).asnumpy()
+    group = channels // windows
+    for i in range(windows):
+        for j in range(windows):
+            sent = x[:, i, 0, j * group : (j + 1) * group]
+            assert (y[:, j, 0, i * group : (i + 1) * group] == sent).all()
+    assert (y[:, :, 1:] == x[:, :, 1:]).all()
+    single = Tensor(x[:, :1])
+    assert (shuffle_messages(single).asnumpy() == x[:, :1]).all()
+
+
+def test_position_bias_is_decoupled_for_the_message_token():
+    index = position_bias_index(2)
+    assert (index[0] == 10).all()  # the message's own query, itself included
+    assert (index[1:, 0] == 9).all()  # window tokens that look at the message
+    # query (y, x), key (y', x'): (y - y' + 1) * 3 + (x - x' + 1)
+    assert index[1:, 1:].tolist() == [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
+
+
+def test_layouts_follow_from_shapes():
+    assert stage_layouts(224, 448, 4, 7, (4, 4, 2, 1)) == ((56, 112, 4), (28, 56, 4), (14, 28, 2), (7, 14, 1))
+    assert stage_layouts(64, 64, 4, 4, (4, 2, 2))[2] == (4, 4, 1)  # one window has nothing to shuffle
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "regions", "fitting"),
+    [
+        ((225, 225), 7, (4, 4, 2, 1), "224 and 448"),
+        ((64, 64), 7, (4, 4, 2, 1), "224"),
+        ((300, 320), 4, (2, 2), "256 and 320"),
+        ((0, 224), 7, (4, 4, 2, 1), "224"),
+    ],
+)
+def test_a_size_that_does_not_fit_names_one_that_does(size, window, regions, fitting):
+    with pytest.raises(UserError, match=f"img_size=.*fit: {fitting}$"):
+        stage_layouts(*size, 4, window, regions)
