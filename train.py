@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
+from msg_ms import MSGTransformer
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
 from msg_ms.config import Config, to_yaml
 from msg_ms.data import EvalDataset, TrainDataset, check_classes, scan_folder
@@ -32,91 +33,105 @@ from msg_ms.support import check_supported, describe_unused
 def main() -> None:
     config = config_from_arguments(parse_arguments())
     check_supported(config)
+    training = not (config.eval_mode or config.throughput_mode)
     data_path = Path(require(config.data.data_path, "--data-path"))
-    train_folder = None if config.eval_mode or config.throughput_mode else scan_folder(data_path / "train")
+    train_folder = scan_folder(data_path / "train") if training else None
     val_folder = scan_folder(data_path / "val")
     check_classes(train_folder, val_folder, config.model.num_classes)
 
     target = setup_device(config.device_target, config.seed)
-    log = RunLog(config.run_dir)
-    (config.run_dir / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    log.info(f"device {target}, results in {config.run_dir}, configuration in {config.run_dir / 'config.yaml'}")
-    for line in describe_unused(config):
-        log.info(line)
-
     workers = clamp_workers(config.data.num_workers)
     val_data = EvalDataset(val_folder, config.data, config.test.crop, workers)
+    train_data = TrainDataset(train_folder, config.data, config.aug, config.seed, workers) if training else None
     model = build_model(config.model, config.data.img_size)
+    eval_step = EvalStep(model, config.model.num_classes)
+
+    log = RunLog(config.run_dir)
+    log.write("config.yaml", to_yaml(config))
+    log.info(f"device {target}, results in {config.run_dir}, the whole configuration in config.yaml there")
     log.info(
         f"{config.model.name}: {sum(p.size for p in model.trainable_params()):,} parameters, "
         f"{model.flops() / 1e9:.2f} GFLOPs at {config.data.img_size} pixels"
     )
-    eval_step = EvalStep(model, config.model.num_classes)
 
     def validate() -> Evaluation:
         watched = log.progress(val_data.batches(), val_data.steps, "evaluate")
         return evaluate(eval_step, (batch for batch, _ in watched), config.data.batch_size)
 
-    if config.eval_mode or config.throughput_mode:
-        source = Checkpoints(config.run_dir, model).restore_weights(config.model.resume)
-        if config.throughput_mode:
-            images, _ = next(val_data.batches())
-            log.info(measure_throughput(model, images))
-        else:
-            log.info(f"{source}: {validate()}")
+    if training:
+        for line in describe_unused(config):
+            log.info(line)
+        train(config, model, train_data, validate, log)
         return
+    source = Checkpoints(config.run_dir, model).restore_weights(config.model.resume)
+    if config.throughput_mode:
+        log.info(measure_throughput(model, next(val_data.batches())[0]))
+    else:
+        log.info(f"{source}: {validate()}")
 
-    train_data = TrainDataset(train_folder, config.data, config.aug, config.seed, workers)
-    steps = train_data.steps
+
+def train(
+    config: Config, model: MSGTransformer, data: TrainDataset, validate: Callable[[], Evaluation], log: RunLog
+) -> None:
+    """Train from where the run stands to ``TRAIN.EPOCHS``, evaluating and saving after each epoch."""
+    epochs, steps = config.train.epochs, data.steps
     optimizer = build_optimizer(config.train, model.trainable_params())
     step = TrainStep(model, SmoothedCrossEntropy(config.model.label_smoothing), optimizer, config.train.clip_grad)
     schedule = build_schedule(config.train, steps, config.data.batch_size)
     checkpoints = Checkpoints(config.run_dir, model, optimizer)
-    progress = checkpoints.restore(config.model.resume, config.train.auto_resume, log)
-    if progress.epoch >= config.train.epochs:
-        log.info(f"all {config.train.epochs} epochs are done; best top-1 {progress.best_accuracy:.2f}%")
-        return
+
+    start = Progress(epoch=config.train.start_epoch, step=config.train.start_epoch * steps)
+    progress = checkpoints.restore(config.model.resume, config.train.auto_resume, log) or start
     if progress.step != progress.epoch * steps:
         raise UserError(
-            f"the checkpoint made {progress.step} updates in {progress.epoch} epochs, but these images in batches "
-            f"of {config.data.batch_size} make {steps} an epoch; go on with the data and batch size it was made with"
+            f"the checkpoint made {progress.step} updates in {progress.epoch} epochs, but {len(data.folder)} images "
+            f"in batches of {config.data.batch_size} make {steps} an epoch; keep the data and batch size it began with"
         )
+    if progress.epoch >= epochs:
+        log.info(f"all {epochs} epochs are done; best top-1 {progress.best_accuracy:.2f}% in {checkpoints.best}")
+        return
 
-    batches = train_data.batches(progress.step, config.train.epochs)
-    log.info(f"{len(train_folder)} training images, {steps} updates an epoch, {len(val_folder)} for evaluation")
+    log.info(f"{len(data.folder)} images to train on, {steps} updates an epoch; the first compiles the graph")
     begin = time.time()
-    for epoch in range(progress.epoch, config.train.epochs):
-        loss = train_one_epoch(epoch, config, batches, step, schedule, steps, log)
+    batches = data.batches(progress.step, epochs)  # one run over all epochs, so that no epoch waits for workers
+    for epoch in range(progress.epoch, epochs):
+        loss = train_one_epoch(epoch, config, islice(batches, steps), step, schedule, steps, log)
         result = validate()
-        best = max(progress.best_accuracy, result.top1)
-        improved = result.top1 > progress.best_accuracy or progress.epoch == 0
+        improved = result.top1 > progress.best_accuracy or not checkpoints.best.exists()
+        best = max(result.top1, progress.best_accuracy)
         progress = Progress(epoch + 1, (epoch + 1) * steps, result.top1, best)
-        log.info(f"epoch {epoch + 1}/{config.train.epochs}: {result}; best top-1 {best:.2f}%")
+        log.info(f"epoch {progress.epoch}/{epochs}: {result}; best top-1 {best:.2f}%")
         log.metrics(
-            epoch=epoch + 1, step=progress.step, train_loss=loss, rate=schedule.at_update(progress.step - 1),
-            loss=result.loss, top1=result.top1, top5=result.top5,
-        )  # fmt: skip
-        last = progress.epoch % config.save_freq == 0 or progress.epoch == config.train.epochs
-        checkpoints.save(progress, improved, last)
-    log.info(f"trained in {timedelta(seconds=int(time.time() - begin))}; best top-1 {progress.best_accuracy:.2f}% in {checkpoints.best}")
+            epoch=progress.epoch,
+            step=progress.step,
+            train_loss=loss,
+            rate=schedule.at_update(progress.step - 1),
+            loss=result.loss,
+            top1=result.top1,
+            top5=result.top5,
+        )
+        checkpoints.save(progress, improved, last=progress.epoch % config.save_freq == 0 or progress.epoch == epochs)
+    spent = timedelta(seconds=int(time.time() - begin))
+    log.info(f"trained in {spent}; best top-1 {progress.best_accuracy:.2f}% in {checkpoints.best}")
 
 
 def train_one_epoch(
     epoch: int, config: Config, batches: Iterator, step: TrainStep, schedule: Schedule, steps: int, log: RunLog
 ) -> float:
-    """One pass over the training images; gives the mean loss of the images seen."""
+    """One pass over the training images; gives the mean loss of its batches."""
+    title = f"epoch {epoch + 1}/{config.train.epochs}"
     losses, begin = [], time.time()
-    for i, ((images, labels), bar) in enumerate(log.progress(islice(batches, steps), steps, f"epoch {epoch + 1}/{config.train.epochs}")):
-        rate = schedule.at_update(epoch * steps + i)
+    for i, ((images, labels), bar) in enumerate(log.progress(batches, steps, title), 1):
+        rate = schedule.at_update(epoch * steps + i - 1)
         loss, norm = step(ms.Tensor(images), ms.Tensor(labels), ms.Tensor(rate, ms.float32))
         losses.append(float(loss.asnumpy()))
         bar.set_postfix(loss=f"{losses[-1]:.3f}", rate=f"{rate:.2e}", refresh=False)
-        if (i + 1) % config.print_freq == 0 or i + 1 == steps:
-            speed = len(losses) * len(labels) / (time.time() - begin)
-            left = (config.train.epochs * steps - epoch * steps - i - 1) * len(labels) / speed
+        if i % config.print_freq == 0 or i == steps:
+            speed = i / (time.time() - begin)
+            left = timedelta(seconds=int(((config.train.epochs - epoch) * steps - i) / speed))
             log.info(
-                f"epoch {epoch + 1}/{config.train.epochs}, update {i + 1}/{steps}: loss {np.mean(losses):.4f}, rate {rate:.3e}, "
-                f"gradient norm {float(norm.asnumpy()):.3f}, {speed:.1f} images/s, {timedelta(seconds=int(left))} to go"
+                f"{title}, update {i}/{steps}: loss {np.mean(losses):.4f}, gradient norm {float(norm.asnumpy()):.3f}, "
+                f"rate {rate:.3e}, {speed * len(labels):.1f} images/s, {left} to go"
             )
     return float(np.mean(losses))
 

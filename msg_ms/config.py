@@ -49,6 +49,7 @@ PROBABILITY = within(0, 1)
 DROP_RATE = Check("at least 0 and below 1", lambda v: 0 <= v < 1)
 STAGES = Check("a list of numbers of at least 1", lambda v: len(v) > 0 and all(n >= 1 for n in v))
 RANGE = Check("two numbers above 0 in rising order", lambda v: len(v) == 2 and 0 < v[0] <= v[1])
+BETAS = Check("two numbers in [0, 1)", lambda v: len(v) == 2 and all(0 <= b < 1 for b in v))
 FILE_NAME = Check("a name without '/'", lambda v: v not in ("", ".", "..") and "/" not in v)
 
 
@@ -108,7 +109,7 @@ class SchedulerConfig:
 class OptimizerConfig:
     name: str = key("adamw", one_of("adamw", "sgd"))
     eps: float = key(1e-8, above(0))
-    betas: tuple[float, ...] = key((0.9, 0.999), Check("two numbers in [0, 1)", lambda v: len(v) == 2 and all(0 <= b < 1 for b in v)))  # fmt: skip
+    betas: tuple[float, ...] = key((0.9, 0.999), BETAS)
     momentum: float = key(0.9, DROP_RATE)
 
 
@@ -223,7 +224,9 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
 )
 
 

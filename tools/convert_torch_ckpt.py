@@ -40,12 +40,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Convert a checkpoint of the paper's PyTorch code, or back.")
     parser.add_argument("--input", type=Path, required=True, help="checkpoint to read")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint to write: .ckpt, with --reverse .pth")
-    parser.add_argument("--cfg", help="configuration that the checkpoint must fit (default: recognised from its shapes)")
+    parser.add_argument(
+        "--cfg", help="configuration that the checkpoint must fit (default: recognised from its shapes)"
+    )
     parser.add_argument("--reverse", action="store_true", help="from MindSpore to PyTorch")
     args = parser.parse_args()
     wanted = (".pth", ".pt") if args.reverse else (".ckpt",)
     if args.output.suffix not in wanted:
-        raise UserError(f"--output {args.output}: must end in {' or '.join(wanted)}{'' if args.reverse else ' (or pass --reverse)'}")
+        raise UserError(
+            f"--output {args.output}: must end in {' or '.join(wanted)}{'' if args.reverse else ' (or pass --reverse)'}"
+        )
     if args.output.exists() and args.output.samefile(args.input):
         raise UserError(f"--output {args.output} is the input")
     (to_torch if args.reverse else to_mindspore)(args.input, args.output, args.cfg)
@@ -63,7 +67,8 @@ def to_mindspore(source: Path, target: Path, cfg: str | None) -> None:
     write_checkpoint(target, as_float32(converted, source))
     dropped = dropped_names(state)
     print(f"read       {source}: {name}")
-    print(f"converted  {len(converted)} parameters, {sum(v.size for v in converted.values()):,} values, {describe_types(converted)}")
+    count = sum(value.size for value in converted.values())
+    print(f"converted  {len(converted)} parameters, {count:,} values, {describe_types(converted)}")
     for why, count in Counter(dropped.values()).items():
         print(f"dropped    {count} buffers on purpose ({why})")
     if file.ignored:
@@ -106,7 +111,9 @@ def as_float32(weights: State, source: Path) -> State:
     """The weights in the model's own precision; half precision widens without loss."""
     wrong = [name for name, value in weights.items() if value.dtype.kind != "f"]
     if wrong:
-        raise UserError(f"{source}: {wrong[0]} holds {weights[wrong[0]].dtype} where weights must be floating-point numbers")
+        raise UserError(
+            f"{source}: {wrong[0]} holds {weights[wrong[0]].dtype} where weights must be floating-point numbers"
+        )
     return {name: value.astype(np.float32) for name, value in weights.items()}
 
 

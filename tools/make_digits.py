@@ -21,7 +21,9 @@ VAL_EVERY = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Lay scikit-learn's handwritten digits out as train/ and val/ folders.")
+    parser = argparse.ArgumentParser(
+        description="Lay scikit-learn's handwritten digits out as train/ and val/ folders."
+    )
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
     if (folder / "train").is_dir() and (folder / "val").is_dir():

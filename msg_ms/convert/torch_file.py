@@ -20,8 +20,8 @@ import numpy as np
 
 from ..errors import UserError
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_PROTOCOL = 1001
+# Magic number 0x1950A86A20F9469CFC6C and protocol 1001, each as its own pickle.
+_LEGACY_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 
 # Storage class of torch -> NumPy type of its elements; bfloat16 is read as its bits and widened.
 _STORAGE_TYPES = {
@@ -198,7 +198,9 @@ def _read_zip(file: BinaryIO) -> TorchFile:
         data = _member(archive, f"{root}data/{storage.key}")
         dtype = _STORAGE_TYPES[storage.type_name]
         if len(data) != storage.numel * dtype.itemsize:
-            raise TorchFileError(f"tensor storage {storage.key} holds {len(data)} bytes, expected {storage.numel * dtype.itemsize}")
+            raise TorchFileError(
+                f"tensor storage {storage.key} holds {len(data)} bytes, expected {storage.numel * dtype.itemsize}"
+            )
         return np.frombuffer(data, dtype)
 
     arrays = {name: load(storage) for name, storage in storages.items()}
@@ -226,8 +228,8 @@ def _read_legacy(file: BinaryIO, size: int) -> TorchFile:
     def load() -> Any:
         return _Unpickler(file, ignored, storages).load()
 
-    if load() != _LEGACY_MAGIC or load() != _LEGACY_PROTOCOL:
-        raise TorchFileError("no PyTorch checkpoint")
+    if file.read(len(_LEGACY_HEAD)) != _LEGACY_HEAD:
+        raise TorchFileError("no PyTorch checkpoint, or one cut short")
     system = load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise TorchFileError("written on a big-endian machine, which is not supported")
@@ -297,13 +299,17 @@ def _tensor_array(tensor: _Tensor, arrays: dict[str, np.ndarray]) -> np.ndarray:
 def model_state(content: Any) -> dict[str, np.ndarray]:
     """The weights in a checkpoint's content: found under ``model`` or ``state_dict``, without ``module.`` prefix."""
     for _ in range(3):
-        wrapped = next((content[k] for k in ("model", "state_dict") if isinstance(content, dict) and k in content), None)
+        wrapped = next(
+            (content[k] for k in ("model", "state_dict") if isinstance(content, dict) and k in content), None
+        )
         if not isinstance(wrapped, dict):
             break
         content = wrapped
     if not isinstance(content, dict) or not content:
         raise TorchFileError("holds no dictionary of weights")
-    strangers = [str(name) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, np.ndarray))]
+    strangers = [
+        str(name) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, np.ndarray))
+    ]
     if strangers:
         raise TorchFileError(f"holds no plain dictionary of weights: {', '.join(strangers[:5])} is no tensor")
     if all(name.startswith(_DDP_PREFIX) for name in content):

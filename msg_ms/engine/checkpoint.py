@@ -18,7 +18,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from ..errors import UserError, nearest
+from ..errors import UserError
 from .log import RunLog
 
 OPTIMIZER = "optimizer."
@@ -95,9 +95,7 @@ def parameter_arrays(parameters: Iterable[Parameter], prefix: str = "") -> dict[
     return {prefix + parameter.name: parameter.asnumpy() for parameter in parameters}
 
 
-def load_parameters(
-    targets: Iterable[Parameter], arrays: Mapping[str, np.ndarray], prefix: str, source: Path
-) -> None:
+def load_parameters(targets: Iterable[Parameter], arrays: Mapping[str, np.ndarray], prefix: str, source: Path) -> None:
     """Set every one of ``targets`` from the arrays whose names start with ``prefix``, names and shapes exact.
 
     With an empty prefix the optimizer's entries are left aside. Raises UserError with everything that differs.
@@ -110,7 +108,7 @@ def load_parameters(
         for name, value in arrays.items()
         if name.startswith(prefix) and (prefix or not name.startswith(OPTIMIZER))
     }
-    problems = [f"it lacks {name}{nearest(name, found.keys() - parameters.keys())}" for name in parameters if name not in found]
+    problems = [f"it lacks {name}" for name in parameters if name not in found]
     problems += [f"the model has no {name}" for name in found if name not in parameters]
     problems += [
         f"{name} is {found[name].shape}, the model's is {tuple(parameter.shape)}"
@@ -139,8 +137,8 @@ class Checkpoints:
         if last:
             write_checkpoint(self.last, weights | parameter_arrays(self.optimizer.state(), OPTIMIZER), progress)
 
-    def restore(self, resume: str, auto_resume: bool, log: RunLog) -> Progress:
-        """Go on from the run's own last checkpoint, or from ``resume``; without either from the beginning.
+    def restore(self, resume: str, auto_resume: bool, log: RunLog) -> Progress | None:
+        """Go on from the run's own last checkpoint, or from ``resume``; None where the run is at its beginning.
 
         A checkpoint without the optimizer's state (a converted one, or ``best.ckpt``) gives its weights only.
         """
@@ -150,12 +148,12 @@ class Checkpoints:
                 log.info(f"going on from {self.last} and not from {path}; TRAIN.AUTO_RESUME False changes that")
             path = self.last
         if path is None:
-            return Progress()
+            return None
         arrays, progress = read_checkpoint(path)
         load_parameters(self.model.get_parameters(), arrays, "", path)
         if progress is None or not any(name.startswith(OPTIMIZER) for name in arrays):
             log.info(f"starting from the weights in {path}")
-            return Progress()
+            return None
         load_parameters(self.optimizer.state(), arrays, OPTIMIZER, path)
         log.info(f"going on from {path}, after epoch {progress.epoch} and update {progress.step}")
         return progress

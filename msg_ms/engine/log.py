@@ -42,6 +42,10 @@ class RunLog:
     def info(self, line: str) -> None:
         self.logger.info(line)
 
+    def write(self, name: str, text: str) -> None:
+        """Write a text file beside the log."""
+        (self.run_dir / name).write_text(text, encoding="utf-8")
+
     def metrics(self, **values: Any) -> None:
         """Append one record to ``metrics.jsonl``."""
         with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:

@@ -31,7 +31,7 @@ class Linear(nn.Cell):
         y = self.matmul(x.reshape(-1, self.in_features), self.weight)
         if self.bias is not None:
             y = ops.bias_add(y, self.bias)
-        return y.reshape(x.shape[:-1] + (self.out_features,))
+        return y.reshape((*x.shape[:-1], self.out_features))
 
 
 class LayerNorm(nn.LayerNorm):
@@ -82,7 +82,13 @@ class PatchConv(nn.Cell):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, unfold: bool | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        unfold: bool | None = None,
     ):
         super().__init__()
         shape = (out_channels, in_channels, kernel_size, kernel_size)

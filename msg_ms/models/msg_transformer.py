@@ -267,9 +267,15 @@ def _check_architecture(
 ) -> None:
     """Raise UserError for the first argument that can't be, or doesn't fit the others."""
     stages = len(net.depths)
-    for name, values in (("depths", net.depths), ("num_heads", num_heads), ("shuffle_size", net.shuffle_size)):
+    for name, values in (
+        ("depths", net.depths),
+        ("num_heads", num_heads),
+        ("shuffle_size", net.shuffle_size),
+    ):
         if stages == 0 or len(values) != stages or any(v < 1 for v in values):
-            raise UserError(f"{name}={list(values)}: one entry of at least 1 per stage, as many as depths={list(net.depths)}")
+            raise UserError(
+                f"{name}={list(values)}: one entry of at least 1 per stage, as many as depths={list(net.depths)}"
+            )
     for name, value, least in (
         ("patch_size", net.patch_size, EMBED_KERNEL - 2 * EMBED_PADDING),
         ("in_chans", net.in_chans, 1),
@@ -288,9 +294,7 @@ def _check_architecture(
         if dim % heads:
             fitting = [h for h in range(1, dim + 1) if dim % h == 0]
             nearest = sorted(fitting, key=lambda h: abs(h - heads))[:2]
-            raise UserError(
-                f"num_heads[{i}]={heads} doesn't divide the {dim} channels of stage {i}; {nearest} would"
-            )
+            raise UserError(f"num_heads[{i}]={heads} doesn't divide the {dim} channels of stage {i}; {nearest} would")
         if manip_type == "shuf" and dim % size**2:
             need = next(e for e in range(net.dims[0], net.dims[0] + size**2 + 1) if e * 2**i % size**2 == 0)
             raise UserError(

@@ -24,7 +24,12 @@ def window_partition(x: Tensor, window_size: int, shuffle_size: int) -> Tensor:
 
 
 def window_reverse(
-    windows: Tensor, window_size: int, shuffle_size: int, height: int, width: int, channels_first: bool = False
+    windows: Tensor,
+    window_size: int,
+    shuffle_size: int,
+    height: int,
+    width: int,
+    channels_first: bool = False,
 ) -> Tensor:
     """Lay windows out as a map again: (B*R, G, w*w, C) -> (B, H, W, C), or (B, C, H, W) if ``channels_first``.
 
@@ -56,9 +61,7 @@ def shuffle_messages(x: Tensor) -> Tensor:
 Layouts = tuple[tuple[int, int, int], ...]
 
 
-def stage_layouts(
-    height: int, width: int, patch_size: int, window_size: int, shuffle_size: tuple[int, ...]
-) -> Layouts:
+def stage_layouts(height: int, width: int, patch_size: int, window_size: int, shuffle_size: tuple[int, ...]) -> Layouts:
     """The (H, W, s) of every stage for an image of ``height`` x ``width`` pixels: map size in tokens, region size.
 
     A later stage whose map is a single window has nothing to shuffle, so its region size is 1 whatever
@@ -72,7 +75,10 @@ def stage_layouts(
     middle = min(height, width) // unit
     searched = [*range(middle, 0, -1)][:64], range(middle + 1, middle + 257)
     fitting = [
-        next((n * unit for n in side if _layouts_or_none(n * unit, n * unit, patch_size, window_size, shuffle_size)), None)
+        next(
+            (n * unit for n in side if _layouts_or_none(n * unit, n * unit, patch_size, window_size, shuffle_size)),
+            None,
+        )
         for side in searched
     ]
     raise UserError(

@@ -62,7 +62,9 @@ def test_every_form_of_the_checkpoint_gives_the_papers_logits(form, command, tmp
 
 
 @pytest.mark.skipif(EXTRA is None, reason="MSG_MS_REFERENCE is not set")
-@pytest.mark.parametrize("form", ("upstream_ckpt_epoch_3", "upstream_legacy", "upstream_ddp_state_dict", "upstream_half"))
+@pytest.mark.parametrize(
+    "form", ("upstream_ckpt_epoch_3", "upstream_legacy", "upstream_ddp_state_dict", "upstream_half")
+)
 def test_further_reference_checkpoints(form):
     arrays = convert_state_dict(model_state(read_torch_file(EXTRA / f"{form}.pth").content))
     arrays = {name: value.astype(np.float32) for name, value in arrays.items()}

@@ -11,7 +11,13 @@ from msg_ms import MSGTransformer, UserError
 from msg_ms.models.layers import DropPath, PatchConv
 
 SMALL = dict(
-    img_size=32, embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4, shuffle_size=(2, 1), num_classes=3
+    img_size=32,
+    embed_dim=16,
+    depths=(1, 1),
+    num_heads=(1, 2),
+    window_size=4,
+    shuffle_size=(2, 1),
+    num_classes=3,
 )
 
 
@@ -45,7 +51,10 @@ def test_run_time_input_is_checked_and_other_sizes_run():
 
 
 def test_absolute_position_embedding_is_added_to_the_patch_tokens():
-    plain, embedded = MSGTransformer(**SMALL).set_train(False), MSGTransformer(**SMALL, ape=True).set_train(False)
+    plain, embedded = (
+        MSGTransformer(**SMALL).set_train(False),
+        MSGTransformer(**SMALL, ape=True).set_train(False),
+    )
     weights = {p.name: p for p in plain.get_parameters()}
     for parameter in embedded.get_parameters():
         if parameter.name != "absolute_pos_embed":
@@ -64,11 +73,13 @@ def test_absolute_position_embedding_is_added_to_the_patch_tokens():
 
 
 def test_initialisation_is_the_papers():
-    model = MSGTransformer(img_size=64, embed_dim=64, depths=(2, 2), num_heads=(2, 4), window_size=4, shuffle_size=(4, 2))
+    model = MSGTransformer(
+        img_size=64, embed_dim=64, depths=(2, 2), num_heads=(2, 4), window_size=4, shuffle_size=(4, 2)
+    )
     for parameter in model.get_parameters():
         values, name = parameter.asnumpy(), parameter.name
-        if ".reduction." in name or ".proj." in name and name.startswith("patch_embed"):
-            weight = dict((p.name, p) for p in model.get_parameters())[name.rsplit(".", 1)[0] + ".weight"]
+        if ".reduction." in name or (".proj." in name and name.startswith("patch_embed")):
+            weight = {p.name: p for p in model.get_parameters()}[name.rsplit(".", 1)[0] + ".weight"]
             bound = 1 / np.sqrt(np.prod(weight.shape[1:]))
             assert np.abs(values).max() <= bound * (1 + 1e-6)
             assert values.size < 100 or np.isclose(values.std(), bound / np.sqrt(3), rtol=0.15), name

@@ -1,0 +1,40 @@
+"""Schedules against formulas of the paper's code written out for single updates."""
+
+import math
+
+import pytest
+
+from msg_ms.config import load_config
+from msg_ms.engine.schedule import build_schedule
+
+
+def schedule(**overrides):
+    settings = {f"TRAIN__{name}": value for name, value in overrides.items()}
+    return build_schedule(load_config(None, **settings).train, steps_per_epoch=100, images_per_update=1024)
+
+
+def test_the_imagenet_recipe():
+    s = schedule()
+    base, warmup, minimum = 1e-3, 1e-6, 1e-5  # twice the configured rates, for twice 512 images
+    assert s.at_update(0) == s.at_update(1) == warmup
+    assert s.at_update(2) == pytest.approx(warmup + (base - warmup) / 2000, rel=1e-12)
+    # the cosine runs over all 300 epochs, the 20 of warm-up included
+    assert s.value(2000) == pytest.approx(minimum + (base - minimum) * (1 + math.cos(math.pi / 15)) / 2, rel=1e-12)
+    assert s.value(15000) == pytest.approx((base + minimum) / 2, rel=1e-9)
+    assert s.value(30000) == s.value(40000) == minimum
+
+
+def test_linear_ends_at_a_hundredth():
+    s = schedule(LR_SCHEDULER__NAME="linear")
+    assert s.value(2000) == pytest.approx(1e-3) and s.value(30000) == pytest.approx(1e-5)
+    assert s.value(16000) == pytest.approx(1e-3 * (1 - 0.99 / 2))
+
+
+def test_steps_count_from_the_beginning():
+    s = schedule(LR_SCHEDULER__NAME="step", LR_SCHEDULER__DECAY_EPOCHS=30, LR_SCHEDULER__DECAY_RATE=0.1)
+    assert s.value(2999) == pytest.approx(1e-3) and s.value(3000) == pytest.approx(1e-4)
+    assert s.value(6000) == pytest.approx(1e-5)
+
+
+def test_no_warm_up():
+    assert schedule(WARMUP_EPOCHS=0).at_update(0) == pytest.approx(1e-3)

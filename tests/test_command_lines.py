@@ -1,0 +1,96 @@
+"""train.py and eval.py as processes: a run, its files, evaluation, resuming, and mistakes in one line."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from msg_ms.config import load_config
+from msg_ms.engine.checkpoint import read_checkpoint
+
+CONFIG = """
+MODEL:
+  NAME: small
+  NUM_CLASSES: 3
+  DROP_PATH_RATE: 0.0
+  MSG: {EMBED_DIM: 16, DEPTHS: [1, 1], NUM_HEADS: [1, 2], WINDOW_SIZE: 4, SHUF_SIZE: [2, 1]}
+DATA: {IMG_SIZE: 32, BATCH_SIZE: 4, NUM_WORKERS: 1}
+TRAIN: {EPOCHS: 2, WARMUP_EPOCHS: 0}
+AUG: {AUTO_AUGMENT: none, COLOR_JITTER: 0.0, REPROB: 0.0, MIXUP: 0.0, CUTMIX: 0.0}
+"""
+COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200))
+
+
+@pytest.fixture
+def run(command, tmp_path):
+    draws = np.random.RandomState(0)
+    for part, count in (("train", 4), ("val", 3)):
+        for label, color in enumerate(COLORS):
+            (tmp_path / "data" / part / str(label)).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.clip(draws.randn(36, 40, 3) * 20 + color, 0, 255).astype(np.uint8)
+                cv2.imwrite(str(tmp_path / "data" / part / str(label) / f"{i}.png"), pixels)
+    (tmp_path / "small.yaml").write_text(CONFIG)
+
+    def start(script, *flags, status=0):
+        return command(script, "--cfg", "small.yaml", "--data-path", "data", *flags, status=status)
+
+    return start
+
+
+def arrays_of(path: Path):
+    return {name: value.tobytes() for name, value in read_checkpoint(path)[0].items()}
+
+
+def test_train_resume_and_evaluate(run, tmp_path):
+    done = run("train.py", "--tag", "whole")
+    folder = tmp_path / "output" / "small" / "whole"
+    assert {f.name for f in folder.iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+        "config.yaml",
+        "log_rank0.txt",
+        "metrics.jsonl",
+    }
+    assert "2/2: top-1" in done.stdout and done.stdout == (folder / "log_rank0.txt").read_text()
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in records] == [1, 2] and records[-1]["step"] == 6
+    _, progress = read_checkpoint(folder / "last.ckpt")
+    assert (progress.epoch, progress.step, progress.accuracy) == (2, 6, records[-1]["top1"])
+    saved = load_config(folder / "config.yaml")
+    assert saved.tag == "whole" and saved.data.data_path == "data" and saved.run_dir == folder.relative_to(tmp_path)
+
+    # The same run in two sittings ends with the same bits.
+    run("train.py", "--tag", "halves", "--opts", "TRAIN.EPOCHS", "1", "TRAIN.LR_SCHEDULER.NAME", "step")
+    first = tmp_path / "output" / "small" / "halves" / "last.ckpt"
+    done = run("train.py", "--tag", "halves", "--opts", "TRAIN.LR_SCHEDULER.NAME", "step")
+    assert "after epoch 1 and update 3" in done.stdout
+    run("train.py", "--tag", "steps", "--opts", "TRAIN.LR_SCHEDULER.NAME", "step")
+    assert arrays_of(first) == arrays_of(tmp_path / "output" / "small" / "steps" / "last.ckpt")
+    assert "all 2 epochs are done" in run("train.py", "--tag", "whole").stdout
+
+    best = folder / "best.ckpt"
+    result = run("eval.py", "--resume", best).stdout
+    top1 = max(r["top1"] for r in records)
+    assert f"top-1 {top1:.2f}%" in result and "on 9 images" in result
+    assert f"top-1 {top1:.2f}%" in run("train.py", "--eval", "--resume", best, "--batch-size", "5").stdout
+    assert "images/s over 30 passes" in run("train.py", "--throughput", "--resume", best).stdout
+    message = run("train.py", "--tag", "whole", "--batch-size", "6", "--opts", "TRAIN.EPOCHS", "3", status=2).stderr
+    assert "made 6 updates in 2 epochs" in message
+
+
+def test_mistakes_are_one_line(run, tmp_path):
+    for script, flags, message in (
+        ("train.py", ["--opts", "TRAIN.EPOCH", "3"], "did you mean 'TRAIN.EPOCHS'"),
+        ("train.py", ["--opts", "MODEL.NUM_CLASSES", "4"], "pass --opts MODEL.NUM_CLASSES 3"),
+        ("train.py", ["--amp-opt-level", "O1"], "mixed precision is not there yet; use O0"),
+        ("train.py", ["--accumulation-steps", "2"], "accumulation is not there yet"),
+        ("train.py", ["--opts", "DATA.IMG_SIZE", "40"], "img_size=40 can't be cut"),
+        ("eval.py", [], "--resume is missing"),
+        ("eval.py", ["--resume", "gone.ckpt"], "there is no checkpoint gone.ckpt"),
+        ("eval.py", ["--resume", "small.yaml"], "small.yaml is no .ckpt"),
+    ):
+        assert message in run(script, *flags, status=2).stderr
+    assert not (tmp_path / "output" / "small" / "default" / "last.ckpt").exists()
