@@ -118,7 +118,15 @@ class TorchMSGTransformer(nn.Module):
     """The paper's architecture at its default options; no dropout, no stochastic depth."""
 
     def __init__(
-        self, embed_dim, depths, num_heads, img_size=224, window_size=7, shuffle_size=(4, 4, 2, 1), num_classes=1000, **_
+        self,
+        embed_dim,
+        depths,
+        num_heads,
+        img_size=224,
+        window_size=7,
+        shuffle_size=(4, 4, 2, 1),
+        num_classes=1000,
+        **_,
     ):
         super().__init__()
         self.window, self.region = window_size, shuffle_size[0]
