@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
-from msg_ms.data import EvalDataset, check_classes, scan_folder
+from msg_ms.data import EvalDataset, load_folders
 from msg_ms.engine.checkpoint import load_parameters, read_checkpoint
 from msg_ms.engine.device import clamp_workers, setup_device
 from msg_ms.engine.evaluate import EvalStep, evaluate
@@ -18,8 +18,8 @@ def main() -> None:
     config = config_from_arguments(config_parser("Evaluate a checkpoint on the images under val/.").parse_args())
     check_supported(config)
     checkpoint = Path(require(config.model.resume, "--resume"))
-    folder = scan_folder(Path(require(config.data.data_path, "--data-path")) / "val")
-    check_classes(None, folder, config.model.num_classes)
+    require(config.data.data_path, "--data-path")
+    _, folder = load_folders(config.data, config.model.num_classes, training=False)
 
     setup_device(config.device_target, config.seed)
     data = EvalDataset(folder, config.data, config.test.crop, clamp_workers(config.data.num_workers))

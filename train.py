@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import islice
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from msg_ms import MSGTransformer
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
 from msg_ms.config import Config, to_yaml
-from msg_ms.data import EvalDataset, TrainDataset, check_classes, scan_folder
+from msg_ms.data import EvalDataset, TrainDataset, load_folders
 from msg_ms.engine.checkpoint import Checkpoints, Progress
 from msg_ms.engine.device import clamp_workers, setup_device
 from msg_ms.engine.evaluate import EvalStep, Evaluation, evaluate
@@ -27,22 +26,19 @@ from msg_ms.engine.throughput import measure_throughput
 from msg_ms.engine.train_step import TrainStep
 from msg_ms.errors import UserError
 from msg_ms.models.build import build_model
-from msg_ms.support import check_supported, describe_unused
+from msg_ms.support import check_supported
 
 
 def main() -> None:
     config = config_from_arguments(parse_arguments())
     check_supported(config)
     training = not (config.eval_mode or config.throughput_mode)
-    data_path = Path(require(config.data.data_path, "--data-path"))
-    train_folder = scan_folder(data_path / "train") if training else None
-    val_folder = scan_folder(data_path / "val")
-    check_classes(train_folder, val_folder, config.model.num_classes)
+    require(config.data.data_path, "--data-path")
+    train_folder, val_folder = load_folders(config.data, config.model.num_classes, training)
 
     target = setup_device(config.device_target, config.seed)
     workers = clamp_workers(config.data.num_workers)
     val_data = EvalDataset(val_folder, config.data, config.test.crop, workers)
-    train_data = TrainDataset(train_folder, config.data, config.aug, config.seed, workers) if training else None
     model = build_model(config.model, config.data.img_size)
     eval_step = EvalStep(model, config.model.num_classes)
 
@@ -59,9 +55,11 @@ def main() -> None:
         return evaluate(eval_step, (batch for batch, _ in watched), config.data.batch_size)
 
     if training:
-        for line in describe_unused(config):
+        num_classes, smoothing = config.model.num_classes, config.model.label_smoothing
+        data = TrainDataset(train_folder, config.data, config.aug, num_classes, smoothing, config.seed, workers)
+        for line in (*train_folder.warnings, *val_folder.warnings):
             log.info(line)
-        train(config, model, train_data, validate, log)
+        train(config, model, data, validate, log)
         return
     source = Checkpoints(config.run_dir, model).restore_weights(config.model.resume)
     if config.throughput_mode:
@@ -93,7 +91,8 @@ def train(
 
     log.info(f"{len(data.folder)} images to train on, {steps} updates an epoch; the first compiles the graph")
     begin = time.time()
-    batches = data.batches(progress.step, epochs)  # one run over all epochs, so that no epoch waits for workers
+    # One run over all epochs, so that none waits for its workers to start.
+    batches = data.batches(progress.step, epochs, log.info)
     for epoch in range(progress.epoch, epochs):
         loss = train_one_epoch(epoch, config, islice(batches, steps), step, schedule, steps, log)
         result = validate()

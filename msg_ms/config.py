@@ -67,6 +67,10 @@ class DataConfig:
     interpolation: str = key("bicubic", one_of("bicubic", "bilinear", "random"))
     pin_memory: bool = key(True)  # accepted for the paper's files; MindSpore has no such switch
     num_workers: int = key(8, at_least(1))
+    # This project's own.
+    class_index: str = key("")  # file that lists the class folders in the order of their labels (default: by name)
+    val_list: str = key("")  # file that lists the images of a flat val/ with their classes
+    max_bad_files: int = key(50, at_least(0))  # training stops where more files than this can't be decoded
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""What the paper's configuration files can ask for and this version does not do: refused, or said in the log."""
+"""What the paper's configuration files can ask for and this version does not do: refused."""
 
 from __future__ import annotations
 
-from .config import AugConfig, Config
+from .config import Config
 from .errors import UserError
 
 
@@ -18,17 +18,3 @@ def check_supported(config: Config) -> None:
         raise UserError("TRAIN.USE_CHECKPOINT=True: gradient checkpointing is not there yet; use False")
     if config.model.msg.in_chans != 3:
         raise UserError(f"MODEL.MSG.IN_CHANS={config.model.msg.in_chans}: image folders give 3 channels")
-
-
-def describe_unused(config: Config) -> list[str]:
-    """One line that names the augmentations that the configuration asks for and the pipeline lacks, if any."""
-    aug: AugConfig = config.aug
-    asked = {
-        f"AUG.AUTO_AUGMENT={aug.auto_augment}": aug.auto_augment != "none",
-        f"AUG.COLOR_JITTER={aug.color_jitter}": aug.auto_augment == "none" and aug.color_jitter > 0,
-        f"AUG.REPROB={aug.reprob}": aug.reprob > 0,
-        f"AUG.MIXUP={aug.mixup}": aug.mixup > 0,
-        f"AUG.CUTMIX={aug.cutmix}": aug.cutmix > 0 or aug.cutmix_minmax is not None,
-    }
-    names = [name for name, wanted in asked.items() if wanted]
-    return [f"not in this version, so without effect: {', '.join(names)}"] if names else []

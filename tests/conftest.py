@@ -1,5 +1,6 @@
 """Every test starts in graph mode on CPU with the same seeds, in an empty working directory."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+
+def pytest_sessionfinish():
+    gc.collect()  # a Cell that only the interpreter's end collects complains, as MindSpore is gone by then
 
 
 @pytest.fixture(autouse=True)

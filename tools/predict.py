@@ -5,21 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import cv2
 import numpy as np
 from mindspore import Tensor, nn, ops
-from mindspore.dataset import transforms, vision
 
 from msg_ms.cli import run_command_line
 from msg_ms.config import load_config
+from msg_ms.contact_sheet import write_sheet
+from msg_ms.data.collate import collate
 from msg_ms.data.folder import scan_folder
-from msg_ms.data.transforms import normalise, resize_and_crop
+from msg_ms.data.transforms import decode, resize_and_crop
 from msg_ms.engine.checkpoint import load_parameters, read_checkpoint
 from msg_ms.engine.device import setup_device
 from msg_ms.errors import UserError
 from msg_ms.models.build import build_model
-
-TILE, CAPTION, COLUMNS = 160, 24, 5  # pixels, pixels, pictures per row
 
 
 def main() -> None:
@@ -60,33 +58,15 @@ def class_names(folder: Path | None, num_classes: int) -> list[str]:
 def read_picture(file: Path) -> np.ndarray:
     """RGB uint8 (H, W, 3), decoded as for training."""
     try:
-        return vision.Decode()(np.fromfile(file, np.uint8))
-    except (OSError, RuntimeError, ValueError, TypeError):
-        raise UserError(f"can't read {file} as a picture") from None
+        return decode(file.read_bytes())
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"can't read {file} as a picture: {error}") from None
 
 
 def classify(model: nn.Cell, crops: list[np.ndarray]) -> np.ndarray:
     """Class probabilities (pictures, classes), one picture at a time."""
-    prepare = transforms.Compose(normalise())
-    rows = [ops.softmax(model(Tensor(prepare(crop)[None])), -1).asnumpy()[0] for crop in crops]
+    rows = [ops.softmax(model(Tensor(collate([crop]))), -1).asnumpy()[0] for crop in crops]
     return np.stack(rows)
-
-
-def write_sheet(path: Path, pictures: list[np.ndarray], answers: list[str]) -> None:
-    """Pictures in rows, each with its answer below."""
-    rows = -(-len(pictures) // COLUMNS)
-    sheet = np.full((rows * (TILE + CAPTION), min(COLUMNS, len(pictures)) * TILE, 3), 255, np.uint8)
-    for n, (picture, answer) in enumerate(zip(pictures, answers, strict=True)):
-        top, left = n // COLUMNS * (TILE + CAPTION), n % COLUMNS * TILE
-        scale = (TILE - 8) / max(picture.shape[:2])
-        size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
-        tile = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST if scale > 4 else cv2.INTER_AREA)
-        sheet[top + 4 : top + 4 + tile.shape[0], left + 4 : left + 4 + tile.shape[1]] = tile[..., ::-1]
-        origin = (left + 6, top + TILE + CAPTION - 8)
-        cv2.putText(sheet, answer, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), sheet):
-        raise UserError(f"can't write {path}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Image folders as training and evaluation batches."""
+"""Image files as training and evaluation batches."""
 
-from .dataset import EvalDataset, TrainDataset
-from .folder import ImageFolder, check_classes, scan_folder
+from .dataset import EvalDataset, Shard, TrainDataset
+from .folder import ImageFolder, load_folders, scan_folder, scan_list
 
-__all__ = ["EvalDataset", "ImageFolder", "TrainDataset", "check_classes", "scan_folder"]
+__all__ = ["EvalDataset", "ImageFolder", "Shard", "TrainDataset", "load_folders", "scan_folder", "scan_list"]

@@ -1,0 +1,110 @@
+"""The input pipeline side by side with PyTorch's DataLoader and timm: python benchmarks/data.py --workers 2.
+
+Both read the same generated JPEG files of 500 x 375 pixels with the paper's recipe, rounds alternate, and what counts
+is the ratio of the medians. CPU time is that of all threads and processes, start-up of the workers included.
+Needs torch, torchvision and timm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from msg_ms.cli import run_command_line
+from msg_ms.config import load_config
+from msg_ms.data import EvalDataset, TrainDataset, scan_folder
+from msg_ms.errors import UserError
+
+SMOOTHING, CLASSES = 0.1, 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="CPU time per image and images/s, ours over PyTorch's.")
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    try:
+        import timm_peer
+    except ImportError as error:
+        raise UserError(f"torch, torchvision and timm are needed: {error}") from None
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(Path(folder), args.images)
+        config = load_config(None, DATA__BATCH_SIZE=args.batch)
+        listed = scan_folder(folder)
+
+        def ours(training: bool) -> Iterable:
+            if not training:
+                return EvalDataset(listed, config.data, True, args.workers).batches()
+            data = TrainDataset(listed, config.data, config.aug, CLASSES, SMOOTHING, 0, args.workers)
+            return data.batches(0, 1)
+
+        def theirs(training: bool) -> Iterable:
+            return timm_peer.loader(folder, training, args.batch, args.workers)
+
+        report = {}
+        for training in (True, False):
+            runs = {"msg_ms": lambda t=training: ours(t), "torch": lambda t=training: theirs(t)}
+            report["train" if training else "eval"] = measure(runs, args.rounds)
+    for recipe, sides in report.items():
+        ratios = {figure: value / sides["torch"][figure] for figure, value in sides["msg_ms"].items()}
+        print(
+            f"{recipe}: CPU time per image {ratios['cpu_ms_per_image']:.2f} of PyTorch's, "
+            f"images/s {ratios['images_per_second']:.2f} times PyTorch's",
+            file=sys.stderr,
+        )
+    print(json.dumps({"images": args.images, "workers": args.workers, "rounds": args.rounds, **report}))
+
+
+def write_images(folder: Path, count: int) -> None:
+    """JPEGs with structure on several scales, about as large as ImageNet's."""
+    draws = np.random.RandomState(0)
+    for i in range(count):
+        target = folder / f"class{i % 8}"
+        target.mkdir(exist_ok=True)
+        pixels = np.zeros((375, 500, 3), np.float32)
+        for side in (4, 16, 64, 256):
+            noise = draws.standard_normal((side, side, 3)).astype(np.float32)
+            pixels += cv2.resize(noise, (500, 375), interpolation=cv2.INTER_CUBIC) * 100 / side**0.5
+        cv2.imwrite(str(target / f"{i:05d}.JPEG"), np.clip(pixels + 118, 0, 255), [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def measure(runs: dict[str, Callable[[], Iterable]], rounds: int) -> dict[str, dict[str, float]]:
+    """Medians of CPU milliseconds per image and images per second, the first round of each not counted."""
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for n in range(rounds + 1):
+        for name, run in runs.items():
+            cpu, begin = cpu_seconds(), time.perf_counter()
+            images = sum(len(batch[0]) for batch in run())
+            if n > 0:
+                spent = 1000 * (cpu_seconds() - cpu) / images
+                figures[name].append((spent, images / (time.perf_counter() - begin)))
+    return {
+        name: {
+            "cpu_ms_per_image": statistics.median(cpu for cpu, _ in values),
+            "images_per_second": statistics.median(speed for _, speed in values),
+        }
+        for name, values in figures.items()
+    }
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and the children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+if __name__ == "__main__":
+    run_command_line(main)

@@ -1,0 +1,234 @@
+"""Kinds of bad files and folders: what a person reads, and what is left behind."""
+
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from msg_ms import UserError
+from msg_ms.config import load_config
+from msg_ms.data import EvalDataset, TrainDataset, load_folders, scan_folder
+from msg_ms.data.transforms import decode
+
+CLASSES = ("cat", "dog", "newt")
+PER_CLASS = 8
+
+
+@pytest.fixture
+def data(tmp_path):
+    draws = np.random.RandomState(0)
+    for part in ("train", "val"):
+        for name in CLASSES:
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(PER_CLASS):
+                pixels = cv2.resize(draws.randint(0, 256, (6, 6, 3), np.uint8), (40, 50))
+                cv2.imwrite(str(tmp_path / part / name / f"{i}.jpg"), pixels)
+    return tmp_path
+
+
+def load(data, **keys):
+    config = load_config(None, DATA__DATA_PATH=str(data), **keys)
+    return load_folders(config.data, 3, training=True)
+
+
+def damage(file, kind):
+    """One way in which a file is no picture; JPEG data is kept where that makes it harder to see."""
+    content = file.read_bytes()
+    file.write_bytes(
+        {
+            "cut in the middle": content[: len(content) // 2],
+            "cut by two bytes": content[:-2],
+            "cut to its header": content[:20],
+            "text under an image's name": b"<html>404 not found</html>",
+            "a GIF's first bytes": b"GIF89a",
+            "zeros": bytes(len(content)),
+        }[kind]
+    )
+
+
+FILE_KINDS = (
+    "cut in the middle",
+    "cut by two bytes",
+    "cut to its header",
+    "text under an image's name",
+    "a GIF's first bytes",
+    "zeros",
+)
+
+
+@pytest.mark.parametrize("kind", FILE_KINDS)
+def test_training_names_counts_and_replaces_a_bad_file(kind, data):
+    bad = data / "train" / "dog" / "3.jpg"
+    damage(bad, kind)
+    before = {str(path) for path in data.rglob("*")}
+    config = load_config(None, ["DATA.IMG_SIZE", "32", "DATA.BATCH_SIZE", "8"])
+    lines: list[str] = []
+    dataset = TrainDataset(scan_folder(data / "train"), config.data, config.aug, 3, 0.1, 0, 1)
+    batches = list(dataset.batches(0, 2, lines.append))
+    assert len(batches) == 6 and all(np.isfinite(images).all() for images, _ in batches)
+    assert len(lines) == 1 and lines[0].startswith(f"can't decode {bad} (")
+    assert lines[0].endswith("another image takes its place")
+    again = TrainDataset(scan_folder(data / "train"), config.data, config.aug, 3, 0.1, 0, 2)
+    replaced = list(again.batches(0, 2, lines.append))
+    assert all((a[0] == b[0]).all() for a, b in zip(batches, replaced, strict=True))  # the same stand-in every time
+    assert {str(path) for path in data.rglob("*")} == before
+
+
+@pytest.mark.parametrize("kind", FILE_KINDS)
+def test_evaluation_stops_at_a_bad_file_and_names_it(kind, data):
+    bad = data / "val" / "newt" / "7.jpg"
+    damage(bad, kind)
+    config = load_config(None, ["DATA.IMG_SIZE", "32", "DATA.BATCH_SIZE", "8"])
+    with pytest.raises(UserError, match=r"can't evaluate: .*newt/7.jpg can't be decoded") as error:
+        list(EvalDataset(scan_folder(data / "val"), config.data, True, 1).batches())
+    assert "\n" not in str(error.value) and "abnormal_image.jpg" not in os.listdir()
+
+
+def test_training_stops_where_too_many_files_are_bad(data):
+    bad = [data / "train" / "cat" / f"{i}.jpg" for i in range(4)]
+    for file in bad:
+        damage(file, "zeros")
+    config = load_config(None, ["DATA.IMG_SIZE", "32", "DATA.BATCH_SIZE", "24", "DATA.MAX_BAD_FILES", "3"])
+    dataset = TrainDataset(scan_folder(data / "train"), config.data, config.aug, 3, 0.1, 0, 1)
+    with pytest.raises(UserError, match=r"more than DATA.MAX_BAD_FILES=3 files can't be decoded") as error:
+        list(dataset.batches(0, 2, lambda line: None))
+    assert all(str(file) in str(error.value) for file in bad)
+
+
+def test_a_file_that_vanishes_during_training_counts_as_bad(data):
+    config = load_config(None, ["DATA.IMG_SIZE", "32", "DATA.BATCH_SIZE", "8"])
+    dataset = TrainDataset(scan_folder(data / "train"), config.data, config.aug, 3, 0.1, 0, 1)
+    (data / "train" / "dog" / "3.jpg").unlink()
+    lines: list[str] = []
+    assert len(list(dataset.batches(0, 2, lines.append))) == 6
+    assert "No such file" in lines[0]
+
+
+def test_folders_that_are_refused(data):
+    (data / "val" / "dog").rename(data / "val" / "dogs")
+    with pytest.raises(UserError, match=r"differ in their class folders: dog, dogs; labels would not mean the same"):
+        load(data)
+    (data / "val" / "dogs").rename(data / "val" / "dog")
+    (data / "train" / "empty").mkdir()
+    with pytest.raises(UserError, match=r"class folders without images: empty; remove or fill them"):
+        load(data)
+    (data / "train" / "empty").rmdir()
+    for name in ("0.jpg", "1.jpg"):
+        (data / "train" / "cat" / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"files of zero bytes: cat/0.jpg, cat/1.jpg; remove or fetch them again"):
+        load(data)
+    with pytest.raises(UserError, match=r"no folder .*nowhere; --data-path must hold train/ and val/"):
+        scan_folder(data / "nowhere")
+    (data / "bare").mkdir()
+    with pytest.raises(UserError, match=r"bare holds no class folders"):
+        scan_folder(data / "bare")
+
+
+def test_the_number_of_classes_must_fit(data):
+    config = load_config(None, DATA__DATA_PATH=str(data))
+    with pytest.raises(
+        UserError, match=r"3 class folders, but MODEL.NUM_CLASSES=1000; pass --opts MODEL.NUM_CLASSES 3"
+    ):
+        load_folders(config.data, 1000, training=True)
+    listed = scan_folder(data / "train")
+    with pytest.raises(UserError, match=r"24 images, fewer than one batch of DATA.BATCH_SIZE=128"):
+        TrainDataset(listed, config.data, config.aug, 3, 0.1, 0, 1)
+
+
+def test_strays_and_hidden_folders_are_left_aside_and_named(data):
+    (data / "train" / ".cache").mkdir()
+    (data / "train" / "cat" / "notes.txt").write_text("no image")
+    (data / "train" / "cat" / "._0.jpg").write_text("a file manager's leftovers")
+    (data / "train" / "list.txt").write_text("x")
+    (data / "train" / "cat" / "more").mkdir()
+    train, _ = load(data)
+    assert train.classes == CLASSES and len(train) == 3 * PER_CLASS
+    hidden, stray = train.warnings
+    assert hidden.endswith("1 hidden folders left aside: .cache")
+    assert "4 files that are no images left aside: list.txt, cat/._0.jpg, cat/more, cat/notes.txt" in stray
+
+
+def test_suffixes_in_any_case(data):
+    for i, suffix in enumerate((".JPEG", ".Jpg", ".jpeg", ".PNG")):
+        shutil.copy(data / "train" / "cat" / "0.jpg", data / "train" / "cat" / f"x{i}{suffix}")
+    assert len(scan_folder(data / "train")) == 3 * PER_CLASS + 4
+
+
+def test_a_class_index_orders_the_labels(data):
+    (data / "classes.txt").write_text("newt\ncat\ndog\n")
+    (data / "classes.json").write_text('{"0": ["newt", "eft"], "1": ["cat", "x"], "2": "dog"}')
+    for name in ("classes.txt", "classes.json"):
+        train, val = load(data, DATA__CLASS_INDEX=str(data / name))
+        assert train.classes == val.classes == ("newt", "cat", "dog")
+        assert all(train.classes[label] in file for file, label in zip(train.files, train.labels, strict=True))
+    for text, message in (
+        ("newt\ncat\n", "and the class folders of .* differ: dog"),
+        ("newt\ncat\ndog\ndog", "lists a class twice"),
+    ):
+        (data / "classes.txt").write_text(text)
+        with pytest.raises(UserError, match=message):
+            load(data, DATA__CLASS_INDEX=str(data / "classes.txt"))
+
+
+def test_a_flat_validation_folder_with_a_list(data):
+    lines = []
+    for label, name in enumerate(CLASSES):
+        for i in range(2):
+            shutil.move(data / "val" / name / f"{i}.jpg", data / "val" / f"{name}{i}.jpg")
+            lines.append(f"{name}{i}.jpg {label if i else name}")
+    (data / "val.txt").write_text("\n".join(lines))
+    _, val = load(data, DATA__VAL_LIST=str(data / "val.txt"))
+    assert val.labels == (0, 0, 1, 1, 2, 2) and val.files[2].endswith("val/dog0.jpg")
+    (data / "val.txt").write_text("cat0.jpg bird")
+    with pytest.raises(UserError, match=r"val.txt, line 1: 'cat0.jpg bird': expected a file name and a class"):
+        load(data, DATA__VAL_LIST=str(data / "val.txt"))
+    (data / "val.txt").write_text("gone.jpg 1")
+    with pytest.raises(UserError, match=r"val.txt names no images or ones that .* lacks .*gone.jpg"):
+        load(data, DATA__VAL_LIST=str(data / "val.txt"))
+
+
+@pytest.mark.parametrize("mode", ("L", "P", "RGBA", "LA", "1", "CMYK", "I;16"))
+def test_pictures_of_other_kinds_become_rgb(mode, tmp_path):
+    suffix = "jpg" if mode == "CMYK" else "png"
+    pixels = np.random.RandomState(0).randint(0, 256, (20, 30, 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    picture = Image.fromarray(pixels[..., 0].astype(np.uint16) * 256) if mode == "I;16" else picture.convert(mode)
+    picture.save(tmp_path / f"x.{suffix}")
+    found = decode((tmp_path / f"x.{suffix}").read_bytes())
+    assert found.shape == (20, 30, 3) and found.dtype == np.uint8
+    with Image.open(tmp_path / f"x.{suffix}") as wanted:
+        assert (found == np.asarray(wanted.convert("RGB"))).all()
+
+
+@pytest.mark.parametrize("options", ({"progressive": True}, {"subsampling": 0}, {"quality": 30}, {"exif": True}))
+def test_jpeg_files_decode_as_pillow_decodes_them(options, tmp_path):
+    pixels = cv2.resize(np.random.RandomState(0).randint(0, 256, (9, 9, 3), np.uint8), (61, 47))
+    picture = Image.fromarray(pixels)
+    if options.pop("exif", False):
+        exif = picture.getexif()
+        exif[274] = 6  # orientation: turned by a quarter, which training ignores as torchvision does
+        options["exif"] = exif
+    picture.save(tmp_path / "x.jpg", **options)
+    with Image.open(tmp_path / "x.jpg") as wanted:
+        assert (decode((tmp_path / "x.jpg").read_bytes()) == np.asarray(wanted.convert("RGB"))).all()
+
+
+def test_check_dataset_lists_what_is_wrong(data, command, tmp_path):
+    done = command("tools/check_dataset.py", data)
+    assert "train: 24 images in 3 classes" in done.stdout and done.stdout.endswith("all is well\n")
+    damage(data / "train" / "dog" / "3.jpg", "cut in the middle")
+    (data / "val" / "dog").rename(data / "val" / "dogs")
+    done = command("tools/check_dataset.py", data, "--list", tmp_path / "bad.txt", status=1)
+    assert "differ in their class folders: dog, dogs" in done.stdout
+    assert "1 files can't be decoded" in done.stdout
+    assert (tmp_path / "bad.txt").read_text().startswith(str(data / "train" / "dog" / "3.jpg") + "\t")
+
+
+def test_show_batch_draws_a_sheet(data, command, tmp_path):
+    (tmp_path / "c.yaml").write_text("DATA: {IMG_SIZE: 32, BATCH_SIZE: 6}\nMODEL: {NUM_CLASSES: 3}")
+    done = command("tools/show_batch.py", "--cfg", "c.yaml", "--data-path", data, "--picture", "batch.png")
+    assert "6 pictures of update 0" in done.stdout
+    assert cv2.imread(str(tmp_path / "batch.png")).shape == (2 * 184, 5 * 160, 3)

@@ -1,0 +1,82 @@
+"""Decode every image of a data set once: python tools/check_dataset.py <folder with train/ and val/>.
+
+Names what is wrong with the folders, decodes all files in parallel and writes the ones that fail, with the reason, to
+a list. Ends with status 1 where something is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from msg_ms.cli import run_command_line
+from msg_ms.data.folder import ImageFolder, scan_folder
+from msg_ms.data.transforms import decode
+from msg_ms.errors import UserError
+
+CHUNK = 64  # files per task
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Check the folders of a data set and decode every image.")
+    parser.add_argument("data_path", type=Path, help="folder that holds train/ and val/")
+    parser.add_argument("--list", type=Path, default=Path("bad_files.txt"), help="where bad files are listed")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    args = parser.parse_args()
+
+    problems, folders = [], []
+    for part in ("train", "val"):
+        try:
+            folders.append(scan_folder(args.data_path / part))
+        except UserError as error:
+            problems.append(str(error))
+    if len(folders) == 2 and folders[0].classes != folders[1].classes:
+        odd = sorted(set(folders[0].classes) ^ set(folders[1].classes))
+        problems.append(f"train/ and val/ differ in their class folders: {', '.join(odd)}")
+    for folder in folders:
+        print(f"{folder.root}: {len(folder)} images in {len(folder.classes)} classes")
+        for warning in folder.warnings:
+            print(f"  {warning}")
+    for problem in problems:
+        print(f"problem: {problem}")
+
+    bad = [line for folder in folders for line in decode_all(folder, max(1, args.workers))]
+    if bad:
+        try:
+            args.list.write_text("".join(f"{line}\n" for line in bad), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"can't write {args.list}: {error.strerror}") from None
+        print(f"{len(bad)} files can't be decoded; they are listed in {args.list}")
+    elif not problems:
+        print("all is well")
+    return 1 if bad or problems else 0
+
+
+def decode_all(folder: ImageFolder, workers: int) -> list[str]:
+    """A line ``<file><tab><reason>`` for every file that can't be decoded."""
+    chunks = [folder.files[i : i + CHUNK] for i in range(0, len(folder.files), CHUNK)]
+    bad: list[str] = []
+    with ProcessPoolExecutor(workers) as pool, tqdm(total=len(folder), desc=str(folder.root), unit="image") as bar:
+        for lines in pool.map(bad_lines, chunks):
+            bad += lines
+            bar.update(min(CHUNK, len(folder) - bar.n))
+            bar.set_postfix(bad=len(bad))
+    return bad
+
+
+def bad_lines(files: tuple[str, ...]) -> list[str]:
+    lines = []
+    for file in files:
+        try:
+            decode(Path(file).read_bytes())
+        except Exception as error:
+            lines.append(f"{file}\t{error or type(error).__name__}")
+    return lines
+
+
+if __name__ == "__main__":
+    run_command_line(main)
