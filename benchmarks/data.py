@@ -78,7 +78,11 @@ def write_images(folder: Path, count: int) -> None:
         for side in (4, 16, 64, 256):
             noise = draws.standard_normal((side, side, 3)).astype(np.float32)
             pixels += cv2.resize(noise, (500, 375), interpolation=cv2.INTER_CUBIC) * 100 / side**0.5
-        cv2.imwrite(str(target / f"{i:05d}.JPEG"), np.clip(pixels + 118, 0, 255), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(
+            str(target / f"{i:05d}.JPEG"),
+            np.clip(pixels + 118, 0, 255).astype(np.uint8),
+            [cv2.IMWRITE_JPEG_QUALITY, 90],
+        )
 
 
 def measure(runs: dict[str, Callable[[], Iterable]], rounds: int) -> dict[str, dict[str, float]]:

@@ -126,7 +126,7 @@ class TrainDataset:
         config, aug = self.config, self.aug
         image = random_resized_crop(image, config.img_size, aug.crop_scale, aug.crop_ratio, config.interpolation, rng)
         if rng.random() < aug.hflip:
-            image = np.ascontiguousarray(image[:, ::-1])
+            image = cv2.flip(image, 1)
         if self.rand_augment is not None:
             image = self.rand_augment(image, rng)
         if self.jitter > 0:
