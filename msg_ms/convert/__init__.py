@@ -8,7 +8,8 @@ from .apply import (
     infer_architecture,
     variant_name,
 )
-from .torch_file import TorchFileError, model_state, read_torch_file, write_torch_file
+from .torch_file import TorchFileError, model_state, read_torch_file
+from .torch_write import write_torch_file
 
 __all__ = [
     "ConversionError",

@@ -11,7 +11,6 @@ import collections
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +23,7 @@ from ..errors import UserError
 _LEGACY_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 
 # Storage class of torch -> NumPy type of its elements; bfloat16 is read as its bits and widened.
-_STORAGE_TYPES = {
+STORAGE_TYPES = {
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
     "HalfStorage": np.dtype("<f2"),
@@ -36,7 +35,7 @@ _STORAGE_TYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-_BFLOAT16 = "BFloat16Storage"
+BFLOAT16 = "BFloat16Storage"
 _DDP_PREFIX = "module."
 
 
@@ -148,7 +147,7 @@ _KNOWN = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
     ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
-    **{("torch", name): _StorageType(name) for name in _STORAGE_TYPES},
+    **{("torch", name): _StorageType(name) for name in STORAGE_TYPES},
 }
 
 
@@ -171,7 +170,7 @@ class _Unpickler(pickle._Unpickler):
             raise TorchFileError("names an object that is no tensor storage")
         kind, storage_key, numel = pid[1], pid[2], pid[4]
         if not isinstance(kind, _StorageType):
-            raise TorchFileError(f"holds tensors of a type other than {', '.join(_STORAGE_TYPES)}")
+            raise TorchFileError(f"holds tensors of a type other than {', '.join(STORAGE_TYPES)}")
         if not isinstance(storage_key, str) or not _is_count(numel):
             raise TorchFileError("a tensor storage has no proper name or size")
         if len(pid) == 6 and pid[5] is not None:
@@ -196,7 +195,7 @@ def _read_zip(file: BinaryIO) -> TorchFile:
 
     def load(storage: _Storage) -> np.ndarray:
         data = _member(archive, f"{root}data/{storage.key}")
-        dtype = _STORAGE_TYPES[storage.type_name]
+        dtype = STORAGE_TYPES[storage.type_name]
         if len(data) != storage.numel * dtype.itemsize:
             raise TorchFileError(
                 f"tensor storage {storage.key} holds {len(data)} bytes, expected {storage.numel * dtype.itemsize}"
@@ -239,7 +238,7 @@ def _read_legacy(file: BinaryIO, size: int) -> TorchFile:
     arrays = {}
     for storage_key in order:
         storage = storages[storage_key]
-        dtype = _STORAGE_TYPES[storage.type_name]
+        dtype = STORAGE_TYPES[storage.type_name]
         header = file.read(8)
         if len(header) < 8 or int.from_bytes(header, "little", signed=True) != storage.numel:
             raise TorchFileError(f"cut short or broken at tensor storage {storage_key}")
@@ -291,7 +290,7 @@ def _tensor_array(tensor: _Tensor, arrays: dict[str, np.ndarray]) -> np.ndarray:
         raise TorchFileError("a tensor reaches beyond its storage")
     strides = [step * base.itemsize for step in tensor.strides]
     view = np.lib.stride_tricks.as_strided(base[tensor.offset :], tensor.shape, strides, writeable=False)
-    if tensor.storage.type_name == _BFLOAT16:
+    if tensor.storage.type_name == BFLOAT16:
         return (view.astype(np.uint32) << 16).view(np.float32)
     return view
 
@@ -315,36 +314,3 @@ def model_state(content: Any) -> dict[str, np.ndarray]:
     if all(name.startswith(_DDP_PREFIX) for name in content):
         content = {name.removeprefix(_DDP_PREFIX): value for name, value in content.items()}
     return content
-
-
-def write_torch_file(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
-    """Write a dictionary of arrays as ``torch.save`` would write the tensors: a zip archive for ``torch.load``."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("archive/data.pkl", _pickle_of(state))
-        archive.writestr("archive/byteorder", "little")
-        for index, value in enumerate(state.values()):
-            data = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
-            archive.writestr(f"archive/data/{index}", data.tobytes())
-        archive.writestr("archive/version", "3\n")
-
-
-def _pickle_of(state: Mapping[str, np.ndarray]) -> bytes:
-    """The protocol-2 pickle of an OrderedDict of tensors; written by hand, as pickle would import torch for it."""
-    types = {dtype: name for name, dtype in _STORAGE_TYPES.items() if name != _BFLOAT16}
-
-    def plain(value: Any) -> bytes:
-        return pickle.dumps(value, 2)[2:-1]  # without the protocol's header and the final stop
-
-    def call(module: str, name: str, arguments: bytes) -> bytes:
-        return pickle.GLOBAL + f"{module}\n{name}\n".encode() + pickle.MARK + arguments + pickle.TUPLE + pickle.REDUCE
-
-    empty = call("collections", "OrderedDict", b"")
-    parts = [pickle.PROTO + b"\x02", empty, pickle.MARK]
-    for index, (name, value) in enumerate(state.items()):
-        kind = pickle.GLOBAL + f"torch\n{types[value.dtype.newbyteorder('<')]}\n".encode()
-        storage = plain("storage") + kind + plain(str(index)) + plain("cpu") + plain(value.size)
-        strides = tuple(int(np.prod(value.shape[i + 1 :])) for i in range(value.ndim))
-        tensor = pickle.MARK + storage + pickle.TUPLE + pickle.BINPERSID
-        tensor += plain(0) + plain(value.shape) + plain(strides) + plain(False) + empty
-        parts += [plain(name), call("torch._utils", "_rebuild_tensor_v2", tensor)]
-    return b"".join([*parts, pickle.SETITEMS, pickle.STOP])

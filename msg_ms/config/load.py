@@ -1,8 +1,4 @@
-"""The configuration: frozen dataclasses are the only home of defaults; YAML files and ``--opts`` replace them.
-
-Keys are the paper code's (``MODEL.MSG.SHUF_SIZE``); a field ``shuf_size`` of a section is the key ``SHUF_SIZE``.
-Where this project adds a key of its own, the field says so.
-"""
+"""YAML files with ``BASE`` inheritance, ``--opts`` and flags to a checked configuration, and back to YAML."""
 
 from __future__ import annotations
 
@@ -11,179 +7,15 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .errors import UserError, nearest
-
-
-@dataclass(frozen=True)
-class Check:
-    """A condition on one value and the words for it: ``expects`` completes 'must be ...'."""
-
-    expects: str
-    holds: Callable[[Any], bool]
-
-
-def at_least(bound: float) -> Check:
-    return Check(f"at least {bound}", lambda v: v >= bound)
-
-
-def above(bound: float) -> Check:
-    return Check(f"above {bound}", lambda v: v > bound)
-
-
-def within(low: float, high: float) -> Check:
-    return Check(f"between {low} and {high}", lambda v: low <= v <= high)
-
-
-def one_of(*choices: str) -> Check:
-    return Check(f"one of {', '.join(map(repr, choices))}", lambda v: v in choices)
-
-
-PROBABILITY = within(0, 1)
-DROP_RATE = Check("at least 0 and below 1", lambda v: 0 <= v < 1)
-STAGES = Check("a list of numbers of at least 1", lambda v: len(v) > 0 and all(n >= 1 for n in v))
-RANGE = Check("two numbers above 0 in rising order", lambda v: len(v) == 2 and 0 < v[0] <= v[1])
-BETAS = Check("two numbers in [0, 1)", lambda v: len(v) == 2 and all(0 <= b < 1 for b in v))
-FILE_NAME = Check("a name without '/'", lambda v: v not in ("", ".", "..") and "/" not in v)
-
-
-def key(default: Any, check: Check | None = None) -> Any:
-    """A field with its default and, where not every value of its type makes sense, a check."""
-    return field(default=default, metadata={"check": check})
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    batch_size: int = key(128, at_least(1))  # per device
-    data_path: str = key("")  # holds train/ and val/ with one folder per class
-    dataset: str = key("imagenet", one_of("imagenet"))
-    img_size: int = key(224, at_least(1))
-    interpolation: str = key("bicubic", one_of("bicubic", "bilinear", "random"))
-    pin_memory: bool = key(True)  # accepted for the paper's files; MindSpore has no such switch
-    num_workers: int = key(8, at_least(1))
-    # This project's own.
-    class_index: str = key("")  # file that lists the class folders in the order of their labels (default: by name)
-    val_list: str = key("")  # file that lists the images of a flat val/ with their classes
-    max_bad_files: int = key(50, at_least(0))  # training stops where more files than this can't be decoded
-
-
-@dataclass(frozen=True)
-class MSGConfig:
-    patch_size: int = key(4, at_least(1))
-    in_chans: int = key(3, at_least(1))
-    embed_dim: int = key(96, at_least(1))
-    depths: tuple[int, ...] = key((2, 2, 6, 2), STAGES)
-    num_heads: tuple[int, ...] = key((3, 6, 12, 24), STAGES)
-    window_size: int = key(7, at_least(1))
-    mlp_ratio: float = key(4.0, above(0))
-    qkv_bias: bool = key(True)
-    qk_scale: float | None = key(None)
-    ape: bool = key(False)
-    patch_norm: bool = key(True)
-    shuf_size: tuple[int, ...] = key((4, 4, 2, 1), STAGES)
-    manip_type: str = key("shuf", one_of("shuf", "none"))
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    type: str = key("msg", one_of("msg"))
-    name: str = key("msg_tiny_p4_win7_224", FILE_NAME)
-    resume: str = key("")
-    num_classes: int = key(1000, at_least(1))
-    drop_rate: float = key(0.0, DROP_RATE)
-    drop_path_rate: float = key(0.1, DROP_RATE)
-    label_smoothing: float = key(0.1, DROP_RATE)
-    msg: MSGConfig = field(default_factory=MSGConfig)
-
-
-@dataclass(frozen=True)
-class SchedulerConfig:
-    name: str = key("cosine", one_of("cosine", "linear", "step"))
-    decay_epochs: int = key(30, at_least(1))
-    decay_rate: float = key(0.1, within(0, 1))
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    name: str = key("adamw", one_of("adamw", "sgd"))
-    eps: float = key(1e-8, above(0))
-    betas: tuple[float, ...] = key((0.9, 0.999), BETAS)
-    momentum: float = key(0.9, DROP_RATE)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    start_epoch: int = key(0, at_least(0))
-    epochs: int = key(300, at_least(1))
-    warmup_epochs: int = key(20, at_least(0))
-    weight_decay: float = key(0.05, at_least(0))
-    # The three rates are for 512 images per update and scale linearly with the real number.
-    base_lr: float = key(5e-4, above(0))
-    warmup_lr: float = key(5e-7, at_least(0))
-    min_lr: float = key(5e-6, at_least(0))
-    clip_grad: float = key(5.0, at_least(0))  # global norm; 0 switches clipping off
-    auto_resume: bool = key(True)
-    accumulation_steps: int = key(0, at_least(0))
-    use_checkpoint: bool = key(False)
-    lr_scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-
-
-@dataclass(frozen=True)
-class AugConfig:
-    color_jitter: float = key(0.4, at_least(0))
-    auto_augment: str = key("rand-m9-mstd0.5-inc1")
-    reprob: float = key(0.25, PROBABILITY)
-    remode: str = key("pixel", one_of("pixel", "const", "rand"))
-    recount: int = key(1, at_least(1))
-    mixup: float = key(0.8, at_least(0))
-    cutmix: float = key(1.0, at_least(0))
-    cutmix_minmax: tuple[float, ...] | None = key(None)
-    mixup_prob: float = key(1.0, PROBABILITY)
-    mixup_switch_prob: float = key(0.5, PROBABILITY)
-    mixup_mode: str = key("batch", one_of("batch", "pair", "elem"))
-    # This project's own; the defaults are what the paper's code gets from timm.
-    crop_scale: tuple[float, ...] = key((0.08, 1.0), RANGE)
-    crop_ratio: tuple[float, ...] = key((3 / 4, 4 / 3), RANGE)
-    hflip: float = key(0.5, PROBABILITY)
-
-
-@dataclass(frozen=True)
-class TestConfig:
-    __test__ = False  # keeps pytest from collecting it
-    crop: bool = key(True)
-
-
-@dataclass(frozen=True)
-class Config:
-    """The whole tree; :func:`load_config` builds it, :func:`to_yaml` writes it."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    aug: AugConfig = field(default_factory=AugConfig)
-    test: TestConfig = field(default_factory=TestConfig)
-    amp_opt_level: str = key("", one_of("", "O0", "O1", "O2"))  # empty stands for O0
-    output: str = key("output")
-    tag: str = key("default", FILE_NAME)
-    save_freq: int = key(1, at_least(1))
-    print_freq: int = key(100, at_least(1))
-    seed: int = key(0, at_least(0))
-    eval_mode: bool = key(False)
-    throughput_mode: bool = key(False)
-    local_rank: int = key(0, at_least(0))  # accepted for the paper's files; msrun numbers the ranks
-    device_target: str = key("", one_of("", "CPU", "GPU", "Ascend"))  # this project's own; empty: MindSpore's choice
-
-    @property
-    def run_dir(self) -> Path:
-        """Where a run writes everything: ``<OUTPUT>/<MODEL.NAME>/<TAG>``."""
-        return Path(self.output) / self.model.name / self.tag
+from ..errors import UserError, nearest
+from .schema import Check, Config
 
 
 def load_config(cfg: str | Path | None, opts: Sequence[str] = (), **overrides: Any) -> Config:
