@@ -23,7 +23,7 @@ from msg_ms.engine.loss import SmoothedCrossEntropy
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.schedule import Schedule, build_schedule
 from msg_ms.engine.throughput import measure_throughput
-from msg_ms.engine.train_step import TrainStep
+from msg_ms.engine.train_step import TrainStep, drop_path_draws
 from msg_ms.errors import UserError
 from msg_ms.models.build import build_model
 from msg_ms.support import check_supported
@@ -122,7 +122,8 @@ def train_one_epoch(
     losses, begin = [], time.time()
     for i, ((images, labels), bar) in enumerate(log.progress(batches, steps, title), 1):
         rate = schedule.at_update(epoch * steps + i - 1)
-        loss, norm = step(ms.Tensor(images), ms.Tensor(labels), ms.Tensor(rate, ms.float32))
+        draws = drop_path_draws(sum(config.model.msg.depths), len(images), config.seed, epoch * steps + i - 1)
+        loss, norm = step(ms.Tensor(images), ms.Tensor(labels), ms.Tensor(rate, ms.float32), ms.Tensor(draws))
         losses.append(float(loss.asnumpy()))
         bar.set_postfix(loss=f"{losses[-1]:.3f}", rate=f"{rate:.2e}", refresh=False)
         if i % config.print_freq == 0 or i == steps:

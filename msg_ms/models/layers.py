@@ -50,13 +50,18 @@ class DropPath(nn.Cell):
 
     def __init__(self, rate: float):
         super().__init__()
+        self.rate = rate
         # Dropout of ones draws the mask and scales it by 1 / (1 - rate) in one kernel on every device.
         self.mask = nn.Dropout(p=rate) if rate > 0.0 else None
 
-    def construct(self, x: Tensor, batch: int) -> Tensor:
+    def construct(self, x: Tensor, batch: int, draw: Tensor | None = None) -> Tensor:
+        """``draw`` (batch,), uniform in [0, 1), decides which images are kept; without it the device draws."""
         if self.mask is None or not self.training:
             return x
-        mask = self.mask(ops.ones((batch, 1), x.dtype))
+        if draw is None:
+            mask = self.mask(ops.ones((batch, 1), x.dtype))
+        else:
+            mask = ((draw >= self.rate).astype(x.dtype) * (1.0 / (1.0 - self.rate))).reshape(batch, 1)
         return (x.reshape(batch, -1) * mask).reshape(x.shape)
 
 

@@ -57,11 +57,12 @@ class MSGBlock(nn.Cell):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
         self.shuffle = shuffle
 
-    def construct(self, x: Tensor, batch: int) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)), batch)
+    def construct(self, x: Tensor, batch: int, draws: Tensor | None = None) -> Tensor:
+        first, second = (None, None) if draws is None else (draws[0], draws[1])
+        x = x + self.drop_path(self.attn(self.norm1(x)), batch, first)
         if self.shuffle:
             x = shuffle_messages(x)
-        return x + self.drop_path(self.mlp(self.norm2(x)), batch)
+        return x + self.drop_path(self.mlp(self.norm2(x)), batch, second)
 
 
 class PatchMerging(nn.Cell):
@@ -100,10 +101,15 @@ class Stage(nn.Cell):
         self.blocks = nn.CellList(list(blocks))
         self.downsample = downsample
 
-    def construct(self, x: Tensor, batch: int, layout: tuple, next_layout: tuple | None) -> Tensor:
-        """(B*R, G, N, C) -> the same, or merged; ``layout`` and ``next_layout`` as in ``stage_layouts``."""
-        for block in self.blocks:
-            x = block(x, batch)
+    def construct(
+        self, x: Tensor, batch: int, layout: tuple, next_layout: tuple | None, draws: Tensor | None = None
+    ) -> Tensor:
+        """(B*R, G, N, C) -> the same, or merged; ``layout`` and ``next_layout`` as in ``stage_layouts``.
+
+        ``draws`` (depth, 2, B) are what stochastic depth goes by.
+        """
+        for i, block in enumerate(self.blocks):
+            x = block(x, batch, None if draws is None else draws[i])
         if self.downsample is not None:
             x = self.downsample(x, layout, next_layout)
         return x
@@ -199,33 +205,38 @@ class MSGTransformer(nn.Cell):
         regions, windows, _, channels = x.shape
         return ops.cat((ops.broadcast_to(self.msg_tokens, (regions, windows, 1, channels)), x), 2)
 
-    def forward_stages(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Each stage's tokens, merging included: stage i gives (B*R, G, N, C) in the layout of stage i + 1."""
+    def forward_stages(self, x: Tensor, draws: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Each stage's tokens, merging included: stage i gives (B*R, G, N, C) in the layout of stage i + 1.
+
+        ``draws`` (blocks, 2, B), uniform in [0, 1), are what stochastic depth goes by in training, so that who calls
+        decides its randomness; without them the device draws.
+        """
         batch, channels, height, width = x.shape
         layouts = _run_time_layouts(
             (height, width, channels), self.in_chans, self.patch_size, self.window_size, self.shuffle_size,
             None if self.absolute_pos_embed is None else self.img_size,
         )  # fmt: skip
         x = self.embed(x, layouts[0])
-        outputs = ()
+        outputs, first = (), 0
         for i, stage in enumerate(self.layers):
-            x = stage(x, batch, layouts[i], layouts[i + 1])
-            outputs = (*outputs, x)
+            last = first + self.depths[i]
+            x = stage(x, batch, layouts[i], layouts[i + 1], None if draws is None else draws[first:last])
+            outputs, first = (*outputs, x), last
         return outputs
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
         """Features of the last stage's message token: (B, num_features).
 
         Where an input larger than the paper's leaves several windows in the last stage, their messages' mean.
         """
         batch = x.shape[0]
-        x = self.norm(self.forward_stages(x)[-1][:, :, 0])
+        x = self.norm(self.forward_stages(x, draws)[-1][:, :, 0])
         if x.shape[0] == batch and x.shape[1] == 1:
             return x.reshape(batch, self.num_features)
         return x.reshape(batch, -1, self.num_features).mean(1)
 
-    def construct(self, x: Tensor) -> Tensor:
-        return self.head(self.forward_features(x))
+    def construct(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
+        return self.head(self.forward_features(x, draws))
 
     def flops(self) -> float:
         """Multiply-adds of one image of ``img_size``, counted as the paper's code does."""

@@ -128,6 +128,18 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean():
     assert (cell.set_train(False)(x, batch).asnumpy() == 1).all()
 
 
+def test_drop_path_follows_the_draws_it_is_given():
+    cell = DropPath(0.25).set_train(True)
+    y = cell(Tensor(np.ones((6, 2), np.float32)), 3, Tensor(np.array([0.2, 0.25, 0.9], np.float32))).asnumpy()
+    assert np.allclose(y, np.repeat([0, 4 / 3, 4 / 3], 2)[:, None])
+    model = MSGTransformer(**{**SMALL, "drop_path_rate": 0.9}).set_train(True)
+    x = Tensor(np.random.RandomState(0).randn(2, 3, 32, 32).astype(np.float32))
+    kept, mixed = np.ones((2, 2, 2), np.float32), np.ones((2, 2, 2), np.float32)
+    mixed[1, :, 0] = 0  # the second block loses both branches of the first image
+    alone, both = (model(x, Tensor(draws)).asnumpy() for draws in (kept, mixed))
+    assert (alone[1] == both[1]).all() and not np.allclose(alone[0], both[0])
+
+
 def test_drop_path_grows_linearly_over_all_blocks():
     model = MSGTransformer(**{**SMALL, "depths": (2, 3), "drop_path_rate": 0.4})
     rates = [0.0 if b.drop_path.mask is None else b.drop_path.mask.p for stage in model.layers for b in stage.blocks]
