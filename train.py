@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -22,6 +24,7 @@ from msg_ms.engine.log import RunLog
 from msg_ms.engine.loss import SmoothedCrossEntropy
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.schedule import Schedule, build_schedule
+from msg_ms.engine.stop import StopRequest
 from msg_ms.engine.throughput import measure_throughput
 from msg_ms.engine.train_step import TrainStep, drop_path_draws
 from msg_ms.errors import UserError
@@ -78,13 +81,10 @@ def train(
     schedule = build_schedule(config.train, steps, config.data.batch_size)
     checkpoints = Checkpoints(config.run_dir, model, optimizer)
 
-    start = Progress(epoch=config.train.start_epoch, step=config.train.start_epoch * steps)
+    size = config.data.batch_size
+    start = Progress(config.train.start_epoch, config.train.start_epoch * steps, steps, size)
     progress = checkpoints.restore(config.model.resume, config.train.auto_resume, log) or start
-    if progress.step != progress.epoch * steps:
-        raise UserError(
-            f"the checkpoint made {progress.step} updates in {progress.epoch} epochs, but {len(data.folder)} images "
-            f"in batches of {config.data.batch_size} make {steps} an epoch; keep the data and batch size it began with"
-        )
+    progress.check(steps, size)
     if progress.epoch >= epochs:
         log.info(f"all {epochs} epochs are done; best top-1 {progress.best_accuracy:.2f}% in {checkpoints.best}")
         return
@@ -93,47 +93,80 @@ def train(
     begin = time.time()
     # One run over all epochs, so that none waits for its workers to start.
     batches = data.batches(progress.step, epochs, log.info)
-    for epoch in range(progress.epoch, epochs):
-        loss = train_one_epoch(epoch, config, islice(batches, steps), step, schedule, steps, log)
-        result = validate()
-        improved = result.top1 > progress.best_accuracy or not checkpoints.best.exists()
-        best = max(result.top1, progress.best_accuracy)
-        progress = Progress(epoch + 1, (epoch + 1) * steps, result.top1, best)
-        log.info(f"epoch {progress.epoch}/{epochs}: {result}; best top-1 {best:.2f}%")
-        log.metrics(
-            epoch=progress.epoch,
-            step=progress.step,
-            train_loss=loss,
-            rate=schedule.at_update(progress.step - 1),
-            loss=result.loss,
-            top1=result.top1,
-            top5=result.top5,
-        )
-        checkpoints.save(progress, improved, last=progress.epoch % config.save_freq == 0 or progress.epoch == epochs)
+    with StopRequest() as stop:
+        for epoch in range(progress.epoch, epochs):
+            progress = train_one_epoch(config, data, batches, step, schedule, progress, stop, checkpoints.last, log)
+            if progress.step == (epoch + 1) * steps:
+                result = validate()
+                improved = result.top1 > progress.best_accuracy or not checkpoints.best.exists()
+                best, loss = max(result.top1, progress.best_accuracy), progress.loss_sum / steps
+                progress = replace(progress, epoch=epoch + 1, accuracy=result.top1, best_accuracy=best, loss_sum=0.0)
+                log.info(f"epoch {progress.epoch}/{epochs}: {result}; best top-1 {best:.2f}%")
+                log.metrics(
+                    epoch=progress.epoch,
+                    step=progress.step,
+                    train_loss=loss,
+                    rate=schedule.at_update(progress.step - 1),
+                    loss=result.loss,
+                    top1=result.top1,
+                    top5=result.top5,
+                )
+                due = progress.epoch % config.save_freq == 0 or progress.epoch == epochs
+                checkpoints.save(progress, improved, last=due or stop.requested)
+            elif stop.requested:
+                checkpoints.save(progress, improved=False, last=True)
+            if stop.requested and progress.epoch < epochs:
+                log.info(f"stopped after update {progress.step}, saved in {checkpoints.last}; the same command goes on")
+                return
     spent = timedelta(seconds=int(time.time() - begin))
     log.info(f"trained in {spent}; best top-1 {progress.best_accuracy:.2f}% in {checkpoints.best}")
 
 
 def train_one_epoch(
-    epoch: int, config: Config, batches: Iterator, step: TrainStep, schedule: Schedule, steps: int, log: RunLog
-) -> float:
-    """One pass over the training images; gives the mean loss of its batches."""
-    title = f"epoch {epoch + 1}/{config.train.epochs}"
-    losses, begin = [], time.time()
-    for i, ((images, labels), bar) in enumerate(log.progress(batches, steps, title), 1):
-        rate = schedule.at_update(epoch * steps + i - 1)
-        draws = drop_path_draws(sum(config.model.msg.depths), len(images), config.seed, epoch * steps + i - 1)
+    config: Config,
+    data: TrainDataset,
+    batches: Iterator,
+    step: TrainStep,
+    schedule: Schedule,
+    progress: Progress,
+    stop: StopRequest,
+    last: Path,
+    log: RunLog,
+) -> Progress:
+    """The updates that are left of an epoch, or fewer where the run is to stop; gives where it stands then."""
+    epochs, steps, size = config.train.epochs, data.steps, config.data.batch_size
+    first, end, loss_sum = progress.step, (progress.epoch + 1) * steps, progress.loss_sum
+    title, begin = f"epoch {progress.epoch + 1}/{epochs}", time.time()
+    for k, ((images, labels), bar) in enumerate(log.progress(islice(batches, end - first), end - first, title), first):
+        rate = schedule.at_update(k)
+        draws = drop_path_draws(sum(config.model.msg.depths), size, config.seed, k)
         loss, norm = step(ms.Tensor(images), ms.Tensor(labels), ms.Tensor(rate, ms.float32), ms.Tensor(draws))
-        losses.append(float(loss.asnumpy()))
-        bar.set_postfix(loss=f"{losses[-1]:.3f}", rate=f"{rate:.2e}", refresh=False)
-        if i % config.print_freq == 0 or i == steps:
-            speed = i / (time.time() - begin)
-            left = timedelta(seconds=int(((config.train.epochs - epoch) * steps - i) / speed))
+        loss, norm = float(loss.asnumpy()), float(norm.asnumpy())
+        if not np.isfinite([loss, norm]).all():
+            stop_at_nan(k, loss, norm, data, last, log)
+        loss_sum += loss
+        bar.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.2e}", refresh=False)
+        done = k + 1 - progress.epoch * steps
+        if done % config.print_freq == 0 or done == steps:
+            speed = (k + 1 - first) / (time.time() - begin)
+            left = timedelta(seconds=int((epochs * steps - k - 1) / speed))
             log.info(
-                f"{title}, update {i}/{steps}: loss {np.mean(losses):.4f}, gradient norm {float(norm.asnumpy()):.3f}, "
-                f"rate {rate:.3e}, {speed * len(labels):.1f} images/s, {left} to go"
+                f"{title}, update {done}/{steps}: loss {loss_sum / done:.4f}, gradient norm {norm:.3f}, "
+                f"rate {rate:.3e}, {speed * size:.1f} images/s, {left} to go"
             )
-    return float(np.mean(losses))
+        if stop.requested:
+            break
+    return replace(progress, step=k + 1, loss_sum=loss_sum)
+
+
+def stop_at_nan(update: int, loss: float, norm: float, data: TrainDataset, last: Path, log: RunLog) -> None:
+    """End the run: its weights are spoilt, so nothing is saved; the batch's files go to ``bad_batch.txt``."""
+    log.write("bad_batch.txt", "".join(f"{file}\n" for file in data.files_of(update)))
+    good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+    raise UserError(
+        f"update {update + 1} gave loss {loss} and gradient norm {norm}; {good}, and the batch's files are listed in "
+        f"{log.run_dir / 'bad_batch.txt'}. A lower TRAIN.BASE_LR, a longer warm-up or TRAIN.CLIP_GRAD helps most often"
+    )
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -1,11 +1,15 @@
 """train.py and eval.py as processes: a run, its files, evaluation, resuming, and mistakes in one line."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from msg_ms.config import load_config
 from msg_ms.engine.checkpoint import read_checkpoint
@@ -78,7 +82,38 @@ def test_train_resume_and_evaluate(run, tmp_path):
     assert f"top-1 {top1:.2f}%" in run("train.py", "--eval", "--resume", best, "--batch-size", "5").stdout
     assert "images/s over 30 passes" in run("train.py", "--throughput", "--resume", best).stdout
     message = run("train.py", "--tag", "whole", "--batch-size", "6", "--opts", "TRAIN.EPOCHS", "3", status=2).stderr
-    assert "made 6 updates in 2 epochs" in message
+    assert "run made 3 updates an epoch in batches of 4; this one would make 2 in batches of 6" in message
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_signal_stops_after_an_update_and_the_same_command_goes_on(number, run, tmp_path):
+    flags = ["--opts", "TRAIN.EPOCHS", "12", "PRINT_FREQ", "1", "AUG.MIXUP", "0.8", "AUG.CUTMIX", "1.0"]
+    line = [sys.executable, ROOT / "train.py", "--cfg", "small.yaml", "--data-path", "data", "--tag", "cut", *flags]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path) as process:
+        for text in process.stdout:
+            if "epoch 2/12, update 2/3" in text:  # in the middle of an epoch
+                process.send_signal(number)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 0, rest
+    folder = tmp_path / "output" / "small" / "cut"
+    assert "the same command goes on" in rest and "Traceback" not in rest
+    _, progress = read_checkpoint(folder / "last.ckpt")
+    assert 5 <= progress.step < 36
+    run("train.py", "--tag", "cut", *flags)
+    run("train.py", "--tag", "whole", *flags)
+    whole = tmp_path / "output" / "small" / "whole"
+    assert arrays_of(folder / "last.ckpt") == arrays_of(whole / "last.ckpt")
+    assert (folder / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(run, tmp_path):
+    message = run("train.py", "--opts", "TRAIN.BASE_LR", "1e30", "TRAIN.CLIP_GRAD", "0", status=2).stderr
+    assert "gave loss nan" in message or "gave loss inf" in message
+    folder = tmp_path / "output" / "small" / "default"
+    files = (folder / "bad_batch.txt").read_text().splitlines()
+    assert len(files) == 4 and all((tmp_path / file).is_file() for file in files)
+    assert not (folder / "last.ckpt").exists() or "the last good checkpoint is" in message
 
 
 def test_mistakes_are_one_line(run, tmp_path):

@@ -119,6 +119,11 @@ class TrainDataset:
         self.mixup = build_mixup(aug)
         self.bad_files = BadFiles(config.max_bad_files)
 
+    def files_of(self, step: int) -> list[str]:
+        """The files that update ``step`` is made of."""
+        epoch, place = divmod(step, self.steps)
+        return [self.folder.files[index] for index in self.order.indices(epoch)[place]]
+
     def sample(self, epoch: int, index: int) -> tuple[np.ndarray, int, list[Erasing]]:
         """The picture, uint8 (S, S, 3), the label and what is to erase, as image ``index`` gives them in ``epoch``."""
         rng = np.random.default_rng((self.seed, int(epoch), int(index)))

@@ -26,12 +26,28 @@ OPTIMIZER = "optimizer."
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: epochs finished, updates made, accuracies in percent of the last and the best epoch."""
+    """Where a run stands: epochs finished, updates made, accuracies in percent of the last and the best epoch.
+
+    ``loss_sum`` is the sum of the losses of the updates since the last finished epoch. ``epoch_steps`` and
+    ``batch_size`` tell whether a run that goes on sees the same batches.
+    """
 
     epoch: int = 0
     step: int = 0
+    epoch_steps: int = 0
+    batch_size: int = 0
     accuracy: float = 0.0
     best_accuracy: float = 0.0
+    loss_sum: float = 0.0
+
+    def check(self, epoch_steps: int, batch_size: int) -> None:
+        """Raise UserError where the data or the batch size differ from those of the run so far."""
+        if (self.epoch_steps, self.batch_size) != (epoch_steps, batch_size):
+            raise UserError(
+                f"the checkpoint's run made {self.epoch_steps} updates an epoch in batches of {self.batch_size}; this "
+                f"one would make {epoch_steps} in batches of {batch_size}: go on with the data and batch size it began "
+                "with, or start afresh from its weights (best.ckpt and another --tag)"
+            )
 
 
 @contextlib.contextmanager
