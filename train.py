@@ -10,7 +10,6 @@ from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 
 from msg_ms import MSGTransformer
@@ -26,7 +25,7 @@ from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.schedule import Schedule, build_schedule
 from msg_ms.engine.stop import StopRequest
 from msg_ms.engine.throughput import measure_throughput
-from msg_ms.engine.train_step import TrainStep, drop_path_draws
+from msg_ms.engine.train_step import AccumulatedStep, TrainStep, build_step, drop_path_draws
 from msg_ms.errors import UserError
 from msg_ms.models.build import build_model
 from msg_ms.support import check_supported
@@ -59,7 +58,16 @@ def main() -> None:
 
     if training:
         num_classes, smoothing = config.model.num_classes, config.model.label_smoothing
-        data = TrainDataset(train_folder, config.data, config.aug, num_classes, smoothing, config.seed, workers)
+        data = TrainDataset(
+            train_folder,
+            config.data,
+            config.aug,
+            num_classes,
+            smoothing,
+            config.seed,
+            workers,
+            accumulation=config.train.accumulation_steps,
+        )
         for line in (*train_folder.warnings, *val_folder.warnings):
             log.info(line)
         train(config, model, data, validate, log)
@@ -77,11 +85,12 @@ def train(
     """Train from where the run stands to ``TRAIN.EPOCHS``, evaluating and saving after each epoch."""
     epochs, steps = config.train.epochs, data.steps
     optimizer = build_optimizer(config.train, model.trainable_params())
-    step = TrainStep(model, SmoothedCrossEntropy(config.model.label_smoothing), optimizer, config.train.clip_grad)
-    schedule = build_schedule(config.train, steps, config.data.batch_size)
+    loss = SmoothedCrossEntropy(config.model.label_smoothing)
+    step = build_step(model, loss, optimizer, config.train.clip_grad, config.train.accumulation_steps)
+    size = config.data.batch_size * data.order.accumulation  # images per update
+    schedule = build_schedule(config.train, steps, size)
     checkpoints = Checkpoints(config.run_dir, model, optimizer)
 
-    size = config.data.batch_size
     start = Progress(config.train.start_epoch, config.train.start_epoch * steps, steps, size)
     progress = checkpoints.restore(config.model.resume, config.train.auto_resume, log) or start
     progress.check(steps, size)
@@ -126,7 +135,7 @@ def train_one_epoch(
     config: Config,
     data: TrainDataset,
     batches: Iterator,
-    step: TrainStep,
+    step: TrainStep | AccumulatedStep,
     schedule: Schedule,
     progress: Progress,
     stop: StopRequest,
@@ -134,14 +143,15 @@ def train_one_epoch(
     log: RunLog,
 ) -> Progress:
     """The updates that are left of an epoch, or fewer where the run is to stop; gives where it stands then."""
-    epochs, steps, size = config.train.epochs, data.steps, config.data.batch_size
+    epochs, steps, count = config.train.epochs, data.steps, data.order.accumulation
+    size, blocks = config.data.batch_size, sum(config.model.msg.depths)
     first, end, loss_sum = progress.step, (progress.epoch + 1) * steps, progress.loss_sum
     title, begin = f"epoch {progress.epoch + 1}/{epochs}", time.time()
-    for k, ((images, labels), bar) in enumerate(log.progress(islice(batches, end - first), end - first, title), first):
+    groups = (list(islice(batches, count)) for _ in range(first, end))
+    for k, (group, bar) in enumerate(log.progress(groups, end - first, title), first):
         rate = schedule.at_update(k)
-        draws = drop_path_draws(sum(config.model.msg.depths), size, config.seed, k)
-        loss, norm = step(ms.Tensor(images), ms.Tensor(labels), ms.Tensor(rate, ms.float32), ms.Tensor(draws))
-        loss, norm = float(loss.asnumpy()), float(norm.asnumpy())
+        draws = [drop_path_draws(blocks, size, config.seed, k * count + i) for i in range(count)]
+        loss, norm = step.run([(*batch, draw) for batch, draw in zip(group, draws, strict=True)], rate)
         if not np.isfinite([loss, norm]).all():
             stop_at_nan(k, loss, norm, data, last, log)
         loss_sum += loss
@@ -152,7 +162,7 @@ def train_one_epoch(
             left = timedelta(seconds=int((epochs * steps - k - 1) / speed))
             log.info(
                 f"{title}, update {done}/{steps}: loss {loss_sum / done:.4f}, gradient norm {norm:.3f}, "
-                f"rate {rate:.3e}, {speed * size:.1f} images/s, {left} to go"
+                f"rate {rate:.3e}, {speed * size * count:.1f} images/s, {left} to go"
             )
         if stop.requested:
             break

@@ -10,10 +10,6 @@ def check_supported(config: Config) -> None:
     """Raise UserError for a setting whose absence would change the result in silence."""
     if config.amp_opt_level not in ("", "O0"):
         raise UserError(f"AMP_OPT_LEVEL={config.amp_opt_level}: mixed precision is not there yet; use O0")
-    if config.train.accumulation_steps > 1:
-        raise UserError(
-            f"TRAIN.ACCUMULATION_STEPS={config.train.accumulation_steps}: accumulation is not there yet; use 1"
-        )
     if config.train.use_checkpoint:
         raise UserError("TRAIN.USE_CHECKPOINT=True: gradient checkpointing is not there yet; use False")
     if config.model.msg.in_chans != 3:

@@ -121,7 +121,7 @@ def test_mistakes_are_one_line(run, tmp_path):
         ("train.py", ["--opts", "TRAIN.EPOCH", "3"], "did you mean 'TRAIN.EPOCHS'"),
         ("train.py", ["--opts", "MODEL.NUM_CLASSES", "4"], "pass --opts MODEL.NUM_CLASSES 3"),
         ("train.py", ["--amp-opt-level", "O1"], "mixed precision is not there yet; use O0"),
-        ("train.py", ["--accumulation-steps", "2"], "accumulation is not there yet"),
+        ("train.py", ["--accumulation-steps", "4"], "12 images, fewer than one batch of DATA.BATCH_SIZE=4 times 4"),
         ("train.py", ["--opts", "DATA.IMG_SIZE", "40"], "img_size=40 can't be cut"),
         ("eval.py", [], "--resume is missing"),
         ("eval.py", ["--resume", "gone.ckpt"], "there is no checkpoint gone.ckpt"),

@@ -2,7 +2,7 @@
 
 The pipeline passes indices on, and one function makes a batch of them. What it draws at random for a picture follows
 from (seed, epoch, index) alone, so neither the number of workers or ranks nor the place where a run was resumed changes
-a picture. A batch's mixing follows from (seed, update, rank).
+a picture. A batch's mixing follows from (seed, batch number, rank).
 """
 
 from __future__ import annotations
@@ -64,31 +64,34 @@ class BadFiles:
 
 
 class EpochOrder:
-    """The order of the images: a new permutation per epoch, its incomplete last batch left out.
+    """The order of the images: a new permutation per epoch; what does not fill an update is left out.
 
-    A global batch is ``world`` batches of ``batch_size``; a rank takes its own contiguous part of each.
+    An update takes ``accumulation`` batches of ``batch_size`` on each of ``world`` ranks. Its images are the same
+    however it is cut: a rank takes its own contiguous part of them, a batch its own part of that.
     """
 
-    def __init__(self, images: int, batch_size: int, seed: int, shard: Shard = Shard()):
+    def __init__(self, images: int, batch_size: int, seed: int, shard: Shard = Shard(), accumulation: int = 1):
         self.images, self.batch_size, self.seed, self.shard = images, batch_size, seed, shard
-        self.steps = images // (batch_size * shard.world)
+        self.accumulation = max(1, accumulation)
+        self.steps = images // (batch_size * self.accumulation * shard.world)
 
     def indices(self, epoch: int) -> np.ndarray:
-        """The images of ``epoch`` on this rank: int64 (steps, batch_size)."""
+        """The images of ``epoch`` on this rank: int64 (steps, accumulation, batch_size)."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.images)
-        whole = order[: self.steps * self.shard.world * self.batch_size]
-        return whole.reshape(self.steps, self.shard.world, self.batch_size)[:, self.shard.rank]
+        shape = (self.steps, self.shard.world, self.accumulation, self.batch_size)
+        return order[: np.prod(shape)].reshape(shape)[:, self.shard.rank]
 
     def batches(self, first_step: int, epochs: int) -> Iterator[tuple[np.int64, np.int64, np.ndarray]]:
-        """(update, epoch, indices) of every batch from update ``first_step`` to the end of the last of ``epochs``."""
+        """(batch number, epoch, indices) of every batch, from update ``first_step`` to the end of the last epoch."""
         for epoch in range(first_step // self.steps, epochs):
             begin = max(first_step, epoch * self.steps)
-            for step, indices in enumerate(self.indices(epoch)[begin - epoch * self.steps :], begin):
-                yield np.int64(step), np.int64(epoch), indices
+            batches = self.indices(epoch)[begin - epoch * self.steps :].reshape(-1, self.batch_size)
+            for number, indices in enumerate(batches, begin * self.accumulation):
+                yield np.int64(number), np.int64(epoch), indices
 
 
 class TrainDataset:
-    """Shuffled, augmented batches of float32 (B, 3, S, S); ``steps`` of them make an epoch.
+    """Shuffled, augmented batches of float32 (B, 3, S, S); ``steps`` updates make an epoch.
 
     Labels are int32 (B,), or float32 (B, num_classes) where Mixup or CutMix is on; those are smoothed by ``smoothing``.
     """
@@ -103,16 +106,18 @@ class TrainDataset:
         seed: int,
         workers: int,
         shard: Shard = Shard(),
+        accumulation: int = 1,
     ):
-        if len(folder) < config.batch_size * shard.world:
-            raise UserError(
-                f"{folder.root} has {len(folder)} images, fewer than one batch of DATA.BATCH_SIZE={config.batch_size}"
-                + (f" on each of {shard.world} devices" if shard.world > 1 else "")
-            )
         self.folder, self.config, self.aug, self.seed, self.workers = folder, config, aug, seed, workers
         self.num_classes, self.smoothing = num_classes, smoothing
-        self.order = EpochOrder(len(folder), config.batch_size, seed, shard)
+        self.order = EpochOrder(len(folder), config.batch_size, seed, shard, accumulation)
         self.steps = self.order.steps
+        if self.steps == 0:
+            raise UserError(
+                f"{folder.root} has {len(folder)} images, fewer than one batch of DATA.BATCH_SIZE={config.batch_size}"
+                + (f" times {accumulation} batches per update" if accumulation > 1 else "")
+                + (f" on each of {shard.world} devices" if shard.world > 1 else "")
+            )
         self.rand_augment = parse_rand_augment(aug.auto_augment)
         # timm builds no colour jitter beside RandAugment.
         self.jitter = aug.color_jitter if self.rand_augment is None else 0.0
@@ -122,7 +127,7 @@ class TrainDataset:
     def files_of(self, step: int) -> list[str]:
         """The files that update ``step`` is made of."""
         epoch, place = divmod(step, self.steps)
-        return [self.folder.files[index] for index in self.order.indices(epoch)[place]]
+        return [self.folder.files[index] for index in self.order.indices(epoch)[place].ravel()]
 
     def sample(self, epoch: int, index: int) -> tuple[np.ndarray, int, list[Erasing]]:
         """The picture, uint8 (S, S, 3), the label and what is to erase, as image ``index`` gives them in ``epoch``."""
@@ -155,13 +160,13 @@ class TrainDataset:
         boxes = erased_boxes(size, size, self.aug.recount, rng)
         return [Erasing(*box, erasing_fill(self.aug.remode, *box[2:], rng)) for box in boxes]
 
-    def batch(self, step: int, epoch: int, indices: np.ndarray) -> Batch:
-        """The batch of update ``step``, made of the images ``indices``."""
+    def batch(self, number: int, epoch: int, indices: np.ndarray) -> Batch:
+        """Batch ``number``, counted from the run's beginning, made of the images ``indices``."""
         images, labels, erasings = zip(*(self.sample(epoch, index) for index in indices), strict=True)
         labels = np.array(labels, np.int32)
         if self.mixup is None:
             return collate(images, erasings), labels
-        rng = np.random.default_rng((self.seed, int(step), self.order.shard.rank, _MIXING))
+        rng = np.random.default_rng((self.seed, int(number), self.order.shard.rank, _MIXING))
         weight, box = self.mixup.draw(*images[0].shape[:2], rng)
         soft = soft_labels(labels, self.num_classes, self.smoothing, weight)
         return collate(images, erasings, weight, box), soft
@@ -191,7 +196,7 @@ class EvalDataset:
         self.steps = -(-len(self.indices) // config.batch_size)
         self.bad_files = BadFiles(limit=0)
 
-    def batch(self, _step: int, _epoch: int, indices: np.ndarray) -> Batch:
+    def batch(self, _number: int, _epoch: int, indices: np.ndarray) -> Batch:
         """The pictures and labels of the images ``indices``."""
         images = [self._picture(self.folder.files[index]) for index in indices]
         return collate(images), np.array([self.folder.labels[index] for index in indices], np.int32)
@@ -224,8 +229,9 @@ def _in_parallel(
 
     A worker makes a whole batch: passing single pictures on costs as much as a fifth of making them.
     """
+    ds.config.set_prefetch_size(2)  # rows in each queue; a row is a whole batch here, 77 MB of 128 pictures
     cv2.setNumThreads(1)  # the workers are the threads; OpenCV's own would only get in their way
-    columns = ["step", "epoch", "indices"]
+    columns = ["number", "epoch", "indices"]
     pipeline = ds.GeneratorDataset(parts, columns, shuffle=False, num_parallel_workers=1)
     pipeline = pipeline.map(build, columns, ["image", "label"], num_parallel_workers=workers)
     return pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True)
