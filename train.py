@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from itertools import islice
-from pathlib import Path
-
-import numpy as np
 
 from msg_ms import MSGTransformer
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
@@ -18,15 +14,15 @@ from msg_ms.config import Config, to_yaml
 from msg_ms.data import EvalDataset, TrainDataset, load_folders
 from msg_ms.engine.checkpoint import Checkpoints, Progress
 from msg_ms.engine.device import clamp_workers, setup_device
+from msg_ms.engine.epoch import EpochRunner
 from msg_ms.engine.evaluate import EvalStep, Evaluation, evaluate
 from msg_ms.engine.log import RunLog
 from msg_ms.engine.loss import SmoothedCrossEntropy
 from msg_ms.engine.optim import build_optimizer
-from msg_ms.engine.schedule import Schedule, build_schedule
+from msg_ms.engine.schedule import build_schedule
 from msg_ms.engine.stop import StopRequest
 from msg_ms.engine.throughput import measure_throughput
-from msg_ms.engine.train_step import AccumulatedStep, TrainStep, build_step, drop_path_draws
-from msg_ms.errors import UserError
+from msg_ms.engine.train_step import build_step
 from msg_ms.models.build import build_model
 from msg_ms.support import check_supported
 
@@ -103,8 +99,10 @@ def train(
     # One run over all epochs, so that none waits for its workers to start.
     batches = data.batches(progress.step, epochs, log.info)
     with StopRequest() as stop:
+        blocks, last = sum(config.model.msg.depths), checkpoints.last
+        runner = EpochRunner(step, schedule, data, log, stop, last, epochs, blocks, config.seed, config.print_freq)
         for epoch in range(progress.epoch, epochs):
-            progress = train_one_epoch(config, data, batches, step, schedule, progress, stop, checkpoints.last, log)
+            progress = runner.run(batches, progress)
             if progress.step == (epoch + 1) * steps:
                 result = validate()
                 improved = result.top1 > progress.best_accuracy or not checkpoints.best.exists()
@@ -129,54 +127,6 @@ def train(
                 return
     spent = timedelta(seconds=int(time.time() - begin))
     log.info(f"trained in {spent}; best top-1 {progress.best_accuracy:.2f}% in {checkpoints.best}")
-
-
-def train_one_epoch(
-    config: Config,
-    data: TrainDataset,
-    batches: Iterator,
-    step: TrainStep | AccumulatedStep,
-    schedule: Schedule,
-    progress: Progress,
-    stop: StopRequest,
-    last: Path,
-    log: RunLog,
-) -> Progress:
-    """The updates that are left of an epoch, or fewer where the run is to stop; gives where it stands then."""
-    epochs, steps, count = config.train.epochs, data.steps, data.order.accumulation
-    size, blocks = config.data.batch_size, sum(config.model.msg.depths)
-    first, end, loss_sum = progress.step, (progress.epoch + 1) * steps, progress.loss_sum
-    title, begin = f"epoch {progress.epoch + 1}/{epochs}", time.time()
-    groups = (list(islice(batches, count)) for _ in range(first, end))
-    for k, (group, bar) in enumerate(log.progress(groups, end - first, title), first):
-        rate = schedule.at_update(k)
-        draws = [drop_path_draws(blocks, size, config.seed, k * count + i) for i in range(count)]
-        loss, norm = step.run([(*batch, draw) for batch, draw in zip(group, draws, strict=True)], rate)
-        if not np.isfinite([loss, norm]).all():
-            stop_at_nan(k, loss, norm, data, last, log)
-        loss_sum += loss
-        bar.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.2e}", refresh=False)
-        done = k + 1 - progress.epoch * steps
-        if done % config.print_freq == 0 or done == steps:
-            speed = (k + 1 - first) / (time.time() - begin)
-            left = timedelta(seconds=int((epochs * steps - k - 1) / speed))
-            log.info(
-                f"{title}, update {done}/{steps}: loss {loss_sum / done:.4f}, gradient norm {norm:.3f}, "
-                f"rate {rate:.3e}, {speed * size * count:.1f} images/s, {left} to go"
-            )
-        if stop.requested:
-            break
-    return replace(progress, step=k + 1, loss_sum=loss_sum)
-
-
-def stop_at_nan(update: int, loss: float, norm: float, data: TrainDataset, last: Path, log: RunLog) -> None:
-    """End the run: its weights are spoilt, so nothing is saved; the batch's files go to ``bad_batch.txt``."""
-    log.write("bad_batch.txt", "".join(f"{file}\n" for file in data.files_of(update)))
-    good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-    raise UserError(
-        f"update {update + 1} gave loss {loss} and gradient norm {norm}; {good}, and the batch's files are listed in "
-        f"{log.run_dir / 'bad_batch.txt'}. A lower TRAIN.BASE_LR, a longer warm-up or TRAIN.CLIP_GRAD helps most often"
-    )
 
 
 def parse_arguments() -> argparse.Namespace:
