@@ -82,7 +82,13 @@ def write_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], progress: Pro
     """Write arrays, and the progress where there is one, as a ``.ckpt``; an older file of that name is replaced."""
     entries = [{"name": name, "data": Tensor(np.ascontiguousarray(value))} for name, value in arrays.items()]
     with written_whole(path) as temporary:
-        extra = None if progress is None else dataclasses.asdict(progress)
+        extra = None
+        if progress is not None:
+            # Plain floats would be stored in single precision, and a resumed run's metrics differ in the last digits.
+            extra = {
+                name: Tensor(value, ms.float64) if isinstance(value, float) else value
+                for name, value in dataclasses.asdict(progress).items()
+            }
         ms.save_checkpoint(entries, str(temporary), append_dict=extra, crc_check=True)
 
 

@@ -44,7 +44,7 @@ def test_a_checkpoint_holds_the_parameters_and_nothing_else(tmp_path):
 
 
 def test_values_and_progress_come_back(model, tmp_path):
-    progress = Progress(epoch=3, step=66, accuracy=12.5, best_accuracy=50.25)
+    progress = Progress(3, 66, 22, 64, accuracy=100 / 3, best_accuracy=0.1 + 0.2, loss_sum=1.2345678912345678)
     arrays = parameter_arrays(model.get_parameters())
     write_checkpoint(tmp_path / "x.ckpt", arrays, progress)
     found, position = read_checkpoint(tmp_path / "x.ckpt")
