@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
 from msg_ms.data import EvalDataset, load_folders
-from msg_ms.engine.checkpoint import load_parameters, read_checkpoint
+from msg_ms.engine.checkpoint import load_weights
 from msg_ms.engine.device import clamp_workers, setup_device
 from msg_ms.engine.evaluate import EvalStep, evaluate
 from msg_ms.engine.log import progress
@@ -24,7 +24,7 @@ def main() -> None:
     setup_device(config.device_target, config.seed)
     data = EvalDataset(folder, config.data, config.test.crop, clamp_workers(config.data.num_workers))
     model = build_model(config.model, config.data.img_size)
-    load_parameters(model.get_parameters(), read_checkpoint(checkpoint)[0], "", checkpoint)
+    load_weights(model, checkpoint)
 
     watched = progress(data.batches(), data.steps, "evaluate")
     step = EvalStep(model, config.model.num_classes)

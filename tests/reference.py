@@ -17,6 +17,16 @@ from msg_ms.convert import convert_state_dict, export_state_dict
 
 DATA = Path(__file__).parent / "data"
 EXTRA = Path(os.environ["MSG_MS_REFERENCE"]) if "MSG_MS_REFERENCE" in os.environ else None
+# Constructor arguments of a model that compiles in seconds.
+SMALL = dict(
+    img_size=32,
+    embed_dim=16,
+    depths=(1, 1),
+    num_heads=(1, 2),
+    window_size=4,
+    shuffle_size=(2, 1),
+    num_classes=3,
+)
 NAMES = ("options_win4_64", "no_shuffle_win4_64", "narrow_win7_224", "narrow_win12_384")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from msg_ms.cli import run_command_line
-from msg_ms.data.folder import ImageFolder, scan_folder
+from msg_ms.data.folder import ImageFolder, check_same_classes, scan_folder
 from msg_ms.data.transforms import decode
 from msg_ms.errors import UserError
 
@@ -34,9 +34,11 @@ def main() -> int:
             folders.append(scan_folder(args.data_path / part))
         except UserError as error:
             problems.append(str(error))
-    if len(folders) == 2 and folders[0].classes != folders[1].classes:
-        odd = sorted(set(folders[0].classes) ^ set(folders[1].classes))
-        problems.append(f"train/ and val/ differ in their class folders: {', '.join(odd)}")
+    if len(folders) == 2:
+        try:
+            check_same_classes(*folders)
+        except UserError as error:
+            problems.append(str(error))
     for folder in folders:
         print(f"{folder.root}: {len(folder)} images in {len(folder.classes)} classes")
         for warning in folder.warnings:

@@ -14,7 +14,7 @@ from msg_ms.contact_sheet import write_sheet
 from msg_ms.data.collate import collate
 from msg_ms.data.folder import scan_folder
 from msg_ms.data.transforms import decode, resize_and_crop
-from msg_ms.engine.checkpoint import load_parameters, read_checkpoint
+from msg_ms.engine.checkpoint import load_weights
 from msg_ms.engine.device import setup_device
 from msg_ms.errors import UserError
 from msg_ms.models.build import build_model
@@ -35,7 +35,7 @@ def main() -> None:
     pictures = [read_picture(file) for file in args.files]
     setup_device(args.device_target or "", config.seed)
     model = build_model(config.model, config.data.img_size).set_train(False)
-    load_parameters(model.get_parameters(), read_checkpoint(args.resume)[0], "", args.resume)
+    load_weights(model, args.resume)
 
     crops = [resize_and_crop(p, config.data.img_size, config.data.interpolation, config.test.crop) for p in pictures]
     probabilities = classify(model, crops)

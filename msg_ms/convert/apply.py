@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, shorten
 from ..models.variants import VARIANTS
 from .rules import RULES, Drop, Rule, match
 
@@ -155,10 +155,6 @@ def _complain(
         "the model has no": surplus,
         "shapes differ": misshapen,
     }
-    found = [f"{what}: {_shorten(names)}" for what, names in problems.items() if names]
+    found = [f"{what}: {shorten(names)}" for what, names in problems.items() if names]
     if found:
         raise ConversionError("; ".join(found))
-
-
-def _shorten(names: list[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import DataConfig
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, shorten
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -63,11 +63,11 @@ def scan_folder(root: str | Path, class_index: str | Path | None = None) -> Imag
         empty += [f"{name}/{file}" for file in zero]
         bare += [] if images or zero else [name]
     if bare or empty:
-        problems = [f"class folders without images: {_some(bare)}; remove or fill them"] if bare else []
-        problems += [f"files of zero bytes: {_some(empty)}; remove or fetch them again"] if empty else []
+        problems = [f"class folders without images: {shorten(bare)}; remove or fill them"] if bare else []
+        problems += [f"files of zero bytes: {shorten(empty)}; remove or fetch them again"] if empty else []
         raise UserError(f"{root}: {'; '.join(problems)}")
-    warnings = [f"{root}: {len(hidden)} hidden folders left aside: {_some(hidden)}"] if hidden else []
-    warnings += [f"{root}: {len(stray)} files that are no images left aside: {_some(stray)}"] if stray else []
+    warnings = [f"{root}: {len(hidden)} hidden folders left aside: {shorten(hidden)}"] if hidden else []
+    warnings += [f"{root}: {len(stray)} files that are no images left aside: {shorten(stray)}"] if stray else []
     return ImageFolder(root, classes, tuple(files), tuple(labels), tuple(warnings))
 
 
@@ -92,7 +92,7 @@ def scan_list(root: str | Path, list_file: str | Path, classes: tuple[str, ...])
         sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
     missing = [Path(file).name for file in files if not sizes.get(Path(file).name)]
     if missing or not files:
-        raise UserError(f"{list_file} names no images or ones that {root} lacks or that are empty: {_some(missing)}")
+        raise UserError(f"{list_file} names no images or ones that {root} lacks or that are empty: {shorten(missing)}")
     return ImageFolder(root, classes, tuple(files), tuple(labels))
 
 
@@ -110,15 +110,21 @@ def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[
 
 def check_classes(train: ImageFolder | None, val: ImageFolder, num_classes: int) -> None:
     """Raise where the class folders are not ``num_classes`` many, or not the same for training and evaluation."""
-    if train is not None and train.classes != val.classes:
-        odd = sorted(set(train.classes) ^ set(val.classes))
-        raise UserError(
-            f"{train.root} and {val.root} differ in their class folders: {_some(odd)}; labels would not mean the same"
-        )
+    if train is not None:
+        check_same_classes(train, val)
     if len(val.classes) != num_classes:
         raise UserError(
             f"{val.root} has {len(val.classes)} class folders, but MODEL.NUM_CLASSES={num_classes}; "
             f"pass --opts MODEL.NUM_CLASSES {len(val.classes)}, or mend the folder"
+        )
+
+
+def check_same_classes(train: ImageFolder, val: ImageFolder) -> None:
+    """Raise where the class folders of training and evaluation differ."""
+    if train.classes != val.classes:
+        odd = sorted(set(train.classes) ^ set(val.classes))
+        raise UserError(
+            f"{train.root} and {val.root} differ in their class folders: {shorten(odd)}; labels would not mean the same"
         )
 
 
@@ -154,7 +160,7 @@ def _ordered_classes(class_index: Path, root: Path, found: list[str]) -> tuple[s
         raise UserError(f"{class_index} lists a class twice")
     odd = sorted(set(names) ^ set(found))
     if odd:
-        raise UserError(f"{class_index} and the class folders of {root} differ: {_some(odd)}{nearest(odd[0], found)}")
+        raise UserError(f"{class_index} and the class folders of {root} differ: {shorten(odd)}{nearest(odd[0], found)}")
     return names
 
 
@@ -163,7 +169,3 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -18,7 +18,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, shorten
 from .log import RunLog
 
 OPTIMIZER = "optimizer."
@@ -138,10 +138,14 @@ def load_parameters(targets: Iterable[Parameter], arrays: Mapping[str, np.ndarra
         if name in found and found[name].shape != tuple(parameter.shape)
     ]
     if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError(f"{source} doesn't fit this configuration: {'; '.join(problems[:5])}{more}")
+        raise UserError(f"{source} doesn't fit this configuration: {shorten(problems, separator='; ')}")
     for name, parameter in parameters.items():
         parameter.set_data(Tensor(found[name], parameter.dtype))
+
+
+def load_weights(model: nn.Cell, path: Path) -> None:
+    """Set the model's parameters from a checkpoint, with or without an optimizer's state in it."""
+    load_parameters(model.get_parameters(), read_checkpoint(path)[0], "", path)
 
 
 class Checkpoints:
@@ -183,5 +187,5 @@ class Checkpoints:
     def restore_weights(self, resume: str) -> Path:
         """Load the weights of ``resume``, or of the run's own best checkpoint; gives the file that was read."""
         path = Path(resume) if resume else self.best
-        load_parameters(self.model.get_parameters(), read_checkpoint(path)[0], "", path)
+        load_weights(self.model, path)
         return path

@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
+from reference import SMALL
 
 from msg_ms import MSGTransformer, UserError, create_model
 from msg_ms.engine.checkpoint import (
@@ -14,16 +15,6 @@ from msg_ms.engine.checkpoint import (
     parameter_arrays,
     read_checkpoint,
     write_checkpoint,
-)
-
-SMALL = dict(
-    img_size=32,
-    embed_dim=16,
-    depths=(1, 1),
-    num_heads=(1, 2),
-    window_size=4,
-    shuffle_size=(2, 1),
-    num_classes=3,
 )
 
 

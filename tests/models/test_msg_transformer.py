@@ -5,20 +5,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
+from reference import SMALL
 
 import msg_ms
 from msg_ms import MSGTransformer, UserError
 from msg_ms.models.layers import DropPath, PatchConv
-
-SMALL = dict(
-    img_size=32,
-    embed_dim=16,
-    depths=(1, 1),
-    num_heads=(1, 2),
-    window_size=4,
-    shuffle_size=(2, 1),
-    num_classes=3,
-)
 
 
 @pytest.mark.parametrize(
