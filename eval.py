@@ -7,10 +7,11 @@ from pathlib import Path
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
 from msg_ms.data import EvalDataset, load_folders
 from msg_ms.engine.checkpoint import load_weights
-from msg_ms.engine.device import clamp_workers, setup_device
+from msg_ms.engine.device import check_half_precision, clamp_workers, setup_device
 from msg_ms.engine.evaluate import EvalStep, evaluate
 from msg_ms.engine.log import progress
 from msg_ms.models.build import build_model
+from msg_ms.models.precision import set_precision
 from msg_ms.support import check_supported
 
 
@@ -22,8 +23,10 @@ def main() -> None:
     _, folder = load_folders(config.data, config.model.num_classes, training=False)
 
     setup_device(config.device_target, config.seed)
+    check_half_precision(config.amp_level, config.amp.dtype)
     data = EvalDataset(folder, config.data, config.test.crop, clamp_workers(config.data.num_workers))
     model = build_model(config.model, config.data.img_size)
+    set_precision(model, config.amp_level, config.amp.dtype)
     load_weights(model, checkpoint)
 
     watched = progress(data.batches(), data.steps, "evaluate")

@@ -7,23 +7,29 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 from msg_ms import MSGTransformer
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
 from msg_ms.config import Config, to_yaml
 from msg_ms.data import EvalDataset, TrainDataset, load_folders
-from msg_ms.engine.checkpoint import Checkpoints, Progress
-from msg_ms.engine.device import clamp_workers, setup_device
+from msg_ms.engine.checkpoint import AVERAGE, OPTIMIZER, SCALER, load_pretrained, load_weights, named
+from msg_ms.engine.device import check_half_precision, clamp_workers, setup_device
+from msg_ms.engine.ema import WeightAverage
 from msg_ms.engine.epoch import EpochRunner
 from msg_ms.engine.evaluate import EvalStep, Evaluation, evaluate
 from msg_ms.engine.log import RunLog
 from msg_ms.engine.loss import SmoothedCrossEntropy
+from msg_ms.engine.loss_scale import build_scaler, scaler_state
 from msg_ms.engine.optim import build_optimizer
+from msg_ms.engine.run_state import Checkpoints, Progress
 from msg_ms.engine.schedule import build_schedule
 from msg_ms.engine.stop import StopRequest
 from msg_ms.engine.throughput import measure_throughput
-from msg_ms.engine.train_step import build_step
+from msg_ms.engine.train_step import LossAndGradients, Update, build_step
+from msg_ms.errors import UserError
 from msg_ms.models.build import build_model
+from msg_ms.models.precision import set_precision
 from msg_ms.support import check_supported
 
 
@@ -35,17 +41,18 @@ def main() -> None:
     train_folder, val_folder = load_folders(config.data, config.model.num_classes, training)
 
     target = setup_device(config.device_target, config.seed)
+    check_half_precision(config.amp_level, config.amp.dtype)
     workers = clamp_workers(config.data.num_workers)
     val_data = EvalDataset(val_folder, config.data, config.test.crop, workers)
     model = build_model(config.model, config.data.img_size)
+    set_precision(model, config.amp_level, config.amp.dtype)
     eval_step = EvalStep(model, config.model.num_classes)
 
     log = RunLog(config.run_dir)
-    log.write("config.yaml", to_yaml(config))
     log.info(f"device {target}, results in {config.run_dir}, the whole configuration in config.yaml there")
     log.info(
         f"{config.model.name}: {sum(p.size for p in model.trainable_params()):,} parameters, "
-        f"{model.flops() / 1e9:.2f} GFLOPs at {config.data.img_size} pixels"
+        f"{model.flops() / 1e9:.2f} GFLOPs at {config.data.img_size} pixels, precision {config.amp_level}"
     )
 
     def validate() -> Evaluation:
@@ -54,21 +61,17 @@ def main() -> None:
 
     if training:
         num_classes, smoothing = config.model.num_classes, config.model.label_smoothing
+        accumulation = config.train.accumulation_steps
         data = TrainDataset(
-            train_folder,
-            config.data,
-            config.aug,
-            num_classes,
-            smoothing,
-            config.seed,
-            workers,
-            accumulation=config.train.accumulation_steps,
-        )
+            train_folder, config.data, config.aug, num_classes, smoothing, config.seed, workers,
+            accumulation=accumulation,
+        )  # fmt: skip
         for line in (*train_folder.warnings, *val_folder.warnings):
             log.info(line)
         train(config, model, data, validate, log)
         return
-    source = Checkpoints(config.run_dir, model).restore_weights(config.model.resume)
+    source = Path(config.model.resume or config.run_dir / "best.ckpt")
+    load_weights(model, source)
     if config.throughput_mode:
         log.info(measure_throughput(model, next(val_data.batches())[0]))
     else:
@@ -78,61 +81,101 @@ def main() -> None:
 def train(
     config: Config, model: MSGTransformer, data: TrainDataset, validate: Callable[[], Evaluation], log: RunLog
 ) -> None:
-    """Train from where the run stands to ``TRAIN.EPOCHS``, evaluating and saving after each epoch."""
-    epochs, steps = config.train.epochs, data.steps
-    optimizer = build_optimizer(config.train, model.trainable_params())
+    """Train from where the run stands to ``TRAIN.EPOCHS``, evaluating after each epoch."""
+    settings, epochs, order = config.train, config.train.epochs, data.order
+    if config.model.pretrained:
+        for line in load_pretrained(model, Path(config.model.pretrained)):
+            log.info(f"{config.model.pretrained}: {line}")
+    if settings.use_checkpoint:
+        model.recompute_blocks()
+    optimizer = build_optimizer(settings, model.trainable_params())
+    scaler = build_scaler(config.amp_level, config.amp)
+    average = WeightAverage(optimizer.targets, settings.ema_decay) if settings.ema_decay > 0 else None
     loss = SmoothedCrossEntropy(config.model.label_smoothing)
-    step = build_step(model, loss, optimizer, config.train.clip_grad, config.train.accumulation_steps)
-    size = config.data.batch_size * data.order.accumulation  # images per update
-    schedule = build_schedule(config.train, steps, size)
-    checkpoints = Checkpoints(config.run_dir, model, optimizer)
+    gradients = LossAndGradients(model, loss, optimizer.targets, scaler)
+    step = build_step(gradients, Update(optimizer, settings.clip_grad, scaler, average), order.accumulation)
 
-    start = Progress(config.train.start_epoch, config.train.start_epoch * steps, steps, size)
-    progress = checkpoints.restore(config.model.resume, config.train.auto_resume, log) or start
-    progress.check(steps, size)
+    state = {"": named(model.get_parameters()), OPTIMIZER: optimizer.state(), SCALER: scaler_state(scaler)}
+    checkpoints = Checkpoints(config, state if average is None else {**state, AVERAGE: average.state()}, log)
+    begin = Progress(
+        settings.start_epoch, settings.start_epoch * data.steps, data.steps, order.batch_size, order.accumulation,
+        order.shard.world, config.seed,
+    )  # fmt: skip
+    progress = checkpoints.restore(begin) or begin
+    log.write("config.yaml", to_yaml(config))
+    log.begin_metrics(progress.step)
     if progress.epoch >= epochs:
         log.info(f"all {epochs} epochs are done; best top-1 {progress.best_accuracy:.2f}% in {checkpoints.best}")
         return
 
-    log.info(f"{len(data.folder)} images to train on, {steps} updates an epoch; the first compiles the graph")
-    begin = time.time()
+    log.info(f"{len(data.folder)} images to train on, {data.steps} updates an epoch; the first compiles the graph")
+    schedule = build_schedule(settings, data.steps, progress.images_per_update)
+    started = time.time()
     # One run over all epochs, so that none waits for its workers to start.
     batches = data.batches(progress.step, epochs, log.info)
     with StopRequest() as stop:
-        blocks, last = sum(config.model.msg.depths), checkpoints.last
-        runner = EpochRunner(step, schedule, data, log, stop, last, epochs, blocks, config.seed, config.print_freq)
-        for epoch in range(progress.epoch, epochs):
+        blocks = sum(config.model.msg.depths)
+        runner = EpochRunner(step, schedule, data, log, stop, checkpoints, config, blocks, scaler)
+        while progress.epoch < epochs and not stop.requested:
             progress = runner.run(batches, progress)
-            if progress.step == (epoch + 1) * steps:
-                result = validate()
-                improved = result.top1 > progress.best_accuracy or not checkpoints.best.exists()
-                best, loss = max(result.top1, progress.best_accuracy), progress.loss_sum / steps
-                progress = replace(progress, epoch=epoch + 1, accuracy=result.top1, best_accuracy=best, loss_sum=0.0)
-                log.info(f"epoch {progress.epoch}/{epochs}: {result}; best top-1 {best:.2f}%")
-                log.metrics(
-                    epoch=progress.epoch,
-                    step=progress.step,
-                    train_loss=loss,
-                    rate=schedule.at_update(progress.step - 1),
-                    loss=result.loss,
-                    top1=result.top1,
-                    top5=result.top5,
-                )
-                due = progress.epoch % config.save_freq == 0 or progress.epoch == epochs
-                checkpoints.save(progress, improved, last=due or stop.requested)
+            if progress.step == (progress.epoch + 1) * data.steps:
+                rate = schedule.at_update(progress.step - 1)
+                progress = finish_epoch(progress, rate, validate, average, checkpoints, log)
+                if progress.epoch % config.save_freq == 0 or progress.epoch == epochs or stop.requested:
+                    checkpoints.save(progress)
             elif stop.requested:
-                checkpoints.save(progress, improved=False, last=True)
-            if stop.requested and progress.epoch < epochs:
-                log.info(f"stopped after update {progress.step}, saved in {checkpoints.last}; the same command goes on")
-                return
-    spent = timedelta(seconds=int(time.time() - begin))
+                checkpoints.save(progress)
+    if checkpoints.failure:
+        raise UserError(f"ended after update {progress.step} without its last checkpoint: {checkpoints.failure}")
+    if progress.epoch < epochs:
+        log.info(f"stopped after update {progress.step}, {checkpoints.newest}; the same command goes on")
+        return
+    spent = timedelta(seconds=int(time.time() - started))
     log.info(f"trained in {spent}; best top-1 {progress.best_accuracy:.2f}% in {checkpoints.best}")
+
+
+def finish_epoch(
+    progress: Progress,
+    rate: float,
+    validate: Callable[[], Evaluation],
+    average: WeightAverage | None,
+    checkpoints: Checkpoints,
+    log: RunLog,
+) -> Progress:
+    """Evaluate the weights, and their average where there is one; keep the better as the best so far."""
+    epoch, epochs = progress.epoch + 1, checkpoints.config.train.epochs
+    result, extra, loss = validate(), {}, progress.loss_sum / max(1, progress.counted)
+    progress = replace(progress, epoch=epoch, accuracy=result.top1, loss_sum=0.0, counted=0)
+    progress = keep_best(progress, result, checkpoints)
+    log.info(f"epoch {epoch}/{epochs}: {result}; best top-1 {progress.best_accuracy:.2f}%")
+    if average is not None:
+        with average.in_place_of_weights():
+            averaged = validate()
+            progress = keep_best(progress, averaged, checkpoints)
+        log.info(f"epoch {epoch}/{epochs}, averaged weights: {averaged}; best top-1 {progress.best_accuracy:.2f}%")
+        extra = dict(ema_loss=averaged.loss, ema_top1=averaged.top1, ema_top5=averaged.top5)
+    log.metrics(
+        epoch=epoch, step=progress.step, train_loss=loss, rate=rate, loss=result.loss, top1=result.top1,
+        top5=result.top5, skipped=progress.skipped, **extra,
+    )  # fmt: skip
+    return progress
+
+
+def keep_best(progress: Progress, result: Evaluation, checkpoints: Checkpoints) -> Progress:
+    """Save the model's weights of now as the best where they are."""
+    if result.top1 <= progress.best_accuracy and checkpoints.best.exists():
+        return progress
+    progress = replace(progress, best_accuracy=max(result.top1, progress.best_accuracy))
+    checkpoints.save_best(progress)
+    return progress
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = config_parser("Train an MSG-Transformer, evaluating after each epoch.")
     parser.add_argument("--accumulation-steps", type=int, help="micro-steps per update")
-    parser.add_argument("--amp-opt-level", choices=["O0", "O1", "O2"], help="mixed precision (default: O0)")
+    parser.add_argument(
+        "--pretrained", metavar="CKPT", help="weights to begin a run from; classes and sizes may differ"
+    )
     parser.add_argument("--eval", action="store_true", help="evaluate --resume and end")
     parser.add_argument("--throughput", action="store_true", help="measure inference speed on one batch and end")
     return parser.parse_args()

@@ -33,6 +33,7 @@ def config_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--resume", metavar="CKPT", help="checkpoint to start from")
     parser.add_argument("--output", metavar="DIR", help="results go to DIR/<MODEL.NAME>/<tag> (default: output)")
     parser.add_argument("--tag", help="name of this run (default: default)")
+    parser.add_argument("--amp-opt-level", choices=["O0", "O1", "O2"], help="mixed precision (default: O0)")
     parser.add_argument("--device-target", choices=["CPU", "GPU", "Ascend"], help="default: MindSpore's choice")
     return parser
 
@@ -46,11 +47,12 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         DATA__BATCH_SIZE=args.batch_size,
         DATA__DATA_PATH=args.data_path,
         MODEL__RESUME=args.resume,
+        MODEL__PRETRAINED=given.get("pretrained"),
         OUTPUT=args.output,
         TAG=args.tag,
         DEVICE_TARGET=args.device_target,
         TRAIN__ACCUMULATION_STEPS=given.get("accumulation_steps"),
-        AMP_OPT_LEVEL=given.get("amp_opt_level"),
+        AMP_OPT_LEVEL=args.amp_opt_level,
         EVAL_MODE=given.get("eval") or None,
         THROUGHPUT_MODE=given.get("throughput") or None,
     )

@@ -31,8 +31,9 @@ from msg_ms.convert import (
     write_torch_file,
 )
 from msg_ms.convert.apply import State
-from msg_ms.engine.checkpoint import OPTIMIZER, read_checkpoint, write_checkpoint, written_whole
+from msg_ms.engine.checkpoint import part, read_checkpoint, write_checkpoint
 from msg_ms.errors import UserError
+from msg_ms.files import written_whole
 from msg_ms.models.build import build_model
 
 
@@ -81,7 +82,7 @@ def to_mindspore(source: Path, target: Path, cfg: str | None) -> None:
 
 def to_torch(source: Path, target: Path, cfg: str | None) -> None:
     arrays, _ = read_checkpoint(source)
-    weights = {name: value for name, value in arrays.items() if not name.startswith(OPTIMIZER)}
+    weights = part(arrays, "")
     try:
         state = export_state_dict(weights)
         name, expected = expected_parameters(weights, cfg)

@@ -2,6 +2,7 @@
 
 from .load import KEYS, flat_items, load_config, to_yaml
 from .schema import (
+    AmpConfig,
     AugConfig,
     Config,
     DataConfig,
@@ -15,6 +16,7 @@ from .schema import (
 
 __all__ = [
     "KEYS",
+    "AmpConfig",
     "AugConfig",
     "Config",
     "DataConfig",

@@ -86,6 +86,7 @@ class ModelConfig:
     type: str = key("msg", one_of("msg"))
     name: str = key("msg_tiny_p4_win7_224", FILE_NAME)
     resume: str = key("")
+    pretrained: str = key("")  # this project's own: weights to start a new run from
     num_classes: int = key(1000, at_least(1))
     drop_rate: float = key(0.0, DROP_RATE)
     drop_path_rate: float = key(0.1, DROP_RATE)
@@ -121,9 +122,21 @@ class TrainConfig:
     clip_grad: float = key(5.0, at_least(0))  # global norm; 0 switches clipping off
     auto_resume: bool = key(True)
     accumulation_steps: int = key(0, at_least(0))
-    use_checkpoint: bool = key(False)
+    use_checkpoint: bool = key(False)  # compute the blocks' insides again in the backward pass to save memory
+    ema_decay: float = key(0.0, DROP_RATE)  # this project's own: moving average of the weights; 0 keeps none
     lr_scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True)
+class AmpConfig:
+    """This project's own: what AMP_OPT_LEVEL O1 and O2 compute in, and the scale of a float16 loss."""
+
+    dtype: str = key("float16", one_of("float16", "bfloat16"))
+    loss_scale: float = key(65536.0, at_least(1))  # at the beginning, or throughout
+    dynamic: bool = key(True)  # halved after an overflow, doubled after WINDOW updates without one
+    window: int = key(2000, at_least(1))
+    max_skipped: int = key(20, at_least(1))  # updates skipped one after the other that end the run
 
 
 @dataclass(frozen=True)
@@ -160,16 +173,23 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     aug: AugConfig = field(default_factory=AugConfig)
     test: TestConfig = field(default_factory=TestConfig)
+    amp: AmpConfig = field(default_factory=AmpConfig)
     amp_opt_level: str = key("", one_of("", "O0", "O1", "O2"))  # empty stands for O0
     output: str = key("output")
     tag: str = key("default", FILE_NAME)
-    save_freq: int = key(1, at_least(1))
+    save_freq: int = key(1, at_least(1))  # epochs between two checkpoints
+    save_steps: int = key(0, at_least(0))  # this project's own: updates between two checkpoints; 0 saves by epoch
+    keep_last: int = key(3, at_least(1))  # this project's own: how many checkpoints stay, beside the best
     print_freq: int = key(100, at_least(1))
     seed: int = key(0, at_least(0))
     eval_mode: bool = key(False)
     throughput_mode: bool = key(False)
     local_rank: int = key(0, at_least(0))  # accepted for the paper's files; msrun numbers the ranks
     device_target: str = key("", one_of("", "CPU", "GPU", "Ascend"))  # this project's own; empty: MindSpore's choice
+
+    @property
+    def amp_level(self) -> str:
+        return self.amp_opt_level or "O0"
 
     @property
     def run_dir(self) -> Path:

@@ -1,5 +1,6 @@
 """Weights from the paper's PyTorch code and back: the name table, its strict application, and the file reader."""
 
+from .adapt import adapt_weights
 from .apply import (
     ConversionError,
     convert_state_dict,
@@ -14,6 +15,7 @@ from .torch_write import write_torch_file
 __all__ = [
     "ConversionError",
     "TorchFileError",
+    "adapt_weights",
     "convert_state_dict",
     "dropped_names",
     "export_state_dict",

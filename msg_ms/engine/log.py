@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..errors import UserError
+from ..files import written_whole
 
 Item = TypeVar("Item")
 
@@ -20,11 +21,14 @@ Item = TypeVar("Item")
 class RunLog:
     """Lines go to the terminal and to ``log_rank0.txt``, metrics to ``metrics.jsonl``, both in ``run_dir``.
 
-    A run that is resumed appends to both.
+    A run that is resumed appends to both. Where tensorboardX is installed, the metrics go to ``tensorboard/`` as well.
+    A full disk costs lines, never the run.
     """
 
     def __init__(self, run_dir: Path, rank: int = 0):
         self.run_dir = run_dir
+        self.metrics_file = run_dir / "metrics.jsonl"
+        self.scalars = None
         self.logger = logging.getLogger(f"msg_ms.{run_dir}")
         self.logger.setLevel(logging.INFO)
         self.logger.propagate = False
@@ -33,6 +37,7 @@ class RunLog:
             handlers = [logging.FileHandler(run_dir / f"log_rank{rank}.txt", encoding="utf-8")]
         except OSError as error:
             raise UserError(f"can't write to the output folder {run_dir}: {error.strerror or error}") from None
+        handlers[0].handleError = lambda record: None  # would print a traceback for each line on a full disk
         if rank == 0:
             handlers.append(logging.StreamHandler(sys.stdout))
         for handler in handlers:
@@ -44,17 +49,53 @@ class RunLog:
 
     def write(self, name: str, text: str) -> None:
         """Write a text file beside the log."""
-        (self.run_dir / name).write_text(text, encoding="utf-8")
+        with written_whole(self.run_dir / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def begin_metrics(self, step: int) -> None:
+        """Keep the records up to update ``step``, from where a run that was killed writes the rest again."""
+        if self.metrics_file.exists():
+            kept = [json.dumps(record) + "\n" for record in read_metrics(self.metrics_file) if record["step"] <= step]
+            self.write(self.metrics_file.name, "".join(kept))
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            return
+        self.scalars = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=step + 1)
 
     def metrics(self, **values: Any) -> None:
-        """Append one record to ``metrics.jsonl``."""
-        with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        """Append one record, which has a ``step``, to ``metrics.jsonl``."""
+        try:
+            with self.metrics_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            self.info(f"can't write {self.metrics_file}: {error.strerror or error}")
+        self.watch(**values)
+
+    def watch(self, step: int, **values: float) -> None:
+        """Figures for TensorBoard alone."""
+        if self.scalars is not None:
+            for name, value in values.items():
+                self.scalars.add_scalar(name, value, step)
+            self.scalars.flush()
 
     def progress(self, items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
         """As :func:`progress`, with this log's lines written above the bar."""
         with logging_redirect_tqdm([self.logger]):
             yield from progress(items, total, description)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``metrics.jsonl``, without what a killed run left unfinished."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "step" in record:
+            records.append(record)
+    return records
 
 
 def progress(items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 
@@ -16,7 +17,7 @@ class SmoothedCrossEntropy(nn.Cell):
         self.smoothing = smoothing
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
-        log_probabilities = ops.log_softmax(logits, -1)
+        log_probabilities = ops.log_softmax(logits.astype(ms.float32), -1)
         if labels.ndim == 2:
             return -(labels * log_probabilities).sum(-1).mean()
         chosen = ops.gather_elements(log_probabilities, 1, labels.reshape(-1, 1)).reshape(-1)

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore.ops import partial
 
 from ..config import TrainConfig
+from .checkpoint import named
+
+# A loop over hundreds of parameters would be unrolled into calls within calls, beyond what the compiler takes.
+for_each = ops.HyperMap()
 
 NO_DECAY_NAMES = ("absolute_pos_embed",)
 NO_DECAY_KEYWORDS = ("relative_position_bias_table", "rel_pos_msg")
@@ -41,24 +46,24 @@ class AdamW(nn.Cell):
         self.beta1, self.beta2, self.eps = betas[0], betas[1], eps
         self.adam = ops.Adam()
 
-    def state(self) -> list[Parameter]:
+    def state(self) -> dict[str, Parameter]:
         """Everything that a checkpoint must keep."""
-        return [*self.moment1, *self.moment2, self.updates]
+        return named([*self.moment1, *self.moment2, self.updates])
 
     def construct(self, gradients: tuple[Tensor, ...], rate: Tensor) -> bool:
         updates = self.updates + 1.0
         power1, power2 = ops.pow(self.beta1, updates), ops.pow(self.beta2, updates)
         # The fused operator adds eps to the uncorrected root; scaled like this it is PyTorch's.
         eps = self.eps * ops.sqrt(1.0 - power2)
-        for i in range(len(self.targets)):
-            parameter = self.targets[i]
-            if self.decay[i] > 0.0:
-                ops.assign(parameter, parameter * (1.0 - rate * self.decay[i]))
-            self.adam(
-                parameter, self.moment1[i], self.moment2[i], power1, power2, rate, self.beta1, self.beta2, eps,
-                gradients[i],
-            )  # fmt: skip
-        ops.assign(self.updates, updates)
+        update = partial(self.update_one, rate, power1, power2, eps)
+        done = for_each(update, self.decay, self.targets, self.moment1, self.moment2, gradients)
+        return ops.depend(ops.depend(True, ops.assign(self.updates, updates)), done)
+
+    def update_one(self, rate, power1, power2, eps, decay, parameter, moment1, moment2, gradient):
+        """Decay and Adam's step on one parameter, in place."""
+        if decay > 0.0:
+            ops.assign(parameter, parameter * (1.0 - rate * decay))
+        self.adam(parameter, moment1, moment2, power1, power2, rate, self.beta1, self.beta2, eps, gradient)
         return True
 
 
@@ -72,17 +77,20 @@ class SGD(nn.Cell):
         self.velocity = self.targets.clone(prefix="velocity", init="zeros")
         self.momentum = momentum
 
-    def state(self) -> list[Parameter]:
+    def state(self) -> dict[str, Parameter]:
         """Everything that a checkpoint must keep."""
-        return list(self.velocity)
+        return named(self.velocity)
 
     def construct(self, gradients: tuple[Tensor, ...], rate: Tensor) -> bool:
-        for i in range(len(self.targets)):
-            parameter = self.targets[i]
-            gradient = gradients[i] + self.decay[i] * parameter
-            velocity = self.momentum * self.velocity[i] + gradient
-            ops.assign(self.velocity[i], velocity)
-            ops.assign(parameter, parameter - rate * (gradient + self.momentum * velocity))
+        update = partial(self.update_one, rate)
+        return ops.depend(True, for_each(update, self.decay, self.targets, self.velocity, gradients))
+
+    def update_one(self, rate, decay, parameter, velocity, gradient):
+        """The step on one parameter, in place."""
+        gradient = gradient + decay * parameter
+        moved = self.momentum * velocity + gradient
+        ops.assign(velocity, moved)
+        ops.assign(parameter, parameter - rate * (gradient + self.momentum * moved))
         return True
 
 

@@ -1,4 +1,4 @@
-"""One training step as one compiled graph: forward, loss, backward, clipping, update."""
+"""One training step as compiled graphs: forward, loss, backward, all-reduce, unscaling, clipping, update, averaging."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Sequence
 import mindspore as ms
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
+from mindspore.amp import LossScaler
+from mindspore.ops import partial
+
+from .ema import WeightAverage
+from .optim import SGD, AdamW, for_each
 
 _DEPTH = 2  # keeps these draws apart from those of the data
 CLIP_EPSILON = 1e-6  # PyTorch's clip_grad_norm_ adds it to the norm
@@ -15,58 +20,93 @@ CLIP_EPSILON = 1e-6  # PyTorch's clip_grad_norm_ adds it to the norm
 MicroBatch = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, labels, draws of stochastic depth
 
 
-class _LossAndGradients(nn.Cell):
-    """(loss, gradients) of one batch."""
+class LossAndGradients(nn.Cell):
+    """(loss, gradients) of one batch; the gradients are those of the loss times the scaler's scale."""
 
-    def __init__(self, model: nn.Cell, loss: nn.Cell, parameters: ParameterTuple):
+    def __init__(self, model: nn.Cell, loss: nn.Cell, parameters: ParameterTuple, scaler: LossScaler | None = None):
         super().__init__(auto_prefix=False)  # a prefix would rename the model's parameters
-        self.model, self.loss = model, loss
-        self.gradient = ops.value_and_grad(self.forward, None, parameters)
+        self.model, self.loss, self.scaler = model, loss, scaler
+        self.gradient = ops.value_and_grad(self.forward, None, parameters, has_aux=True)
+        self.set_train()
 
-    def forward(self, images: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
-        return self.loss(self.model(images, draws), labels)
+    def forward(self, images: Tensor, labels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        loss = self.loss(self.model(images, draws), labels)
+        return loss if self.scaler is None else loss * self.scaler.scale_value, loss
 
     def construct(self, images: Tensor, labels: Tensor, draws: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.gradient(images, labels, draws)
+        (_, loss), gradients = self.gradient(images, labels, draws)
+        return loss, gradients
 
 
-class _ClippedUpdate(nn.Cell):
-    """Clip gradients by their global norm, update, and give the norm before clipping."""
+class Update(nn.Cell):
+    """Average over ranks and batches, unscale, clip by the global norm, update, and average the weights.
 
-    def __init__(self, optimizer: nn.Cell, clip_norm: float):
+    ``clip_norm`` bounds the global L2 norm of the gradients, 0 leaves them alone. With a ``scaler`` an update whose
+    gradients are not finite is left out and the scale adjusted. Gives the norm before clipping, which tells of both.
+    ``world`` ranks each take part with gradients of their own.
+    """
+
+    def __init__(
+        self,
+        optimizer: AdamW | SGD,
+        clip_norm: float,
+        scaler: LossScaler | None = None,
+        average: WeightAverage | None = None,
+        world: int = 1,
+    ):
         super().__init__(auto_prefix=False)
-        self.optimizer, self.clip_norm = optimizer, clip_norm
+        self.optimizer, self.clip_norm, self.scaler, self.average = optimizer, clip_norm, scaler, average
+        self.world = world
+        self.all_reduce = ops.AllReduce() if world > 1 else None
 
-    def construct(self, gradients: tuple[Tensor, ...], rate: Tensor) -> Tensor:
-        squares = ()
-        for gradient in gradients:
-            squares = (*squares, ops.square(gradient).sum())
-        norm = ops.sqrt(ops.addn(squares))
+    def construct(self, gradients: tuple[Tensor, ...], rate: Tensor, batches: int) -> Tensor:
+        """``gradients`` are summed over ``batches``."""
+        divisor = float(batches * self.world)
+        if self.all_reduce is not None:
+            gradients = for_each(self.all_reduce, gradients)
+        if self.scaler is not None:
+            divisor = divisor * self.scaler.scale_value
+        norm = ops.sqrt(ops.addn(for_each(_square_sum, gradients))) / divisor
         if self.clip_norm > 0.0:
-            scale = ops.minimum(self.clip_norm / (norm + CLIP_EPSILON), 1.0)
-            clipped = ()
-            for gradient in gradients:
-                clipped = (*clipped, gradient * scale)
-            gradients = clipped
-        return ops.depend(norm, self.optimizer(gradients, rate))
+            factor = ops.minimum(self.clip_norm / (norm + CLIP_EPSILON), 1.0) / divisor
+            gradients = for_each(partial(_times, factor), gradients)
+        else:
+            gradients = for_each(partial(_times, 1.0 / divisor), gradients)
+        if self.scaler is None:
+            return ops.depend(norm, self.apply_to_weights(gradients, rate))
+        finite = ops.isfinite(norm)
+        if finite:
+            norm = ops.depend(norm, self.apply_to_weights(gradients, rate))
+        return ops.depend(norm, self.scaler.adjust(finite))
+
+    def apply_to_weights(self, gradients: tuple[Tensor, ...], rate: Tensor) -> bool:
+        done = self.optimizer(gradients, rate)
+        if self.average is not None:
+            done = ops.depend(self.average(), done)
+        return done
+
+
+def _square_sum(gradient: Tensor) -> Tensor:
+    return ops.square(gradient).sum()
+
+
+def _times(factor: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * factor
 
 
 class TrainStep(nn.Cell):
     """One update from one batch: ``step(images, labels, rate, draws)`` gives (loss, gradient norm before clipping).
 
-    ``clip_norm`` bounds the global L2 norm of the gradients, 0 leaves them alone; the norm is reported either way.
     ``draws`` (blocks, 2, B) are what stochastic depth goes by, see :func:`drop_path_draws`.
     """
 
-    def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: nn.Cell, clip_norm: float):
+    def __init__(self, gradients: LossAndGradients, update: Update):
         super().__init__(auto_prefix=False)
-        self.gradients = _LossAndGradients(model, loss, optimizer.targets)
-        self.update = _ClippedUpdate(optimizer, clip_norm)
-        self.set_train()
+        self.gradients, self.update = gradients, update
 
     def construct(self, images: Tensor, labels: Tensor, rate: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         loss, gradients = self.gradients(images, labels, draws)
-        return loss, self.update(gradients, rate)
+        return loss, self.update(gradients, rate, 1)
 
     def run(self, batches: Sequence[MicroBatch], rate: float) -> tuple[float, float]:
         """One update from the one batch in ``batches``: (loss, gradient norm)."""
@@ -78,32 +118,29 @@ class TrainStep(nn.Cell):
 class _Accumulate(nn.Cell):
     """Add a batch's gradients to the sums and give its loss."""
 
-    def __init__(self, gradients: _LossAndGradients, sums: ParameterTuple):
+    def __init__(self, gradients: LossAndGradients, sums: ParameterTuple):
         super().__init__(auto_prefix=False)
         self.gradients, self.sums = gradients, sums
 
     def construct(self, images: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
         loss, gradients = self.gradients(images, labels, draws)
-        for i in range(len(self.sums)):
-            loss = ops.depend(loss, ops.assign_add(self.sums[i], gradients[i]))
-        return loss
+        return ops.depend(loss, for_each(ops.assign_add, self.sums, gradients))
 
 
 class _UpdateFromSums(nn.Cell):
     """Update from the mean of the accumulated gradients and set the sums back to zero."""
 
-    def __init__(self, update: _ClippedUpdate, sums: ParameterTuple, count: int):
+    def __init__(self, update: Update, sums: ParameterTuple, count: int):
         super().__init__(auto_prefix=False)
         self.update, self.sums, self.count = update, sums, count
 
     def construct(self, rate: Tensor) -> Tensor:
-        means = ()
-        for total in self.sums:
-            means = (*means, total / self.count)
-        norm = self.update(means, rate)
-        for total in self.sums:
-            norm = ops.depend(norm, ops.assign(ops.depend(total, norm), ops.zeros_like(total)))
-        return norm
+        norm = self.update(self.sums, rate, self.count)
+        return ops.depend(norm, for_each(partial(_clear_after, norm), self.sums))
+
+
+def _clear_after(norm: Tensor, total: Tensor) -> Tensor:
+    return ops.assign(ops.depend(total, norm), ops.zeros_like(total))
 
 
 class AccumulatedStep:
@@ -112,11 +149,11 @@ class AccumulatedStep:
     The paper's code clips the running sum after every batch instead, which lets the first batches weigh more.
     """
 
-    def __init__(self, model: nn.Cell, loss: nn.Cell, optimizer: nn.Cell, clip_norm: float, count: int):
+    def __init__(self, gradients: LossAndGradients, update: Update, count: int):
         self.count = count
-        sums = optimizer.targets.clone(prefix="gradient_sum", init="zeros")
-        self.accumulate = _Accumulate(_LossAndGradients(model, loss, optimizer.targets), sums).set_train()
-        self.update = _UpdateFromSums(_ClippedUpdate(optimizer, clip_norm), sums, count)
+        sums = update.optimizer.targets.clone(prefix="gradient_sum", init="zeros")
+        self.accumulate = _Accumulate(gradients, sums)
+        self.update = _UpdateFromSums(update, sums, count)
 
     def run(self, batches: Sequence[MicroBatch], rate: float) -> tuple[float, float]:
         """One update from ``count`` batches: (mean loss, gradient norm)."""
@@ -127,13 +164,9 @@ class AccumulatedStep:
         return float(np.mean([loss.asnumpy() for loss in losses])), float(norm.asnumpy())
 
 
-def build_step(
-    model: nn.Cell, loss: nn.Cell, optimizer: nn.Cell, clip_norm: float, accumulation: int
-) -> TrainStep | AccumulatedStep:
+def build_step(gradients: LossAndGradients, update: Update, accumulation: int) -> TrainStep | AccumulatedStep:
     """The step of one update from ``accumulation`` batches (0 and 1 both stand for one)."""
-    if accumulation > 1:
-        return AccumulatedStep(model, loss, optimizer, clip_norm, accumulation)
-    return TrainStep(model, loss, optimizer, clip_norm)
+    return AccumulatedStep(gradients, update, accumulation) if accumulation > 1 else TrainStep(gradients, update)
 
 
 def drop_path_draws(blocks: int, batch: int, seed: int, batch_number: int, rank: int = 0) -> np.ndarray:

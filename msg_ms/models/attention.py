@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import initializer
@@ -65,6 +66,7 @@ class WindowAttention(nn.Cell):
         self.attn_drop = nn.Dropout(p=attn_drop)
         self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(p=proj_drop)
+        self.product_dtype = ms.float32
 
     def position_bias(self) -> Tensor:
         """The bias added to the attention scores, the same for every window: (heads, N, N)."""
@@ -75,6 +77,6 @@ class WindowAttention(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         regions, windows, tokens, channels = x.shape
-        qkv = self.qkv(x.reshape(regions * windows, tokens, channels))
+        qkv = self.qkv(x.reshape(regions * windows, tokens, channels)).astype(self.product_dtype)
         y = window_attention(qkv, self.position_bias(), self.scale, self.attn_drop)
         return self.proj_drop(self.proj(y)).reshape(x.shape)

@@ -10,6 +10,8 @@ from mindspore.common.initializer import Initializer, TruncatedNormal, Uniform, 
 
 from ..ops import patch_conv
 
+RSQRT_2 = 0.5**0.5
+
 
 def truncated_normal() -> Initializer:
     """Normal with standard deviation 0.02, cut at -2 and 2 as the paper's code does: a hundred deviations out."""
@@ -17,7 +19,10 @@ def truncated_normal() -> Initializer:
 
 
 class Linear(nn.Cell):
-    """Affine map of the last axis, (..., in) -> (..., out); weight (out, in), truncated-normal, bias zero."""
+    """Affine map of the last axis, (..., in) -> (..., out); weight (out, in), truncated-normal, bias zero.
+
+    The product is computed in ``product_dtype``, the bias added in its own, and the sum given as ``stream_dtype``.
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__()
@@ -25,20 +30,39 @@ class Linear(nn.Cell):
         self.weight = Parameter(initializer(truncated_normal(), (out_features, in_features)), name="weight")
         self.bias = Parameter(initializer("zeros", (out_features,)), name="bias") if bias else None
         self.matmul = ops.MatMul(transpose_b=True)
+        self.product_dtype = self.stream_dtype = ms.float32
 
     def construct(self, x: Tensor) -> Tensor:
         # One two-dimensional product: on CPU a batched one costs twice as much.
-        y = self.matmul(x.reshape(-1, self.in_features), self.weight)
+        rows = x.reshape(-1, self.in_features).astype(self.product_dtype)
+        y = self.matmul(rows, self.weight.astype(self.product_dtype))
         if self.bias is not None:
-            y = ops.bias_add(y, self.bias)
-        return y.reshape((*x.shape[:-1], self.out_features))
+            y = ops.bias_add(y.astype(self.bias.dtype), self.bias)
+        return y.astype(self.stream_dtype).reshape((*x.shape[:-1], self.out_features))
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation of the last axis with PyTorch's epsilon, 1e-5; MindSpore's own default is 1e-7."""
+    """Layer normalisation of the last axis with PyTorch's epsilon, 1e-5; MindSpore's own default is 1e-7.
+
+    Computed in single precision whatever comes in, and given as ``stream_dtype``.
+    """
 
     def __init__(self, channels: int):
         super().__init__((channels,), epsilon=1e-5)
+        self.stream_dtype = ms.float32
+
+    def construct(self, x: Tensor) -> Tensor:
+        return super().construct(x.astype(ms.float32)).astype(self.stream_dtype)
+
+
+class GELU(nn.Cell):
+    """x times the normal distribution function of x, exact (erf).
+
+    MindSpore's own divides by a constant, and on CPU a division by one keeps 16 bytes of indices per element.
+    """
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x * (ops.erf(x * RSQRT_2) * 0.5 + 0.5)
 
 
 class DropPath(nn.Cell):
@@ -71,7 +95,7 @@ class Mlp(nn.Cell):
     def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0):
         super().__init__()
         self.fc1 = Linear(dim, hidden_dim)
-        self.act = nn.GELU(approximate=False)
+        self.act = GELU()
         self.fc2 = Linear(hidden_dim, dim)
         self.drop = nn.Dropout(p=drop)
 
@@ -81,6 +105,8 @@ class Mlp(nn.Cell):
 
 class PatchConv(nn.Cell):
     """Convolution with channels-last output, (B, C, H, W) -> (B, Ho, Wo, O), initialised as PyTorch's Conv2d.
+
+    Precisions as in :class:`Linear`.
 
     ``unfold`` chooses the way through unfolding and a matrix product (see :func:`msg_ms.ops.patch_conv`);
     None takes it where the device target is CPU.
@@ -102,6 +128,8 @@ class PatchConv(nn.Cell):
         self.bias = Parameter(initializer(Uniform(bound), (out_channels,)), name="bias")
         self.stride, self.padding = stride, padding
         self.unfold = ms.get_context("device_target") == "CPU" if unfold is None else unfold
+        self.product_dtype = self.stream_dtype = ms.float32
 
     def construct(self, x: Tensor) -> Tensor:
-        return patch_conv(x, self.weight, self.bias, self.stride, self.padding, self.unfold)
+        x, weight = x.astype(self.product_dtype), self.weight.astype(self.product_dtype)
+        return patch_conv(x, weight, self.bias, self.stride, self.padding, self.unfold).astype(self.stream_dtype)

@@ -195,15 +195,22 @@ class MSGTransformer(nn.Cell):
         self.norm = LayerNorm(self.num_features)
         self.head = Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
 
+    def recompute_blocks(self) -> None:
+        """Compute the blocks' insides again in the backward pass, so that only their inputs are kept for it."""
+        for stage in self.layers:
+            for block in stage.blocks:
+                block.recompute()
+
     def embed(self, x: Tensor, layout: tuple) -> Tensor:
         """Patch tokens in windows, each with its message token: (B, in_chans, height, width) -> (B*R, G, N, C)."""
         x = self.patch_embed(x)
         if self.absolute_pos_embed is not None:
-            x = x + self.absolute_pos_embed.reshape(1, x.shape[1], x.shape[2], x.shape[3])
+            x = x + self.absolute_pos_embed.reshape(1, x.shape[1], x.shape[2], x.shape[3]).astype(x.dtype)
         # The region size comes from the layout, so that the graph can't be built before the layout is checked.
         x = window_partition(self.pos_drop(x), self.window_size, layout[2])
         regions, windows, _, channels = x.shape
-        return ops.cat((ops.broadcast_to(self.msg_tokens, (regions, windows, 1, channels)), x), 2)
+        messages = ops.broadcast_to(self.msg_tokens.astype(x.dtype), (regions, windows, 1, channels))
+        return ops.cat((messages, x), 2)
 
     def forward_stages(self, x: Tensor, draws: Tensor | None = None) -> tuple[Tensor, ...]:
         """Each stage's tokens, merging included: stage i gives (B*R, G, N, C) in the layout of stage i + 1.

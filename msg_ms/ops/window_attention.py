@@ -9,7 +9,8 @@ def window_attention(qkv: Tensor, bias: Tensor, scale: float, dropout) -> Tensor
     """softmax(scale * q k^T + bias) v in every window and head: (windows, N, 3*C) -> (windows, N, C).
 
     ``qkv`` holds queries, keys and values one after the other, each head by head; ``bias`` is (heads, N, N),
-    the same for all windows; ``dropout`` is a callable on the attention weights (windows, heads, N, N).
+    the same for all windows; ``dropout`` is a callable on the attention weights (windows, heads, N, N). Products are
+    computed in the precision of ``qkv``, which the result has too; the softmax in the bias's.
     """
     windows, tokens, channels = qkv.shape
     channels = channels // 3
@@ -21,6 +22,8 @@ def window_attention(qkv: Tensor, bias: Tensor, scale: float, dropout) -> Tensor
     # Splitting the flat matrix first keeps the transposes four-dimensional: half the time of one transpose
     # to (3, windows, heads, N, d) and three slices of it.
     q, k, v = ops.split(qkv.reshape(-1, 3 * channels), channels, 1)
-    scores = ops.BatchMatMul(transpose_b=True)(by_head(q) * scale, by_head(k)) + bias
-    weights = dropout(ops.softmax(scores, -1))
+    scores = ops.BatchMatMul(transpose_b=True)(by_head(q) * scale, by_head(k)).astype(bias.dtype)
+    # As rows with a bias each: on CPU a broadcast sum keeps 16 bytes of indices per element.
+    scores = ops.bias_add(scores.reshape(windows, -1), bias.reshape(-1)).reshape(windows, heads, tokens, tokens)
+    weights = dropout(ops.softmax(scores, -1)).astype(qkv.dtype)
     return ops.BatchMatMul()(weights, by_head(v)).transpose(0, 2, 1, 3).reshape(windows, tokens, channels)

@@ -9,13 +9,7 @@ from mindspore import Parameter, Tensor
 from reference import SMALL
 
 from msg_ms import MSGTransformer, UserError, create_model
-from msg_ms.engine.checkpoint import (
-    Progress,
-    load_parameters,
-    parameter_arrays,
-    read_checkpoint,
-    write_checkpoint,
-)
+from msg_ms.engine.checkpoint import arrays_of, load_parameters, named, part, read_checkpoint, write_checkpoint
 
 
 @pytest.fixture
@@ -28,20 +22,20 @@ def test_a_checkpoint_holds_the_parameters_and_nothing_else(tmp_path):
         model = create_model("msg_tiny")
     for parameter in model.get_parameters():
         parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
-    write_checkpoint(tmp_path / "x.ckpt", parameter_arrays(model.get_parameters()))
+    write_checkpoint(tmp_path / "x.ckpt", arrays_of(named(model.get_parameters())))
     loaded = ms.load_checkpoint(str(tmp_path / "x.ckpt"))
     assert loaded.keys() == {p.name for p in model.trainable_params()}
     assert sum(value.size for value in loaded.values()) == 25_086_116
 
 
-def test_values_and_progress_come_back(model, tmp_path):
-    progress = Progress(3, 66, 22, 64, accuracy=100 / 3, best_accuracy=0.1 + 0.2, loss_sum=1.2345678912345678)
-    arrays = parameter_arrays(model.get_parameters())
-    write_checkpoint(tmp_path / "x.ckpt", arrays, progress)
+def test_values_and_notes_come_back(model, tmp_path):
+    notes = dict(step=66, accuracy=100 / 3, loss_sum=1.2345678912345678, config="A: 1\nB: [é]\n")
+    arrays = arrays_of(named(model.get_parameters()))
+    write_checkpoint(tmp_path / "x.ckpt", {**arrays, "ema.norm.beta": arrays["norm.beta"]}, notes)
     found, position = read_checkpoint(tmp_path / "x.ckpt")
-    assert position == progress and found.keys() == arrays.keys()
+    assert position == notes and part(found, "").keys() == arrays.keys() and part(found, "ema.").keys() == {"norm.beta"}
     other = MSGTransformer(**SMALL)
-    load_parameters(other.get_parameters(), found, "", tmp_path)
+    load_parameters(named(other.get_parameters()), part(found, ""), tmp_path)
     assert all((p.asnumpy() == arrays[p.name]).all() for p in other.get_parameters())
     assert os.listdir(tmp_path) == ["x.ckpt"]
 
@@ -49,13 +43,13 @@ def test_values_and_progress_come_back(model, tmp_path):
 def test_scalars_keep_their_shape(tmp_path):
     write_checkpoint(tmp_path / "x.ckpt", {"optimizer.updates": np.float32(7)})
     target = Parameter(Tensor(0, ms.float32), name="updates")
-    load_parameters([target], read_checkpoint(tmp_path / "x.ckpt")[0], "optimizer.", tmp_path)
+    load_parameters(named([target]), part(read_checkpoint(tmp_path / "x.ckpt")[0], "optimizer."), tmp_path)
     assert target.shape == () and float(target.asnumpy()) == 7
 
 
 def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
     path = tmp_path / "x.ckpt"
-    write_checkpoint(path, parameter_arrays(model.get_parameters()))
+    write_checkpoint(path, arrays_of(named(model.get_parameters())))
     before = path.read_bytes()
 
     def full(*_, **__):
@@ -70,7 +64,7 @@ def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
 @pytest.mark.parametrize("damage", ("cut", "flip", "empty", "text"))
 def test_broken_files_are_refused_in_a_line(damage, model, tmp_path):
     path = tmp_path / "x.ckpt"
-    write_checkpoint(path, parameter_arrays(model.get_parameters()), Progress())
+    write_checkpoint(path, arrays_of(named(model.get_parameters())), dict(step=0))
     data = bytearray(path.read_bytes())
     if damage == "cut":
         data = data[: len(data) // 2]
@@ -86,15 +80,15 @@ def test_broken_files_are_refused_in_a_line(damage, model, tmp_path):
 
 
 def test_another_models_checkpoint_is_refused_with_what_differs(model, tmp_path):
-    arrays = parameter_arrays(model.get_parameters())
+    arrays = arrays_of(named(model.get_parameters()))
     arrays["head.weight"] = arrays["head.weight"][:2]
     del arrays["norm.beta"]
     with pytest.raises(UserError) as error:
-        load_parameters(model.get_parameters(), {**arrays, "odd": np.zeros(1)}, "", tmp_path / "x.ckpt")
-    for part in (
+        load_parameters(named(model.get_parameters()), {**arrays, "odd": np.zeros(1)}, tmp_path / "x.ckpt")
+    for text in (
         "x.ckpt doesn't fit",
         "lacks norm.beta",
         "has no odd",
         "head.weight is (2, 32), the model's is (3, 32)",
     ):
-        assert part in str(error.value)
+        assert text in str(error.value)

@@ -13,7 +13,7 @@ from msg_ms.convert import export_state_dict
 from msg_ms.engine.loss import SmoothedCrossEntropy
 from msg_ms.engine.optim import build_optimizer, decays
 from msg_ms.engine.schedule import IMAGES_PER_UPDATE, build_schedule
-from msg_ms.engine.train_step import TrainStep
+from msg_ms.engine.train_step import LossAndGradients, TrainStep, Update
 
 NAME = "trajectory_options_win4_64"
 
@@ -47,7 +47,8 @@ def test_ten_steps(recipe, reference):
     model = Case(DATA / "options_win4_64.npz").model(drop_path_rate=0.0)
     config = train_config(recipe)
     optimizer = build_optimizer(config, model.trainable_params())
-    step = TrainStep(model, SmoothedCrossEntropy(recipe["label_smoothing"]), optimizer, config.clip_grad)
+    gradients = LossAndGradients(model, SmoothedCrossEntropy(recipe["label_smoothing"]), optimizer.targets)
+    step = TrainStep(gradients, Update(optimizer, config.clip_grad))
     schedule = build_schedule(config, 1, IMAGES_PER_UPDATE)
     draws = Tensor(np.zeros((4, 2, len(reference["ys"][0])), np.float32))
     for k in range(recipe["total_steps"]):

@@ -1,0 +1,51 @@
+"""Exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore.ops import partial
+
+from .optim import for_each
+
+
+class WeightAverage(nn.Cell):
+    """``average = decay * average + (1 - decay) * weight`` after every update, from the weights it is made with.
+
+    State: the averages, by the names of the weights.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], decay: float):
+        super().__init__(auto_prefix=False)
+        self.targets = ParameterTuple(parameters)
+        self.averages = self.targets.clone(prefix="ema")
+        self.decay = decay
+
+    def state(self) -> dict[str, Parameter]:
+        """Everything that a checkpoint must keep."""
+        return {weight.name: average for weight, average in zip(self.targets, self.averages, strict=True)}
+
+    def construct(self) -> bool:
+        return ops.depend(True, for_each(partial(_move, 1.0 - self.decay), self.averages, self.targets))
+
+    @contextlib.contextmanager
+    def in_place_of_weights(self) -> Iterator[None]:
+        """Within the block the model computes with the averages; its own weights come back at the end."""
+        own = [parameter.asnumpy().copy() for parameter in self.targets]
+        _copy(self.averages, self.targets)
+        try:
+            yield
+        finally:
+            for parameter, value in zip(self.targets, own, strict=True):
+                parameter.set_data(Tensor(value))
+
+
+def _move(share: float, average: Parameter, weight: Parameter) -> Tensor:
+    return ops.assign_add(average, share * (weight - average))
+
+
+def _copy(source: Sequence[Parameter], target: Sequence[Parameter]) -> None:
+    for one, other in zip(source, target, strict=True):
+        other.set_data(Tensor(one.asnumpy().copy()))
