@@ -69,6 +69,7 @@ def main() -> None:
         for line in (*train_folder.warnings, *val_folder.warnings):
             log.info(line)
         train(config, model, data, validate, log)
+        log.close()
         return
     source = Path(config.model.resume or config.run_dir / "best.ckpt")
     load_weights(model, source)

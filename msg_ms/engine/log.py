@@ -79,6 +79,11 @@ class RunLog:
                 self.scalars.add_scalar(name, value, step)
             self.scalars.flush()
 
+    def close(self) -> None:
+        """Hand TensorBoard what is still in its writer's queue."""
+        if self.scalars is not None:
+            self.scalars.close()
+
     def progress(self, items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
         """As :func:`progress`, with this log's lines written above the bar."""
         with logging_redirect_tqdm([self.logger]):

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
+from reference import DATA
 
 from msg_ms.config import load_config
 from msg_ms.engine.schedule import build_schedule
@@ -22,6 +24,17 @@ def test_the_imagenet_recipe():
     assert s.value(2000) == pytest.approx(minimum + (base - minimum) * (1 + math.cos(math.pi / 15)) / 2, rel=1e-12)
     assert s.value(15000) == pytest.approx((base + minimum) / 2, rel=1e-9)
     assert s.value(30000) == s.value(40000) == minimum
+
+
+@pytest.mark.parametrize("kind", ("cosine", "linear", "step"))
+def test_a_thousand_updates_of_the_paper_codes_run(kind):
+    """300 ImageNet epochs of 1,251 updates: start, both sides of the warm-up's end, the last ones, and between."""
+    with np.load(DATA / "schedules.npz") as file:
+        updates, rates = file["updates"], file[kind]
+    config = load_config(None, TRAIN__LR_SCHEDULER__NAME=kind).train
+    found = build_schedule(config, steps_per_epoch=1251, images_per_update=1024)
+    assert len(updates) >= 1000 and updates[-1] == 300 * 1251 - 1
+    assert np.abs([found.at_update(int(k)) for k in updates] / rates - 1).max() < 1e-12
 
 
 def test_linear_ends_at_a_hundredth():

@@ -1,0 +1,24 @@
+"""TRAIN.USE_CHECKPOINT: the same gradients from blocks that are computed again in the backward pass."""
+
+import numpy as np
+from mindspore import Tensor
+from reference import DATA, Case
+
+from msg_ms.engine.loss import SmoothedCrossEntropy
+from msg_ms.engine.train_step import LossAndGradients, drop_path_draws
+
+
+def test_gradients_are_the_same():
+    case = Case(DATA / "options_win4_64.npz")
+    images, labels = map(Tensor, case.inputs())
+    draws = Tensor(drop_path_draws(4, 2, 0, 0))
+    results = []
+    for again in (False, True):
+        model = case.model(drop_path_rate=0.3)
+        if again:
+            model.recompute_blocks()
+        gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), model.trainable_params())
+        loss, found = gradients(images, labels, draws)
+        results.append([loss.asnumpy(), *(gradient.asnumpy() for gradient in found)])
+    assert all((one == other).all() for one, other in zip(*results, strict=True))
+    assert max(np.abs(value).max() for value in results[0]) > 0.01

@@ -1,0 +1,212 @@
+"""The checkpoints of a run: which stay, which one it goes on from, and what kills and full disks leave."""
+
+import json
+import os
+import resource
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor
+
+from msg_ms import UserError
+from msg_ms.config import load_config
+from msg_ms.engine.checkpoint import arrays_of, read_checkpoint, write_checkpoint
+from msg_ms.engine.log import RunLog, read_metrics
+from msg_ms.engine.run_state import Checkpoints, Progress
+from msg_ms.files import PARTIAL, remove_partial
+
+START = Progress(epoch_steps=10, batch_size=8, seed=3)
+
+
+class Run:
+    """The checkpoints of a run in the working directory, with the lines that it logged."""
+
+    def __init__(self, average: bool = False, size: int = 3, **overrides):
+        self.config = load_config(None, TAG="run", MODEL__NAME="m", **overrides)
+        self.lines = []
+        self.info = self.lines.append
+        self.parameters = {
+            "": {"w": self.parameter("w", size)},
+            "optimizer.": {"moment1.w": self.parameter("moment1.w", size)},
+            "scaler.": {},
+        }
+        if average:
+            self.parameters["ema."] = {"w": self.parameter("ema.w", size)}
+        self.checkpoints = Checkpoints(self.config, self.parameters, self)
+
+    @staticmethod
+    def parameter(name: str, size: int) -> Parameter:
+        return Parameter(Tensor(np.zeros(size, np.float32)), name=name)
+
+    def save(self, step: int, **changes) -> None:
+        for group in self.parameters.values():
+            for parameter in group.values():
+                parameter.set_data(Tensor(np.full(parameter.shape, step, np.float32)))
+        self.checkpoints.save(replace(START, step=step, epoch=step // 10, best_accuracy=99.5, **changes))
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.config.run_dir))
+
+    def values(self) -> set[float]:
+        return {float(x) for group in self.parameters.values() for p in group.values() for x in p.asnumpy()}
+
+
+def test_the_last_few_and_the_best_stay():
+    run = Run(KEEP_LAST=2)
+    for step in (5, 10, 15, 20):
+        run.save(step)
+    run.checkpoints.save_best(START)
+    assert run.names() == ["best.ckpt", "ckpt_00000015.ckpt", "ckpt_00000020.ckpt"]
+    arrays, notes = read_checkpoint(run.checkpoints.best)
+    assert arrays.keys() == {"w"} and notes["config"].startswith("DATA:")
+
+
+def test_a_run_goes_on_from_the_newest_good_checkpoint_and_says_which_it_passed_over():
+    run = Run()
+    for step in (5, 10, 15):
+        run.save(step)
+    for name, damage in (("ckpt_00000015.ckpt", b""), ("ckpt_00000010.ckpt", None)):
+        path = run.config.run_dir / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 64
+        path.write_bytes(data if damage is None else damage)
+    again = Run()
+    progress = again.checkpoints.restore(START)
+    assert progress == replace(START, step=5, best_accuracy=99.5) and again.values() == {5.0}
+    assert [line.split(": ")[0][-18:] for line in again.lines[:2]] == ["ckpt_00000015.ckpt", "ckpt_00000010.ckpt"]
+    assert all(line.startswith("passing over ") for line in again.lines[:2]) and "ckpt_00000005" in again.lines[2]
+
+    (run.config.run_dir / "ckpt_00000005.ckpt").write_bytes(b"\0" * 100)
+    with pytest.raises(UserError, match=r"none of the checkpoints in .* is whole"):
+        Run().checkpoints.restore(START)
+
+
+def test_a_run_that_would_see_other_pictures_is_refused():
+    run = Run()
+    run.save(5)
+    for other in (replace(START, batch_size=6), replace(START, epoch_steps=9), replace(START, seed=4)):
+        with pytest.raises(
+            UserError, match=r"10 updates an epoch of 1 batch of 8 images on 1 device with seed 3; this"
+        ):
+            Run().checkpoints.restore(other)
+    # The same pictures in other parts: two devices of four batches of one image.
+    again = Run()
+    cut = replace(START, batch_size=1, accumulation=4, world=2)
+    assert again.checkpoints.restore(cut) == replace(cut, step=5, best_accuracy=99.5)
+    assert again.lines[1].startswith(
+        "an update's 8 images were 1 batch of 8 images on 1 device and are now 4 batches of"
+    )
+
+
+def test_changed_settings_are_told():
+    run = Run()
+    run.save(5)
+    again = Run(TRAIN__EPOCHS=310, OUTPUT="output")
+    again.checkpoints.restore(START)
+    assert again.lines[1:] == ["settings that changed since: TRAIN.EPOCHS 300 is now 310"]
+
+
+def test_a_finished_folder_is_not_overwritten():
+    Run().save(5)
+    with pytest.raises(UserError, match=r"holds a run already .*choose another --tag"):
+        Run(TRAIN__AUTO_RESUME=False).checkpoints.restore(START)
+
+
+def test_averages_begin_at_the_weights_where_a_checkpoint_has_none():
+    Run().save(5)
+    again = Run(average=True)
+    again.checkpoints.restore(START)
+    assert again.values() == {5.0} and "the checkpoint has no such average of the weights; it begins now" in again.lines
+    again.save(7)
+    assert "the checkpoint's average of the weights is dropped" in str(_lines_of_restoring(Run()))
+
+
+def _lines_of_restoring(run: Run) -> list[str]:
+    run.checkpoints.restore(START)
+    return run.lines
+
+
+def test_weights_alone_begin_a_run():
+    run = Run(average=True)
+    write_checkpoint(run.config.run_dir / "w.ckpt", {"w": np.full(3, 2, np.float32)})
+    again = Run(average=True, MODEL__RESUME=str(run.config.run_dir / "w.ckpt"))
+    assert again.checkpoints.restore(START) is None and again.values() == {2.0, 0.0}
+    assert (again.parameters["ema."]["w"].asnumpy() == 2).all()
+
+
+def test_a_full_disk_is_told_and_older_checkpoints_stay():
+    run = Run(size=300_000)
+    run.save(5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # a write beyond fails as on a full disk
+    try:
+        run.save(10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert run.names() == ["ckpt_00000005.ckpt"] and "older checkpoints are untouched" in run.lines[-1]
+    assert "can't write" in run.checkpoints.failure
+    assert Run(size=300_000).checkpoints.restore(START).step == 5
+    run.save(15)
+    assert run.names() == ["ckpt_00000005.ckpt", "ckpt_00000015.ckpt"] and not run.checkpoints.failure
+
+
+def test_two_hundred_killed_saves_always_leave_a_good_checkpoint():
+    """Processes that save one checkpoint after the other are killed at random moments, 200 of them within a save."""
+    run = Run(size=400_000, KEEP_LAST=1)
+    run.save(1)
+    draws = np.random.RandomState(0)
+    reached, interrupted, kills = 1, 0, 0
+    while interrupted < 200:
+        kills += 1
+        child = os.fork()
+        if child == 0:
+            for step in range(reached + 1, reached + 10_000):
+                run.save(step)
+            os._exit(1)
+        time.sleep(draws.uniform(0.005, 0.06))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        interrupted += any(name.startswith(PARTIAL) for name in run.names())
+        remove_partial(run.config.run_dir)
+        newest = run.checkpoints.files()[0]
+        arrays, notes = read_checkpoint(newest)
+        assert notes["step"] >= reached and (arrays["w"] == notes["step"]).all()
+        reached = notes["step"]
+        assert kills < 1000
+    assert reached > 50  # and others were finished
+    assert Run(size=400_000).checkpoints.restore(START).step == reached
+    assert run.names() == [newest.name]
+
+
+def test_metrics_begin_where_the_checkpoint_stands(tmp_path):
+    log = RunLog(tmp_path)
+    log.begin_metrics(0)
+    for step in (10, 20, 30):
+        log.metrics(epoch=step // 10, step=step, top1=step / 3)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "st')  # killed
+    whole = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    RunLog(tmp_path).begin_metrics(20)
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == whole[:2]
+    assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [10, 20]
+    assert json.loads(whole[0])["top1"] == 10 / 3
+
+
+def test_tensorboard_scalars_where_its_writer_is_installed(tmp_path):
+    pytest.importorskip("tensorboardX")
+    log = RunLog(tmp_path)
+    log.begin_metrics(0)
+    log.metrics(epoch=1, step=10, top1=50.0)
+    log.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"top1" in events.read_bytes()
+
+
+def test_state_is_what_was_saved():
+    run = Run()
+    run.save(5)
+    arrays, _ = read_checkpoint(run.checkpoints.files()[0])
+    assert arrays.keys() == arrays_of(run.parameters[""]).keys() | {"optimizer.moment1.w"}
