@@ -33,7 +33,7 @@ step "Done"
 cat <<EOF
 A small MSG-Transformer learned ten handwritten digits: $(sed 's/^[^:]*: //' demo/evaluation.txt).
   data            $DATA/
-  checkpoints     $RUN/best.ckpt, $RUN/last.ckpt
+  checkpoints     $RUN/best.ckpt, $RUN/ckpt_*.ckpt
   configuration   $RUN/config.yaml
   log, metrics    $RUN/log_rank0.txt, $RUN/metrics.jsonl
   curves          $RUN/curves.png

@@ -1,5 +1,6 @@
 """train.py and eval.py as processes: a run, its files, evaluation, resuming, and mistakes in one line."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -33,7 +34,7 @@ def arrays_of(path: Path):
     return {name: value.tobytes() for name, value in read_checkpoint(path)[0].items()}
 
 
-def test_train_resume_and_evaluate(run, tmp_path):
+def test_train_resume_and_evaluate(run, command, tmp_path):
     done = run("train.py", "--tag", "whole")
     folder = tmp_path / "output" / "small" / "whole"
     assert {f.name for f in folder.iterdir()} - {"tensorboard"} == {
@@ -66,6 +67,15 @@ def test_train_resume_and_evaluate(run, tmp_path):
     top1 = max(r["top1"] for r in records)
     assert f"top-1 {top1:.2f}%" in result and "on 9 images" in result
     assert f"top-1 {top1:.2f}%" in run("train.py", "--eval", "--resume", best, "--batch-size", "5").stdout
+    exported = command("tools/export_weights.py", "--input", best, "--output", "release").stdout
+    (weights,) = (tmp_path / "release").iterdir()
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert (
+        weights.name == f"small-{digest[:8]}.ckpt" and f"{weights.stat().st_size:,} bytes, sha256 {digest}" in exported
+    )
+    assert arrays_of(weights) == arrays_of(best)
+    message = command("tools/export_weights.py", "--input", best, "--output", "release", "--ema", status=2).stderr
+    assert "holds no average of the weights; TRAIN.EMA_DECAY keeps one" in message
     assert "images/s over 30 passes" in run("train.py", "--throughput", "--resume", best).stdout
     message = run("train.py", "--tag", "whole", "--batch-size", "6", "--opts", "TRAIN.EPOCHS", "3", status=2).stderr
     assert (

@@ -1,0 +1,70 @@
+"""Peak memory of a training step with and without TRAIN.USE_CHECKPOINT: python benchmarks/memory.py --model msg_base.
+
+Each setting runs in a process of its own. "pool" is what MindSpore's memory pool held at most, which on GPU and Ascend
+is the device's memory; "process" is the whole process, with the compiler and what the CPU's kernels keep to themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+
+import mindspore as ms
+import numpy as np
+
+from msg_ms.cli import run_command_line
+from msg_ms.config import load_config
+from msg_ms.engine.device import setup_device
+from msg_ms.engine.loss import SmoothedCrossEntropy
+from msg_ms.engine.optim import build_optimizer
+from msg_ms.engine.train_step import LossAndGradients, Update, build_step, drop_path_draws
+from msg_ms.models.variants import VARIANTS, create_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Peak memory of two training steps, with and without recomputation.")
+    parser.add_argument("--model", choices=list(VARIANTS), default="msg_base")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--child", choices=["kept", "recomputed"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(measure(args.model, args.batch, args.child == "recomputed")))
+        return
+    found = {}
+    for child in ("kept", "recomputed"):
+        line = [sys.executable, __file__, "--model", args.model, "--batch", str(args.batch), "--child", child]
+        environment = {**os.environ, "MS_DEV_RUNTIME_CONF": "memory_statistics:True"}
+        output = subprocess.run(line, env=environment, check=True, capture_output=True, text=True).stdout
+        (result,) = (json.loads(row) for row in output.splitlines() if row.startswith("{"))
+        pool = max(int(size) for size in re.findall(r"actual peak used mem:(\d+)M", output))
+        found[child] = {"pool": pool, **result}
+    for what in ("pool", "process"):
+        kept, recomputed = found["kept"][what], found["recomputed"][what]
+        print(f"{what:8}  {kept:6} MB  with USE_CHECKPOINT {recomputed:6} MB  ({recomputed / kept - 1:+.0%})")
+    print(f"same losses: {found['kept']['losses'] == found['recomputed']['losses']}")
+
+
+def measure(name: str, batch: int, recompute: bool) -> dict:
+    """Losses of two updates and the process's peak memory in MB."""
+    setup_device("CPU", seed=1)
+    model = create_model(name, num_classes=1000)
+    if recompute:
+        model.recompute_blocks()
+    optimizer = build_optimizer(load_config(None).train, model.trainable_params())
+    gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets)
+    step = build_step(gradients, Update(optimizer, 5.0), 1)
+    draws = np.random.RandomState(0)
+    images, labels = draws.randn(batch, 3, 224, 224).astype(np.float32), np.arange(batch, dtype=np.int32)
+    depth = sum(model.depths)
+    losses = [step.run([(images, labels, drop_path_draws(depth, batch, 0, k))], 1e-3) for k in range(2)]
+    ms.runtime.synchronize()
+    return dict(losses=losses, process=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+if __name__ == "__main__":
+    run_command_line(main)

@@ -1,0 +1,52 @@
+"""Weights for release: python tools/export_weights.py --input <run>/best.ckpt --output <folder>."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from msg_ms.cli import run_command_line
+from msg_ms.engine.checkpoint import AVERAGE, Notes, part, read_checkpoint, write_checkpoint
+from msg_ms.errors import UserError
+from msg_ms.files import written_whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Write a checkpoint's weights alone, under a name that ends with their hash, as mindcv's files do."
+    )
+    parser.add_argument("--input", required=True, type=Path, metavar="CKPT", help="checkpoint of a run")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write to")
+    parser.add_argument("--name", help="what the file's name begins with (default: the model's name)")
+    parser.add_argument("--ema", action="store_true", help="the average of the weights instead of the weights")
+    args = parser.parse_args()
+
+    arrays, notes = read_checkpoint(args.input)
+    weights = part(arrays, AVERAGE if args.ema else "")
+    if not weights:
+        raise UserError(f"{args.input} holds no average of the weights; TRAIN.EMA_DECAY keeps one")
+    name = args.name or model_name(notes)
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "weights.ckpt"
+        write_checkpoint(written, weights)
+        content = written.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    path = args.output / f"{name}-{digest[:8]}.ckpt"
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
+    print(f"{path}: {sum(w.size for w in weights.values()):,} parameters, {len(content):,} bytes, sha256 {digest}")
+
+
+def model_name(notes: Notes) -> str:
+    """``MODEL.NAME`` of the run that wrote the checkpoint."""
+    if "config" not in notes:
+        raise UserError("the checkpoint doesn't tell what it is of: add --name")
+    return yaml.safe_load(str(notes["config"]))["MODEL"]["NAME"]
+
+
+if __name__ == "__main__":
+    run_command_line(main)
