@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
-from msg_ms.data import EvalDataset, load_folders
+from msg_ms.data import EvalDataset, Shard, load_folders
 from msg_ms.engine.checkpoint import load_weights
-from msg_ms.engine.device import check_half_precision, clamp_workers, setup_device
+from msg_ms.engine.device import check_half_precision, check_same_job, clamp_workers, setup_device
 from msg_ms.engine.evaluate import EvalStep, evaluate
 from msg_ms.engine.log import progress
 from msg_ms.models.build import build_model
@@ -20,18 +20,22 @@ def main() -> None:
     check_supported(config)
     checkpoint = Path(require(config.model.resume, "--resume"))
     require(config.data.data_path, "--data-path")
-    _, folder = load_folders(config.data, config.model.num_classes, training=False)
-
-    setup_device(config.device_target, config.seed)
+    _, ranks = setup_device(config.device_target, config.seed)
     check_half_precision(config.amp_level, config.amp.dtype)
-    data = EvalDataset(folder, config.data, config.test.crop, clamp_workers(config.data.num_workers))
+    _, folder = load_folders(config.data, config.model.num_classes, training=False)
+    check_same_job(ranks, config, folder.files)
+
+    shard, workers = Shard(ranks.rank, ranks.world), clamp_workers(config.data.num_workers)
+    data = EvalDataset(folder, config.data, config.test.crop, workers, shard)
     model = build_model(config.model, config.data.img_size)
     set_precision(model, config.amp_level, config.amp.dtype)
     load_weights(model, checkpoint)
 
     watched = progress(data.batches(), data.steps, "evaluate")
     step = EvalStep(model, config.model.num_classes)
-    print(f"{checkpoint}: {evaluate(step, (batch for batch, _ in watched), config.data.batch_size)}")
+    result = evaluate(step, (batch for batch, _ in watched), config.data.batch_size, ranks)
+    if ranks.first:
+        print(f"{checkpoint}: {result}")
 
 
 if __name__ == "__main__":

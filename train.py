@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +9,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from msg_ms import MSGTransformer
-from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
+from msg_ms.cli import config_from_arguments, require, run_command_line, train_parser
 from msg_ms.config import Config, to_yaml
-from msg_ms.data import EvalDataset, TrainDataset, load_folders
+from msg_ms.data import EvalDataset, Shard, TrainDataset, load_folders
 from msg_ms.engine.checkpoint import AVERAGE, OPTIMIZER, SCALER, load_pretrained, load_weights, named
-from msg_ms.engine.device import check_half_precision, clamp_workers, setup_device
+from msg_ms.engine.device import check_half_precision, check_same_job, clamp_workers, setup_device
 from msg_ms.engine.ema import WeightAverage
 from msg_ms.engine.epoch import EpochRunner
 from msg_ms.engine.evaluate import EvalStep, Evaluation, evaluate
@@ -22,6 +21,7 @@ from msg_ms.engine.log import RunLog
 from msg_ms.engine.loss import SmoothedCrossEntropy
 from msg_ms.engine.loss_scale import build_scaler, scaler_state
 from msg_ms.engine.optim import build_optimizer
+from msg_ms.engine.ranks import GradientSum, Ranks
 from msg_ms.engine.run_state import Checkpoints, Progress
 from msg_ms.engine.schedule import build_schedule
 from msg_ms.engine.stop import StopRequest
@@ -34,22 +34,24 @@ from msg_ms.support import check_supported
 
 
 def main() -> None:
-    config = config_from_arguments(parse_arguments())
+    config = config_from_arguments(train_parser().parse_args())
     check_supported(config)
     training = not (config.eval_mode or config.throughput_mode)
     require(config.data.data_path, "--data-path")
-    train_folder, val_folder = load_folders(config.data, config.model.num_classes, training)
-
-    target = setup_device(config.device_target, config.seed)
+    target, ranks = setup_device(config.device_target, config.seed)
     check_half_precision(config.amp_level, config.amp.dtype)
-    workers = clamp_workers(config.data.num_workers)
-    val_data = EvalDataset(val_folder, config.data, config.test.crop, workers)
+    train_folder, val_folder = load_folders(config.data, config.model.num_classes, training)
+    check_same_job(ranks, config, (train_folder or val_folder).files)
+
+    shard, workers = Shard(ranks.rank, ranks.world), clamp_workers(config.data.num_workers)
+    val_data = EvalDataset(val_folder, config.data, config.test.crop, workers, shard)
     model = build_model(config.model, config.data.img_size)
     set_precision(model, config.amp_level, config.amp.dtype)
     eval_step = EvalStep(model, config.model.num_classes)
 
-    log = RunLog(config.run_dir)
-    log.info(f"device {target}, results in {config.run_dir}, the whole configuration in config.yaml there")
+    log = RunLog(config.run_dir, ranks.rank)
+    devices = f"{ranks.world} x {target}" if ranks.world > 1 else target
+    log.info(f"device {devices}, results in {config.run_dir}, the whole configuration in config.yaml there")
     log.info(
         f"{config.model.name}: {sum(p.size for p in model.trainable_params()):,} parameters, "
         f"{model.flops() / 1e9:.2f} GFLOPs at {config.data.img_size} pixels, precision {config.amp_level}"
@@ -57,18 +59,17 @@ def main() -> None:
 
     def validate() -> Evaluation:
         watched = log.progress(val_data.batches(), val_data.steps, "evaluate")
-        return evaluate(eval_step, (batch for batch, _ in watched), config.data.batch_size)
+        return evaluate(eval_step, (batch for batch, _ in watched), config.data.batch_size, ranks)
 
     if training:
         num_classes, smoothing = config.model.num_classes, config.model.label_smoothing
         accumulation = config.train.accumulation_steps
         data = TrainDataset(
-            train_folder, config.data, config.aug, num_classes, smoothing, config.seed, workers,
-            accumulation=accumulation,
+            train_folder, config.data, config.aug, num_classes, smoothing, config.seed, workers, shard, accumulation
         )  # fmt: skip
         for line in (*train_folder.warnings, *val_folder.warnings):
             log.info(line)
-        train(config, model, data, validate, log)
+        train(config, model, data, validate, log, ranks, target)
         log.close()
         return
     source = Path(config.model.resume or config.run_dir / "best.ckpt")
@@ -80,7 +81,13 @@ def main() -> None:
 
 
 def train(
-    config: Config, model: MSGTransformer, data: TrainDataset, validate: Callable[[], Evaluation], log: RunLog
+    config: Config,
+    model: MSGTransformer,
+    data: TrainDataset,
+    validate: Callable[[], Evaluation],
+    log: RunLog,
+    ranks: Ranks,
+    target: str,
 ) -> None:
     """Train from where the run stands to ``TRAIN.EPOCHS``, evaluating after each epoch."""
     settings, epochs, order = config.train, config.train.epochs, data.order
@@ -94,13 +101,15 @@ def train(
     average = WeightAverage(optimizer.targets, settings.ema_decay) if settings.ema_decay > 0 else None
     loss = SmoothedCrossEntropy(config.model.label_smoothing)
     gradients = LossAndGradients(model, loss, optimizer.targets, scaler)
-    step = build_step(gradients, Update(optimizer, settings.clip_grad, scaler, average), order.accumulation)
+    gradient_sum = GradientSum(optimizer.targets, target) if ranks.world > 1 else None
+    update = Update(optimizer, settings.clip_grad, scaler, average, ranks.world, gradient_sum)
+    step = build_step(gradients, update, order.accumulation)
 
     state = {"": named(model.get_parameters()), OPTIMIZER: optimizer.state(), SCALER: scaler_state(scaler)}
-    checkpoints = Checkpoints(config, state if average is None else {**state, AVERAGE: average.state()}, log)
+    checkpoints = Checkpoints(config, state if average is None else {**state, AVERAGE: average.state()}, log, ranks)
     begin = Progress(
         settings.start_epoch, settings.start_epoch * data.steps, data.steps, order.batch_size, order.accumulation,
-        order.shard.world, config.seed,
+        ranks.world, config.seed,
     )  # fmt: skip
     progress = checkpoints.restore(begin) or begin
     log.write("config.yaml", to_yaml(config))
@@ -116,15 +125,17 @@ def train(
     batches = data.batches(progress.step, epochs, log.info)
     with StopRequest() as stop:
         blocks = sum(config.model.msg.depths)
-        runner = EpochRunner(step, schedule, data, log, stop, checkpoints, config, blocks, scaler)
-        while progress.epoch < epochs and not stop.requested:
+        runner = EpochRunner(step, schedule, data, log, stop, checkpoints, config, blocks, scaler, ranks)
+        stopping = False
+        while progress.epoch < epochs and not stopping:
             progress = runner.run(batches, progress)
+            due = False
             if progress.step == (progress.epoch + 1) * data.steps:
                 rate = schedule.at_update(progress.step - 1)
                 progress = finish_epoch(progress, rate, validate, average, checkpoints, log)
-                if progress.epoch % config.save_freq == 0 or progress.epoch == epochs or stop.requested:
-                    checkpoints.save(progress)
-            elif stop.requested:
+                due = progress.epoch % config.save_freq == 0 or progress.epoch == epochs
+            stopping = ranks.any(stop.requested)
+            if due or stopping:
                 checkpoints.save(progress)
     if checkpoints.failure:
         raise UserError(f"ended after update {progress.step} without its last checkpoint: {checkpoints.failure}")
@@ -169,17 +180,6 @@ def keep_best(progress: Progress, result: Evaluation, checkpoints: Checkpoints) 
     progress = replace(progress, best_accuracy=max(result.top1, progress.best_accuracy))
     checkpoints.save_best(progress)
     return progress
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = config_parser("Train an MSG-Transformer, evaluating after each epoch.")
-    parser.add_argument("--accumulation-steps", type=int, help="micro-steps per update")
-    parser.add_argument(
-        "--pretrained", metavar="CKPT", help="weights to begin a run from; classes and sizes may differ"
-    )
-    parser.add_argument("--eval", action="store_true", help="evaluate --resume and end")
-    parser.add_argument("--throughput", action="store_true", help="measure inference speed on one batch and end")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

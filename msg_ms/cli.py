@@ -38,6 +38,16 @@ def config_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def train_parser() -> argparse.ArgumentParser:
+    """The parser of train.py."""
+    parser = config_parser("Train an MSG-Transformer, evaluating after each epoch.")
+    parser.add_argument("--accumulation-steps", type=int, help="micro-steps per update")
+    parser.add_argument("--pretrained", metavar="CKPT", help="weights to begin from; classes and sizes may differ")
+    parser.add_argument("--eval", action="store_true", help="evaluate --resume and end")
+    parser.add_argument("--throughput", action="store_true", help="measure inference speed on one batch and end")
+    return parser
+
+
 def config_from_arguments(args: argparse.Namespace) -> Config:
     """The configuration that the flags describe; flags stand above ``--opts``, which stand above the file."""
     given = vars(args)

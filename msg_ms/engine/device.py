@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 
 import mindspore as ms
+from mindspore import communication
 
+from ..config import Config, to_yaml
 from ..errors import UserError
+from .ranks import ALONE, Ranks
 
 
-def setup_device(target: str, seed: int) -> str:
-    """Graph mode on ``target`` (empty: MindSpore's choice) with all of MindSpore's seeds set; gives the target."""
+def setup_device(target: str, seed: int) -> tuple[str, Ranks]:
+    """Graph mode on ``target`` (empty: MindSpore's choice) with all of MindSpore's seeds set.
+
+    Under msrun, or with a rank table, the process joins the others of its job. Gives the target and its place there.
+    """
     try:
         if target:
             ms.set_device(target)
@@ -18,9 +27,33 @@ def setup_device(target: str, seed: int) -> str:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"device target {target} can't be used on this machine: {reason}") from None
     ms.set_context(mode=ms.GRAPH_MODE)
+    ranks = _join() if "MS_ROLE" in os.environ or int(os.environ.get("RANK_SIZE", 1)) > 1 else ALONE
     ms.set_seed(seed)
     ms.dataset.config.set_seed(seed)
-    return ms.get_context("device_target")
+    return ms.get_context("device_target"), ranks
+
+
+def _join() -> Ranks:
+    """Meet the job's other processes. The scheduler's process, which msrun starts as well, stays in here to its end."""
+    try:
+        communication.init()
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise UserError(f"the job's processes did not meet: {reason}") from None
+    return Ranks(communication.get_rank(), communication.get_group_size())
+
+
+def check_same_job(ranks: Ranks, config: Config, files: Iterable[str]) -> None:
+    """Raise UserError where the job's processes run other code, another configuration or other ``files``."""
+    package = Path(__file__).parents[1]
+    code = (path.read_bytes() for path in sorted(package.rglob("*.py")))
+    ranks.check_same("the code", code, "bring all nodes to the same version")
+    # What only says where things lie may differ from node to node.
+    place = dict(output="", local_rank=0, data=replace(config.data, data_path="", val_list="", class_index=""))
+    text = to_yaml(replace(config, **place))
+    ranks.check_same("the configuration", [text.encode()], "give all nodes the same file and flags")
+    names = ("/".join(Path(file).parts[-2:]).encode() for file in files)
+    ranks.check_same("the images", names, "give all nodes the same data")
 
 
 def check_half_precision(level: str, dtype: str) -> None:

@@ -16,6 +16,7 @@ from ..data import TrainDataset
 from ..data.dataset import Batch
 from ..errors import UserError
 from .log import RunLog
+from .ranks import Ranks
 from .run_state import Checkpoints, Progress
 from .schedule import Schedule
 from .stop import StopRequest
@@ -64,6 +65,7 @@ class EpochRunner:
     config: Config
     blocks: int
     scaler: LossScaler | None
+    ranks: Ranks
 
     def run(self, batches: Iterator[Batch], progress: Progress) -> Progress:
         """The updates that are left of the epoch, or fewer where the run is to stop; gives where it stands then."""
@@ -76,6 +78,9 @@ class EpochRunner:
             rate = self.schedule.at_update(progress.step)
             loss, norm = self.step.run(self._with_draws(group, progress), rate)
             meter.update()
+            # All ranks must count the same loss, and end after the same update.
+            told = self.ranks.sum([loss, self.stop.requested])
+            loss, stopping = told[0] / self.ranks.world, told[1] > 0
             progress = self._count(progress, loss, norm)
             bar.set_postfix(
                 loss=f"{loss:.3f}", rate=f"{rate:.2e}", images=f"{progress.images_per_update / meter.seconds:.0f}/s",
@@ -84,7 +89,8 @@ class EpochRunner:
             done = progress.step - progress.epoch * steps
             if done % self.config.print_freq == 0 or done == steps:
                 self._report(f"{title}, update {done}/{steps}", progress, norm, rate, meter)
-            if self.stop.requested:
+            if stopping:
+                self.stop.requested = True
                 break
             if save_steps and progress.step % save_steps == 0 and done < steps:
                 self.checkpoints.save(progress)
@@ -135,8 +141,9 @@ class EpochRunner:
         )  # fmt: skip
 
     def _refuse(self, update: int, what: str, advice: str) -> None:
-        """End the run: its weights may be spoilt, so nothing is saved; the batch's files go to ``bad_batch.txt``."""
-        self.log.write("bad_batch.txt", "".join(f"{file}\n" for file in self.data.files_of(update)))
+        """End the run: its weights may be spoilt, so nothing is saved; the batch's files are written down."""
+        files = self.ranks.gather_text("".join(f"{file}\n" for file in self.data.files_of(update)))
+        self.log.write("bad_batch.txt", files)
         raise UserError(
             f"update {update + 1} {what}; {self.checkpoints.newest}, and the batch's files are listed in "
             f"{self.log.run_dir / 'bad_batch.txt'}. {advice}A lower TRAIN.BASE_LR, a longer warm-up or TRAIN.CLIP_GRAD "

@@ -9,6 +9,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from .ranks import ALONE, Ranks
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -46,10 +48,13 @@ class EvalStep(nn.Cell):
         return losses.sum(), (top1 * weights).sum(), (top5 * weights).sum()
 
 
-def evaluate(step: EvalStep, batches: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int) -> Evaluation:
+def evaluate(
+    step: EvalStep, batches: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, ranks: Ranks = ALONE
+) -> Evaluation:
     """Evaluate the step's model over ``batches`` of (images, labels), the last of which may be smaller.
 
-    It is filled up to ``batch_size`` with copies that weigh nothing, so that one compiled graph serves all.
+    It is filled up to ``batch_size`` with copies that weigh nothing, so that one compiled graph serves all. Each of
+    several ranks sees a part of the images, and the result is that of all.
     """
     was_training = step.model.training
     step.set_train(False)
@@ -62,5 +67,6 @@ def evaluate(step: EvalStep, batches: Iterable[tuple[np.ndarray, np.ndarray]], b
         sums += [float(value.asnumpy()) for value in results]
         images_seen += count
     step.model.set_train(was_training)
-    loss, top1, top5 = sums / max(1, images_seen)
-    return Evaluation(images_seen, 100 * top1, 100 * top5, loss)
+    *sums, images_seen = ranks.sum([*sums, images_seen])
+    loss, top1, top5 = np.array(sums) / max(1, images_seen)
+    return Evaluation(int(images_seen), 100 * top1, 100 * top5, loss)

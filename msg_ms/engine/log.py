@@ -26,7 +26,7 @@ class RunLog:
     """
 
     def __init__(self, run_dir: Path, rank: int = 0):
-        self.run_dir = run_dir
+        self.run_dir, self.first = run_dir, rank == 0
         self.metrics_file = run_dir / "metrics.jsonl"
         self.scalars = None
         self.logger = logging.getLogger(f"msg_ms.{run_dir}")
@@ -48,12 +48,16 @@ class RunLog:
         self.logger.info(line)
 
     def write(self, name: str, text: str) -> None:
-        """Write a text file beside the log."""
+        """Write a text file beside the log; the first rank does so for all."""
+        if not self.first:
+            return
         with written_whole(self.run_dir / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def begin_metrics(self, step: int) -> None:
         """Keep the records up to update ``step``, from where a run that was killed writes the rest again."""
+        if not self.first:
+            return
         if self.metrics_file.exists():
             kept = [json.dumps(record) + "\n" for record in read_metrics(self.metrics_file) if record["step"] <= step]
             self.write(self.metrics_file.name, "".join(kept))
@@ -64,7 +68,9 @@ class RunLog:
         self.scalars = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=step + 1)
 
     def metrics(self, **values: Any) -> None:
-        """Append one record, which has a ``step``, to ``metrics.jsonl``."""
+        """Append one record, which has a ``step``, to ``metrics.jsonl``; the first rank does so for all."""
+        if not self.first:
+            return
         try:
             with self.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")

@@ -27,6 +27,7 @@ from .checkpoint import (
     write_checkpoint,
 )
 from .log import RunLog
+from .ranks import ALONE, Ranks, parameter_bytes
 
 PER_RUN_KEYS = ("OUTPUT", "TAG", "MODEL.RESUME", "MODEL.PRETRAINED", "EVAL_MODE", "THROUGHPUT_MODE", "LOCAL_RANK")
 
@@ -96,12 +97,13 @@ class Checkpoints:
     optimizer's, the loss scaler's and the averages under theirs.
     """
 
-    def __init__(self, config: Config, state: Mapping[str, Mapping[str, Parameter]], log: RunLog):
-        self.config, self.state, self.log = config, state, log
+    def __init__(self, config: Config, state: Mapping[str, Mapping[str, Parameter]], log: RunLog, ranks: Ranks = ALONE):
+        self.config, self.state, self.log, self.ranks = config, state, log, ranks
         self.run_dir, self.keep = config.run_dir, config.keep_last
         self.best = self.run_dir / "best.ckpt"
         self.failure = ""  # of the last write, empty where it went well
-        remove_partial(self.run_dir)
+        if ranks.first:
+            remove_partial(self.run_dir)
 
     def files(self) -> list[Path]:
         """The checkpoints to go on from, newest first."""
@@ -114,10 +116,14 @@ class Checkpoints:
         return f"the last checkpoint is {files[0]}" if files else "there is no checkpoint yet"
 
     def save(self, progress: Progress) -> None:
-        """Write everything, and remove what is older than the last ``KEEP_LAST``.
+        """Write everything, and remove what is older than the last ``KEEP_LAST``; the first rank does so for all.
 
         A disk that takes no more is told and leaves ``failure``; the older checkpoints stay, and the run may go on.
+        Raises UserError where the ranks' weights have come to differ.
         """
+        self.check_ranks()
+        if not self.ranks.first:
+            return
         arrays: Arrays = {}
         for prefix, parameters in self.state.items():
             arrays |= arrays_of(parameters, prefix)
@@ -128,7 +134,13 @@ class Checkpoints:
 
     def save_best(self, progress: Progress) -> None:
         """Write the weights that the model has now as the best."""
-        self._write(self.best, arrays_of(self.state[""]), progress)
+        if self.ranks.first:
+            self._write(self.best, arrays_of(self.state[""]), progress)
+
+    def check_ranks(self) -> None:
+        """Raise UserError where the ranks' weights differ."""
+        remedy = "the devices don't compute the same, or one is faulty; go on from the last checkpoint"
+        self.ranks.check_same("the weights", parameter_bytes(self.state[""].values()), remedy)
 
     def _write(self, path: Path, arrays: Arrays, progress: Progress) -> bool:
         notes: Notes = {**dataclasses.asdict(progress), "config": to_yaml(self.config)}
@@ -144,8 +156,20 @@ class Checkpoints:
     def restore(self, start: Progress) -> Progress | None:
         """Go on from the run's newest good checkpoint, or from ``MODEL.RESUME``; None where it is at its beginning.
 
-        A checkpoint without an optimizer's state (a converted one, or ``best.ckpt``) gives its weights only.
+        A checkpoint without an optimizer's state (a converted one, or ``best.ckpt``) gives its weights only. The first
+        rank reads, and passes everything on to the others.
         """
+
+        def read() -> dict | None:
+            progress = self._restore(start)
+            return None if progress is None else dataclasses.asdict(progress)
+
+        fields = self.ranks.from_first(read)
+        self.ranks.share(parameter for group in self.state.values() for parameter in group.values())
+        self.check_ranks()
+        return None if fields is None else Progress(**fields)
+
+    def _restore(self, start: Progress) -> Progress | None:
         found = self._newest_good()
         resume = self.config.model.resume
         if found is not None and resume and Path(resume).resolve() != found[0].resolve():

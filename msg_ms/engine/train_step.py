@@ -43,7 +43,7 @@ class Update(nn.Cell):
 
     ``clip_norm`` bounds the global L2 norm of the gradients, 0 leaves them alone. With a ``scaler`` an update whose
     gradients are not finite is left out and the scale adjusted. Gives the norm before clipping, which tells of both.
-    ``world`` ranks each take part with gradients of their own.
+    ``gradient_sum`` adds up the gradients of ``world`` ranks.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class Update(nn.Cell):
         scaler: LossScaler | None = None,
         average: WeightAverage | None = None,
         world: int = 1,
+        gradient_sum: nn.Cell | None = None,
     ):
         super().__init__(auto_prefix=False)
         self.optimizer, self.clip_norm, self.scaler, self.average = optimizer, clip_norm, scaler, average
-        self.world = world
-        self.all_reduce = ops.AllReduce() if world > 1 else None
+        self.world, self.gradient_sum = world, gradient_sum
 
     def construct(self, gradients: tuple[Tensor, ...], rate: Tensor, batches: int) -> Tensor:
         """``gradients`` are summed over ``batches``."""
         divisor = float(batches * self.world)
-        if self.all_reduce is not None:
-            gradients = for_each(self.all_reduce, gradients)
+        if self.gradient_sum is not None:
+            gradients = self.gradient_sum(gradients)
         if self.scaler is not None:
             divisor = divisor * self.scaler.scale_value
         norm = ops.sqrt(ops.addn(for_each(_square_sum, gradients))) / divisor

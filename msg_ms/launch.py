@@ -1,0 +1,306 @@
+"""A job of several processes under msrun: checked before it starts, watched to its end, started again where asked.
+
+    python -m msg_ms.launch train.py DEVICE_NUM CONFIG DATA_PATH [flags...]
+
+is what ``scripts/run_distribute_train.sh`` and ``run_distribute_eval.sh`` call. The environment has their settings:
+
+| variable | default | what |
+|---|---|---|
+| DEVICE_TARGET | MindSpore's choice | CPU, GPU or Ascend |
+| NNODES, NODE_RANK | 1, 0 | how many nodes there are, and which one this is |
+| MASTER_ADDR, MASTER_PORT | 127.0.0.1, 8118 | where all meet: the first node's address, and a free port there |
+| LOG_DIR | logs | what the processes print: ``worker_<rank>.log``, ``scheduler.log``, ``launch.log`` |
+| MAX_RESTARTS | 0 | how often a job that failed is started again, from its newest good checkpoint |
+| CLUSTER_TIMEOUT | 300 | seconds in which all processes must have met |
+| STOP_TIMEOUT | 120 | seconds that SIGTERM or Ctrl-C leave for the update at hand and the checkpoint |
+| RANK_TABLE_FILE | none | for an Ascend cluster that is described by one |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .cli import config_from_arguments, run_command_line, train_parser
+from .config import load_config
+from .errors import UserError
+from .job_processes import MARK, find_workers, kill_all
+
+POLL = 0.5  # seconds
+BACK_OFF = 5  # seconds before the first restart; twice as many before each further one
+PROCESSES_PER_CORE = 4  # more CPU processes than that can only be a mistake
+LAST_LINES = 12
+FAILED = re.compile(r"Worker process (\d+) exit with exception. Error code: (-?\d+)")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to run on this node."""
+
+    script: Path
+    flags: list[str]
+    devices: int
+    target: str
+    nodes: int
+    node: int
+    address: str
+    port: int
+    log_dir: Path
+    cluster_timeout: int
+    stop_timeout: int
+    rank_table: str
+
+    def command(self) -> list[str]:
+        line = [
+            str(Path(sys.executable).with_name("msrun")), f"--worker_num={self.devices * self.nodes}",
+            f"--local_worker_num={self.devices}", f"--node_rank={self.node}", f"--master_addr={self.address}",
+            f"--master_port={self.port}", f"--log_dir={self.log_dir}", "--join=True", "--tail_worker_log=0",
+            f"--cluster_time_out={self.cluster_timeout}",
+        ]  # fmt: skip
+        if self.rank_table:
+            line.append(f"--rank_table_file={self.rank_table}")
+        return [*line, str(self.script), *self.flags]
+
+    def environment(self, mark: str) -> dict[str, str]:
+        binaries = str(Path(sys.executable).parent)  # msrun starts what "python" is on the path
+        own = {"PATH": f"{binaries}:{os.environ.get('PATH', '')}", "PYTHONUNBUFFERED": "1", MARK: mark}
+        if self.target == "CPU":
+            own["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.devices))
+        # Seconds after which a process that gives no sign of life is taken for dead; MindSpore's default is 30.
+        return {"MS_NODE_TIMEOUT": "20", "MS_RECEIVE_MSG_TIMEOUT": "20", **os.environ, **own}
+
+    @property
+    def first_log(self) -> Path:
+        return self.log_dir / f"worker_{self.node * self.devices}.log"
+
+
+@dataclass
+class Outcome:
+    """How a job ended: ``rank`` is the first that failed, with its exit ``code``, None where that is not known."""
+
+    status: int
+    rank: int | None = None
+    code: int | None = None
+    stopped: bool = False
+
+
+@dataclass
+class Watch:
+    """Runs a job once: prints what its first process prints, passes signals on, leaves nothing running."""
+
+    job: Job
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    signals: int = 0
+    deadline: float = float("inf")
+    shown: int = 0
+    ranks: dict[int, int] = field(default_factory=dict)  # of process numbers
+
+    def run(self) -> Outcome:
+        self.job.log_dir.mkdir(parents=True, exist_ok=True)
+        for old in self.job.log_dir.glob("*.log"):
+            old.unlink()
+        log = self.job.log_dir / "launch.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                self.job.command(), env=self.job.environment(self.mark), stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            failed = self._wait(process, log)
+        finally:
+            kill_all(self.mark)
+            process.wait()
+            self._show()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        if failed is None:
+            status = process.returncode if not self.signals else 0
+            return Outcome(int(status != 0), stopped=self.signals > 0)
+        return Outcome(1, *failed, stopped=self.signals > 0)
+
+    def _wait(self, process: subprocess.Popen, log: Path) -> tuple[int | None, int | None] | None:
+        """(rank, exit code) of the first process that failed, None where none did."""
+        passed_on = 0
+        while True:
+            done = process.poll() is not None
+            self.ranks |= find_workers(self.mark)
+            self._show()
+            failed = FAILED.search(log.read_text(errors="replace"))
+            if failed:
+                return self.ranks.get(int(failed[1])), int(failed[2])
+            if done:
+                return None if process.returncode == 0 else (None, None)
+            if self.signals > passed_on:
+                passed_on = self.signals
+                self._pass_on()
+            if time.monotonic() > self.deadline:
+                return None, None
+            time.sleep(POLL)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.signals += 1
+
+    def _pass_on(self) -> None:
+        """The first signal lets the processes save and end, the second ends them at once."""
+        if self.signals > 1:
+            self.deadline = 0.0
+            return
+        self.deadline = time.monotonic() + self.job.stop_timeout
+        print(f"stopping {len(self.ranks)} processes, in at most {self.job.stop_timeout} seconds", flush=True)
+        for pid in find_workers(self.mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def _show(self) -> None:
+        """Print what the node's first process has printed since."""
+        if self.job.first_log.exists():
+            with self.job.first_log.open(errors="replace") as file:
+                file.seek(self.shown)
+                text = file.read()
+                self.shown = file.tell()
+            lines = [line for line in text.splitlines(True) if not line.startswith(("[WARNING]", "[INFO]"))]
+            sys.stdout.write("".join(lines))
+            sys.stdout.flush()
+
+
+def main() -> int:
+    script, devices, config, data, *flags = read_arguments()
+    job = read_job(script, devices, config, data, flags)
+    restarts = whole_number("MAX_RESTARTS", 0)
+    for attempt in range(restarts + 1):
+        before = newest_checkpoint(job)
+        outcome = Watch(job).run()
+        if outcome.status == 0:
+            return 0
+        explain(job, outcome)
+        if outcome.code == 2:
+            return 2  # the person's mistake, which a restart would meet again
+        if outcome.stopped or attempt == restarts:
+            return 1
+        if attempt > 0 and newest_checkpoint(job) == before:
+            print("error: failed again without a checkpoint in between: not started again", file=sys.stderr)
+            return 1
+        pause = BACK_OFF * 2**attempt
+        print(f"restart {attempt + 1} of {restarts} in {pause} seconds", flush=True)
+        time.sleep(pause)
+    return 1
+
+
+def read_arguments() -> list[str]:
+    if len(sys.argv) < 5:
+        evaluate = sys.argv[1:2] == ["eval.py"]
+        usage = "eval.sh DEVICE_NUM CONFIG DATA_PATH CHECKPOINT" if evaluate else "train.sh DEVICE_NUM CONFIG DATA_PATH"
+        raise UserError(f"usage: bash scripts/run_distribute_{usage} [flags...]")
+    return sys.argv[1:]
+
+
+def whole_number(name: str, default: int, least: int = 0) -> int:
+    """The environment's ``name`` as a number."""
+    text = os.environ.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise UserError(f"{name}={text}: must be a whole number of at least {least}")
+    return int(text)
+
+
+def read_job(script: str, devices: str, config: str, data: str, flags: list[str]) -> Job:
+    """The job that arguments and environment describe, with everything checked that this node can tell."""
+    if not devices.isascii() or not devices.isdigit() or int(devices) < 1:
+        raise UserError(f"DEVICE_NUM={devices}: must be a whole number of at least 1, the devices on this node")
+    nodes = whole_number("NNODES", 1, 1)
+    node = whole_number("NODE_RANK", 0)
+    if node >= nodes:
+        raise UserError(f"NODE_RANK={node}: nodes are numbered from 0, and NNODES={nodes}")
+    address = os.environ.get("MASTER_ADDR", "" if nodes > 1 else "127.0.0.1")
+    if not address:
+        raise UserError(f"MASTER_ADDR is missing: with NNODES={nodes} all nodes need the first one's address")
+    load_config(config)
+    if not Path(data).is_dir():
+        raise UserError(f"DATA_PATH={data} is no folder")
+    target = os.environ.get("DEVICE_TARGET", "")
+    check_devices(target, int(devices))
+    rank_table = os.environ.get("RANK_TABLE_FILE", "")
+    if rank_table and not Path(rank_table).is_file():
+        raise UserError(f"RANK_TABLE_FILE={rank_table}: there is no such file")
+    path = Path(__file__).parents[1] / script
+    flags = ["--cfg", config, "--data-path", data, *(["--device-target", target] if target else []), *flags]
+    job = Job(
+        path, flags, int(devices), target, nodes, node, address, whole_number("MASTER_PORT", 8118, 1),
+        Path(os.environ.get("LOG_DIR", "logs")), whole_number("CLUSTER_TIMEOUT", 300, 1),
+        whole_number("STOP_TIMEOUT", 120, 1), rank_table,
+    )  # fmt: skip
+    check_address(job)
+    return job
+
+
+def check_devices(target: str, wanted: int) -> None:
+    """Raise UserError where this node has fewer devices, as far as can be told without MindSpore."""
+    if target == "CPU":
+        cores = os.cpu_count() or 1
+        if wanted > PROCESSES_PER_CORE * cores:
+            raise UserError(f"DEVICE_NUM={wanted}: this node has {cores} cores; at most {PROCESSES_PER_CORE} a core")
+    elif target == "GPU":
+        tool = shutil.which("nvidia-smi")
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True).stdout if tool else ""
+        _refuse_fewer(wanted, len(listed.splitlines()), "GPUs (nvidia-smi -L)")
+    elif target == "Ascend":
+        _refuse_fewer(wanted, len(list(Path("/dev").glob("davinci[0-9]*"))), "Ascend devices (/dev/davinci*)")
+    elif target:
+        raise UserError(f"DEVICE_TARGET={target}: must be CPU, GPU or Ascend")
+
+
+def _refuse_fewer(wanted: int, found: int, what: str) -> None:
+    if wanted > found:
+        raise UserError(f"DEVICE_NUM={wanted}: this node has {found} {what}")
+
+
+def check_address(job: Job) -> None:
+    """On the first node, raise UserError where the port can't be taken."""
+    if job.node != 0:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((job.address, job.port))
+        except socket.gaierror:
+            raise UserError(f"MASTER_ADDR={job.address} is no known address") from None
+        except OSError as error:
+            raise UserError(
+                f"MASTER_ADDR={job.address}, MASTER_PORT={job.port} can't be used here ({error.strerror}): choose the "
+                "first node's own address, and another port"
+            ) from None
+
+
+def newest_checkpoint(job: Job) -> str:
+    """The newest checkpoint below the output folder, by its time: tells whether a restart got further."""
+    config = config_from_arguments(train_parser().parse_args(job.flags)) if job.script.name == "train.py" else None
+    files = sorted(config.run_dir.glob("ckpt_*.ckpt")) if config else []
+    return files[-1].name if files else ""
+
+
+def explain(job: Job, outcome: Outcome) -> None:
+    """Say which process failed first, with its last lines."""
+    if outcome.rank is None:
+        where, log = "the job", job.log_dir / "launch.log"
+    else:
+        where, log = f"rank {outcome.rank}", job.log_dir / f"worker_{outcome.rank}.log"
+    how = "failed" if outcome.code is None else f"ended with status {outcome.code}"
+    if outcome.code is not None and outcome.code < 0:
+        how = f"was killed by {signal.Signals(-outcome.code).name}"
+    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
+    print(f"error: {where} {how}; the end of {log}:", file=sys.stderr)
+    print("\n".join(f"  {line}" for line in lines), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run_command_line(main)
