@@ -37,7 +37,7 @@ from .errors import UserError
 from .job_processes import MARK, find_workers, kill_all
 
 POLL = 0.5  # seconds
-BACK_OFF = 5  # seconds before the first restart; twice as many before each further one
+BACK_OFF = 5  # seconds before a restart; twice as many where the last one brought no checkpoint
 PROCESSES_PER_CORE = 4  # more CPU processes than that can only be a mistake
 LAST_LINES = 12
 FAILED = re.compile(r"Worker process (\d+) exit with exception. Error code: (-?\d+)")
@@ -177,7 +177,7 @@ class Watch:
 def main() -> int:
     script, devices, config, data, *flags = read_arguments()
     job = read_job(script, devices, config, data, flags)
-    restarts = whole_number("MAX_RESTARTS", 0)
+    restarts, in_vain = whole_number("MAX_RESTARTS", 0), 0
     for attempt in range(restarts + 1):
         before = newest_checkpoint(job)
         outcome = Watch(job).run()
@@ -188,10 +188,11 @@ def main() -> int:
             return 2  # the person's mistake, which a restart would meet again
         if outcome.stopped or attempt == restarts:
             return 1
-        if attempt > 0 and newest_checkpoint(job) == before:
+        in_vain = in_vain + 1 if newest_checkpoint(job) == before else 0
+        if in_vain > 1:
             print("error: failed again without a checkpoint in between: not started again", file=sys.stderr)
             return 1
-        pause = BACK_OFF * 2**attempt
+        pause = BACK_OFF * 2**in_vain
         print(f"restart {attempt + 1} of {restarts} in {pause} seconds", flush=True)
         time.sleep(pause)
     return 1

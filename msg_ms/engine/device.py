@@ -38,8 +38,13 @@ def _join() -> Ranks:
     try:
         communication.init()
     except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise UserError(f"the job's processes did not meet: {reason}") from None
+        if "spawned" not in str(error):
+            raise
+        limit = os.environ.get("MS_TOPO_TIMEOUT", "some")
+        raise UserError(
+            f"not all processes of the job were there within {limit} seconds: check that every node runs the same "
+            "command with its own NODE_RANK, and reaches MASTER_ADDR (CLUSTER_TIMEOUT is how long to wait)"
+        ) from None
     return Ranks(communication.get_rank(), communication.get_group_size())
 
 
