@@ -99,14 +99,17 @@ def train(
     optimizer = build_optimizer(settings, model.trainable_params())
     scaler = build_scaler(config.amp_level, config.amp)
     average = WeightAverage(optimizer.targets, settings.ema_decay) if settings.ema_decay > 0 else None
-    loss = SmoothedCrossEntropy(config.model.label_smoothing)
-    gradients = LossAndGradients(model, loss, optimizer.targets, scaler)
     gradient_sum = GradientSum(optimizer.targets, target) if ranks.world > 1 else None
-    update = Update(optimizer, settings.clip_grad, scaler, average, ranks.world, gradient_sum)
-    step = build_step(gradients, update, order.accumulation)
+    step = build_step(
+        LossAndGradients(model, SmoothedCrossEntropy(config.model.label_smoothing), optimizer.targets, scaler),
+        Update(optimizer, settings.clip_grad, scaler, average, ranks.world, gradient_sum),
+        order.accumulation,
+    )
 
     state = {"": named(model.get_parameters()), OPTIMIZER: optimizer.state(), SCALER: scaler_state(scaler)}
-    checkpoints = Checkpoints(config, state if average is None else {**state, AVERAGE: average.state()}, log, ranks)
+    if average is not None:
+        state[AVERAGE] = average.state()
+    checkpoints = Checkpoints(config, state, log, ranks)
     begin = Progress(
         settings.start_epoch, settings.start_epoch * data.steps, data.steps, order.batch_size, order.accumulation,
         ranks.world, config.seed,
@@ -119,8 +122,7 @@ def train(
         return
 
     log.info(f"{len(data.folder)} images to train on, {data.steps} updates an epoch; the first compiles the graph")
-    schedule = build_schedule(settings, data.steps, progress.images_per_update)
-    started = time.time()
+    schedule, started = build_schedule(settings, data.steps, progress.images_per_update), time.time()
     # One run over all epochs, so that none waits for its workers to start.
     batches = data.batches(progress.step, epochs, log.info)
     with StopRequest() as stop:
@@ -137,13 +139,17 @@ def train(
             stopping = ranks.any(stop.requested)
             if due or stopping:
                 checkpoints.save(progress)
+    report_end(progress, epochs, timedelta(seconds=int(time.time() - started)), checkpoints, log)
+
+
+def report_end(progress: Progress, epochs: int, spent: timedelta, checkpoints: Checkpoints, log: RunLog) -> None:
+    """The run's last line; UserError where its last checkpoint is missing."""
     if checkpoints.failure:
         raise UserError(f"ended after update {progress.step} without its last checkpoint: {checkpoints.failure}")
     if progress.epoch < epochs:
         log.info(f"stopped after update {progress.step}, {checkpoints.newest}; the same command goes on")
-        return
-    spent = timedelta(seconds=int(time.time() - started))
-    log.info(f"trained in {spent}; best top-1 {progress.best_accuracy:.2f}% in {checkpoints.best}")
+    else:
+        log.info(f"trained in {spent}; best top-1 {progress.best_accuracy:.2f}% in {checkpoints.best}")
 
 
 def finish_epoch(

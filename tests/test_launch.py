@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
-from ranks.faults import Script, run_fault
+from ranks.faults import Script, node, run_fault, two_nodes
 from small_run import CONFIG, write_images
 from test_killed_runs import result
 
@@ -95,6 +95,19 @@ def test_a_job_with_a_killed_worker_restarts_to_the_same_weights(small):
 def test_a_worker_killed_five_times(small):
     flags = ("--opts", "TRAIN.EPOCHS", "40", "SAVE_STEPS", "2", "AUG.MIXUP", "0.8")
     compare_with_restarts(small, "small", flags, kills=5, longest=20)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_two_nodes_train_as_one(small):
+    """Two network namespaces with addresses of their own, each with the documented command."""
+    flags = ("--opts", "TRAIN.EPOCHS", "4")
+    with two_nodes() as names:
+        nodes = [node(small, names[number], number, flags) for number in (0, 1)]
+        assert [script.end() for script in nodes] == [0, 0], nodes[0].output + nodes[1].output
+    assert Script(small, flags=flags).start().end() == 0
+    assert not list((small / "node1" / "out").glob("**/*.ckpt"))  # the first node's process writes for all
+    assert result(small / "node0" / "out" / "small" / "default") == result(small / "out" / "small" / "default")
 
 
 @pytest.mark.slow
