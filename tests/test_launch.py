@@ -86,6 +86,7 @@ def compare_with_restarts(folder, name, flags, kills, longest):
     assert not script.processes()
 
 
+@pytest.mark.slow
 def test_a_job_with_a_killed_worker_restarts_to_the_same_weights(small):
     flags = ("--opts", "TRAIN.EPOCHS", "10", "SAVE_STEPS", "2")
     compare_with_restarts(small, "small", flags, kills=1, longest=10)
