@@ -178,7 +178,9 @@ def test_two_hundred_killed_saves_always_leave_a_good_checkpoint():
         assert kills < 1000
     assert reached > 50  # and others were finished
     assert Run(size=400_000).checkpoints.restore(START).step == reached
-    assert run.names() == [newest.name]
+    # The last kill may have come between the new file's arrival and the old one's removal.
+    assert run.names()[-1] == newest.name and all(name.startswith("ckpt_") for name in run.names()[-2:])
+    assert len(run.names()) <= 2
 
 
 def test_metrics_begin_where_the_checkpoint_stands(tmp_path):
