@@ -40,6 +40,8 @@ POLL = 0.5  # seconds
 BACK_OFF = 5  # seconds before a restart; twice as many where the last one brought no checkpoint
 PROCESSES_PER_CORE = 4  # more CPU processes than that can only be a mistake
 LAST_LINES = 12
+NOISE = ("[WARNING]", "[INFO]")  # what MindSpore's own lines begin with
+SILENT = re.compile(r"The node: (\d+) is timed out")
 FAILED = re.compile(r"Worker process (\d+) exit with exception. Error code: (-?\d+)")
 
 
@@ -169,7 +171,7 @@ class Watch:
                 file.seek(self.shown)
                 text = file.read()
                 self.shown = file.tell()
-            lines = [line for line in text.splitlines(True) if not line.startswith(("[WARNING]", "[INFO]"))]
+            lines = [line for line in text.splitlines(True) if not line.startswith(NOISE)]
             sys.stdout.write("".join(lines))
             sys.stdout.flush()
 
@@ -291,16 +293,24 @@ def newest_checkpoint(job: Job) -> str:
 
 def explain(job: Job, outcome: Outcome) -> None:
     """Say which process failed first, with its last lines."""
-    if outcome.rank is None:
-        where, log = "the job", job.log_dir / "launch.log"
-    else:
-        where, log = f"rank {outcome.rank}", job.log_dir / f"worker_{outcome.rank}.log"
-    how = "failed" if outcome.code is None else f"ended with status {outcome.code}"
-    if outcome.code is not None and outcome.code < 0:
-        how = f"was killed by {signal.Signals(-outcome.code).name}"
-    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
-    print(f"error: {where} {how}; the end of {log}:", file=sys.stderr)
-    print("\n".join(f"  {line}" for line in lines), file=sys.stderr, flush=True)
+    rank, how = outcome.rank, "failed"
+    if outcome.code is not None:
+        killed = outcome.code < 0
+        how = f"was killed by {signal.Signals(-outcome.code).name}" if killed else f"ended with status {outcome.code}"
+    # Where a process hangs, the others fail: the scheduler knows which it was.
+    silent = SILENT.search(read_log(job.log_dir / "scheduler.log"))
+    if silent and outcome.code != 2 and outcome.code != -signal.SIGKILL:
+        rank, how = int(silent[1]), "gave no sign of life any more"
+    log = job.log_dir / ("launch.log" if rank is None else f"worker_{rank}.log")
+    if not log.exists():  # on another node
+        log = job.first_log
+    lines = [line for line in read_log(log).splitlines() if line.strip() and not line.startswith(NOISE)]
+    print(f"error: {'the job' if rank is None else f'rank {rank}'} {how}; the end of {log}:", file=sys.stderr)
+    print("\n".join(f"  {line}" for line in lines[-LAST_LINES:]), file=sys.stderr, flush=True)
+
+
+def read_log(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 if __name__ == "__main__":
