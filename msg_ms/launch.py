@@ -165,7 +165,7 @@ def read_arguments() -> list[str]:
 
 
 def newest_checkpoint(job: Job) -> str:
-    """The newest checkpoint below the output folder, by its time: tells whether a restart got further."""
+    """The name of the run's newest checkpoint: tells whether a restart got further."""
     config = config_from_arguments(train_parser().parse_args(job.flags)) if job.script.name == "train.py" else None
     files = sorted(config.run_dir.glob("ckpt_*.ckpt")) if config else []
     return files[-1].name if files else ""

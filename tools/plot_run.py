@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from msg_ms.cli import run_command_line
+from msg_ms.engine.log import read_metrics
 from msg_ms.errors import UserError
 
 
@@ -14,24 +14,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the curves of a run from its metrics.jsonl.")
     parser.add_argument("run", type=Path, help="folder of the run")
     run: Path = parser.parse_args().run
-    records = read_metrics(run / "metrics.jsonl")
+    records = read_epochs(run / "metrics.jsonl")
     draw(records, run)
     print(f"{run / 'curves.png'}: {len(records)} epochs")
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_epochs(path: Path) -> list[dict[str, float]]:
     """One record per epoch; where a resumed run wrote an epoch again, the later one."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        records = {record["epoch"]: record for record in read_metrics(path) if "epoch" in record}
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}; name the folder that train.py wrote to") from None
-    records = {}
-    for line in lines:
-        try:
-            record = json.loads(line)
-            records[record["epoch"]] = record
-        except (ValueError, KeyError, TypeError):
-            continue  # a line that a killed run left unfinished
     if not records:
         raise UserError(f"{path} holds no finished epoch yet")
     return [records[epoch] for epoch in sorted(records)]

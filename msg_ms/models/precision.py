@@ -16,7 +16,6 @@ from mindspore import nn
 
 from .msg_transformer import MSGTransformer
 
-LEVELS = ("O0", "O1", "O2")
 HALVES = {"float16": ms.float16, "bfloat16": ms.bfloat16}
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from ranks.faults import free_port
 from reference import SMALL
 
 
 def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment: str) -> None:
     """Run a script of tests/ranks in ``ranks`` processes, or in one of its own."""
     binaries = Path(sys.executable).parent
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     launcher = [binaries / "msrun", f"--worker_num={ranks}", f"--local_worker_num={ranks}", "--join=True"]
-    line = [*launcher, f"--master_port={port}"] if ranks > 1 else [sys.executable]
+    line = [*launcher, f"--master_port={free_port()}"] if ranks > 1 else [sys.executable]
     paths = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "tests")}
     done = subprocess.run(
         [*line, ROOT / "tests" / "ranks" / script, *map(str, arguments)],
