@@ -1,0 +1,68 @@
+"""python select_kernels.py GPU|Ascend O0|O2|<name of a control>: compile for a device, and say how it went.
+
+The training step is the shipped one (forward, backward, clipping, AdamW, loss scale, averaged weights) on the composed
+path. The controls are graphs whose answer is known, to show that the selection does refuse.
+"""
+
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from reference import SMALL
+
+from msg_ms import MSGTransformer
+from msg_ms.config import AmpConfig, load_config
+from msg_ms.engine.ema import WeightAverage
+from msg_ms.engine.loss import SmoothedCrossEntropy
+from msg_ms.engine.loss_scale import build_scaler
+from msg_ms.engine.optim import build_optimizer
+from msg_ms.engine.train_step import LossAndGradients, TrainStep, Update
+from msg_ms.models.precision import set_precision
+
+target, what = sys.argv[1:]
+ms.set_device(target)
+ms.set_context(mode=ms.GRAPH_MODE)
+
+
+def training_step(level: str) -> tuple[nn.Cell, tuple]:
+    model = MSGTransformer(**SMALL)
+    set_precision(model, level)
+    optimizer = build_optimizer(load_config(None).train, model.trainable_params())
+    scaler = build_scaler(level, AmpConfig())
+    average = WeightAverage(optimizer.targets, 0.9)
+    gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets, scaler)
+    step = TrainStep(gradients, Update(optimizer, 5.0, scaler, average))
+    batch = (np.zeros((2, 3, 32, 32), np.float32), np.zeros(2, np.int32))
+    return step, (*map(ms.Tensor, batch), ms.Tensor(0.1, ms.float32), ms.Tensor(np.zeros((2, 2, 2), np.float32)))
+
+
+class Control(nn.Cell):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def construct(self, *x):
+        return self.function(*x)
+
+
+def control(name: str) -> tuple[nn.Cell, tuple]:
+    function, dtype = {
+        "erf_of_int8": (ops.Erf(), ms.int8),
+        "bfloat16_product": (ops.MatMul(), ms.bfloat16),
+        "eigenvalues": (ops.Eig(), ms.float32),
+        "softmax": (ops.Softmax(), ms.float32),
+    }[name]
+    return Control(function), (ms.Tensor(np.ones((4, 4)), dtype),) * (2 if name == "bfloat16_product" else 1)
+
+
+graph, inputs = training_step(what) if what in ("O0", "O1", "O2") else control(what)
+try:
+    graph.compile(*inputs)
+    print("compiled", flush=True)
+except (RuntimeError, TypeError) as error:
+    print("refused:", " ".join(str(error).split())[:300], flush=True)

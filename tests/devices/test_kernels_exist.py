@@ -1,0 +1,64 @@
+"""Every operator of the composed training graph has a kernel in MindSpore's wheel for GPU and Ascend.
+
+MindSpore's own plugins select the kernels, with the driver's libraries replaced (``absent_driver.py``). For the GPU the
+selection includes the types, and an operator it has no kernel for goes to the CPU, which the log tells. For Ascend
+it finds the operator among CANN's (aclnn) or the graph engine's (aclop); which types those take, only CANN knows.
+"""
+
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devices import absent_driver
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("gcc") and shutil.which("readelf") and platform.machine() == "x86_64"),
+    reason="needs gcc and readelf, and the plugins of the x86-64 wheel",
+)
+
+
+@pytest.fixture(scope="module", params=["GPU", "Ascend"])
+def device(request, tmp_path_factory):
+    if not list(absent_driver.PLUGIN.glob("libmindspore_gpu.so.11.6")):
+        pytest.skip("this wheel of MindSpore has no GPU plugin")
+    environment = absent_driver.environment(request.param, tmp_path_factory.mktemp(request.param))
+
+    def select(what: str) -> str:
+        script = Path(__file__).parent / "select_kernels.py"
+        done = subprocess.run(
+            [sys.executable, str(script), request.param, what],
+            capture_output=True, text=True, env=environment, timeout=300, errors="replace",
+        )  # fmt: skip
+        return done.stdout + done.stderr
+
+    return request.param, select
+
+
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_training_step(device, level):
+    target, select = device
+    log = select(level)
+    if target == "GPU":
+        assert log.startswith("compiled"), log[-3000:]
+        assert "backoff on CPU" not in log
+    else:
+        # Building the kernels needs CANN's operator library; selecting them, which comes before, does not.
+        selected = dict(re.findall(r"CollectOpSelectedType\] (\w+) select (\w+) kernel", log))
+        counts = re.search(r"PrintOpSelectedNum\] (\d+ \d+ \d+ \d+ \d+ \d+ \d+)", log)
+        assert counts, log[-3000:]  # it got through to the last operator
+        assert set(selected.values()) <= {"aclnn", "aclop"}
+        assert {"BatchMatMul", "LayerNorm", "LayerNormGrad", "Erf", "Softmax"} <= set(selected)
+
+
+def test_selection_can_refuse(device):
+    target, select = device
+    if target == "GPU":
+        assert select("erf_of_int8").startswith("refused:")
+        assert select("bfloat16_product").startswith("refused:")
+        assert "backoff on CPU" in select("eigenvalues")
+    assert select("softmax").startswith("compiled")
