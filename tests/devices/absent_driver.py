@@ -31,11 +31,12 @@ CUDA_FUNCTIONS = {
     "cudaMemGetInfo": "(size_t *free, size_t *all) { *free = *all = 8ul << 30; return 0; }",
     "cudaMalloc": "(void **p, size_t n) { *p = calloc(n, 1); return 0; }",
     "cudaHostAlloc": "(void **p, size_t n) { *p = calloc(n, 1); return 0; }",
-    "cudaDeviceGetAttribute": "(int *value, int which) { *value = which == 75 ? 8 : which == 76 ? 0 : 1024; return 0; }",
+    "cudaDeviceGetAttribute": "(int *value, int id) { *value = id == 75 ? 8 : id == 76 ? 0 : 1024; return 0; }",
     # cudaDeviceProp: memory at byte 288, warp size at 308, compute capability 8.0 at 360.
     "cudaGetDeviceProperties": (
         "(char *p) { memset(p, 0, 640); for (int i = 296; i < 640; i += 4) *(int *)(p + i) = 1024;"
-        " *(long *)(p + 288) = 8l << 30; *(int *)(p + 308) = 32; *(int *)(p + 360) = 8; *(int *)(p + 364) = 0; return 0; }"
+        " *(long *)(p + 288) = 8l << 30; *(int *)(p + 308) = 32;"
+        " *(int *)(p + 360) = 8; *(int *)(p + 364) = 0; return 0; }"
     ),
     "cudaRuntimeGetVersion": "(int *v) { *v = 11060; return 0; }",
     "cudaDriverGetVersion": "(int *v) { *v = 11060; return 0; }",
