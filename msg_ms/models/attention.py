@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import initializer
 
-from ..ops import window_attention
+from ..ops import BiasedWindowAttention, position_bias
 from .layers import Linear, truncated_normal
 
 
@@ -54,29 +54,31 @@ class WindowAttention(nn.Cell):
     ):
         super().__init__()
         self.num_heads = num_heads
-        self.scale = qk_scale or (dim // num_heads) ** -0.5
         self.relative_position_bias_table = Parameter(
             initializer(truncated_normal(), ((2 * window_size - 1) ** 2, num_heads)),
             name="relative_position_bias_table",
         )
         self.rel_pos_msg = Parameter(initializer(truncated_normal(), (num_heads, 2, 1, 1)), name="rel_pos_msg")
-        self.num_tokens = window_size**2 + 1
         self.bias_index = Tensor(position_bias_index(window_size).reshape(-1))
         self.qkv = Linear(dim, dim * 3, bias=qkv_bias)
-        self.attn_drop = nn.Dropout(p=attn_drop)
+        scale = qk_scale or (dim // num_heads) ** -0.5
+        self.attend = BiasedWindowAttention(dim, scale, self.bias_index, nn.Dropout(p=attn_drop))
         self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(p=proj_drop)
         self.product_dtype = ms.float32
 
     def position_bias(self) -> Tensor:
         """The bias added to the attention scores, the same for every window: (heads, N, N)."""
-        message = self.rel_pos_msg.reshape(self.num_heads, 2).transpose(1, 0)
-        table = ops.cat((self.relative_position_bias_table, message), 0)
-        bias = ops.gather(table, self.bias_index, 0)
-        return bias.transpose(1, 0).reshape(self.num_heads, self.num_tokens, self.num_tokens)
+        return position_bias(self.relative_position_bias_table, self.rel_pos_msg, self.bias_index)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """What the heads give, before the projection: (B*R*G, N, C)."""
+        _, _, tokens, channels = x.shape
+        qkv = self.qkv.product(x).reshape(-1, tokens, 3 * channels)
+        return self.attend(
+            qkv, self.qkv.bias, self.relative_position_bias_table, self.rel_pos_msg,
+            self.qkv.stream_dtype, self.product_dtype,
+        )  # fmt: skip
 
     def construct(self, x: Tensor) -> Tensor:
-        regions, windows, tokens, channels = x.shape
-        qkv = self.qkv(x.reshape(regions * windows, tokens, channels)).astype(self.product_dtype)
-        y = window_attention(qkv, self.position_bias(), self.scale, self.attn_drop)
-        return self.proj_drop(self.proj(y)).reshape(x.shape)
+        return self.proj_drop(self.proj(self.heads(x))).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""The model's leaves: Linear, LayerNorm, GELU, DropPath, Mlp and the overlapped patch convolution."""
+"""The model's leaves: Linear, LayerNorm, DropPath, Mlp and the overlapped patch convolution."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, TruncatedNormal, Uniform, initializer
 
-from ..ops import patch_conv
-
-RSQRT_2 = 0.5**0.5
+from ..ops import BiasGelu, BiasLayerNorm, patch_conv
+from ..ops.layer_norm import EPSILON
 
 
 def truncated_normal() -> Initializer:
@@ -32,10 +31,14 @@ class Linear(nn.Cell):
         self.matmul = ops.MatMul(transpose_b=True)
         self.product_dtype = self.stream_dtype = ms.float32
 
-    def construct(self, x: Tensor) -> Tensor:
+    def product(self, x: Tensor) -> Tensor:
+        """Without the bias, as rows (-1, out) in ``product_dtype``: an operator that follows adds the bias itself."""
         # One two-dimensional product: on CPU a batched one costs twice as much.
         rows = x.reshape(-1, self.in_features).astype(self.product_dtype)
-        y = self.matmul(rows, self.weight.astype(self.product_dtype))
+        return self.matmul(rows, self.weight.astype(self.product_dtype))
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.product(x)
         if self.bias is not None:
             y = ops.bias_add(y.astype(self.bias.dtype), self.bias)
         return y.astype(self.stream_dtype).reshape((*x.shape[:-1], self.out_features))
@@ -48,21 +51,14 @@ class LayerNorm(nn.LayerNorm):
     """
 
     def __init__(self, channels: int):
-        super().__init__((channels,), epsilon=1e-5)
+        super().__init__((channels,), epsilon=EPSILON)
         self.stream_dtype = ms.float32
+        self.norm = BiasLayerNorm(channels)
 
-    def construct(self, x: Tensor) -> Tensor:
-        return super().construct(x.astype(ms.float32)).astype(self.stream_dtype)
-
-
-class GELU(nn.Cell):
-    """x times the normal distribution function of x, exact (erf).
-
-    MindSpore's own divides by a constant, and on CPU a division by one keeps 16 bytes of indices per element.
-    """
-
-    def construct(self, x: Tensor) -> Tensor:
-        return x * (ops.erf(x * RSQRT_2) * 0.5 + 0.5)
+    def construct(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``bias`` (C,) is added first: that of the product that ``x`` comes from."""
+        y = self.norm(x.reshape(-1, x.shape[-1]), bias, self.gamma, self.beta)
+        return y.astype(self.stream_dtype).reshape(x.shape)
 
 
 class DropPath(nn.Cell):
@@ -78,15 +74,16 @@ class DropPath(nn.Cell):
         # Dropout of ones draws the mask and scales it by 1 / (1 - rate) in one kernel on every device.
         self.mask = nn.Dropout(p=rate) if rate > 0.0 else None
 
-    def construct(self, x: Tensor, batch: int, draw: Tensor | None = None) -> Tensor:
-        """``draw`` (batch,), uniform in [0, 1), decides which images are kept; without it the device draws."""
+    def construct(self, batch: int, draw: Tensor | None = None) -> Tensor | None:
+        """The factor of every image's branch, (batch,): 0 or 1 / (1 - rate); None where there is nothing to drop.
+
+        ``draw`` (batch,), uniform in [0, 1), decides which images are kept; without it the device draws.
+        """
         if self.mask is None or not self.training:
-            return x
+            return None
         if draw is None:
-            mask = self.mask(ops.ones((batch, 1), x.dtype))
-        else:
-            mask = ((draw >= self.rate).astype(x.dtype) * (1.0 / (1.0 - self.rate))).reshape(batch, 1)
-        return (x.reshape(batch, -1) * mask).reshape(x.shape)
+            return self.mask(ops.ones((batch,), ms.float32))
+        return (draw >= self.rate).astype(ms.float32) * (1.0 / (1.0 - self.rate))
 
 
 class Mlp(nn.Cell):
@@ -95,12 +92,16 @@ class Mlp(nn.Cell):
     def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0):
         super().__init__()
         self.fc1 = Linear(dim, hidden_dim)
-        self.act = GELU()
+        self.act = BiasGelu()
         self.fc2 = Linear(hidden_dim, dim)
         self.drop = nn.Dropout(p=drop)
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """What goes into the second layer, as rows (-1, hidden_dim)."""
+        return self.drop(self.act(self.fc1.product(x), self.fc1.bias, self.fc1.stream_dtype))
+
     def construct(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        return self.drop(self.fc2(self.hidden(x))).reshape(x.shape)
 
 
 class PatchConv(nn.Cell):
@@ -128,7 +129,12 @@ class PatchConv(nn.Cell):
         self.bias = Parameter(initializer(Uniform(bound), (out_channels,)), name="bias")
         self.stride, self.padding = stride, padding
         self.unfold = ms.get_context("device_target") == "CPU" if unfold is None else unfold
+        self.matmul = ops.MatMul(transpose_b=True)
         self.product_dtype = self.stream_dtype = ms.float32
+
+    def product(self, patches: Tensor) -> Tensor:
+        """Of single precision patches (rows, C * k * k), without the bias: (rows, O)."""
+        return self.matmul(patches, self.weight.reshape(self.weight.shape[0], -1))
 
     def construct(self, x: Tensor) -> Tensor:
         x, weight = x.astype(self.product_dtype), self.weight.astype(self.product_dtype)

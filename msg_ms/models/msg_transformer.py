@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 
 from ..errors import UserError
+from ..ops import ImagePatches, Residual, ResidualNorm, TokenPatches
 from .attention import WindowAttention
 from .layers import DropPath, LayerNorm, Linear, Mlp, PatchConv, truncated_normal
-from .windows import shuffle_messages, stage_layouts, window_partition, window_reverse
+from .windows import stage_layouts, window_partition, window_reverse
 
 EMBED_KERNEL, EMBED_PADDING = 7, 2
 
@@ -28,9 +30,20 @@ class PatchEmbed(nn.Cell):
         super().__init__()
         self.proj = PatchConv(in_chans, embed_dim, EMBED_KERNEL, patch_size, EMBED_PADDING)
         self.norm = LayerNorm(embed_dim) if patch_norm else nn.Identity()
+        self.patch_norm = patch_norm
+
+        self.patches = ImagePatches(EMBED_KERNEL, patch_size, EMBED_PADDING)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.norm(self.proj(x))
+
+    def windows(self, x: Tensor, window_size: int, shuffle_size: int) -> Tensor:
+        """The same cut into windows: (B, in_chans, height, width) -> (B*R, G, w*w, C)."""
+        native = self.patches.available and self.proj.product_dtype == self.proj.stream_dtype == ms.float32
+        if not (native and x.dtype == ms.float32 and self.patch_norm):
+            return window_partition(self.construct(x), window_size, shuffle_size)
+        rows = self.proj.product(self.patches(x, window_size, shuffle_size))
+        return self.norm(rows, self.proj.bias).reshape(-1, shuffle_size**2, window_size**2, rows.shape[-1])
 
 
 class MSGBlock(nn.Cell):
@@ -55,14 +68,25 @@ class MSGBlock(nn.Cell):
         self.drop_path = DropPath(drop_path)
         self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
-        self.shuffle = shuffle
+        self.dropout = drop > 0
+        self.residual_norm = ResidualNorm(shuffle)
+        self.residual = Residual()
 
     def construct(self, x: Tensor, batch: int, draws: Tensor | None = None) -> Tensor:
         first, second = (None, None) if draws is None else (draws[0], draws[1])
-        x = x + self.drop_path(self.attn(self.norm1(x)), batch, first)
-        if self.shuffle:
-            x = shuffle_messages(x)
-        return x + self.drop_path(self.mlp(self.norm2(x)), batch, second)
+        y = self.norm1(x)
+        # A branch comes without its last bias, which the sum adds, unless dropout stands between them.
+        if self.dropout:
+            branch, bias = self.attn(y), None
+        else:
+            branch, bias = self.attn.proj.product(self.attn.heads(y)), self.attn.proj.bias
+        keep = self.drop_path(batch, first)
+        x, y = self.residual_norm(x, branch, bias, keep, self.norm2.gamma, self.norm2.beta)
+        if self.dropout:
+            branch, bias = self.mlp(y), None
+        else:
+            branch, bias = self.mlp.fc2.product(self.mlp.hidden(y)), self.mlp.fc2.bias
+        return self.residual(x, branch, bias, self.drop_path(batch, second))
 
 
 class PatchMerging(nn.Cell):
@@ -76,10 +100,14 @@ class PatchMerging(nn.Cell):
         self.window_size = window_size
         self.reduction = PatchConv(dim, 2 * dim, kernel_size=3, stride=2, padding=1)
         self.norm = LayerNorm(2 * dim)
+        self.patches = TokenPatches()
 
     def construct(self, x: Tensor, layout: tuple, next_layout: tuple) -> Tensor:
         height, width, region = layout
         rows, columns, next_region = height // self.window_size, width // self.window_size, next_layout[2]
+        if self.patches.available and x.dtype == self.reduction.product_dtype == ms.float32:
+            y = self.reduction.product(self.patches(x, height, width, self.window_size, region, next_region))
+            return self.norm(y, self.reduction.bias).reshape(-1, next_region**2, x.shape[2], y.shape[-1])
         messages = window_reverse(x[:, :, :1], 1, region, rows, columns, channels_first=True)
         patches = window_reverse(x[:, :, 1:], self.window_size, region, height, width, channels_first=True)
         messages = self.norm(self.reduction(messages))
@@ -203,12 +231,15 @@ class MSGTransformer(nn.Cell):
 
     def embed(self, x: Tensor, layout: tuple) -> Tensor:
         """Patch tokens in windows, each with its message token: (B, in_chans, height, width) -> (B*R, G, N, C)."""
-        x = self.patch_embed(x)
-        if self.absolute_pos_embed is not None:
-            x = x + self.absolute_pos_embed.reshape(1, x.shape[1], x.shape[2], x.shape[3]).astype(x.dtype)
+        batch = x.shape[0]
         # The region size comes from the layout, so that the graph can't be built before the layout is checked.
-        x = window_partition(self.pos_drop(x), self.window_size, layout[2])
+        x = self.patch_embed.windows(x, self.window_size, layout[2])
         regions, windows, _, channels = x.shape
+        if self.absolute_pos_embed is not None:
+            table = self.absolute_pos_embed.reshape(1, layout[0], layout[1], channels).astype(x.dtype)
+            table = window_partition(table, self.window_size, layout[2])
+            x = (x.reshape(batch, -1) + table.reshape(1, -1)).reshape(x.shape)
+        x = self.pos_drop(x)
         messages = ops.broadcast_to(self.msg_tokens.astype(x.dtype), (regions, windows, 1, channels))
         return ops.cat((messages, x), 2)
 

@@ -1,6 +1,36 @@
-"""Operators of the model, one public operator per file."""
+"""Operators of the model, one public operator per file, each composed of MindSpore's and as a native kernel for CPU.
 
+Composed ones run on every device and in every precision; the kernels in ``csrc`` are single precision on CPU, compiled
+where they are first used. :func:`set_backend` chooses.
+"""
+
+from .backend import get_backend, set_backend
+from .bias_gelu import BiasGelu, bias_gelu, gelu
+from .layer_norm import BiasLayerNorm, layer_norm
 from .patch_conv import patch_conv
-from .window_attention import window_attention
+from .patches import ImagePatches, TokenPatches
+from .residual import Residual, ResidualNorm, residual
+from .window_attention import BiasedWindowAttention, position_bias, window_attention
+from .windows import shuffle_messages, window_partition, window_reverse
 
-__all__ = ["patch_conv", "window_attention"]
+__all__ = [
+    "BiasGelu",
+    "BiasLayerNorm",
+    "BiasedWindowAttention",
+    "ImagePatches",
+    "Residual",
+    "ResidualNorm",
+    "TokenPatches",
+    "bias_gelu",
+    "gelu",
+    "get_backend",
+    "layer_norm",
+    "patch_conv",
+    "position_bias",
+    "residual",
+    "set_backend",
+    "shuffle_messages",
+    "window_attention",
+    "window_partition",
+    "window_reverse",
+]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from mindspore import Tensor, ops
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from .backend import kernel
 
 
 def window_attention(qkv: Tensor, bias: Tensor, scale: float, dropout) -> Tensor:
@@ -27,3 +31,52 @@ def window_attention(qkv: Tensor, bias: Tensor, scale: float, dropout) -> Tensor
     scores = ops.bias_add(scores.reshape(windows, -1), bias.reshape(-1)).reshape(windows, heads, tokens, tokens)
     weights = dropout(ops.softmax(scores, -1)).astype(qkv.dtype)
     return ops.BatchMatMul()(weights, by_head(v)).transpose(0, 2, 1, 3).reshape(windows, tokens, channels)
+
+
+def position_bias(table: Tensor, message: Tensor, index: Tensor) -> Tensor:
+    """The bias of the attention scores, (heads, N, N): ``table`` ((2w-1)**2, heads), ``message`` (heads, 2, 1, 1).
+
+    ``index`` (N*N,) names a row of the table for every pair, and of the two rows behind it: window tokens that look at
+    the message token, and the message token's own query.
+    """
+    tokens, heads = int(index.shape[0] ** 0.5), table.shape[1]
+    rows = ops.cat((table, message.reshape(heads, 2).transpose(1, 0)), 0)
+    return ops.gather(rows, index, 0).transpose(1, 0).reshape(heads, tokens, tokens)
+
+
+class BiasedWindowAttention(nn.Cell):
+    """:func:`window_attention` of qkv + its bias, with :func:`position_bias`: one native kernel where there is one.
+
+    ``qkv`` (windows, N, 3*C), ``bias`` (3*C,) or None -> (windows, N, C) in ``dtype``, the precision of its products;
+    ``stream`` is the precision in which qkv and its bias are passed on.
+    """
+
+    def __init__(self, dim: int, scale: float, index: Tensor, dropout: nn.Dropout):
+        super().__init__()
+        self.scale, self.index, self.dropout = scale, index, dropout
+        self.scale_tensor = Tensor(np.full(1, scale, np.float32))
+        self.no_bias = Tensor(np.zeros(3 * dim, np.float32))
+
+        def gradient_shapes(qkv, bias, table, message, scale, dout):
+            return qkv, bias, table, message
+
+        grad = kernel("window_attention_grad", gradient_shapes, 4)
+
+        def bprop(qkv, bias, table, message, scale, out, dout):
+            dqkv, dbias, dtable, dmessage = grad(qkv, bias, table, message, scale, dout)
+            return dqkv, dbias, dtable, dmessage, ops.zeros_like(scale)
+
+        def shapes(qkv, bias, table, message, scale):
+            return [qkv[0], qkv[1], qkv[2] // 3]
+
+        self.native = kernel("window_attention", shapes, gradient=bprop) if dropout.p == 0 else None
+
+    def construct(
+        self, qkv: Tensor, bias: Tensor | None, table: Tensor, message: Tensor, stream: ms.Type, dtype: ms.Type
+    ) -> Tensor:
+        if self.native is not None and qkv.dtype == ms.float32 and stream == ms.float32 and dtype == ms.float32:
+            return self.native(qkv, self.no_bias if bias is None else bias, table, message, self.scale_tensor)
+        if bias is not None:
+            rows = ops.bias_add(qkv.reshape(-1, qkv.shape[-1]).astype(bias.dtype), bias)
+            qkv = rows.astype(stream).reshape(qkv.shape)
+        return window_attention(qkv.astype(dtype), position_bias(table, message, self.index), self.scale, self.dropout)

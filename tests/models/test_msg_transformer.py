@@ -10,6 +10,7 @@ from reference import SMALL
 import msg_ms
 from msg_ms import MSGTransformer, UserError
 from msg_ms.models.layers import DropPath, PatchConv
+from msg_ms.ops import Residual
 
 
 @pytest.mark.parametrize(
@@ -111,18 +112,21 @@ def test_both_convolution_paths_agree(kernel, stride, padding):
 def test_drop_path_drops_whole_images_and_keeps_the_mean():
     batch, regions = 400, 3
     cell = DropPath(0.25).set_train(True)
-    x = Tensor(np.ones((batch * regions, 2, 5, 4), np.float32))
-    y = cell(x, batch).asnumpy().reshape(batch, -1)
-    kept = y[:, 0] > 0
-    assert (y == y[:, :1]).all() and np.allclose(y[kept], 1 / 0.75)
+    keep = cell(batch).asnumpy()
+    kept = keep > 0
+    assert np.allclose(keep[kept], 1 / 0.75)
     assert 0.67 < kept.mean() < 0.83  # 3.7 deviations of 400 draws at 0.75
-    assert (cell.set_train(False)(x, batch).asnumpy() == 1).all()
+    x = Tensor(np.ones((batch * regions, 2, 5, 4), np.float32))
+    zeros = Tensor(np.zeros((batch * regions * 10, 4), np.float32))
+    y = Residual()(zeros.reshape(x.shape), zeros + 1, Tensor(np.zeros(4, np.float32)), Tensor(keep)).asnumpy()
+    assert (y.reshape(batch, -1) == keep[:, None]).all()  # an image is dropped as a whole
+    assert cell.set_train(False)(batch) is None
 
 
 def test_drop_path_follows_the_draws_it_is_given():
     cell = DropPath(0.25).set_train(True)
-    y = cell(Tensor(np.ones((6, 2), np.float32)), 3, Tensor(np.array([0.2, 0.25, 0.9], np.float32))).asnumpy()
-    assert np.allclose(y, np.repeat([0, 4 / 3, 4 / 3], 2)[:, None])
+    y = cell(3, Tensor(np.array([0.2, 0.25, 0.9], np.float32))).asnumpy()
+    assert np.allclose(y, [0, 4 / 3, 4 / 3])
     model = MSGTransformer(**{**SMALL, "drop_path_rate": 0.9}).set_train(True)
     x = Tensor(np.random.RandomState(0).randn(2, 3, 32, 32).astype(np.float32))
     kept, mixed = np.ones((2, 2, 2), np.float32), np.ones((2, 2, 2), np.float32)

@@ -1,0 +1,83 @@
+"""Which implementation the operators take: C++ kernels on CPU, or MindSpore's operators composed, which run anywhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import mindspore as ms
+from mindspore import ops
+
+from ..errors import UserError
+from .build import kernel_library
+
+CHOICES = ("auto", "native", "composed")
+
+log = logging.getLogger("msg_ms")
+_chosen: str | None = None
+_said: set[str] = set()
+
+
+def set_backend(choice: str) -> None:
+    """Choose for models built from now on: "auto", "native" or "composed"; the default is ``MSG_MS_OPS``, then auto.
+
+    ``auto`` takes the native kernels where the device target is CPU and they can be compiled, and says in one line of
+    the log what it took. ``native`` raises UserError where it can't. Half precision is always composed.
+    """
+    global _chosen
+    _chosen = _valid(choice, "backend")
+
+
+def get_backend() -> str:
+    """The choice in force: "auto", "native" or "composed"."""
+    return _chosen or _valid(os.environ.get("MSG_MS_OPS") or "auto", "MSG_MS_OPS")
+
+
+def _valid(choice: str, name: str) -> str:
+    if choice not in CHOICES:
+        raise UserError(f"{name}={choice!r}: one of {', '.join(CHOICES)}")
+    return choice
+
+
+def native_library() -> Path | None:
+    """The compiled kernels if they are to be used, else None."""
+    choice = get_backend()
+    target = ms.get_context("device_target")
+    if choice == "composed":
+        return None
+    if target != "CPU":
+        if choice == "native":
+            raise UserError(f"the native kernels are for CPU, and the device target is {target}; take auto or composed")
+        return None
+    try:
+        library = kernel_library()
+    except UserError as error:
+        if choice == "native":
+            raise
+        _say(logging.WARNING, f"composed operators, slower than native kernels: {error}")
+        return None
+    _say(logging.DEBUG, f"native kernels: {library}")
+    return library
+
+
+def _say(level: int, text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        log.log(level, text)
+
+
+def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | None = None) -> ops.Custom | None:
+    """The native kernel ``name`` as an operator, or None where operators are to be composed.
+
+    ``shapes`` gives the outputs' shapes from the inputs'; all are float32. ``gradient`` is the operator's bprop.
+    """
+    library = native_library()
+    if library is None:
+        return None
+
+    def dtypes(*_):
+        return ms.float32 if outputs == 1 else (ms.float32,) * outputs
+
+    return ops.Custom(f"{library}:{name}", shapes, dtypes, "aot", bprop=gradient)

@@ -1,0 +1,85 @@
+// Short vectors of floats as GCC and Clang offer them on every CPU, and the two functions that the kernels need of them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace msg_ms {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+using Vec = float __attribute__((vector_size(kLanes * 4)));
+using IntVec = int32_t __attribute__((vector_size(kLanes * 4)));
+
+inline Vec load(const float *p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+inline void store(float *p, Vec v) { std::memcpy(p, &v, sizeof(v)); }
+
+// The first n (fewer than kLanes) elements, zeros behind them.
+inline Vec load_part(const float *p, int64_t n) {
+  Vec v{};
+  std::memcpy(&v, p, n * sizeof(float));
+  return v;
+}
+
+inline void store_part(float *p, Vec v, int64_t n) { std::memcpy(p, &v, n * sizeof(float)); }
+
+inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+inline float sum(Vec v) {
+  float total = 0;
+  for (int i = 0; i < kLanes; ++i) total += v[i];
+  return total;
+}
+
+inline float max(Vec v) {
+  float most = v[0];
+  for (int i = 1; i < kLanes; ++i) most = v[i] > most ? v[i] : most;
+  return most;
+}
+
+// e^x to 1e-7 relative for x <= 0; below -87, where floats end, as for -87. A NaN stays one.
+inline Vec exp_of_negative(Vec x) {
+  x = x < -87.0f ? Vec{} - 87.0f : x;
+  // The nearest integer to x / ln 2 ends up in the low bits of a sum with 1.5 * 2^23.
+  const Vec shifted = x * 1.44269504088896341f + 12582912.0f;
+  const Vec whole = shifted - 12582912.0f;
+  const Vec r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+  Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  return p * (Vec)(((IntVec)shifted << 23) + (127 << 23));
+}
+
+// The normal distribution function of x and its density, both to 3e-7 relative. The tail is exp(-x^2 / 2) times a
+// polynomial of t = 1 / (1 + 0.42 |x| / sqrt(2)), fitted to it over the range of single precision.
+inline void normal(Vec x, Vec &distribution, Vec &density) {
+  const Vec size = x < 0.0f ? -x : x;
+  const Vec t = 1.0f / (1.0f + size * 0.296984848098350f);
+  Vec p = t * 0.035108024f - 0.16009651f;
+  p = p * t + 0.22028099f;
+  p = p * t - 0.065211414f;
+  p = p * t + 0.13434322f;
+  p = p * t + 0.097371698f;
+  p = p * t + 0.11979149f;
+  p = p * t + 0.11841221f;
+  const Vec bell = exp_of_negative(x * x * -0.5f);
+  const Vec tail = p * t * bell;
+  distribution = x < 0.0f ? tail : 1.0f - tail;
+  density = bell * 0.398942280401433f;
+}
+
+}  // namespace msg_ms
