@@ -1,6 +1,7 @@
 // Short vectors of floats as GCC and Clang offer them on every CPU, and the two functions that the kernels need of them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <cstring>
 
@@ -36,16 +37,56 @@ inline void store_part(float *p, Vec v, int64_t n) { std::memcpy(p, &v, n * size
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
+// Lanes of two vectors chosen at compile time: lane i is lane from(i) of a, or from(i) - kLanes of b.
+template <typename From>
+constexpr std::array<int32_t, kLanes> lane_table(From from) {
+  std::array<int32_t, kLanes> lanes{};
+  for (int i = 0; i < kLanes; ++i) lanes[i] = from(i);
+  return lanes;
+}
+
+inline Vec shuffle(Vec a, Vec b, const std::array<int32_t, kLanes> &lanes) {
+  IntVec chosen;
+  std::memcpy(&chosen, lanes.data(), sizeof(chosen));
+#ifdef __clang__
+  Vec result;
+  for (int i = 0; i < kLanes; ++i) result[i] = chosen[i] < kLanes ? a[chosen[i]] : b[chosen[i] - kLanes];
+  return result;
+#else
+  return __builtin_shuffle(a, b, chosen);
+#endif
+}
+
+// Folds the lanes in halves, so that sums are taken pairwise.
+template <int half = kLanes / 2, typename Combine>
+inline float fold(Vec v, Combine combine) {
+  static constexpr auto other = lane_table([](int i) { return i ^ half; });
+  v = combine(v, shuffle(v, v, other));
+  if constexpr (half > 1) return fold<half / 2>(v, combine);
+  return v[0];
+}
+
 inline float sum(Vec v) {
-  float total = 0;
-  for (int i = 0; i < kLanes; ++i) total += v[i];
-  return total;
+  return fold(v, [](Vec a, Vec b) { return a + b; });
 }
 
 inline float max(Vec v) {
-  float most = v[0];
-  for (int i = 1; i < kLanes; ++i) most = v[i] > most ? v[i] : most;
-  return most;
+  return fold(v, [](Vec a, Vec b) { return a > b ? a : b; });
+}
+
+// Rows become columns: exchanges the off-diagonal blocks of ever smaller squares.
+template <int half = kLanes / 2>
+inline void transpose(Vec (&rows)[kLanes]) {
+  static constexpr auto upper = lane_table([](int i) { return i & half ? kLanes + i - half : i; });
+  static constexpr auto lower = lane_table([](int i) { return i & half ? kLanes + i : i + half; });
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & half) continue;
+    const Vec a = rows[i], b = rows[i + half];
+    rows[i] = shuffle(a, b, upper);
+    rows[i + half] = shuffle(a, b, lower);
+  }
+  if constexpr (half > 1) transpose<half / 2>(rows);
 }
 
 // e^x to 1e-7 relative for x <= 0; below -87, where floats end, as for -87. A NaN stays one.

@@ -1,9 +1,10 @@
 // softmax(scale * q k^T + bias) v in every window and head, and its gradients; see window_attention.py.
 //
-// One head of one window at a time, in buffers that stay in the first-level cache: nothing of size N x N reaches memory.
-// Heads are the outer loop, so that a thread lays the position bias of a head out once.
+// One head of one window at a time, in buffers that stay in the first-level cache: no scores reach the memory.
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "gemm.h"
 #include "kernel.h"
@@ -14,7 +15,7 @@ namespace {
 struct Problem {
   int64_t windows, tokens, heads, depth;  // tokens: w * w + 1; depth: channels per head
   int64_t side;                           // w
-  int64_t columns, lanes;                 // tokens and depth, rounded up to whole vectors
+  int64_t columns, lanes, rows;           // tokens and depth in whole vectors; rows of buffers, as many as columns
   const float *qkv, *qkv_bias, *table, *message;
   float scale;
 
@@ -31,6 +32,7 @@ Problem read(void **params, int64_t **shapes) {
   p.side = std::lround(std::sqrt(static_cast<double>(p.tokens - 1)));
   p.columns = round_up(p.tokens, kLanes);
   p.lanes = round_up(p.depth, kLanes);
+  p.rows = p.columns;
   p.qkv = data(params, 0);
   p.qkv_bias = data(params, 1);
   p.table = data(params, 2);
@@ -53,30 +55,37 @@ void for_each_offset(const Problem &p, const Use &use) {
   }
 }
 
+// Calls use(column, lanes of it) for rows of `depth` floats: whole vectors, then what is left.
+template <typename Use>
+inline void for_each_vector(int64_t depth, const Use &use) {
+  int64_t c = 0;
+  for (; c + kLanes <= depth; c += kLanes) use(c, int64_t{kLanes});
+  if (c < depth) use(c, depth - c);
+}
+
+inline Vec load_lanes(const float *p, int64_t n) { return n == kLanes ? load(p) : load_part(p, n); }
+
+inline void store_lanes(float *p, Vec v, int64_t n) { n == kLanes ? store(p, v) : store_part(p, v, n); }
+
+// The buffers that one thread works in.
 class Head {
  public:
   explicit Head(const Problem &problem)
       : p(problem),
-        bias(p.tokens * p.columns),
-        q(p.tokens * p.lanes),
-        k(p.tokens * p.lanes),
-        v(p.tokens * p.lanes),
+        q(p.rows * p.lanes),
+        k(p.rows * p.lanes),
+        v(p.rows * p.lanes),
         across(p.lanes * p.columns),
-        scores(p.tokens * p.columns),
-        entries(p.offsets()) {}
+        scores(p.rows * p.columns),
+        biases(p.heads * p.tokens * p.columns),
+        entries(p.offsets()),
+        laid_out(p.heads, false) {}
 
-  // Lays out the bias of a head: (tokens, columns), with the columns past the last token out of the softmax's reach.
   void choose(int64_t head) {
     h = head;
-    const float to_message = p.message[h * 2], from_message = p.message[h * 2 + 1];
-    for (int64_t i = 0; i < p.offsets(); ++i) entries[i] = p.table[i * p.heads + h];
-    for (int64_t i = 0; i < p.tokens; ++i) {
-      float *row = bias + i * p.columns;
-      row[0] = to_message;
-      for (int64_t j = p.tokens; j < p.columns; ++j) row[j] = -1e30f;
-    }
-    for (int64_t j = 0; j < p.tokens; ++j) bias[j] = from_message;
-    for_each_offset(p, [&](int64_t row, int64_t column, int64_t entry) { bias[row * p.columns + column] = entries[entry]; });
+    bias = biases + h * p.tokens * p.columns;
+    if (!laid_out[h]) lay_out();
+    laid_out[h] = true;
   }
 
   const float *token(const float *qkv, int64_t window, int64_t i, int which) const {
@@ -86,17 +95,34 @@ class Head {
   // One of queries, keys and values with its bias, times factor: (tokens, lanes).
   void take(int64_t window, int which, float factor, float *to) const {
     const float *add = p.qkv_bias + which * p.channels() + h * p.depth;
+    for_each_vector(p.depth, [&](int64_t c, int64_t n) {
+      const Vec more = load_lanes(add + c, n);
+      for (int64_t i = 0; i < p.tokens; ++i) {
+        store(to + i * p.lanes + c, (load_lanes(token(p.qkv, window, i, which) + c, n) + more) * factor);
+      }
+    });
+  }
+
+  void fetch(int64_t window) const {
     for (int64_t i = 0; i < p.tokens; ++i) {
-      const float *from = token(p.qkv, window, i, which);
-      float *row = to + i * p.lanes;
-      for (int64_t c = 0; c < p.depth; ++c) row[c] = (from[c] + add[c]) * factor;
+      for (int which = 0; which < 3; ++which) {
+        const float *from = token(p.qkv, window, i, which);
+        for (int64_t c = 0; c < p.depth; c += 16) __builtin_prefetch(from + c);
+      }
     }
   }
 
-  // (tokens, lanes) -> (depth, columns)
-  void transpose(const float *from, float *to) const {
-    for (int64_t c = 0; c < p.depth; ++c) {
-      for (int64_t i = 0; i < p.tokens; ++i) to[c * p.columns + i] = from[i * p.lanes + c];
+  // (tokens, lanes) -> (lanes, columns)
+  void turn(const float *from, float *to) const {
+    Vec block[kLanes];
+    for (int64_t i = 0; i < p.columns; i += kLanes) {
+      for (int64_t c = 0; c < p.lanes; c += kLanes) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) block[r] = load(from + (i + r) * p.lanes + c);
+        transpose(block);
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) store(to + (c + r) * p.columns + i, block[r]);
+      }
     }
   }
 
@@ -106,7 +132,9 @@ class Head {
     take(window, 0, p.scale, q);
     take(window, 1, 1.0f, k);
     take(window, 2, 1.0f, v);
-    transpose(k, across);
+    // Every head takes short pieces far apart, which the processor doesn't fetch ahead by itself.
+    if (window + 1 < p.windows) fetch(window + 1);
+    turn(k, across);
     product(p.tokens, p.columns, p.depth, q, p.lanes, 1, across, p.columns, scores, p.columns);
     for (int64_t i = 0; i < p.tokens; ++i) {
       float *row = scores + i * p.columns;
@@ -131,16 +159,38 @@ class Head {
 
   const Problem &p;
   int64_t h = -1;
-  Buffer bias, q, k, v, across, scores, entries;
+  float *bias = nullptr;
+  Buffer q, k, v, across, scores;
+
+ private:
+  // The bias of a head: (tokens, columns), with the columns past the last token out of the softmax's reach.
+  void lay_out() {
+    const float to_message = p.message[h * 2], from_message = p.message[h * 2 + 1];
+    for (int64_t i = 0; i < p.offsets(); ++i) entries[i] = p.table[i * p.heads + h];
+    for (int64_t i = 0; i < p.tokens; ++i) {
+      float *row = bias + i * p.columns;
+      row[0] = to_message;
+      for (int64_t j = p.tokens; j < p.columns; ++j) row[j] = -1e30f;
+    }
+    for (int64_t j = 0; j < p.tokens; ++j) bias[j] = from_message;
+    for_each_offset(p, [&](int64_t row, int64_t column, int64_t entry) { bias[row * p.columns + column] = entries[entry]; });
+  }
+
+  Buffer biases, entries;
+  std::vector<bool> laid_out;
 };
 
-// Calls body(head, window) for a range of the heads' windows, head by head.
+// Calls body(window) for a range of the heads' windows: a few windows with the first head, the same with the next, ...
+// so that both the windows and the head's bias are at hand when they are needed again.
 template <typename Body>
 void for_range(Head &head, int64_t begin, int64_t end, const Body &body) {
+  constexpr int64_t kBlock = 4;
+  const Problem &p = head.p;
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t h = i / head.p.windows;
+    const int64_t first = i / (kBlock * p.heads) * kBlock, size = std::min(kBlock, p.windows - first);
+    const int64_t h = (i - first * p.heads) / size;
     if (h != head.h) head.choose(h);
-    body(i % head.p.windows);
+    body(first + (i - first * p.heads) % size);
   }
 }
 
@@ -153,8 +203,8 @@ void forward(const Problem &p, float *out) {
       product(p.tokens, p.lanes, p.tokens, head.scores, p.columns, 1, head.v, p.lanes, result, p.lanes);
       for (int64_t i = 0; i < p.tokens; ++i) {
         float *to = out + (window * p.tokens + i) * p.channels() + head.h * p.depth;
-        const float *from = result + i * p.lanes;
-        for (int64_t c = 0; c < p.depth; ++c) to[c] = from[c] * inverse[i];
+        const float *from = result + i * p.lanes, factor = inverse[i];
+        for_each_vector(p.depth, [&](int64_t c, int64_t n) { store_lanes(to + c, load(from + c) * factor, n); });
       }
     });
   });
@@ -176,29 +226,28 @@ class HeadGradient {
         dy_(p.tokens * p.lanes),
         across_(p.lanes * p.columns),
         dscores_(p.tokens * p.columns),
-        dbias_(p.tokens * p.columns),
+        dbiases_(p.heads * p.tokens * p.columns),
         grad_(p.tokens * p.lanes) {}
 
   void run(int64_t window) {
-    if (summed_ != head.h) flush();
-    summed_ = head.h;
     head.attend(window, [&](int64_t i, float inverse_sum) {
       float *row = head.scores + i * p.columns;
       for (int64_t j = 0; j < p.columns; j += kLanes) store(row + j, load(row + j) * inverse_sum);
     });
     for (int64_t i = 0; i < p.tokens; ++i) {
       const float *from = dout_ + (window * p.tokens + i) * p.channels() + head.h * p.depth;
-      for (int64_t c = 0; c < p.depth; ++c) dy_[i * p.lanes + c] = from[c];
+      float *to = dy_ + i * p.lanes;
+      for_each_vector(p.depth, [&](int64_t c, int64_t n) { store(to + c, load_lanes(from + c, n)); });
     }
     // dv = weights^T dy
     product(p.tokens, p.lanes, p.tokens, head.scores, 1, p.columns, dy_, p.lanes, grad_, p.lanes);
     put(window, 2, 1.0f);
     // Through the softmax: ds = weights * (dw - sum of weights * dw), dw = dy v^T.
-    head.transpose(head.v, across_);
+    head.turn(head.v, across_);
     product(p.tokens, p.columns, p.depth, dy_, p.lanes, 1, across_, p.columns, dscores_, p.columns);
     for (int64_t i = 0; i < p.tokens; ++i) {
       const float *weight = head.scores + i * p.columns;
-      float *row = dscores_ + i * p.columns, *add = dbias_ + i * p.columns;
+      float *row = dscores_ + i * p.columns, *add = dbiases_ + (head.h * p.tokens + i) * p.columns;
       Vec dot{};
       for (int64_t j = 0; j < p.columns; j += kLanes) dot += load(weight + j) * load(row + j);
       const float mean = sum(dot);
@@ -215,15 +264,16 @@ class HeadGradient {
     put(window, 1, 1.0f);
   }
 
-  // Adds the head's gradient of the position bias to the table's and the message's.
-  void flush() {
-    if (summed_ < 0) return;
-    for_each_offset(p, [&](int64_t row, int64_t column, int64_t entry) {
-      sums_.table[entry * p.heads + summed_] += dbias_[row * p.columns + column];
-    });
-    for (int64_t i = 1; i < p.tokens; ++i) sums_.message[summed_ * 2] += dbias_[i * p.columns];
-    for (int64_t j = 0; j < p.tokens; ++j) sums_.message[summed_ * 2 + 1] += dbias_[j];
-    std::memset(dbias_, 0, p.tokens * p.columns * sizeof(float));
+  // Adds the heads' gradients of the position bias to the table's and the message's.
+  void finish() {
+    for (int64_t h = 0; h < p.heads; ++h) {
+      const float *dbias = dbiases_ + h * p.tokens * p.columns;
+      for_each_offset(p, [&](int64_t row, int64_t column, int64_t entry) {
+        sums_.table[entry * p.heads + h] += dbias[row * p.columns + column];
+      });
+      for (int64_t i = 1; i < p.tokens; ++i) sums_.message[h * 2] += dbias[i * p.columns];
+      for (int64_t j = 0; j < p.tokens; ++j) sums_.message[h * 2 + 1] += dbias[j];
+    }
   }
 
   Head head;
@@ -234,10 +284,11 @@ class HeadGradient {
     for (int64_t i = 0; i < p.tokens; ++i) {
       float *to = const_cast<float *>(head.token(dqkv_, window, i, which));
       const float *from = grad_ + i * p.lanes;
-      for (int64_t c = 0; c < p.depth; ++c) {
-        to[c] = from[c] * factor;
-        total[c] += to[c];
-      }
+      for_each_vector(p.depth, [&](int64_t c, int64_t n) {
+        const Vec d = load(from + c) * factor;
+        store_lanes(to + c, d, n);
+        store_lanes(total + c, load_lanes(total + c, n) + d, n);
+      });
     }
   }
 
@@ -245,8 +296,7 @@ class HeadGradient {
   const float *dout_;
   float *dqkv_;
   Sums sums_;
-  int64_t summed_ = -1;
-  Buffer dy_, across_, dscores_, dbias_, grad_;
+  Buffer dy_, across_, dscores_, dbiases_, grad_;
 };
 
 void backward(const Problem &p, const float *dout, float *dqkv, Sums gradients) {
@@ -256,7 +306,7 @@ void backward(const Problem &p, const float *dout, float *dqkv, Sums gradients) 
   parallel_for(p.heads * p.windows, 1, [&](int part, int64_t begin, int64_t end) {
     HeadGradient gradient(p, dout, dqkv, {tables + part * table, messages + part * message, biases + part * bias});
     for_range(gradient.head, begin, end, [&](int64_t window) { gradient.run(window); });
-    gradient.flush();
+    gradient.finish();
   });
   add_parts(tables, parts, table, gradients.table);
   add_parts(messages, parts, message, gradients.message);
