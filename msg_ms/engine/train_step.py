@@ -10,6 +10,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.amp import LossScaler
 from mindspore.ops import partial
 
+from ..ops import SquaredNorm
 from .ema import WeightAverage
 from .optim import SGD, AdamW, for_each
 
@@ -58,6 +59,7 @@ class Update(nn.Cell):
         super().__init__(auto_prefix=False)
         self.optimizer, self.clip_norm, self.scaler, self.average = optimizer, clip_norm, scaler, average
         self.world, self.gradient_sum = world, gradient_sum
+        self.squared_norm = SquaredNorm()
 
     def construct(self, gradients: tuple[Tensor, ...], rate: Tensor, batches: int) -> Tensor:
         """``gradients`` are summed over ``batches``."""
@@ -66,7 +68,7 @@ class Update(nn.Cell):
             gradients = self.gradient_sum(gradients)
         if self.scaler is not None:
             divisor = divisor * self.scaler.scale_value
-        norm = ops.sqrt(ops.addn(for_each(_square_sum, gradients))) / divisor
+        norm = ops.sqrt(self.squared_norm(gradients)) / divisor
         if self.clip_norm > 0.0:
             factor = ops.minimum(self.clip_norm / (norm + CLIP_EPSILON), 1.0) / divisor
             gradients = for_each(partial(_times, factor), gradients)
@@ -84,10 +86,6 @@ class Update(nn.Cell):
         if self.average is not None:
             done = ops.depend(self.average(), done)
         return done
-
-
-def _square_sum(gradient: Tensor) -> Tensor:
-    return ops.square(gradient).sum()
 
 
 def _times(factor: Tensor, gradient: Tensor) -> Tensor:

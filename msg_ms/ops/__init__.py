@@ -10,6 +10,7 @@ from .layer_norm import BiasLayerNorm, layer_norm
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
 from .residual import Residual, ResidualNorm, residual
+from .squared_norm import SquaredNorm
 from .window_attention import BiasedWindowAttention, position_bias, window_attention
 from .windows import shuffle_messages, window_partition, window_reverse
 
@@ -20,6 +21,7 @@ __all__ = [
     "ImagePatches",
     "Residual",
     "ResidualNorm",
+    "SquaredNorm",
     "TokenPatches",
     "bias_gelu",
     "gelu",

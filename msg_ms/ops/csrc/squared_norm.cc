@@ -1,0 +1,44 @@
+// The sum of squares of all elements of any number of tensors; see squared_norm.py.
+
+#include <vector>
+
+#include "kernel.h"
+
+namespace msg_ms {
+namespace {
+
+// In double precision from block to block: millions of squares are added up.
+double squares(const float *x, int64_t begin, int64_t end) {
+  constexpr int64_t kBlock = 4096;
+  double total = 0;
+  for (int64_t i = begin; i < end; i += kBlock) {
+    const int64_t last = i + kBlock < end ? i + kBlock : end;
+    float block = 0;
+#pragma omp simd reduction(+ : block)
+    for (int64_t j = i; j < last; ++j) block += x[j] * x[j];
+    total += block;
+  }
+  return total;
+}
+
+}  // namespace
+}  // namespace msg_ms
+
+// any number of tensors -> (1,)
+MSG_MS_KERNEL(squared_norm) {
+  using namespace msg_ms;
+  const int inputs = count - 1;
+  std::vector<int64_t> first(inputs + 1, 0);
+  for (int i = 0; i < inputs; ++i) first[i + 1] = first[i] + size(shapes[i], dims[i]);
+  std::vector<double> sums(threads(), 0);
+  parallel_for(first[inputs], 1 << 15, [&](int part, int64_t begin, int64_t end) {
+    for (int i = 0; i < inputs; ++i) {
+      const int64_t from = begin > first[i] ? begin : first[i], to = end < first[i + 1] ? end : first[i + 1];
+      if (from < to) sums[part] += squares(data(params, i), from - first[i], to - first[i]);
+    }
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  data(params, inputs)[0] = static_cast<float>(total);
+  return 0;
+}
