@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 #include "parallel.h"
 #include "vector.h"
@@ -24,20 +25,55 @@ inline int64_t size(const int64_t *shape, int dims) {
   return n;
 }
 
-struct Free {
-  void operator()(float *p) const { std::free(p); }
-};
-
-// Zeros, aligned for any vector.
-class Buffer {
+// Memory to work in, aligned for any vector. A thread keeps what it gives back for its next kernel: new memory costs
+// a page fault for every 4 KB.
+class Memory {
  public:
-  explicit Buffer(int64_t n) : data_(static_cast<float *>(std::aligned_alloc(64, round_up(n * 4 + 64, 64)))) {
-    std::memset(data_.get(), 0, n * sizeof(float));
-  }
-  operator float *() { return data_.get(); }
+  explicit Memory(int64_t n) : block_(take(n)) {}
+  ~Memory() { kept().push_back(std::move(block_)); }
+  Memory(const Memory &) = delete;
+  Memory &operator=(const Memory &) = delete;
+  operator float *() { return block_.data.get(); }
 
  private:
-  std::unique_ptr<float, Free> data_;
+  struct Free {
+    void operator()(float *p) const { std::free(p); }
+  };
+  struct Block {
+    int64_t size = 0;
+    std::unique_ptr<float, Free> data;
+  };
+
+  static std::vector<Block> &kept() {
+    static thread_local std::vector<Block> blocks;
+    return blocks;
+  }
+
+  // The smallest that fits of those kept, or a new one.
+  static Block take(int64_t n) {
+    std::vector<Block> &blocks = kept();
+    size_t best = blocks.size();
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      if (blocks[i].size >= n && (best == blocks.size() || blocks[i].size < blocks[best].size)) best = i;
+    }
+    Block block;
+    if (best < blocks.size()) {
+      block = std::move(blocks[best]);
+      blocks.erase(blocks.begin() + best);
+      return block;
+    }
+    block.size = n;
+    block.data.reset(static_cast<float *>(std::aligned_alloc(64, round_up(n * 4 + 64, 64))));
+    return block;
+  }
+
+  Block block_;
+};
+
+// Memory that starts as zeros.
+class Buffer : public Memory {
+ public:
+  explicit Buffer(int64_t n) : Memory(n) { std::memset(static_cast<float *>(*this), 0, n * sizeof(float)); }
 };
 
 // Adds `parts` partial sums of length n, one after the other, into `to`.

@@ -176,7 +176,7 @@ class Head {
     for_each_offset(p, [&](int64_t row, int64_t column, int64_t entry) { bias[row * p.columns + column] = entries[entry]; });
   }
 
-  Buffer biases, entries;
+  Memory biases, entries;
   std::vector<bool> laid_out;
 };
 

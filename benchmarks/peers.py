@@ -1,0 +1,214 @@
+"""One way to run a model, in a process of its own: prepares, compares, and runs when the parent says so.
+
+``python peers.py <JSON>`` with the fields of :class:`Job`. It prints a line of JSON when it is ready (what it computed
+first, for comparison), one for every line "<n>" on its input (the seconds of n runs), and at the input's end its peak memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Job:
+    """What to run: ``task`` is "inference" or "training"; ``weights`` holds the state dict, images and labels."""
+
+    peer: str
+    task: str
+    model: str
+    batch: int
+    threads: int
+    weights: str
+
+
+def main() -> None:
+    job = Job(**json.loads(sys.argv[1]))
+    with np.load(job.weights) as file:
+        data = dict(file)
+    state = {name[6:]: value for name, value in data.items() if name.startswith("state/")}
+    run = PEERS[job.peer](job, state, data["images"], data["labels"])
+    first = run()
+    say({"first": np.asarray(first, np.float64).reshape(-1)[:4000].tolist()})
+    for line in sys.stdin:
+        seconds = []
+        for _ in range(int(line)):
+            begin = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - begin)
+        say({"seconds": seconds})
+    say({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+    sys.stdout.flush()
+    os._exit(0)  # thread pools and compilers that don't end
+
+
+def say(what: dict) -> None:
+    print("\n" + json.dumps(what), flush=True)
+
+
+def msg_ms(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, backend: str = "native") -> Callable:
+    import mindspore as ms
+
+    from msg_ms import create_model
+    from msg_ms.convert import convert_state_dict
+    from msg_ms.engine.checkpoint import load_parameters
+    from msg_ms.engine.device import setup_device
+    from msg_ms.ops import set_backend
+
+    setup_device("CPU", 0)
+    set_backend(backend)
+    model = create_model(job.model, drop_path_rate=0.0)
+    load_parameters({p.name: p for p in model.get_parameters()}, convert_state_dict(state), "the benchmark's weights")
+    if job.task == "inference":
+        model.set_train(False)
+        x = ms.Tensor(images)
+        return lambda: model(x).asnumpy()
+    return training_step(model, images, labels)
+
+
+def training_step(model, images: np.ndarray, labels: np.ndarray) -> Callable:
+    from msg_ms.config import load_config
+    from msg_ms.engine.loss import SmoothedCrossEntropy
+    from msg_ms.engine.optim import build_optimizer
+    from msg_ms.engine.train_step import LossAndGradients, Update, build_step, drop_path_draws
+
+    optimizer = build_optimizer(load_config(None).train, model.trainable_params())
+    gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets)
+    step = build_step(gradients, Update(optimizer, 5.0), 0)
+    draws = drop_path_draws(sum(model.depths), len(images), 0, 0)
+    return lambda: step.run([(images, labels, draws)], 1e-4)
+
+
+def matrix_products(job: Job, state: dict, images: np.ndarray, labels: np.ndarray) -> Callable:
+    """Nothing but the model's matrix products, by MindSpore's MatMul: the rate that it reaches on their shapes."""
+    import mindspore as ms
+    from mindspore import Parameter, ParameterTuple, nn, ops
+
+    from msg_ms import create_model
+    from msg_ms.engine.device import setup_device
+
+    setup_device("CPU", 0)
+    model = create_model(job.model)
+    shapes = []  # rows, in, out
+    for i, (height, width, _) in enumerate(model.layouts):
+        windows, c = height * width // model.window_size**2 * job.batch, model.dims[i]
+        rows, hidden = windows * (model.window_size**2 + 1), int(c * model.mlp_ratio)
+        if i == 0:
+            shapes.append((height * width * job.batch, model.in_chans * 49, c))
+        shapes += [(rows, c, 3 * c), (rows, c, c), (rows, c, hidden), (rows, hidden, c)] * model.depths[i]
+        if i + 1 < len(model.dims):
+            shapes.append((rows // 4, 9 * c, 2 * c))
+    draws = np.random.RandomState(0)
+    inputs = {s[:2]: ms.Tensor(draws.randn(*s[:2]).astype(np.float32)) for s in shapes}
+
+    class Products(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.matmul = ops.MatMul(transpose_b=True)
+            self.weights = ParameterTuple(
+                [Parameter(draws.randn(n, k).astype(np.float32), name=f"w{i}") for i, (_, k, n) in enumerate(shapes)]
+            )
+            self.inputs = [inputs[s[:2]] for s in shapes]
+
+        def construct(self, x):
+            parts = ()
+            for i in range(len(self.weights)):
+                parts = (*parts, ops.slice(self.matmul(self.inputs[i], self.weights[i]), (0, 0), (1, 1)))
+            return ops.cat(parts) + x
+
+    products, zero = Products(), ms.Tensor(np.zeros(1, np.float32))
+    return lambda: products(zero).asnumpy()
+
+
+def torch_model(job: Job, state: dict):
+    import torch
+    from torch_msg import TorchMSGTransformer
+
+    from msg_ms.models.variants import VARIANTS
+
+    torch.set_num_threads(job.threads)
+    model = TorchMSGTransformer(**VARIANTS[job.model])
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()}, strict=True)
+    return model
+
+
+def torch_eager(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, compiled: bool = False) -> Callable:
+    import torch
+
+    model, x = torch_model(job, state), torch.from_numpy(images)
+    if job.task == "inference":
+        model.eval()
+        if compiled:
+            import torch._inductor.config
+
+            torch._inductor.config.freezing = True  # weights become constants, laid out for the products once
+            model = torch.compile(model)
+
+        def run():
+            with torch.inference_mode() if not compiled else torch.no_grad():
+                return model(x).numpy()
+
+        return run
+    y = torch.from_numpy(labels).long()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(decay_groups(model), lr=1e-4, fused=True)
+    forward = torch.compile(model) if compiled else model
+
+    def step():
+        loss = torch.nn.functional.cross_entropy(forward(x), y, label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 5.0, foreach=True)
+        optimizer.step()
+        return loss.item(), norm.item()
+
+    return step
+
+
+def decay_groups(model) -> list[dict]:
+    def decays(name: str, parameter) -> bool:
+        table = "relative_position_bias_table" in name or "rel_pos_msg" in name
+        return parameter.ndim > 1 and not name.endswith(".bias") and not table
+
+    named = list(model.named_parameters())
+    return [
+        {"params": [p for n, p in named if decays(n, p)], "weight_decay": 0.05},
+        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+    ]
+
+
+def onnxruntime(job: Job, state: dict, images: np.ndarray, labels: np.ndarray) -> Callable:
+    import tempfile
+
+    import onnxruntime as ort
+    import torch
+
+    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+        model = torch_model(job, state).eval()
+        torch.onnx.export(model, torch.from_numpy(images), file.name, dynamo=False, opset_version=17)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = job.threads
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        session = ort.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: images})[0]
+
+
+PEERS = {
+    "msg_ms": msg_ms,
+    "msg_ms composed": lambda *args: msg_ms(*args, backend="composed"),
+    "matrix products": matrix_products,
+    "PyTorch eager": torch_eager,
+    "torch.compile": lambda *args: torch_eager(*args, compiled=True),
+    "ONNX Runtime": onnxruntime,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Runs peers in turn, round by round, each in a process of its own, and tells how their medians compare."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from peers import Job
+
+from msg_ms.errors import UserError
+
+TOLERANCE = 1e-4  # of logits, losses and norms, whose magnitude is about 1
+
+
+class Process:
+    """A peer that waits for the next round."""
+
+    def __init__(self, job: Job):
+        self.job = job
+        self.seconds: list[float] = []
+        environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "GLOG_v": "3"}
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "peers.py"), json.dumps(asdict(job))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
+        )  # fmt: skip
+        self.first = np.array(self.hear("first"))
+
+    def hear(self, what: str):
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                found = json.loads(line)
+                if what in found:
+                    return found[what]
+        self.errors.seek(0)
+        lines = [line for line in self.errors.read().splitlines() if line.strip()]
+        raise UserError(f"{self.job.peer} failed: {lines[-1] if lines else 'no message'}")
+
+    def run(self, times: int) -> list[float]:
+        self.process.stdin.write(f"{times}\n")
+        self.process.stdin.flush()
+        return self.hear("seconds")
+
+    def end(self) -> float:
+        """Its peak memory in MB."""
+        self.process.stdin.close()
+        peak = self.hear("peak_mb")
+        self.process.wait(60)
+        return peak
+
+
+def prepare(folder: Path, model: str, batch: int) -> str:
+    """Weights, images and labels that all peers get."""
+    from msg_ms import create_model
+    from msg_ms.convert import export_state_dict
+    from msg_ms.engine.device import setup_device
+
+    setup_device("CPU", 0)
+    values = {p.name: p.asnumpy() for p in create_model(model).get_parameters()}
+    draws = np.random.RandomState(0)
+    arrays = {f"state/{name}": value for name, value in export_state_dict(values, buffers=False).items()}
+    arrays["images"] = draws.randn(batch, 3, 224, 224).astype(np.float32)
+    arrays["labels"] = draws.randint(0, 1000, batch).astype(np.int32)
+    path = folder / f"{model}_{batch}.npz"
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def compare(peers: list[str], task: str, model: str, batch: int, threads: int, rounds: int) -> dict:
+    """Median seconds and peak memory of each peer; UserError where they don't compute the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = prepare(Path(folder), model, batch)
+        processes = [Process(Job(peer, task, model, batch, threads, weights)) for peer in peers]
+    reference = processes[0].first
+    for process in processes[1:]:
+        if process.job.peer == "matrix products":
+            continue
+        error = float(np.abs(process.first - reference).max() / max(1.0, np.abs(reference).max()))
+        if not error < TOLERANCE:
+            raise UserError(f"{process.job.peer} and {peers[0]} differ by {error:.1e}; nothing was timed")
+    runs = 5 if batch == 1 and task == "inference" else 2
+    for n in range(rounds + 1):
+        for process in processes:
+            # A process that has slept wakes its threads and caches with runs that don't count.
+            process.run(1 if task == "training" else 3)
+            seconds = process.run(runs)
+            if n > 0:
+                process.seconds += seconds
+    result = {p.job.peer: {"seconds": statistics.median(p.seconds), "peak_mb": p.end()} for p in processes}
+    return {"task": task, "model": model, "batch": batch, "threads": threads, "rounds": rounds, "peers": result}
+
+
+def show(found: dict) -> None:
+    """A line for each peer: its time and memory as parts of PyTorch eager's."""
+    base = found["peers"]["PyTorch eager"]
+    own = found["peers"]["msg_ms"]["seconds"]
+    fastest = min(v["seconds"] for k, v in found["peers"].items() if k in ("PyTorch eager", "torch.compile", "ONNX Runtime"))
+    print(f"{found['task']}, {found['model']}, batch {found['batch']}, {found['threads']} threads, {found['rounds']} rounds")
+    for name, value in found["peers"].items():
+        time, memory = value["seconds"] / base["seconds"], value["peak_mb"] / base["peak_mb"]
+        print(f"  {name:16} {time:6.2f} of PyTorch eager's time {memory:6.2f} of its peak memory")
+    print(f"  msg_ms takes {own / fastest:.2f} of the fastest peer's time", end="")
+    if "matrix products" in found["peers"]:
+        rate = found["peers"]["matrix products"]["seconds"] / own
+        print(f"; {rate:.0%} of it are MatMul's at its own rate on these shapes", end="")
+    print("\n", flush=True)
+
+
+def save(results: list[dict], folder: Path, name: str) -> None:
+    """``<name>.json`` and ``<name>.png`` in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=1))
+    try:
+        import matplotlib
+    except ImportError:
+        print(f"no picture: pip install 'msg-ms[plots]'; numbers in {folder / name}.json", file=sys.stderr)
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    peers = list(results[0]["peers"])
+    figure, axes = pyplot.subplots(figsize=(2.2 * len(results) + 2, 4))
+    for i, peer in enumerate(peers):
+        heights = [r["peers"][peer]["seconds"] / r["peers"]["PyTorch eager"]["seconds"] for r in results]
+        positions = np.arange(len(results)) + (i - len(peers) / 2 + 0.5) * 0.8 / len(peers)
+        axes.bar(positions, heights, 0.8 / len(peers), label=peer)
+    axes.set_xticks(range(len(results)), [f"{r['model']}\nbatch {r['batch']}" for r in results])
+    axes.set_ylabel("time over PyTorch eager's")
+    axes.axhline(1, color="grey", linewidth=0.5)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(folder / f"{name}.png", dpi=120)
