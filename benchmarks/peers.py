@@ -1,7 +1,7 @@
 """One way to run a model, in a process of its own: prepares, compares, and runs when the parent says so.
 
 ``python peers.py <JSON>`` with the fields of :class:`Job`. It prints a line of JSON when it is ready (what it computed
-first, for comparison), one for every line "<n>" on its input (the seconds of n runs), and at the input's end its peak memory.
+first, for comparison), one for every line "<n>" on its input (the seconds of n runs), and at the end its peak memory.
 """
 
 from __future__ import annotations

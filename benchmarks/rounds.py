@@ -101,8 +101,13 @@ def show(found: dict) -> None:
     """A line for each peer: its time and memory as parts of PyTorch eager's."""
     base = found["peers"]["PyTorch eager"]
     own = found["peers"]["msg_ms"]["seconds"]
-    fastest = min(v["seconds"] for k, v in found["peers"].items() if k in ("PyTorch eager", "torch.compile", "ONNX Runtime"))
-    print(f"{found['task']}, {found['model']}, batch {found['batch']}, {found['threads']} threads, {found['rounds']} rounds")
+    fastest = min(
+        v["seconds"] for k, v in found["peers"].items() if k in ("PyTorch eager", "torch.compile", "ONNX Runtime")
+    )
+    print(
+        f"{found['task']}, {found['model']}, batch {found['batch']}, "
+        f"{found['threads']} threads, {found['rounds']} rounds"
+    )
     for name, value in found["peers"].items():
         time, memory = value["seconds"] / base["seconds"], value["peak_mb"] / base["peak_mb"]
         print(f"  {name:16} {time:6.2f} of PyTorch eager's time {memory:6.2f} of its peak memory")

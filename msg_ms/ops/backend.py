@@ -1,4 +1,4 @@
-"""Which implementation the operators take: C++ kernels on CPU, or MindSpore's operators composed, which run anywhere."""
+"""Which implementation operators take: C++ kernels on CPU, or MindSpore's operators composed, which run anywhere."""
 
 from __future__ import annotations
 

@@ -35,4 +35,3 @@ class BiasLayerNorm(nn.Cell):
         if bias is not None:
             x = ops.bias_add(x.astype(bias.dtype), bias)
         return layer_norm(x, gamma, beta)
-

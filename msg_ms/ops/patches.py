@@ -60,5 +60,3 @@ class TokenPatches(nn.Cell):
     def construct(self, x: Tensor, height: int, width: int, window_size: int, region: int, next_region: int) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         return self.native(rows, _numbers(height, width, window_size, region, next_region))
-
-

@@ -1,0 +1,117 @@
+"""The kernels' library: built once, mended when damaged, done without where there is no compiler."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from msg_ms import UserError, ops
+from msg_ms.ops import backend
+from msg_ms.ops.build import kernel_library
+from ops.kernels import Kernels
+
+ONES = (np.ones((2, 3)), np.zeros(3))
+
+
+@pytest.fixture
+def undecided(monkeypatch):
+    monkeypatch.delenv("MSG_MS_OPS", raising=False)
+    monkeypatch.setattr(backend, "_chosen", None)
+    monkeypatch.setattr(backend, "_said", set())
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, undecided):
+    monkeypatch.setenv("MSG_MS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """A compiler that counts; gives the file of its builds."""
+    calls, script = tmp_path / "calls", tmp_path / "c++"
+    script.write_text(f'#!/bin/sh\ncase "$*" in *-shared*) echo build >> {calls};; esac\nexec g++ "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    return calls
+
+
+def test_eight_processes_build_once_and_a_damaged_library_is_built_again(cache, compiler):
+    code = "import numpy as np; from msg_ms.ops.build import kernel_library; from ops.kernels import Kernels; "
+    code += (
+        "out, = Kernels(str(kernel_library()))('bias_gelu', [np.ones((2, 3)), np.zeros(3)], [(2, 3)]); print(out[1, 2])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    line = [sys.executable, "-c", code]
+    workers = [subprocess.Popen(line, stdout=subprocess.PIPE, env=environment, text=True) for _ in range(8)]
+    assert all(abs(float(worker.communicate()[0]) - 0.8413447) < 1e-6 for worker in workers)
+    assert compiler.read_text() == "build\n"
+    (library,) = cache.glob("*.so")
+    content = library.read_bytes()
+    library.write_bytes(content[: len(content) // 2])
+    (out,) = Kernels(str(kernel_library()))("bias_gelu", ONES, [(2, 3)])
+    assert np.allclose(out, 0.8413447) and compiler.read_text() == "build\nbuild\n"
+    assert len(list(cache.glob("*.so"))) == 1 and not list(cache.glob(".partial*"))
+
+
+def test_other_flags_or_compilers_are_other_libraries(cache, tmp_path, monkeypatch):
+    script = tmp_path / "c++"
+
+    def compiler(version: int) -> None:
+        script.write_text(f'#!/bin/sh\nwhile [ "$1" ]; do [ "$1" = -o ] && echo > "$2"; shift; done; echo {version}\n')
+        script.chmod(0o755)
+
+    monkeypatch.setenv("CXX", str(script))
+    compiler(1)
+    first = kernel_library()
+    assert kernel_library() == first
+    assert kernel_library(("-DOTHER",)) != first
+    compiler(2)
+    assert kernel_library() != first
+
+
+def test_without_a_compiler_operators_are_composed_and_the_log_says_so(cache, monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with caplog.at_level(logging.INFO, "msg_ms"):
+        cells = [ops.BiasGelu(), ops.BiasGelu()]
+    assert [record.getMessage() for record in caplog.records] == [
+        "composed operators, slower than native kernels: no C++ compiler: no-such-compiler not found"
+    ]
+    assert np.allclose(cells[0](Tensor(ONES[0], ms.float32), Tensor(ONES[1], ms.float32)).asnumpy(), 0.8413447)
+    monkeypatch.setenv("MSG_MS_OPS", "native")
+    with pytest.raises(UserError, match="no-such-compiler not found"):
+        ops.BiasGelu()
+
+
+def test_a_compiler_that_fails_is_reported_and_leaves_nothing(cache, tmp_path, monkeypatch):
+    script = tmp_path / "broken"
+    script.write_text('#!/bin/sh\necho "fatal error: no space" >&2; exit 1\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    with pytest.raises(UserError, match="can't compile the kernels: fatal error: no space"):
+        kernel_library()
+    assert [path.name for path in cache.iterdir()] == ["lock"]
+
+
+def test_the_backend_is_chosen_by_call_or_environment(undecided, monkeypatch):
+    assert ops.get_backend() == "auto"
+    monkeypatch.setenv("MSG_MS_OPS", "composed")
+    assert ops.get_backend() == "composed" and ops.BiasGelu().native is None
+    ops.set_backend("native")
+    assert ops.get_backend() == "native" and ops.BiasGelu().native is not None
+    with pytest.raises(UserError, match="one of auto, native, composed"):
+        ops.set_backend("fast")
+    monkeypatch.setattr(backend, "_chosen", None)
+    monkeypatch.setenv("MSG_MS_OPS", "fast")
+    with pytest.raises(UserError, match="MSG_MS_OPS='fast'"):
+        ops.get_backend()
+
+
+def test_half_precision_is_composed(undecided):
+    x, bias = Tensor(ONES[0], ms.float16), Tensor(ONES[1], ms.float32)
+    assert ops.BiasGelu()(x, bias, ms.float16).dtype == ms.float16

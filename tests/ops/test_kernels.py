@@ -1,0 +1,163 @@
+"""Native kernels against the composed operators, outputs and gradients, on 200 random shapes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from msg_ms import ops
+from msg_ms.models.attention import position_bias_index
+from msg_ms.ops.build import SANITIZE, kernel_library
+from ops.kernels import CASES, Kernels, random_cases
+
+TOLERANCE = 1e-5  # of a tensor's largest magnitude
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    return Kernels(str(kernel_library()))
+
+
+@pytest.fixture(autouse=True)
+def eager():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+def attention(qkv, bias, table, message, scale):
+    index = Tensor(position_bias_index(int((qkv.shape[1] - 1) ** 0.5)).reshape(-1))
+    return ops.window_attention(qkv + bias, ops.position_bias(table, message, index), scale, lambda weights: weights)
+
+
+def norm(x, bias, gamma, beta):
+    return ops.layer_norm(x + bias, gamma, beta)
+
+
+def residual_norm(x, branch, bias, keep, gamma, beta):
+    total = ops.residual(x, branch, bias, keep)
+    return total, ops.layer_norm(total, gamma, beta)
+
+
+def residual_shuffle_norm(x, branch, bias, keep, gamma, beta):
+    total = ops.shuffle_messages(ops.residual(x, branch, bias, keep))
+    return total, ops.layer_norm(total, gamma, beta)
+
+
+def image_patches(x, window, region, kernel, stride, padding):
+    rows, columns = (side // stride for side in x.shape[2:])
+    patches = ms.ops.unfold(x, kernel, 1, padding, stride).transpose(0, 2, 1)
+    patches = patches.reshape(x.shape[0], rows, columns, -1)
+    return ops.window_partition(patches, window, region).reshape(-1, patches.shape[-1])
+
+
+def token_patches(x, height, width, window, region, next_region):
+    x = x.reshape(-1, region**2, window**2 + 1, x.shape[-1])
+
+    def merged(tokens, side, h, w):
+        tokens = ops.window_reverse(tokens, side, region, h, w, channels_first=True)
+        patches = ms.ops.unfold(tokens, 3, 1, 1, 2).transpose(0, 2, 1).reshape(tokens.shape[0], h // 2, w // 2, -1)
+        return ops.window_partition(patches, side, next_region)
+
+    messages = merged(x[:, :, :1], 1, height // window, width // window)
+    patches = merged(x[:, :, 1:], window, height, width)
+    return ms.ops.cat((messages, patches), 2).reshape(-1, patches.shape[-1])
+
+
+# For each operator: the composed function, its inputs with gradients, other arguments.
+COMPOSED = {
+    "attention": (attention, ("qkv", "bias", "table", "message"), lambda c: [float(c["scale"][0])]),
+    "gelu": (ops.bias_gelu, ("x", "bias"), lambda c: []),
+    "norm": (norm, ("x", "bias", "gamma", "beta"), lambda c: []),
+    "residual": (ops.residual, ("x", "branch", "bias"), lambda c: [Tensor(c["keep"])]),
+    "residual_norm": (residual_norm, ("x", "branch", "bias", "gamma", "beta"), None),
+    "residual_shuffle_norm": (residual_shuffle_norm, ("x", "branch", "bias", "gamma", "beta"), None),
+    "image_patches": (image_patches, ("x",), lambda c: c["layout"].tolist()),
+    "token_patches": (token_patches, ("x",), lambda c: c["layout"].tolist()),
+}
+
+
+def by_composed(name: str, case: dict) -> dict:
+    function, names, others = COMPOSED[name]
+    values = [Tensor(case[n]) for n in names]
+    extra = others(case) if others else []
+    keep = None if others else Tensor(case["keep"])
+
+    def outputs(*inputs):
+        inputs = [*inputs[:3], keep, *inputs[3:]] if keep is not None else inputs
+        found = function(*inputs, *extra)
+        return found if isinstance(found, tuple) else (found,)
+
+    def weighted(*inputs):
+        found = outputs(*inputs)
+        total = (found[0] * Tensor(case["dout"])).sum()
+        return total + (found[1] * Tensor(case["dnormal"])).sum() if len(found) == 2 else total
+
+    found = dict(zip(("out", "normal"), outputs(*values), strict=False))
+    gradients = ms.grad(weighted, tuple(range(len(values))))(*values)
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    found |= {f"d{n}": g for n, g in zip(names, gradients, strict=True)}
+    return {key: value.asnumpy() for key, value in found.items()}
+
+
+def test_random_shapes_equal_the_composed_operators(kernels):
+    worst = {}
+    for name, number, case in random_cases(200):
+        native, composed = CASES[name][1](kernels, case), by_composed(name, case)
+        for key, expected in composed.items():
+            assert native[key].shape == expected.shape, (number, name, key)
+            error = np.abs(native[key] - expected).max() / max(np.abs(expected).max(), 1e-3)
+            assert error < TOLERANCE, (number, name, key, error)
+            worst[name, key] = max(error, worst.get((name, key), 0))
+    print("\n" + "\n".join(f"{'.'.join(key)}: {error:.1e}" for key, error in worst.items()))
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])
+def test_what_is_not_a_number_stays_so(kernels, spoilt):
+    for name, _, case in random_cases(len(CASES)):
+        first = "qkv" if name == "attention" else "x"
+        case[first].reshape(-1)[3] = spoilt
+        native, composed = CASES[name][1](kernels, case), by_composed(name, case)
+        if name == "gelu" and spoilt == -np.inf:
+            composed["out"] = np.where(np.isfinite(composed["out"]), 1, np.nan)  # NaN by definition or 0 in the limit
+        for key in ("out", "normal"):
+            if key in composed:
+                spread = ~np.isfinite(composed[key])
+                assert spread.any(), (name, key)
+                assert not np.isfinite(native[key][spread]).any(), (name, key)
+
+
+def test_threads_change_nothing_but_rounding(kernels, tmp_path):
+    found = []
+    for threads in ("1", "8"):
+        script, output = Path(__file__).with_name("kernels.py"), tmp_path / f"{threads}.npz"
+        line = [sys.executable, str(script), str(kernel_library()), str(output), "80"]
+        subprocess.run(line, check=True, env={"OMP_NUM_THREADS": threads, "PATH": "/usr/bin:/bin"})
+        with np.load(output) as file:
+            found.append(dict(file))
+    for key, one in found[0].items():
+        assert np.abs(found[1][key] - one).max() <= 1e-5 * max(np.abs(one).max(), 1e-3), key
+
+
+def test_address_sanitizer_finds_nothing(tmp_path):
+    compiled = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    if not Path(compiled).is_absolute():
+        pytest.skip("this compiler has no AddressSanitizer")
+    environment = {
+        "LD_PRELOAD": compiled,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "OMP_NUM_THREADS": "2",
+        "PATH": "/usr/bin:/bin",
+    }
+    library = kernel_library(SANITIZE)
+    line = [sys.executable, str(Path(__file__).with_name("kernels.py")), str(library), str(tmp_path / "o.npz"), "80"]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # And it does look: an output that is a row too short.
+    code = "import sys, numpy as np; from kernels import Kernels; x = np.ones((300, 64)); "
+    code += "Kernels(sys.argv[1])('bias_gelu', [x, x[0]], [(299, 64)])"
+    line = [sys.executable, "-c", code, str(library)]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=Path(__file__).parent)
+    assert "heap-buffer-overflow" in done.stderr
