@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
 from msg_ms.data import EvalDataset, Shard, load_folders
+from msg_ms.engine import compile_cache
 from msg_ms.engine.checkpoint import load_weights
 from msg_ms.engine.device import check_half_precision, check_same_job, clamp_workers, setup_device
 from msg_ms.engine.evaluate import EvalStep, evaluate
@@ -24,6 +25,7 @@ def main() -> None:
     check_half_precision(config.amp_level, config.amp.dtype)
     _, folder = load_folders(config.data, config.model.num_classes, training=False)
     check_same_job(ranks, config, folder.files)
+    compile_cache.enable(config, ranks)
 
     shard, workers = Shard(ranks.rank, ranks.world), clamp_workers(config.data.num_workers)
     data = EvalDataset(folder, config.data, config.test.crop, workers, shard)

@@ -12,6 +12,7 @@ from msg_ms import MSGTransformer
 from msg_ms.cli import config_from_arguments, require, run_command_line, train_parser
 from msg_ms.config import Config, to_yaml
 from msg_ms.data import EvalDataset, Shard, TrainDataset, load_folders
+from msg_ms.engine import compile_cache
 from msg_ms.engine.checkpoint import AVERAGE, OPTIMIZER, SCALER, load_pretrained, load_weights, named
 from msg_ms.engine.device import check_half_precision, check_same_job, clamp_workers, setup_device
 from msg_ms.engine.ema import WeightAverage
@@ -42,6 +43,7 @@ def main() -> None:
     check_half_precision(config.amp_level, config.amp.dtype)
     train_folder, val_folder = load_folders(config.data, config.model.num_classes, training)
     check_same_job(ranks, config, (train_folder or val_folder).files)
+    compile_cache.enable(config, ranks)
 
     shard, workers = Shard(ranks.rank, ranks.world), clamp_workers(config.data.num_workers)
     val_data = EvalDataset(val_folder, config.data, config.test.crop, workers, shard)

@@ -9,6 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from .compile_cache import CachedCell
 from .ranks import ALONE, Ranks
 
 
@@ -25,7 +26,7 @@ class Evaluation:
         return f"top-1 {self.top1:.2f}%, top-5 {self.top5:.2f}%, loss {self.loss:.4f} on {self.images} images"
 
 
-class EvalStep(nn.Cell):
+class EvalStep(CachedCell):
     """Sums over a batch: (cross entropy, images right at first guess, right among the first five).
 
     ``weights`` (B,) is 1 for an image that counts and 0 for one that fills the batch up.

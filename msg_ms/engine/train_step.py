@@ -11,6 +11,7 @@ from mindspore.amp import LossScaler
 from mindspore.ops import partial
 
 from ..ops import SquaredNorm
+from .compile_cache import CachedCell
 from .ema import WeightAverage
 from .optim import SGD, AdamW, for_each
 
@@ -92,7 +93,7 @@ def _times(factor: Tensor, gradient: Tensor) -> Tensor:
     return gradient * factor
 
 
-class TrainStep(nn.Cell):
+class TrainStep(CachedCell):
     """One update from one batch: ``step(images, labels, rate, draws)`` gives (loss, gradient norm before clipping).
 
     ``draws`` (blocks, 2, B) are what stochastic depth goes by, see :func:`drop_path_draws`.
@@ -113,7 +114,7 @@ class TrainStep(nn.Cell):
         return float(loss.asnumpy()), float(norm.asnumpy())
 
 
-class _Accumulate(nn.Cell):
+class _Accumulate(CachedCell):
     """Add a batch's gradients to the sums and give its loss."""
 
     def __init__(self, gradients: LossAndGradients, sums: ParameterTuple):
@@ -125,7 +126,7 @@ class _Accumulate(nn.Cell):
         return ops.depend(loss, for_each(ops.assign_add, self.sums, gradients))
 
 
-class _UpdateFromSums(nn.Cell):
+class _UpdateFromSums(CachedCell):
     """Update from the mean of the accumulated gradients and set the sums back to zero."""
 
     def __init__(self, update: Update, sums: ParameterTuple, count: int):

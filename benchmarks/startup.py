@@ -1,0 +1,77 @@
+"""Compilation of the training step's graph, first and second start: python benchmarks/startup.py.
+
+Every start is a process of its own; rounds alternate between the models. The second start finds the graph in the cache
+(COMPILE_CACHE) that the first one filled. What counts are ratios of medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+
+from msg_ms.cli import run_command_line
+from msg_ms.config import load_config
+from msg_ms.engine import compile_cache
+from msg_ms.engine.device import setup_device
+from msg_ms.engine.loss import SmoothedCrossEntropy
+from msg_ms.engine.optim import build_optimizer
+from msg_ms.engine.ranks import ALONE
+from msg_ms.engine.train_step import LossAndGradients, TrainStep, Update
+from msg_ms.models.variants import VARIANTS, create_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Seconds to compile the training step, as ratios, on CPU.")
+    parser.add_argument("--model", nargs="+", choices=list(VARIANTS), default=["msg_tiny", "msg_base"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print("\n" + json.dumps(compile_once(args.model[0], args.child)), flush=True)
+        os._exit(0)
+    seconds = {f"{model}, {start} start": [] for model in args.model for start in ("first", "second")}
+    for _ in range(args.rounds):
+        for model in args.model:
+            with tempfile.TemporaryDirectory() as folder:
+                for start in ("first", "second"):
+                    line = [sys.executable, __file__, "--model", model, "--child", folder]
+                    done = subprocess.run(line, capture_output=True, text=True, check=True)
+                    seconds[f"{model}, {start} start"].append(json.loads(done.stdout.splitlines()[-1]))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for model in args.model:
+        first, second = medians[f"{model}, first start"], medians[f"{model}, second start"]
+        against = first / medians[f"{args.model[0]}, first start"]
+        print(f"{model}: first start {against:.2f} of {args.model[0]}'s, second {first / second:.1f} times faster")
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "startup.json").write_text(json.dumps(medians, indent=1))
+
+
+def compile_once(name: str, folder: str) -> float:
+    """Seconds to compile ``name``'s training step at batch 2, with the cache in ``folder``."""
+    setup_device("CPU", 0)
+    compile_cache.enable(replace(load_config(None), compile_cache=folder), ALONE)
+    model = create_model(name)
+    optimizer = build_optimizer(load_config(None).train, model.trainable_params())
+    step = TrainStep(LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets), Update(optimizer, 5.0))
+    images, labels = np.zeros((2, 3, 224, 224), np.float32), np.zeros(2, np.int32)
+    draws = np.ones((sum(model.depths), 2, 2), np.float32)
+    inputs = (ms.Tensor(images), ms.Tensor(labels), ms.Tensor(0.1, ms.float32), ms.Tensor(draws))
+    begin = time.perf_counter()
+    step.compile(*inputs)
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    run_command_line(main)

@@ -1,0 +1,80 @@
+"""The graph kept across starts: found again by the same run, and by no other."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import mindspore as ms
+import pytest
+from small_run import CONFIG, write_images
+
+from msg_ms.config import load_config
+from msg_ms.engine import compile_cache
+from msg_ms.engine.compile_cache import CompileCache
+from msg_ms.engine.ranks import ALONE, Ranks
+from msg_ms.errors import UserError
+from msg_ms.ops import backend
+
+
+def test_a_second_start_finds_its_graph_and_computes_the_same(tmp_path, command):
+    write_images(tmp_path)
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    flags = ("--cfg", "small.yaml", "--data-path", "data", "--opts", "COMPILE_CACHE", "cache", "OUTPUT")
+    found = []
+    for output in ("one", "two"):
+        done = command("train.py", *flags, output)
+        lines = (tmp_path / output / "small" / "default" / "metrics.jsonl").read_text().splitlines()
+        found.append([{k: v for k, v in json.loads(line).items() if "loss" in k} for line in lines])
+        graphs = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.mindir")}
+        if output == "one":
+            first = graphs
+            assert len(first) == 1  # the training step
+    assert found[0] == found[1] and found[0]
+    assert graphs == first and done.stderr.count("Use the compilation cache") == 1
+    assert not list((tmp_path / "cache").glob(".partial*"))
+
+
+@pytest.fixture
+def key(tmp_path):
+    return lambda *facts, what="step (2, 3)": CompileCache(tmp_path / "cache", *facts).key(what)
+
+
+def test_what_a_graph_follows_from_is_in_its_key(key, tmp_path, monkeypatch):
+    keys = [key("a"), key("b"), key("a", what="step (4, 3)")]
+    monkeypatch.setattr(ms, "__version__", "2.99.0")
+    keys.append(key("a"))
+    monkeypatch.undo()
+    monkeypatch.setattr(backend, "_chosen", "composed")
+    keys.append(key("a"))
+    monkeypatch.undo()
+    package = tmp_path / "package"
+    for path in ("a.py", "ops/csrc/k.cc"):
+        (package / path).parent.mkdir(parents=True, exist_ok=True)
+        (package / path).write_text("1")
+    monkeypatch.setattr(compile_cache, "PACKAGE", package)
+    keys.append(key("a"))
+    for path in ("a.py", "ops/csrc/k.cc"):
+        (package / path).write_text("2")
+        keys.append(key("a"))
+    assert len(set(keys)) == len(keys)
+    assert key("a") == keys[-1]
+
+
+def test_configuration_and_rank_are_facts_and_places_are_not(tmp_path, monkeypatch):
+    config = replace(load_config(None), compile_cache=str(tmp_path / "cache"))
+
+    def facts(config, ranks=ALONE):
+        compile_cache.enable(config, ranks)
+        return compile_cache._active.facts
+
+    monkeypatch.setattr(compile_cache, "_active", None)
+    base = facts(config)
+    assert facts(replace(config, output="elsewhere")) == base
+    assert facts(replace(config, train=replace(config.train, clip_grad=1.0))) != base
+    assert facts(config, Ranks(1, 2)) != base
+
+
+def test_a_folder_that_cannot_be_written_is_a_users_mistake(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"COMPILE_CACHE=.*file/cache: can't be written"):
+        CompileCache(Path(tmp_path / "file" / "cache"))
