@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "gemm.h"
@@ -67,6 +68,63 @@ inline Vec load_lanes(const float *p, int64_t n) { return n == kLanes ? load(p) 
 
 inline void store_lanes(float *p, Vec v, int64_t n) { n == kLanes ? store(p, v) : store_part(p, v, n); }
 
+// The softmax of row + bias in place, but for the factor 1 / sum, which it gives; with `whole` that is in, too.
+// Rows of a few vectors stay in registers (kVectors), longer ones don't (0).
+template <int kVectors, bool whole>
+inline float softmax(float *row, const float *bias, int64_t columns) {
+  const int64_t n = kVectors > 0 ? kVectors : columns / kLanes;
+  Vec kept[kVectors > 0 ? kVectors : 1], most{}, total{};
+#pragma GCC unroll 8
+  for (int64_t j = 0; j < n; ++j) {
+    const Vec s = load(row + j * kLanes) + load(bias + j * kLanes);
+    if (kVectors > 0) kept[j] = s;
+    else store(row + j * kLanes, s);
+    most = j == 0 ? s : s > most ? s : most;
+  }
+  const float top = max(most);
+#pragma GCC unroll 8
+  for (int64_t j = 0; j < n; ++j) {
+    const Vec e = exp_of_negative((kVectors > 0 ? kept[j] : load(row + j * kLanes)) - top);
+    if (kVectors > 0) kept[j] = e;
+    if (kVectors == 0 || !whole) store(row + j * kLanes, e);
+    total += e;
+  }
+  const float inverse = 1.0f / sum(total);
+  if (whole) {
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < n; ++j) {
+      store(row + j * kLanes, (kVectors > 0 ? kept[j] : load(row + j * kLanes)) * inverse);
+    }
+  }
+  return inverse;
+}
+
+// The gradient d of a softmax's result becomes that of its scores, weight * (d - sum of weight * d), also added to `to`.
+template <int kVectors>
+inline void softmax_grad(const float *weight, float *d, float *to, int64_t columns) {
+  const int64_t n = kVectors > 0 ? kVectors : columns / kLanes;
+  Vec dot{};
+#pragma GCC unroll 8
+  for (int64_t j = 0; j < n; ++j) dot += load(weight + j * kLanes) * load(d + j * kLanes);
+  const float mean = sum(dot);
+#pragma GCC unroll 8
+  for (int64_t j = 0; j < n; ++j) {
+    const Vec ds = load(weight + j * kLanes) * (load(d + j * kLanes) - mean);
+    store(d + j * kLanes, ds);
+    store(to + j * kLanes, load(to + j * kLanes) + ds);
+  }
+}
+
+// Calls use with the number of vectors in a row as a constant where it is small: windows of 4 and 7.
+template <typename Use>
+inline void with_vectors(int64_t columns, const Use &use) {
+  switch (columns / kLanes) {
+    case 2: return use(std::integral_constant<int, 2>());
+    case 4: return use(std::integral_constant<int, 4>());
+    default: return use(std::integral_constant<int, 0>());
+  }
+}
+
 // The buffers that one thread works in.
 class Head {
  public:
@@ -77,6 +135,7 @@ class Head {
         v(p.rows * p.lanes),
         across(p.lanes * p.columns),
         scores(p.rows * p.columns),
+        inverse(p.rows),
         biases(p.heads * p.tokens * p.columns),
         entries(p.offsets()),
         laid_out(p.heads, false) {}
@@ -126,9 +185,9 @@ class Head {
     }
   }
 
-  // Leaves e^(score - row's maximum) in scores and gives use(row, 1 / row's sum).
-  template <typename Use>
-  void attend(int64_t window, const Use &use) {
+  // Leaves the attention's weights in scores if `whole`, else lacking the factors in inverse.
+  template <bool whole>
+  void attend(int64_t window) {
     take(window, 0, p.scale, q);
     take(window, 1, 1.0f, k);
     take(window, 2, 1.0f, v);
@@ -136,31 +195,19 @@ class Head {
     if (window + 1 < p.windows) fetch(window + 1);
     turn(k, across);
     product(p.tokens, p.columns, p.depth, q, p.lanes, 1, across, p.columns, scores, p.columns);
-    for (int64_t i = 0; i < p.tokens; ++i) {
-      float *row = scores + i * p.columns;
-      const float *add = bias + i * p.columns;
-      Vec most = load(row) + load(add);
-      store(row, most);
-      for (int64_t j = kLanes; j < p.columns; j += kLanes) {
-        const Vec s = load(row + j) + load(add + j);
-        store(row + j, s);
-        most = s > most ? s : most;
+    const int64_t tokens = p.tokens, columns = p.columns;
+    float *rows = scores, *inverses = inverse;
+    with_vectors(columns, [&](auto vectors) {
+      for (int64_t i = 0; i < tokens; ++i) {
+        inverses[i] = softmax<decltype(vectors)::value, whole>(rows + i * columns, bias + i * columns, columns);
       }
-      const float top = max(most);
-      Vec total{};
-      for (int64_t j = 0; j < p.columns; j += kLanes) {
-        const Vec e = exp_of_negative(load(row + j) - top);
-        store(row + j, e);
-        total += e;
-      }
-      use(i, 1.0f / sum(total));
-    }
+    });
   }
 
   const Problem &p;
   int64_t h = -1;
   float *bias = nullptr;
-  Buffer q, k, v, across, scores;
+  Buffer q, k, v, across, scores, inverse;
 
  private:
   // The bias of a head: (tokens, columns), with the columns past the last token out of the softmax's reach.
@@ -197,13 +244,13 @@ void for_range(Head &head, int64_t begin, int64_t end, const Body &body) {
 void forward(const Problem &p, float *out) {
   parallel_for(p.heads * p.windows, 1, [&](int, int64_t begin, int64_t end) {
     Head head(p);
-    Buffer result(p.tokens * p.lanes), inverse(p.tokens);
+    Memory result(p.tokens * p.lanes);
     for_range(head, begin, end, [&](int64_t window) {
-      head.attend(window, [&](int64_t i, float inverse_sum) { inverse[i] = inverse_sum; });
+      head.attend<false>(window);
       product(p.tokens, p.lanes, p.tokens, head.scores, p.columns, 1, head.v, p.lanes, result, p.lanes);
       for (int64_t i = 0; i < p.tokens; ++i) {
         float *to = out + (window * p.tokens + i) * p.channels() + head.h * p.depth;
-        const float *from = result + i * p.lanes, factor = inverse[i];
+        const float *from = result + i * p.lanes, factor = head.inverse[i];
         for_each_vector(p.depth, [&](int64_t c, int64_t n) { store_lanes(to + c, load(from + c) * factor, n); });
       }
     });
@@ -230,10 +277,7 @@ class HeadGradient {
         grad_(p.tokens * p.lanes) {}
 
   void run(int64_t window) {
-    head.attend(window, [&](int64_t i, float inverse_sum) {
-      float *row = head.scores + i * p.columns;
-      for (int64_t j = 0; j < p.columns; j += kLanes) store(row + j, load(row + j) * inverse_sum);
-    });
+    head.attend<true>(window);
     for (int64_t i = 0; i < p.tokens; ++i) {
       const float *from = dout_ + (window * p.tokens + i) * p.channels() + head.h * p.depth;
       float *to = dy_ + i * p.lanes;
@@ -245,18 +289,14 @@ class HeadGradient {
     // Through the softmax: ds = weights * (dw - sum of weights * dw), dw = dy v^T.
     head.turn(head.v, across_);
     product(p.tokens, p.columns, p.depth, dy_, p.lanes, 1, across_, p.columns, dscores_, p.columns);
-    for (int64_t i = 0; i < p.tokens; ++i) {
-      const float *weight = head.scores + i * p.columns;
-      float *row = dscores_ + i * p.columns, *add = dbiases_ + (head.h * p.tokens + i) * p.columns;
-      Vec dot{};
-      for (int64_t j = 0; j < p.columns; j += kLanes) dot += load(weight + j) * load(row + j);
-      const float mean = sum(dot);
-      for (int64_t j = 0; j < p.columns; j += kLanes) {
-        const Vec d = load(weight + j) * (load(row + j) - mean);
-        store(row + j, d);
-        store(add + j, load(add + j) + d);
+    const int64_t tokens = p.tokens, columns = p.columns;
+    const float *weights = head.scores;
+    float *rows = dscores_, *sums = dbiases_ + head.h * tokens * columns;
+    with_vectors(columns, [&](auto vectors) {
+      for (int64_t i = 0; i < tokens; ++i) {
+        softmax_grad<decltype(vectors)::value>(weights + i * columns, rows + i * columns, sums + i * columns, columns);
       }
-    }
+    });
     // dq = scale * ds k, and dk = ds^T (scale * q)
     product(p.tokens, p.lanes, p.tokens, dscores_, p.columns, 1, head.k, p.lanes, grad_, p.lanes);
     put(window, 0, p.scale);
