@@ -31,7 +31,8 @@ def main() -> int:
     show("python", f"{platform.python_version()} in {sys.prefix}")
     for package in PACKAGES:
         show(package, version(package))
-    show("compiler", tool("g++", "--version") or "none (native kernels for CPU can't be built)")
+    show("compiler", tool("g++", "--version") or "none")
+    show("native kernels", kernels())
     show("CUDA", tool("nvcc", "--version", "release") or "no nvcc")
     show("NVIDIA driver", tool("nvidia-smi", "-L") or "none")
     show("CANN", cann() or "none found")
@@ -52,6 +53,16 @@ def main() -> int:
         return 1
     print(f"Training runs on {', '.join(usable)}; --device-target chooses.")
     return 0
+
+
+def kernels() -> str:
+    """Where the native kernels for CPU lie, or why there are none."""
+    from msg_ms.ops.build import kernel_library
+
+    try:
+        return str(kernel_library())
+    except ValueError as error:
+        return f"none, composed operators instead: {error}"
 
 
 def show(name: str, value: str) -> None:
