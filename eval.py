@@ -21,7 +21,7 @@ def main() -> None:
     check_supported(config)
     checkpoint = Path(require(config.model.resume, "--resume"))
     require(config.data.data_path, "--data-path")
-    _, ranks = setup_device(config.device_target, config.seed)
+    _, ranks = setup_device(config.device_target, config.seed, config.jit_level)
     check_half_precision(config.amp_level, config.amp.dtype)
     _, folder = load_folders(config.data, config.model.num_classes, training=False)
     check_same_job(ranks, config, folder.files)

@@ -39,7 +39,7 @@ def main() -> None:
     check_supported(config)
     training = not (config.eval_mode or config.throughput_mode)
     require(config.data.data_path, "--data-path")
-    target, ranks = setup_device(config.device_target, config.seed)
+    target, ranks = setup_device(config.device_target, config.seed, config.jit_level)
     check_half_precision(config.amp_level, config.amp.dtype)
     train_folder, val_folder = load_folders(config.data, config.model.num_classes, training)
     check_same_job(ranks, config, (train_folder or val_folder).files)

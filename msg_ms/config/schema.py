@@ -181,6 +181,7 @@ class Config:
     save_steps: int = key(0, at_least(0))  # this project's own: updates between two checkpoints; 0 saves by epoch
     keep_last: int = key(3, at_least(1))  # this project's own: how many checkpoints stay, beside the best
     print_freq: int = key(100, at_least(1))
+    jit_level: str = key("", one_of("", "O0", "O1", "O2"))  # this project's own: MindSpore's; empty: its choice
     compile_cache: str = key("")  # this project's own: folder for the compiled graph, for faster starts; empty: none
     seed: int = key(0, at_least(0))
     eval_mode: bool = key(False)

@@ -15,8 +15,8 @@ from ..errors import UserError
 from .ranks import ALONE, Ranks
 
 
-def setup_device(target: str, seed: int) -> tuple[str, Ranks]:
-    """Graph mode on ``target`` (empty: MindSpore's choice) with all of MindSpore's seeds set.
+def setup_device(target: str, seed: int, jit_level: str = "") -> tuple[str, Ranks]:
+    """Graph mode on ``target`` at ``jit_level`` (empty: MindSpore's choice) with all of MindSpore's seeds set.
 
     Under msrun, or with a rank table, the process joins the others of its job. Gives the target and its place there.
     """
@@ -27,6 +27,8 @@ def setup_device(target: str, seed: int) -> tuple[str, Ranks]:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"device target {target} can't be used on this machine: {reason}") from None
     ms.set_context(mode=ms.GRAPH_MODE)
+    if jit_level:
+        ms.set_context(jit_config={"jit_level": jit_level})
     ranks = _join() if "MS_ROLE" in os.environ or int(os.environ.get("RANK_SIZE", 1)) > 1 else ALONE
     ms.set_seed(seed)
     ms.dataset.config.set_seed(seed)
