@@ -8,6 +8,7 @@ from reference import DATA, Case, cases
 
 from msg_ms import create_model
 from msg_ms.convert import export_state_dict
+from msg_ms.ops import backend
 
 SIZES = {
     "msg_tiny": (25_086_116, 3.824520192e9),
@@ -41,7 +42,9 @@ def check_outputs(case: Case, logits, stages):
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.path.parent.name}-{case.path.stem}")
-def test_case_in_graph_mode(case):
+@pytest.mark.parametrize("choice", ["native", "composed"])
+def test_case_in_graph_mode(case, choice, monkeypatch):
+    monkeypatch.setattr(backend, "_chosen", choice)
     model = case.model()
     x, y = case.inputs()
     (loss, logits, stages), gradients = Everything(model)(Tensor(x), Tensor(y))
