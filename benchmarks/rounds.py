@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -15,8 +16,31 @@ import numpy as np
 from peers import Job
 
 from msg_ms.errors import UserError
+from msg_ms.models.variants import VARIANTS
 
 TOLERANCE = 1e-4  # of logits, losses and norms, whose magnitude is about 1
+
+
+ALWAYS = ["msg_ms", "PyTorch eager"]
+
+
+def main(name: str, task: str, peers: list[str], defaults: dict) -> None:
+    """The command line of a benchmark: ``peers`` may join :data:`ALWAYS`; ``defaults`` are those of its options."""
+    parser = argparse.ArgumentParser(description=f"Time of {task} by our models and their peers, on CPU, as ratios.")
+    parser.add_argument("--model", nargs="+", choices=list(VARIANTS))
+    parser.add_argument("--batch", nargs="+", type=int)
+    parser.add_argument("--peers", nargs="*", choices=peers, metavar="PEER", help=", ".join(peers))
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.set_defaults(**defaults)
+    args = parser.parse_args()
+    results = []
+    for model in args.model:
+        for batch in args.batch:
+            results.append(compare([*ALWAYS, *args.peers], task, model, batch, args.threads, args.rounds))
+            show(results[-1])
+            save(results, args.output, name)
 
 
 class Process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import mindspore as ms
 from mindspore import ops
 
 from ..errors import UserError
-from .build import kernel_library
+from .build import cache_folder, kernel_library
 
 CHOICES = ("auto", "native", "composed")
 
@@ -51,21 +52,24 @@ def native_library() -> Path | None:
         if choice == "native":
             raise UserError(f"the native kernels are for CPU, and the device target is {target}; take auto or composed")
         return None
+    found = _built(cache_folder(), os.environ.get("CXX"))
+    if isinstance(found, Path):
+        return found
+    if choice == "native":
+        raise found
+    if str(found) not in _said:
+        _said.add(str(found))
+        log.warning("composed operators, slower than native kernels: %s", found)
+    return None
+
+
+@functools.cache
+def _built(cache: Path, compiler: str | None) -> Path | UserError:
+    """The library, or why there is none; a model asks for each of its operators."""
     try:
-        library = kernel_library()
+        return kernel_library()
     except UserError as error:
-        if choice == "native":
-            raise
-        _say(logging.WARNING, f"composed operators, slower than native kernels: {error}")
-        return None
-    _say(logging.DEBUG, f"native kernels: {library}")
-    return library
-
-
-def _say(level: int, text: str) -> None:
-    if text not in _said:
-        _said.add(text)
-        log.log(level, text)
+        return error
 
 
 def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | None = None) -> ops.Custom | None:

@@ -30,14 +30,13 @@ class Residual(nn.Cell):
     def __init__(self):
         super().__init__()
         grad = kernel("residual_grad", lambda dsum, keep: (_rows(dsum), dsum[3:]), 2)
-        one = Tensor(np.ones(1, np.float32))
 
         def bprop(x, branch, bias, keep, out, dout):
             dbranch, dbias = grad(dout, keep)
             return dout, dbranch, dbias, ops.zeros_like(keep)
 
         self.native = kernel("residual", lambda x, branch, bias, keep: x, gradient=bprop)
-        self.one = one
+        self.one = Tensor(np.ones(1, np.float32))
 
     def construct(self, x: Tensor, branch: Tensor, bias: Tensor | None, keep: Tensor | None) -> Tensor:
         if self.native is None or bias is None or x.dtype != ms.float32 or branch.dtype != ms.float32:
