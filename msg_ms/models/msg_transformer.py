@@ -31,7 +31,6 @@ class PatchEmbed(nn.Cell):
         self.proj = PatchConv(in_chans, embed_dim, EMBED_KERNEL, patch_size, EMBED_PADDING)
         self.norm = LayerNorm(embed_dim) if patch_norm else nn.Identity()
         self.patch_norm = patch_norm
-
         self.patches = ImagePatches(EMBED_KERNEL, patch_size, EMBED_PADDING)
 
     def construct(self, x: Tensor) -> Tensor:
