@@ -24,7 +24,7 @@ from ..engine.weight_files import (
     read_torch_weights,
     write_weights,
 )
-from ..errors import UserError
+from ..errors import UserError, printable
 from ..files import written_whole
 
 
@@ -144,7 +144,7 @@ def to_mindspore(source: Path, options: Options) -> tuple[State, list[str]]:
     dropped = Counter(dropped_names(file.state).values())
     lines += [f"dropped    {count} buffers on purpose ({why})" for why, count in dropped.items()]
     if file.ignored:
-        shown = ", ".join(file.ignored).encode("ascii", "backslashreplace").decode()
+        shown = printable(", ".join(file.ignored))
         lines.append(f"ignored    {shown}: named in the file, neither imported nor run")
     return weights, [f"read       {source}: {name}", *lines]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import UserError, nearest, shorten
+from ..errors import UserError, nearest, printable, shorten
 
 USUAL_KEYS = ("model", "state_dict")
 # What PyTorch's wrappers for several devices and for compilation put before every name.
 _WRAPPERS = ("module.", "_orig_mod.")
-_DEEPEST, _MOST_LISTED = 3, 1000
+_DEEPEST, _MOST_LISTED, _LONGEST_NAME = 3, 1000, 200
 
 
 def select_weights(content: Any, key: str | None, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
@@ -28,11 +28,16 @@ def select_weights(content: Any, key: str | None, is_tensor: Callable[[Any], boo
         raise UserError(f"--key {key}: {there}")
     if not isinstance(found, Mapping) or not found:
         raise UserError("holds no dictionary of weights")
-    strangers = [str(name)[:100] for name, value in found.items() if not (isinstance(name, str) and is_tensor(value))]
+    strangers = [
+        printable(str(name), 100) for name, value in found.items() if not (isinstance(name, str) and is_tensor(value))
+    ]
     if strangers:
         known = _available(content, is_tensor)
         there = f"; --key chooses one: {shorten(known, 12)}" if known else ""
         raise UserError(f"holds no plain dictionary of weights: {shorten(strangers)} is no tensor{there}")
+    unspeakable = [name for name in found if len(name) > _LONGEST_NAME or not name.isprintable()]
+    if unspeakable:
+        raise UserError(f"holds no plain dictionary of weights: {printable(unspeakable[0], 100)} is no tensor's name")
     weights = dict(found)
     while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in weights)), None):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
@@ -74,6 +79,6 @@ def _available(content: Any, is_tensor: Callable[[Any], bool]) -> list[str]:
             for name, value in list(node.items() if isinstance(node, Mapping) else ())[:_MOST_LISTED]:
                 if isinstance(name, str) and isinstance(value, Mapping) and len(below) < _MOST_LISTED:
                     below.append((f"{path}.{name}" if path else name, value))
-        paths += [p for p, node in below if any(map(is_tensor, node.values()))]
+        paths += [printable(p, 100) for p, node in below if any(map(is_tensor, node.values()))]
         level = below
     return paths

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from mindspore.common.np_dtype import bfloat16
 
-from ..errors import UserError
+from ..errors import UserError, printable
 from .select import select_weights
 from .torch_pickle import STORAGES, Findings, Storage, StoredTensor, TorchFileError, most_operations, unpickle
 
@@ -64,7 +64,7 @@ def read_torch_file(path: str | Path, key: str | None = None) -> TorchFile:
             read = _read_zip if zipfile.is_zipfile(bounded) else _read_legacy
             return read(bounded, key)
     except UserError as error:
-        raise type(error)(f"{path}: {_cut(error)}") from None
+        raise type(error)(f"{path}: {printable(str(error))}") from None
     except OSError as error:
         raise TorchFileError(f"can't read {path}: {error.strerror or error}") from None
     except MemoryError:
@@ -72,14 +72,8 @@ def read_torch_file(path: str | Path, key: str | None = None) -> TorchFile:
     except Exception as error:
         # A broken or hostile file can fail in any way; nothing of it has run, and no detail would help.
         raise TorchFileError(
-            f"{path}: broken or no PyTorch checkpoint ({type(error).__name__}: {_cut(error)})"
+            f"{path}: broken or no PyTorch checkpoint ({type(error).__name__}: {printable(str(error))})"
         ) from None
-
-
-def _cut(error: Exception) -> str:
-    """The error's text at a length that a line takes: names in it come from the file."""
-    text = str(error)
-    return text if len(text) <= 1000 else f"{text[:1000]}..."
 
 
 class _BoundedFile(io.RawIOBase):

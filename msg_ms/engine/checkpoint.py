@@ -37,7 +37,8 @@ def write_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], notes: Mappin
         with written_whole(path) as temporary:
             write_safetensors(temporary, arrays, "ms")
         return
-    entries = [{"name": name, "data": Tensor(np.ascontiguousarray(value))} for name, value in arrays.items()]
+    # Tensors over the arrays' own memory.
+    entries = [{"name": name, "data": Tensor.from_numpy(np.ascontiguousarray(value))} for name, value in arrays.items()]
     # Plain floats would be stored in single precision, and a resumed run's metrics differ in the last digits.
     extra = {
         NOTES + name: Tensor(value, ms.float64) if isinstance(value, float) else value for name, value in notes.items()
