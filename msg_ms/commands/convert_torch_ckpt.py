@@ -53,6 +53,8 @@ class Options:
 
 def main() -> int:
     args = parser().parse_args()
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: must not be negative")
     changes = Changes(args.num_classes, args.img_size, args.window_size)
     options = Options(args.reverse, args.cfg, args.key, args.dtype, args.verify, changes, args.seed)
     if args.input.is_dir():
@@ -95,15 +97,17 @@ def convert_folder(source: Path, target: Path, options: Options, ending: str | N
         raise UserError(f"--format {ending}: must be {' or '.join(s[1:] for s in options.outputs)}")
     if target.exists() and not target.is_dir():
         raise UserError(f"--output {target}: must be a folder, as --input is one")
-    found = sorted(p for p in source.iterdir() if p.name.endswith(options.inputs) and p.is_file() and p.name[0] != ".")
+    try:
+        files = [p for p in source.iterdir() if p.is_file() and not p.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"can't read --input {source}: {error.strerror or error}") from None
+    found = sorted(path for path in files if path.name.endswith(options.inputs))
     if not found:
         raise UserError(f"--input {source}: no {' '.join(options.inputs)} in it")
     taken = {path.resolve(): path for path in found}
     failed = 0
     for path in found:
-        output = target / (
-            path.name.removesuffix(".tar").removesuffix(Path(path.name.removesuffix(".tar")).suffix) + suffix
-        )
+        output = target / f"{Path(path.name.removesuffix('.tar')).stem}{suffix}"
         try:
             if (other := taken.setdefault(output.resolve(), path)) is not path or output.resolve() == path.resolve():
                 raise UserError(f"{path}: its result {output} would take the place of {other}")
@@ -126,6 +130,8 @@ def convert(source: Path, target: Path, options: Options) -> None:
         state, lines = (to_torch if options.reverse else to_mindspore)(source, options)
     except ConversionError as error:
         raise UserError(f"{source} doesn't convert: {error}") from None
+    except MemoryError:
+        raise UserError(f"{source}: needs more memory than there is") from None
     with written_whole(target) as temporary:
         write_weights(temporary, state, options.reverse)
         if options.verify:

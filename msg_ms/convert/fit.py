@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from mindspore import Parameter
 from mindspore.nn.utils import no_init_parameters
 
 from ..config import load_config
@@ -18,7 +20,6 @@ from .apply import State, check_names_and_shapes, infer_architecture, variant_na
 from .precision import cast
 
 HEAD_DEVIATION = 0.02
-_BLOCK = re.compile(r"(layers\.\d+)\.blocks\.0\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Changes:
     window_size: int | None = None
 
     def __post_init__(self):
-        for name, least in (("num_classes", 0), ("img_size", 1), ("window_size", 1)):
+        for name, least, most in (("num_classes", 0, 10_000_000), ("img_size", 1, 8192), ("window_size", 1, 64)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+            if value is not None and not least <= value <= most:
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be from {least} to {most}")
 
     def given(self) -> dict[str, int]:
         return {name: value for name, value in vars(self).items() if value is not None}
@@ -48,7 +49,7 @@ class Changes:
 
 
 def fit_weights(weights: State, cfg: str | None, changes: Changes, seed: int) -> tuple[str, State, list[str]]:
-    """The model's name, the weights with the changes made, and a line on each change.
+    """The model's name, the weights with the changes made in the model's order, and a line on each change.
 
     The model is that of the configuration file ``cfg``, with the changes, or recognised from the weights. A head for
     another number of classes is drawn anew: normal with deviation 0.02, bias zero, as the model's own initialisation.
@@ -69,7 +70,7 @@ def fit_weights(weights: State, cfg: str | None, changes: Changes, seed: int) ->
     if changes.img_size is not None and POSITIONS not in expected:
         lines.append("--img-size changes no weight: without position embeddings the model takes any size that fits")
     check_names_and_shapes(result, expected)
-    return name, result, lines
+    return name, {n: result[n] for n in expected}, lines
 
 
 def expected_parameters(
@@ -88,13 +89,16 @@ def expected_parameters(
         # Blocks of a stage are alike, and how many there are is for a file to claim: one of each is built.
         model = MSGTransformer(**{**found, "depths": (1,) * len(depths)})
     shapes = {}
-    for parameter in model.get_parameters():
-        block = _BLOCK.fullmatch(parameter.name)
-        count = depths[int(block[1].split(".")[1])] if block else 1
-        for i in range(count):
-            name_there = f"{block[1]}.blocks.{i}.{block[2]}" if block else parameter.name
-            shapes[name_there] = tuple(parameter.shape)
+    for stage, parameters in itertools.groupby(model.get_parameters(), _stage_of_block):
+        parameters = list(parameters)
+        for i in range(1 if stage is None else depths[stage]):
+            shapes |= {p.name.replace(".blocks.0.", f".blocks.{i}."): tuple(p.shape) for p in parameters}
     return name, shapes
+
+
+def _stage_of_block(parameter: Parameter) -> int | None:
+    found = re.match(r"layers\.(\d+)\.blocks\.0\.", parameter.name)
+    return int(found[1]) if found else None
 
 
 def _of_configuration(cfg: str, given: Mapping[str, int]) -> tuple[str, dict[str, tuple[int, ...]]]:

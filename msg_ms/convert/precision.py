@@ -64,6 +64,11 @@ def cast_weights(weights: Mapping[str, np.ndarray], kind: str) -> tuple[dict[str
     return result, f"{' and '.join(sorted(before))} written as {kind}, {exact}"
 
 
+def same_values(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays of one shape hold the same numbers, whatever their types."""
+    return bool((wide(one) == wide(other)).all())
+
+
 def _changed(before: np.ndarray, after: np.ndarray) -> int:
     before, after = wide(before), wide(after)
     return int(np.count_nonzero((before != after) & ~(np.isnan(before) & np.isnan(after))))

@@ -26,7 +26,7 @@ def check_safetensors(path: Path) -> None:
         # The library takes headers of 100 MB, and about ten times a header's size to read it.
         if header > (256 << 10) + size // 16:
             raise TorchFileError(f"{path}: no safetensors file, or a broken one (a header of {header:,} bytes)")
-        with safe_open(str(path), framework="np"):
+        with safe_open(str(path), framework="np", backend="pread"):
             pass
     except SafetensorError as error:
         raise TorchFileError(f"{path}: no safetensors file, or a broken one ({printable(str(error), 200)})") from None
@@ -40,7 +40,7 @@ def read_safetensors(path: Path, key: str | None = None) -> TorchFile:
     Raises UserError, also where the file carries MindSpore's checksum and its tensors have another.
     """
     check_safetensors(path)
-    with safe_open(str(path), framework="np") as file:
+    with safe_open(str(path), framework="np", backend="pread") as file:
         content = {name: (name,) for name in file.keys()}  # noqa: SIM118 (no dictionary)
         try:
             weights = select_weights(content, key, lambda value: isinstance(value, tuple))

@@ -20,7 +20,7 @@ def select_weights(content: Any, key: str | None, is_tensor: Callable[[Any], boo
     Without one, it is looked for under ``model`` and ``state_dict``. Raises UserError that names the keys there are.
     """
     found = _usual(content) if key is None else _at(content, key)
-    if found is None:
+    if found is None and key is not None:
         known = _available(content, is_tensor)
         there = (
             f"weights are under {shorten(known, 12)}{nearest(key, known)}" if known else "there are no weights in it"

@@ -20,7 +20,8 @@ from mindspore.common.np_dtype import bfloat16
 
 from ..errors import UserError, printable
 from .select import select_weights
-from .torch_pickle import STORAGES, Findings, Storage, StoredTensor, TorchFileError, most_operations, unpickle
+from .stored import STORAGES, Findings, Storage, StoredTensor, TorchFileError
+from .torch_pickle import most_operations, unpickle
 
 # Magic number 0x1950A86A20F9469CFC6C and protocol 1001, each as its own pickle.
 _LEGACY_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
@@ -159,12 +160,13 @@ def _read_legacy(file: _BoundedFile, key: str | None) -> TorchFile:
     file.seek(0)
     if file.read(len(_LEGACY_HEAD)) != _LEGACY_HEAD:
         raise TorchFileError("no PyTorch checkpoint, or one cut short")
-    findings, most = Findings(), most_operations(file.size)
+    findings = Findings()
     file.largest = _LARGEST_PICKLE
-    system = unpickle(file, findings, most)
+    system = unpickle(file, findings, most=1000)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise TorchFileError("written on a big-endian machine, which is not supported")
-    content, order = unpickle(file, findings, most), unpickle(file, findings, most)
+    content = unpickle(file, findings, most_operations(file.size))
+    order = unpickle(file, findings, most=1000 + 4 * len(findings.storages))
     file.largest = file.size
     listed = isinstance(order, list) and all(isinstance(name, str) for name in order)
     if not listed or sorted(order) != sorted(findings.storages):

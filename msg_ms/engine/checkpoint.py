@@ -14,7 +14,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from ..convert import adapt_weights, read_safetensors, write_safetensors
+from ..convert import adapt_weights, converts, read_safetensors, write_safetensors
 from ..errors import UserError, shorten
 from ..files import written_whole
 
@@ -59,7 +59,10 @@ def read_checkpoint(path: Path) -> tuple[Arrays, Notes]:
             f"{path} is no {' or '.join(FORMATS)}; PyTorch checkpoints go through tools/convert_torch_ckpt.py first"
         )
     if path.suffix == ".safetensors":
-        return read_safetensors(path).state, {}
+        arrays = read_safetensors(path).state
+        if converts(arrays, "torch") and not converts(arrays, "ours"):
+            raise UserError(f"{path} has PyTorch's names; tools/convert_torch_ckpt.py gives it this package's")
+        return arrays, {}
     try:
         loaded = ms.load_checkpoint(str(path), crc_check=True)
     except Exception as error:  # MindSpore's parser fails in many ways on a damaged file

@@ -33,10 +33,7 @@ def read_our_weights(path: Path, key: str | None) -> State:
     there = [name for name, prefix in OUR_KEYS.items() if part(arrays, prefix)]
     if key is not None and key not in there:
         raise UserError(f"{path}: --key {key}: weights are under {shorten(there) or 'none'}{nearest(key, there)}")
-    weights = part(arrays, OUR_KEYS[key or "model"])
-    if not converts(weights, "ours") and converts(weights, "torch"):
-        raise UserError(f"{path} has PyTorch's names; without --reverse it is converted to this package's")
-    return weights
+    return part(arrays, OUR_KEYS[key or "model"])
 
 
 def write_weights(path: Path, state: State, torch: bool) -> None:

@@ -7,7 +7,8 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hostile import CALLS, Case, archive, beside_weights, cases, machines, ours, text, write_cases
+from hostile import cases, ours, write_cases
+from hostile_pickles import CALLS, Case, archive, beside_weights, machines, text
 from reference import DATA
 
 from msg_ms.commands.convert_torch_ckpt import Options, convert
