@@ -15,6 +15,7 @@ from ..config import load_config
 from ..errors import UserError
 from ..models.build import build_model
 from ..models.msg_transformer import MSGTransformer
+from ..ops.backend import backend
 from .adapt import BIAS_TABLE, HEAD, POSITIONS, adapt_weights
 from .apply import State, check_names_and_shapes, infer_architecture, variant_name
 from .precision import cast
@@ -78,7 +79,8 @@ def expected_parameters(
 ) -> tuple[str, dict[str, tuple[int, ...]]]:
     """The model's name and its parameters' shapes, from the configuration or recognised from the weights."""
     given = changes.given()
-    with no_init_parameters():
+    # Only names and shapes are wanted: no values, and no kernels, whose compilation would take half a minute.
+    with no_init_parameters(), backend("composed"):
         if cfg is not None:
             return _of_configuration(cfg, given)
         found = infer_architecture(weights)

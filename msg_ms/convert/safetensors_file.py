@@ -46,10 +46,11 @@ def read_safetensors(path: Path, key: str | None = None) -> TorchFile:
             weights = select_weights(content, key, lambda value: isinstance(value, tuple))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        state = {name: _tensor(file, stored, path) for name, (stored,) in weights.items()}
+        tensors = {stored: _tensor(file, stored, path) for (stored,) in weights.values()}
         checksum = (file.metadata() or {}).get(_CHECKSUM)
-        if checksum is not None and len(state) == len(content) and checksum != _checksum(state):
+        if checksum is not None and len(tensors) == len(content) and checksum != _checksum(tensors):
             raise TorchFileError(f"{path}: broken: its tensors don't have the checksum that it carries")
+    state = {name: tensors[stored] for name, (stored,) in weights.items()}
     return TorchFile(content, state, ())
 
 
