@@ -97,6 +97,10 @@ RULES: tuple[Rule | Drop, ...] = (
 
 def match(template: str, name: str) -> dict[str, str] | None:
     """The numbers that make ``template`` the given ``name``, or None where it doesn't fit."""
-    pattern = re.sub(r"\\{(\w)\\}", r"(?P<\1>0|[1-9][0-9]*)", re.escape(template))
-    found = re.fullmatch(pattern, name)
+    found = _pattern(template).fullmatch(name)
     return found.groupdict() if found else None
+
+
+@functools.cache
+def _pattern(template: str) -> re.Pattern:
+    return re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>0|[1-9][0-9]*)", re.escape(template)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from ..errors import UserError, nearest, printable, shorten
@@ -11,6 +12,7 @@ USUAL_KEYS = ("model", "state_dict")
 # What PyTorch's wrappers for several devices and for compilation put before every name.
 _WRAPPERS = ("module.", "_orig_mod.")
 _DEEPEST, _MOST_LISTED, _LONGEST_NAME = 3, 1000, 200
+_MOST_WEIGHTS = 4000
 
 
 def select_weights(content: Any, key: str | None, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
@@ -28,6 +30,8 @@ def select_weights(content: Any, key: str | None, is_tensor: Callable[[Any], boo
         raise UserError(f"--key {key}: {there}")
     if not isinstance(found, Mapping) or not found:
         raise UserError("holds no dictionary of weights")
+    if len(found) > _MOST_WEIGHTS:
+        raise UserError(f"holds {len(found):,} entries where weights are to be, more than any model here has")
     strangers = [
         printable(str(name), 100) for name, value in found.items() if not (isinstance(name, str) and is_tensor(value))
     ]
@@ -76,9 +80,9 @@ def _available(content: Any, is_tensor: Callable[[Any], bool]) -> list[str]:
     for _ in range(_DEEPEST):
         below = []
         for path, node in level:
-            for name, value in list(node.items() if isinstance(node, Mapping) else ())[:_MOST_LISTED]:
+            for name, value in islice(node.items() if isinstance(node, Mapping) else (), _MOST_LISTED):
                 if isinstance(name, str) and isinstance(value, Mapping) and len(below) < _MOST_LISTED:
                     below.append((f"{path}.{name}" if path else name, value))
-        paths += [printable(p, 100) for p, node in below if any(map(is_tensor, node.values()))]
+        paths += [printable(p, 100) for p, node in below if any(map(is_tensor, islice(node.values(), _MOST_LISTED)))]
         level = below
     return paths

@@ -198,6 +198,9 @@ class _Machine:
     def do_reduce(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         call = _CALLS.get(function) if isinstance(function, Name) else None
+        # Arguments are copied for a call, and the same long list could be called with any number of times.
+        if call is not None and (not isinstance(arguments, tuple) or len(arguments) > 16):
+            raise TorchFileError("its pickle calls a function with what are no arguments")
         self.stack.append(StandIn() if call is None else call(*arguments))
 
     def do_obj(self, _: Any) -> None:

@@ -97,6 +97,17 @@ def claims() -> Iterator[Case]:
     yield Case("no heads", model(1, 1, (49, 0)))
     yield Case("60 stages", model(60, 1, (49, 1)))
     yield Case("3000 blocks", model(1, 3000, (49, 1)))
+
+    def crowd(pattern: str, count: int) -> bytes:
+        """``count`` weights by the numbers in their names, each the same one number."""
+        named = b"".join(text(pattern.format(i)) + b"h\x07" for i in range(1, count))
+        first = text(pattern.format(0)) + tensor("0", count, (1,), (1,)) + b"q\x07"
+        return archive(b"\x80\x02}(" + first + named + b"u.", {"0": bytes(4 * count)})
+
+    yield Case("3900 names that no rule takes", crowd("stranger{}", 3900))
+    yield Case("3900 names of blocks", crowd("layers.0.blocks.{}.attn.proj.bias", 3900))
+    yield Case("3900 names of far blocks", crowd("layers.0.blocks.1{:05}.attn.proj.bias", 3900))
+    yield Case("20000 names", crowd("x{}", 20_000))
     yield Case("hidden layer of 200000", model(1, 1, (49, 1), 200_000))
     yield Case("embedding of 5000", model(1, 1, (49, 1), **{"patch_embed.proj.weight": (5000, 1, 7, 7)}))
     yield Case("embedding of 2**39, empty", model(1, 1, (49, 1), **{"patch_embed.proj.weight": (1 << 39, 0, 7, 7)}))

@@ -169,6 +169,21 @@ def machines() -> Iterator[Case]:
         "endless list": b"](2" * 60,
         "list in itself": b"]q\x00h\x00a",
         "copies of a dictionary": b"}(" + many + b"uq\x010" + b"ccollections\nOrderedDict\n(h\x01tR0" * 5000 + b"}",
+        "arguments copied": b"("
+        + b"N" * 20_000
+        + b"lq\x000"
+        + b"ctorch._utils\n_rebuild_parameter\nh\x00R0" * 7000
+        + b"N",
+        "arguments without end": b"("
+        + b"N" * 20_000
+        + b"tq\x000"
+        + b"ctorch._utils\n_rebuild_parameter\nh\x00R0" * 7000
+        + b"N",
+        "one dictionary everywhere": b"}("
+        + many
+        + b"uq\x000}("
+        + b"".join(text(f"k{i}") + b"h\x00" for i in range(9000))
+        + b"u",
         "copies in a list": b"](" + b"ccollections\nOrderedDict\n(}tR" * 2000 + b"e",
         "attributes of a dictionary": b"ccollections\nOrderedDict\n)R}" + text("items") + b"cos\nsystem\nsb",
         "attributes of the rebuilding": b"ctorch._utils\n_rebuild_tensor_v2\n}" + text("__call__") + b"K\x01sb",
