@@ -50,6 +50,15 @@ def memory(field: str) -> int:
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if field in line)
 
 
+def begin_peak() -> int:
+    """Lets the peak of memory begin anew where the system does that; gives what it is counted from."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return memory("VmHWM")
+    return memory("VmRSS")
+
+
 def convert(output: str, source: str) -> dict:
     global watching
     sys.argv = ["convert_torch_ckpt.py", "--input", source, "--output", output]
@@ -57,8 +66,7 @@ def convert(output: str, source: str) -> dict:
         sys.argv.append("--reverse")
     errors, printed, started, status = io.StringIO(), io.StringIO(), time.process_time(), 0
     audited.clear()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = memory("VmRSS")
+    before = begin_peak()
     watching = Path(output).parent.resolve()
     # Of processor time, which a busy machine doesn't stretch; the signal ends a process even within C code.
     signal.setitimer(signal.ITIMER_PROF, 10)

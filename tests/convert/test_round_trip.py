@@ -3,7 +3,6 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from conftest import ROOT
 from mindspore import Tensor
 from reference import DATA, EXTRA
 
@@ -87,7 +86,7 @@ def test_mindspore_loads_the_safetensors(kind, tmp_path):
 def papers_model(monkeypatch):
     """Makes a variant in PyTorch with random weights and the buffers that the paper's code has."""
     torch = pytest.importorskip("torch")
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(DATA.parent.parent / "benchmarks")
     from torch_msg import Attention, TorchMSGTransformer
 
     def make(name, seed):
