@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from .apply import ConversionError, State
+from .precision import wide
 
 BIAS_TABLE, POSITIONS, HEAD = "relative_position_bias_table", "absolute_pos_embed", "head."
 
@@ -46,7 +47,7 @@ def _resample(rows: np.ndarray, count: int, name: str) -> np.ndarray:
     old, new = math.isqrt(len(rows)), math.isqrt(count)
     if old * old != len(rows) or new * new != count:
         raise ConversionError(f"{name}: {len(rows)} and {count} positions are not both square grids")
-    grids = rows.astype(np.float32).reshape(old, old, -1).transpose(2, 0, 1)
+    grids = wide(rows).astype(np.float32).reshape(old, old, -1).transpose(2, 0, 1)
     # OpenCV's cubic is PyTorch's (a = -0.75, half-pixel centres, edges repeated).
     resized = [cv2.resize(np.ascontiguousarray(grid), (new, new), interpolation=cv2.INTER_CUBIC) for grid in grids]
     return np.stack(resized, -1).reshape(count, -1)

@@ -1,7 +1,8 @@
 """Checkpoint files: written whole or not at all, read strictly.
 
 A checkpoint is MindSpore's own ``.ckpt`` with its checksum: the model's parameters under their own names, what else a
-run needs to go on under names with a prefix, and notes (numbers and text) under ``run.``.
+run needs to go on under names with a prefix, and notes (numbers and text) under ``run.``. Weights alone may also be in
+MindSpore's ``.safetensors``.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from ..convert import adapt_weights
+from ..convert import adapt_weights, converts, read_safetensors, write_safetensors
 from ..errors import UserError, shorten
 from ..files import written_whole
 
 OPTIMIZER, SCALER, AVERAGE, NOTES = "optimizer.", "scaler.", "ema.", "run."
+FORMATS = (".ckpt", ".safetensors")
 Arrays = dict[str, np.ndarray]
 Notes = dict[str, int | float | str]
 
@@ -27,8 +29,16 @@ class BrokenCheckpoint(UserError):
 
 
 def write_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, int | float | str] = {}) -> None:
-    """Write arrays and notes as a ``.ckpt``; an older file of that name is replaced."""
-    entries = [{"name": name, "data": Tensor(np.ascontiguousarray(value))} for name, value in arrays.items()]
+    """Write arrays and notes as the ``.ckpt`` or ``.safetensors`` that ``path`` names; an older file is replaced.
+
+    ``.safetensors`` takes no notes.
+    """
+    if path.suffix == ".safetensors":
+        with written_whole(path) as temporary:
+            write_safetensors(temporary, arrays, "ms")
+        return
+    # Tensors over the arrays' own memory.
+    entries = [{"name": name, "data": Tensor.from_numpy(np.ascontiguousarray(value))} for name, value in arrays.items()]
     # Plain floats would be stored in single precision, and a resumed run's metrics differ in the last digits.
     extra = {
         NOTES + name: Tensor(value, ms.float64) if isinstance(value, float) else value for name, value in notes.items()
@@ -38,14 +48,24 @@ def write_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], notes: Mappin
 
 
 def read_checkpoint(path: Path) -> tuple[Arrays, Notes]:
-    """Arrays and notes of a ``.ckpt``; raises UserError with one line for a file that is none or is broken."""
+    """Arrays and notes of a ``.ckpt`` or ``.safetensors``.
+
+    Raises UserError with one line for a file that is none or is broken.
+    """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
-    if path.suffix != ".ckpt":
-        raise UserError(f"{path} is no .ckpt; PyTorch checkpoints go through tools/convert_torch_ckpt.py first")
+    if path.suffix not in FORMATS:
+        raise UserError(
+            f"{path} is no {' or '.join(FORMATS)}; PyTorch checkpoints go through tools/convert_torch_ckpt.py first"
+        )
+    if path.suffix == ".safetensors":
+        arrays = read_safetensors(path).state
+        if converts(arrays, "torch") and not converts(arrays, "ours"):
+            raise UserError(f"{path} has PyTorch's names; tools/convert_torch_ckpt.py gives it this package's")
+        return arrays, {}
     try:
         loaded = ms.load_checkpoint(str(path), crc_check=True)
-    except (ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # MindSpore's parser fails in many ways on a damaged file
         raise BrokenCheckpoint(f"{path}: broken or no MindSpore checkpoint ({_first_line(error)})") from None
     notes = {name.removeprefix(NOTES): _plain(loaded.pop(name)) for name in list(loaded) if name.startswith(NOTES)}
     return {name: value.asnumpy() for name, value in loaded.items()}, notes
