@@ -10,7 +10,7 @@ from mindspore.nn.utils import no_init_parameters
 
 from ..config import Config, load_config
 from ..data.transforms import EVAL_RATIO, MEAN, STD
-from ..deploy import Reference, export_mindir, export_onnx
+from ..deploy import INPUT, Reference, export_mindir, export_onnx, output_name
 from ..engine.checkpoint import load_weights
 from ..engine.device import setup_device
 from ..errors import UserError
@@ -106,9 +106,9 @@ def describe(config: Config, model: MSGTransformer, args: argparse.Namespace, ba
     notes = {
         "model_name": config.model.name,
         "num_classes": config.model.num_classes,
-        "input_name": "images",
+        "input_name": INPUT,
         "input_shape": f"{rows},{model.in_chans},{height},{width}",
-        "output_name": "probabilities" if args.softmax else "logits",
+        "output_name": output_name(model, args.softmax),
         "output_shape": f"{rows},{config.model.num_classes}",
         "checkpoint": args.resume.name,
         "msg_ms_version": __version__,

@@ -11,6 +11,7 @@ from mindspore import Tensor, nn, ops
 from ..errors import UserError
 from ..models.msg_transformer import MSGTransformer
 
+INPUT = "images"
 TOLERANCE = 1e-4  # largest difference, as a part of the largest output
 DYNAMIC_BATCHES = (1, 3)  # what a file for any number of images is tried with
 MOST_IMAGES = 4  # that the model itself runs for a file with a fixed number; a larger batch repeats them
@@ -27,6 +28,10 @@ class Probabilities(nn.Cell):
 
     def construct(self, images: Tensor) -> Tensor:
         return ops.softmax(self.model(images), -1)
+
+
+def output_name(model: MSGTransformer, softmax: bool) -> str:
+    return "probabilities" if softmax else "logits" if model.num_classes else "features"
 
 
 def with_output(model: MSGTransformer, softmax: bool) -> nn.Cell:

@@ -90,7 +90,7 @@ def export_mindir(
         cell.set_inputs(images)
         ms.export(cell, images, file_name=str(temporary), file_format="MINDIR", custom_func=finish)
         if any("Custom" in name for name in operators):
-            raise UserError(f"{path} was not kept: the model holds native kernels; build it with the composed operators")
+            raise UserError(f"{path} was not kept: it holds native kernels; build the model with composed operators")
         return _compare(reference, _mindir_runner(temporary), path, f"MindSpore {ms.__version__}")
 
 

@@ -20,9 +20,9 @@ from ..models.windows import window_partition, window_reverse
 from ..ops.bias_gelu import RSQRT_2
 from ..ops.layer_norm import EPSILON
 from ..version import __version__
+from .check import INPUT, output_name
 from .graph import Graph, Value, tensor_info
 
-INPUT = "images"
 OLDEST_OPSET = 17  # the first with LayerNormalization
 GELU_OPSET = 20  # the first with Gelu; below it is composed, in the form that inference engines recognise
 
@@ -55,10 +55,6 @@ def build_onnx(
     )  # fmt: skip
     helper.set_model_props(made, dict(notes))
     return made
-
-
-def output_name(model: MSGTransformer, softmax: bool) -> str:
-    return "probabilities" if softmax else "logits" if model.num_classes else "features"
 
 
 def _weight(x: Value, parameter: Parameter, array: np.ndarray | None = None) -> str:
