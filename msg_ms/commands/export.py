@@ -10,7 +10,7 @@ from mindspore.nn.utils import no_init_parameters
 
 from ..config import Config, load_config
 from ..data.transforms import EVAL_RATIO, MEAN, STD
-from ..deploy import INPUT, Reference, export_mindir, export_onnx, output_name
+from ..deploy import INPUT, OLDEST_OPSET, Reference, export_mindir, export_onnx, onnx_packages, output_name
 from ..engine.checkpoint import load_weights
 from ..engine.device import setup_device
 from ..errors import UserError
@@ -20,7 +20,6 @@ from ..models.msg_transformer import MSGTransformer
 from ..ops import use_backend
 from ..version import __version__
 
-OPSET = 17  # the oldest that holds LayerNormalization as one operator, and so what most engines read
 CONVOLUTIONS = ("unfold", "conv2d")
 
 
@@ -28,8 +27,9 @@ def main() -> None:
     args = parse_arguments()
     config = load_config(args.cfg, args.opts)
     size = image_size(args.img_size or [config.data.img_size])
-    if not args.resume.is_file():
-        raise UserError(f"there is no checkpoint {args.resume}")
+    opset = OLDEST_OPSET if args.opset is None else args.opset
+    if args.output.suffix == ".onnx":
+        onnx_packages(opset)
     batch = None if args.dynamic_batch else args.batch_size
     setup_device(args.device_target or config.device_target, config.seed)
 
@@ -37,7 +37,7 @@ def main() -> None:
     reference = Reference.of(model, args.softmax, batch)
     notes = describe(config, model, args, batch)
     if args.output.suffix == ".onnx":
-        line = export_onnx(model, args.output, reference, batch, args.opset or OPSET, args.softmax, notes)
+        line = export_onnx(model, args.output, reference, batch, opset, args.softmax, notes)
     else:
         with use_backend("composed"):
             model = load_model(config, size, args.resume)
@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--img-size", nargs="+", type=int, metavar="PIXELS", help="side, or height and width (default: DATA.IMG_SIZE)"
     )
-    parser.add_argument("--opset", type=int, help=f"ONNX operator set (default: {OPSET})")
+    parser.add_argument("--opset", type=int, help=f"ONNX operator set (default: {OLDEST_OPSET})")
     parser.add_argument(
         "--convolution", choices=CONVOLUTIONS, help="of a MindIR (default: unfold for CPU, conv2d for other devices)"
     )
@@ -118,8 +118,9 @@ def describe(config: Config, model: MSGTransformer, args: argparse.Namespace, ba
         # (value / 255 - mean) / std
         notes |= {"channels": "RGB", "mean": ",".join(map(str, MEAN)), "std": ",".join(map(str, STD))}
     if height == width:
-        edge = int(EVAL_RATIO * height)
         interpolation = "bilinear" if config.data.interpolation == "random" else config.data.interpolation
-        cut = f"shorter edge to {edge}, centre {height}x{width}" if config.test.crop else f"both edges to {height}"
-        notes |= {"resize": cut, "interpolation": interpolation}
+        resize = {"resize": f"{height},{width}"}
+        if config.test.crop:
+            resize = {"resize_shorter_edge": int(EVAL_RATIO * height), "center_crop": f"{height},{width}"}
+        notes |= {**resize, "interpolation": interpolation}
     return {name: str(value) for name, value in notes.items()}

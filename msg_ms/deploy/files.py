@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import mindspore as ms
 import numpy as np
@@ -15,7 +16,21 @@ from ..models.msg_transformer import MSGTransformer
 from ..version import __version__
 from .check import Reference, Run, with_output
 
+OLDEST_OPSET = 17  # the first with LayerNormalization as one operator, and so what most engines read
 ONNX_BYTES, MINDIR_BYTES = 2**31, 2**30  # ONNX's own limit for one file; MindSpore cuts a larger MindIR into several
+
+
+def onnx_packages(opset: int) -> tuple[ModuleType, ModuleType]:
+    """onnx and onnxruntime; raises UserError where they are not installed, or can't write ``opset``."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"ONNX files need {error.name}: pip install 'msg-ms[export]'") from None
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise UserError(f"--opset {opset}: the installed onnx writes {OLDEST_OPSET} to {newest}")
+    return onnx, onnxruntime
 
 
 def export_onnx(
@@ -32,16 +47,9 @@ def export_onnx(
     ``notes`` become the file's metadata. Raises UserError, and leaves no file, where ONNX Runtime doesn't give what
     ``reference`` holds, or onnx and onnxruntime are not installed.
     """
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(f"ONNX files need {error.name}: pip install 'msg-ms[export]'") from None
-    from .onnx_model import OLDEST_OPSET, build_onnx
+    onnx, onnxruntime = onnx_packages(opset)
+    from .onnx_model import build_onnx
 
-    newest = onnx.defs.onnx_opset_version()
-    if not OLDEST_OPSET <= opset <= newest:
-        raise UserError(f"--opset {opset}: the installed onnx writes {OLDEST_OPSET} to {newest}")
     _check_size(model, path, ONNX_BYTES)
     with written_whole(path) as temporary:
         onnx.save(build_onnx(model, batch, opset, softmax, notes), temporary)

@@ -23,7 +23,6 @@ from ..version import __version__
 from .check import INPUT, output_name
 from .graph import Graph, Value, tensor_info
 
-OLDEST_OPSET = 17  # the first with LayerNormalization
 GELU_OPSET = 20  # the first with Gelu; below it is composed, in the form that inference engines recognise
 
 
