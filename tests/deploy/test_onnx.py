@@ -35,6 +35,9 @@ def test_case_with_any_number_of_images(case):
         assert np.abs(run(proto, x[rows]) - wanted[rows]).max() < 1e-5
     assert {node.op_type for node in proto.graph.node} <= STANDARD
     assert {node.domain for node in proto.graph.node} == {""}
+    constants = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
+    assert constants["layers.0.blocks.0.mlp.fc1.weight"] == tuple(case.model().layers[0].blocks[0].mlp.fc1.weight.shape)
+    assert constants["layers.0.blocks.0.attn.position_bias"][1] == case.arguments["num_heads"][0]
     assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
