@@ -15,7 +15,7 @@ from ..config import load_config
 from ..errors import UserError
 from ..models.build import build_model
 from ..models.msg_transformer import MSGTransformer
-from ..ops.backend import backend
+from ..ops import use_backend
 from .adapt import BIAS_TABLE, HEAD, POSITIONS, adapt_weights
 from .apply import State, check_names_and_shapes, infer_architecture, variant_name
 from .precision import cast
@@ -80,7 +80,7 @@ def expected_parameters(
     """The model's name and its parameters' shapes, from the configuration or recognised from the weights."""
     given = changes.given()
     # Only names and shapes are wanted: no values, and no kernels, whose compilation would take half a minute.
-    with no_init_parameters(), backend("composed"):
+    with no_init_parameters(), use_backend("composed"):
         if cfg is not None:
             return _of_configuration(cfg, given)
         found = infer_architecture(weights)

@@ -266,11 +266,14 @@ class MSGTransformer(nn.Cell):
 
         Where an input larger than the paper's leaves several windows in the last stage, their messages' mean.
         """
-        batch = x.shape[0]
+        height, width = x.shape[2:]
+        window_pixels = self.patch_size * self.window_size * 2 ** (len(self.depths) - 1)
+        windows = (height // window_pixels) * (width // window_pixels)
         x = self.norm(self.forward_stages(x, draws)[-1][:, :, 0])
-        if x.shape[0] == batch and x.shape[1] == 1:
-            return x.reshape(batch, self.num_features)
-        return x.reshape(batch, -1, self.num_features).mean(1)
+        # Asked of the image's sides alone, so that a graph for any number of images has no branch here.
+        if windows == 1:
+            return x.reshape(-1, self.num_features)
+        return x.reshape(-1, windows, self.num_features).mean(1)
 
     def construct(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
         return self.head(self.forward_features(x, draws))

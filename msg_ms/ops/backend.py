@@ -33,7 +33,7 @@ def set_backend(choice: str) -> None:
 
 
 @contextlib.contextmanager
-def backend(choice: str) -> Iterator[None]:
+def use_backend(choice: str) -> Iterator[None]:
     """Within the block models are built as after :func:`set_backend`; then the choice is what it was."""
     global _chosen
     before = _chosen
