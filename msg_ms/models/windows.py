@@ -44,7 +44,7 @@ def stage_layouts(height: int, width: int, patch_size: int, window_size: int, sh
 def _fitting_sides(
     side: int, patch_size: int, window_size: int, shuffle_size: tuple[int, ...], square: bool
 ) -> list[int]:
-    """Sides around ``side`` that can be cut whatever the other one is; of a square also the one of a last lone window."""
+    """Sides around ``side`` that fit whatever the other is; of a square also that which ends as one window."""
     unit = math.lcm(*(patch_size * window_size * 2**stage * region for stage, region in enumerate(shuffle_size)))
     sides = [unit * n for n in (side // unit, side // unit + 1) if n > 0]
     lone = patch_size * window_size * 2 ** (len(shuffle_size) - 1)
