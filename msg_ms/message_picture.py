@@ -30,9 +30,10 @@ def draw_messages(
     panels = [_framed(picture, caption, f"{crop.shape[0]} x {crop.shape[1]} pixels")]
     for stage, (rows, layout) in enumerate(zip(weights, layouts, strict=True), 1):
         height, width, region = layout
+        counts = height // window_size, width // window_size
+        windows = "one window" if counts == (1, 1) else f"{counts[0]} x {counts[1]} windows"
         heat = attention_maps(rows, layout, window_size)[0]
-        panel = _lined(_heated(picture, heat), height // window_size, width // window_size, region)
-        windows = f"{height // window_size} x {width // window_size} windows"
+        panel = _lined(_heated(picture, heat), *counts, region)
         regions = f" in regions of {region} x {region}" if region > 1 else ""
         share = f"brightest {heat.max() * rows.shape[-1]:.1f} x even share; on itself {rows[:, :, 0].mean():.0%}"
         panels.append(_framed(panel, f"stage {stage}: {windows}{regions}", share))

@@ -92,6 +92,8 @@ def list_pictures(given: Sequence[Path]) -> list[Path]:
         if not found:
             raise UserError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
         files += found
+    if not any(file.exists() for file in files):
+        raise UserError(f"there is no such file or folder: {shorten([str(file) for file in files])}")
     return files
 
 

@@ -53,7 +53,7 @@ class BadFiles:
     reported: int = 0
 
     def record(self, file: str, error: Exception) -> None:
-        reason = str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         self.reasons[file] = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", reason)  # Pillow's name for its input
         if len(self.reasons) > self.limit and self.fatal is None:
             self.fatal = f"more than DATA.MAX_BAD_FILES={self.limit} files can't be decoded: {', '.join(self.reasons)}"
