@@ -167,7 +167,7 @@ class Outputs:
                 ],
             }
         )
-        caption = f"{self.names[best[0]].short} {row[best[0]]:.0%}"
+        caption = f"{row[best[0]]:.0%} {self.names[best[0]].short}"
         if self.args.picture is not None:
             self.tiles.append(as_tile(answer.picture))
             self.captions.append(caption)

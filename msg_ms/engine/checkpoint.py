@@ -93,7 +93,7 @@ def load_parameters(targets: Mapping[str, Parameter], arrays: Mapping[str, np.nd
     if problems:
         text = f"{source} doesn't fit this configuration: {shorten(problems, separator='; ')}"
         if not other and all(map(is_adaptable, misshapen)):
-            text += "; train.py begins from weights of other classes, windows or image sizes with --pretrained"
+            text += "; --pretrained and another --tag begin a run from weights of other classes, windows or image sizes"
         raise UserError(text)
     for name, parameter in targets.items():
         parameter.set_data(Tensor(found[name], parameter.dtype))
