@@ -30,7 +30,7 @@ from ..predictor import Prediction, Predictor, Unreadable
 from ..support import check_supported
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif", ".tif", ".tiff", ".webp")  # what is looked for in folders
-BATCH = 16  # pictures at a time; a CPU gains nothing from more
+BATCH = 16  # pictures at a time, unless --batch-size says otherwise
 ON_A_SHEET, ON_A_STACK = 500, 50  # pictures at most; more can't be looked at
 STANDARD_OUTPUT = "-"
 
