@@ -13,7 +13,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from ..convert.adapt import HEAD, adapt_weights, is_adaptable
+from ..convert import adapt_weights
+from ..convert.adapt import is_adaptable
 from ..errors import UserError, shorten
 from ..files import written_whole
 
@@ -108,7 +109,11 @@ def load_pretrained(model: nn.Cell, path: Path) -> list[str]:
     """As :func:`load_weights`, for fine-tuning: other classes, windows or image sizes are adapted to, see
     :func:`msg_ms.convert.adapt_weights`. Gives a line on each thing that was changed.
     """
-    return _load_adapted(model, path, read_checkpoint(path)[0], new_head=True)
+    targets = named(model.get_parameters())
+    arrays, lines = adapt_weights(part(read_checkpoint(path)[0], ""), {n: tuple(p.shape) for n, p in targets.items()})
+    kept = {name: p for name, p in targets.items() if name in arrays or not name.startswith("head.")}
+    load_parameters(kept, arrays, path)
+    return lines
 
 
 def load_for_inference(model: nn.Cell, path: Path) -> tuple[list[str], Notes]:
@@ -116,15 +121,8 @@ def load_for_inference(model: nn.Cell, path: Path) -> tuple[list[str], Notes]:
 
     Gives a line on each thing that was changed, and the checkpoint's notes.
     """
-    arrays, notes = read_checkpoint(path)
-    lines = _load_adapted(model, path, arrays, new_head=False)
-    return [f"{path}: {line}, without training; train.py --pretrained fine-tunes them" for line in lines], notes
-
-
-def _load_adapted(model: nn.Cell, path: Path, arrays: Arrays, new_head: bool) -> list[str]:
-    targets = named(model.get_parameters())
+    targets, (arrays, notes) = named(model.get_parameters()), read_checkpoint(path)
     shapes = {name: tuple(parameter.shape) for name, parameter in targets.items()}
-    adapted, lines = adapt_weights(part(arrays, ""), shapes, new_head)
-    kept = {name: p for name, p in targets.items() if name in adapted or not (new_head and name.startswith(HEAD))}
-    load_parameters(kept, adapted, path)
-    return lines
+    arrays, lines = adapt_weights(part(arrays, ""), shapes, new_head=False)
+    load_parameters(targets, arrays, path)
+    return [f"{path}: {line}, without training; train.py --pretrained fine-tunes them" for line in lines], notes
