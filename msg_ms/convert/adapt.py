@@ -14,18 +14,26 @@ from .precision import wide
 BIAS_TABLE, POSITIONS, HEAD = "relative_position_bias_table", "absolute_pos_embed", "head."
 
 
-def adapt_weights(arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> tuple[State, list[str]]:
+def is_adaptable(name: str) -> bool:
+    """Whether a parameter's shape depends on nothing but classes, windows and image size."""
+    return name.startswith(HEAD) or name.endswith(BIAS_TABLE) or name == POSITIONS
+
+
+def adapt_weights(
+    arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], new_head: bool = True
+) -> tuple[State, list[str]]:
     """The arrays with the shapes of ``expected``, and a line on each thing that was changed.
 
     Position-bias tables ((2w-1)**2, heads) of another window, and position embeddings (1, H*W, C) of another square
     grid, are resampled bicubically as Swin's fine-tuning does. A head for another number of classes is left out of the
-    result, for the model to keep its own. What differs beyond that is for the caller to refuse.
+    result, for the model to keep its own, unless ``new_head`` is False. What differs beyond that is for the caller to
+    refuse.
     """
     result, lines = {}, []
     resampled = {}
     for name, value in arrays.items():
         shape = expected.get(name)
-        if name.startswith(HEAD) and (shape is None or value.shape[0] != shape[0]):
+        if new_head and name.startswith(HEAD) and (shape is None or value.shape[0] != shape[0]):
             if name == f"{HEAD}weight":
                 lines.append(
                     f"the head begins anew: {value.shape[0]} classes in the file, {shape[0] if shape else 0} here"

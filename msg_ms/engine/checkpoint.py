@@ -15,11 +15,13 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from ..convert import adapt_weights, converts, read_safetensors, write_safetensors
+from ..convert.adapt import is_adaptable
 from ..errors import UserError, shorten
 from ..files import written_whole
 
 OPTIMIZER, SCALER, AVERAGE, NOTES = "optimizer.", "scaler.", "ema.", "run."
 FORMATS = (".ckpt", ".safetensors")
+CLASSES = "classes"  # the note that holds the class folders' names as a JSON list, in the order of their labels
 Arrays = dict[str, np.ndarray]
 Notes = dict[str, int | float | str]
 
@@ -105,15 +107,15 @@ def load_parameters(targets: Mapping[str, Parameter], arrays: Mapping[str, np.nd
         name: value.reshape(()) if name in targets and targets[name].ndim == 0 and value.shape == (1,) else value
         for name, value in arrays.items()
     }
-    problems = [f"it lacks {name}" for name in targets if name not in found]
-    problems += [f"the model has no {name}" for name in found if name not in targets]
-    problems += [
-        f"{name} is {found[name].shape}, the model's is {tuple(parameter.shape)}"
-        for name, parameter in targets.items()
-        if name in found and found[name].shape != tuple(parameter.shape)
-    ]
+    other = [f"it lacks {name}" for name in targets if name not in found]
+    other += [f"the model has no {name}" for name in found if name not in targets]
+    misshapen = [n for n, p in targets.items() if n in found and found[n].shape != tuple(p.shape)]
+    problems = other + [f"{n} is {found[n].shape}, the model's is {tuple(targets[n].shape)}" for n in misshapen]
     if problems:
-        raise UserError(f"{source} doesn't fit this configuration: {shorten(problems, separator='; ')}")
+        text = f"{source} doesn't fit this configuration: {shorten(problems, separator='; ')}"
+        if not other and all(map(is_adaptable, misshapen)):
+            text += "; --pretrained and another --tag begin a run from weights of other classes, windows or image sizes"
+        raise UserError(text)
     for name, parameter in targets.items():
         parameter.set_data(Tensor(found[name], parameter.dtype))
 
@@ -132,3 +134,15 @@ def load_pretrained(model: nn.Cell, path: Path) -> list[str]:
     kept = {name: p for name, p in targets.items() if name in arrays or not name.startswith("head.")}
     load_parameters(kept, arrays, path)
     return lines
+
+
+def load_for_inference(model: nn.Cell, path: Path) -> tuple[list[str], Notes]:
+    """As :func:`load_weights`, at other windows or image sizes too, but for the checkpoint's own classes.
+
+    Gives a line on each thing that was changed, and the checkpoint's notes.
+    """
+    targets, (arrays, notes) = named(model.get_parameters()), read_checkpoint(path)
+    shapes = {name: tuple(parameter.shape) for name, parameter in targets.items()}
+    arrays, lines = adapt_weights(part(arrays, ""), shapes, new_head=False)
+    load_parameters(targets, arrays, path)
+    return [f"{path}: {line}, without training; train.py --pretrained fine-tunes them" for line in lines], notes

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from ..errors import UserError
 from ..ops.windows import shuffle_messages, window_partition, window_reverse
 
 __all__ = ["Layouts", "shuffle_messages", "stage_layouts", "window_partition", "window_reverse"]
 
 Layouts = tuple[tuple[int, int, int], ...]
+SMALLEST_WINDOW = 2  # worth proposing: a message to a single token says nothing new
 
 
 def stage_layouts(height: int, width: int, patch_size: int, window_size: int, shuffle_size: tuple[int, ...]) -> Layouts:
@@ -15,26 +18,51 @@ def stage_layouts(height: int, width: int, patch_size: int, window_size: int, sh
 
     A later stage whose map is a single window has nothing to shuffle, so its region size is 1 whatever
     ``shuffle_size`` says (as in the paper's code). Raises UserError where a map can't be cut into whole
-    regions, naming the nearest square sizes that can.
+    regions, naming the nearest sides that can, and the nearest windows that cut this size.
     """
     layouts = _layouts_or_none(height, width, patch_size, window_size, shuffle_size)
     if layouts is not None:
         return layouts
-    unit = patch_size * window_size
-    middle = min(height, width) // unit
-    searched = [*range(middle, 0, -1)][:64], range(middle + 1, middle + 257)
-    fitting = [
-        next(
-            (n * unit for n in side if _layouts_or_none(n * unit, n * unit, patch_size, window_size, shuffle_size)),
-            None,
-        )
-        for side in searched
+    square = height == width
+    fitting = _words(_nearest(height, _fitting_sides(height, patch_size, window_size, shuffle_size, square)))
+    if not square:
+        across = _words(_nearest(width, _fitting_sides(width, patch_size, window_size, shuffle_size, square)))
+        fitting = f"height {fitting}, width {across}"
+    windows = [
+        w
+        for w in range(SMALLEST_WINDOW, min(height, width) // patch_size + 1)
+        if _layouts_or_none(height, width, patch_size, w, shuffle_size) is not None
     ]
+    other = f"; or, at this size, window_size {_words(_nearest(window_size, windows))}" if windows else ""
     raise UserError(
-        f"img_size={height if height == width else (height, width)} can't be cut into whole windows and shuffle "
+        f"img_size={height if square else (height, width)} can't be cut into whole windows and shuffle "
         f"regions with patch_size={patch_size}, window_size={window_size}, shuffle_size={list(shuffle_size)}; "
-        f"the nearest that fit: {' and '.join(str(size) for size in fitting if size) or 'none'}"
+        f"the nearest that fit: {fitting}{other}"
     )
+
+
+def _fitting_sides(
+    side: int, patch_size: int, window_size: int, shuffle_size: tuple[int, ...], square: bool
+) -> list[int]:
+    """Sides around ``side`` that fit whatever the other is; of a square also that which ends as one window."""
+    unit = math.lcm(*(patch_size * window_size * 2**stage * region for stage, region in enumerate(shuffle_size)))
+    sides = [unit * n for n in (side // unit, side // unit + 1) if n > 0]
+    lone = patch_size * window_size * 2 ** (len(shuffle_size) - 1)
+    if square and _layouts_or_none(lone, lone, patch_size, window_size, shuffle_size) is not None:
+        sides.append(lone)
+    return sides
+
+
+def _nearest(value: int, choices: list[int]) -> list[int]:
+    """The largest of ``choices`` up to ``value`` and the smallest above, of those that there are."""
+    choices = sorted(set(choices))
+    if value in choices:
+        return [value]
+    return [c for c in choices if c < value][-1:] + [c for c in choices if c > value][:1]
+
+
+def _words(numbers: list[int]) -> str:
+    return " or ".join(map(str, numbers))
 
 
 def _layouts_or_none(

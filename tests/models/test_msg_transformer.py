@@ -16,7 +16,7 @@ from msg_ms.ops import Residual
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"img_size": 40}, r"img_size=40 .*fit: 32 and 64"),
+        ({"img_size": 40}, r"img_size=40 .*fit: 32 or 64"),
         ({"num_heads": (3, 2)}, r"num_heads\[0\]=3 doesn't divide the 16 channels.*(2|4)"),
         ({"embed_dim": 18, "num_heads": (1, 1)}, r"shuffle_size\[0\]=2: its 4 .*18 channels.*embed_dim=20"),
         ({"depths": (1, 1, 1)}, r"num_heads=\[1, 2\]: one entry"),
