@@ -16,6 +16,8 @@ from mindspore import Parameter, Tensor, nn
 from ..convert import adapt_weights
 from ..errors import UserError, shorten
 from ..files import written_whole
+from ..models.features import MSGFeatures
+from ..models.msg_transformer import MSGTransformer
 
 OPTIMIZER, SCALER, AVERAGE, NOTES = "optimizer.", "scaler.", "ema.", "run."
 Arrays = dict[str, np.ndarray]
@@ -103,12 +105,17 @@ def load_weights(model: nn.Cell, path: Path) -> None:
     load_parameters(named(model.get_parameters()), part(read_checkpoint(path)[0], ""), path)
 
 
-def load_pretrained(model: nn.Cell, path: Path) -> list[str]:
+def load_pretrained(model: MSGTransformer, path: Path) -> list[str]:
     """As :func:`load_weights`, for fine-tuning: other classes, windows or image sizes are adapted to, see
-    :func:`msg_ms.convert.adapt_weights`. Gives a line on each thing that was changed.
+    :func:`msg_ms.convert.adapt_weights`. A backbone (:class:`msg_ms.MSGFeatures`) takes a classifier's weights without
+    head, last norm and the stages that it lacks. Gives a line on each thing that was changed.
     """
     targets = named(model.get_parameters())
-    arrays, lines = adapt_weights(part(read_checkpoint(path)[0], ""), {n: tuple(p.shape) for n, p in targets.items()})
-    kept = {name: p for name, p in targets.items() if name in arrays or not name.startswith("head.")}
+    arrays = part(read_checkpoint(path)[0], "")
+    if isinstance(model, MSGFeatures):
+        arrays = {name: value for name, value in arrays.items() if name in targets or not model.leaves_out(name)}
+    arrays, lines = adapt_weights(arrays, {name: tuple(p.shape) for name, p in targets.items()})
+    anew = ("head.", *(f"norm{i}." for i in range(len(model.layers))))
+    kept = {name: p for name, p in targets.items() if name in arrays or not name.startswith(anew)}
     load_parameters(kept, arrays, path)
     return lines

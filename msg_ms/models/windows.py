@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+from math import ceil, lcm
+
 from ..errors import UserError
 from ..ops.windows import shuffle_messages, window_partition, window_reverse
 
-__all__ = ["Layouts", "shuffle_messages", "stage_layouts", "window_partition", "window_reverse"]
+__all__ = ["Layouts", "fitting_size", "shuffle_messages", "stage_layouts", "window_partition", "window_reverse"]
 
 Layouts = tuple[tuple[int, int, int], ...]
 
@@ -35,6 +38,22 @@ def stage_layouts(height: int, width: int, patch_size: int, window_size: int, sh
         f"regions with patch_size={patch_size}, window_size={window_size}, shuffle_size={list(shuffle_size)}; "
         f"the nearest that fit: {' and '.join(str(size) for size in fitting if size) or 'none'}"
     )
+
+
+def fitting_size(
+    height: int, width: int, patch_size: int, window_size: int, shuffle_size: tuple[int, ...]
+) -> tuple[int, int]:
+    """The smallest image, in pixels, that holds ``height`` x ``width`` and that :func:`stage_layouts` takes."""
+    # The last stage's window is the coarsest; a side that is a multiple of every stage's region always fits.
+    window_pixels = [patch_size * window_size * 2**stage for stage in range(len(shuffle_size))]
+    unit = window_pixels[-1]
+    region = lcm(*(size * pixels for size, pixels in zip(shuffle_size, window_pixels, strict=True)))
+    sides = [range(ceil(side / unit), ceil(side / unit) + region // unit) for side in (height, width)]
+    return min(
+        ((rows * unit, columns * unit) for rows, columns in product(*sides)
+         if _layouts_or_none(rows * unit, columns * unit, patch_size, window_size, shuffle_size)),
+        key=lambda size: (size[0] * size[1], size),
+    )  # fmt: skip
 
 
 def _layouts_or_none(
