@@ -97,6 +97,7 @@ def test_configurations_name_models_and_fit_an_update_of_1024_images(name):
         (["--config", "odd.yaml"], "odd.yaml: modell does not exist in ArgumentParser!"),
         (["--model", "msg_tny"], "no model is called 'msg_tny'; did you mean 'msg_tiny'"),
         (["--model", "msg_tiny", "--ckpt_path", "gone.ckpt"], "gone.ckpt: no such file, and mindcv would go on with"),
+        (["--model", "msg_tiny", "--val_amp_level", "O2"], "--val_amp_level O2: mindcv's mixed precision replaces"),
         (["--model", "msg_tiny", "--data_dir", "gone"], "--data_dir gone: there is no such folder"),
     ],
 )
@@ -104,6 +105,19 @@ def test_mistakes_in_mindcvs_arguments(flags, message, launch, tmp_path):
     (tmp_path / "odd.yaml").write_text("modell: msg_tiny\n")
     with pytest.raises(UserError, match=re.escape(message)):
         launch(Path(CLONE) / "validate.py", *flags)
+
+
+@needs_clone
+@pytest.mark.slow
+def test_what_mindcvs_trainer_would_fail_at(launch, tmp_path):
+    (tmp_path / "msg_tiny_best.ckpt").write_bytes(b"")
+    for flags, message in (
+        (["--ckpt_path", "msg_tiny_best.ckpt"], r"reads the epoch.*copy the file to msg_tiny-0_0.ckpt for epoch 0"),
+        (["--amp_level", "O2"], r"--amp_level O2: .* use O0, or train.py of msg_ms with --amp-opt-level O2"),
+        (["--ema", "True", "--val_while_train", "True"], r"fails at the end of the first epoch; evaluate afterwards"),
+    ):
+        with pytest.raises(UserError, match=message):
+            launch(Path(CLONE) / "train.py", "--model", "msg_tiny", *flags)
 
 
 @needs_clone

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from ..errors import UserError, nearest
+from ..models.variants import VARIANTS
 from ..version import __version__
 
 VERSION = "0.3.0"
@@ -66,7 +67,7 @@ def check_script(script: Path) -> None:
 
 
 def check_arguments(script: Path, arguments: list[str]) -> None:
-    """Raise UserError for files and names that are not there.
+    """Raise UserError for files and names that are not there, and for settings that are known to fail.
 
     mindcv ends with a traceback on most of these, but goes on with random weights where ``ckpt_path`` is missing.
     The arguments are read by mindcv's own parser, which ends the process itself where it can't.
@@ -81,10 +82,38 @@ def check_arguments(script: Path, arguments: list[str]) -> None:
         args = config.parse_args(arguments)
     except KeyError as error:
         raise UserError(f"{known.config}: {error.args[0]}") from None
+    trains = script.stem.startswith("train")
+    check_model(args, trains)
+    check_settings(args, trains)
+    if args.dataset in ("", "imagenet") and not Path(args.data_dir).is_dir():
+        raise UserError(f"--data_dir {args.data_dir}: there is no such folder")
+
+
+def check_model(args: argparse.Namespace, trains: bool) -> None:
+    """Raise UserError for a model or weights that aren't there."""
     models = importlib.import_module("mindcv.models")
     if not models.is_model(args.model):
         raise UserError(f"no model is called {args.model!r}{nearest(args.model, models.list_models())}")
     if args.ckpt_path and not Path(args.ckpt_path).is_file():
         raise UserError(f"--ckpt_path {args.ckpt_path}: no such file, and mindcv would go on with random weights")
-    if args.dataset in ("", "imagenet") and not Path(args.data_dir).is_dir():
-        raise UserError(f"--data_dir {args.data_dir}: there is no such folder")
+    if args.ckpt_path and trains and not re.match(r"[^-]*-\d+[-_]", Path(args.ckpt_path).name):
+        raise UserError(
+            f"--ckpt_path {args.ckpt_path}: mindcv's trainer reads the epoch to begin from out of the name; "
+            f"copy the file to {args.model}-0_0.ckpt for epoch 0"
+        )
+
+
+def check_settings(args: argparse.Namespace, trains: bool) -> None:
+    """Raise UserError for settings that are known to fail, the second of them only after an epoch."""
+    key = "amp_level" if trains else "val_amp_level"
+    level = getattr(args, key)
+    if args.model in VARIANTS and level in ("O1", "O2"):
+        raise UserError(
+            f"--{key} {level}: mindcv's mixed precision replaces layers that {args.model} reaches into; "
+            f"use O0, or train.py of msg_ms with --amp-opt-level {level}"
+        )
+    if trains and args.ema and args.val_while_train:
+        raise UserError(
+            "--ema True with --val_while_train True: mindcv's trainer fails at the end of the first epoch; "
+            "evaluate afterwards by validate.py --ema True"
+        )

@@ -20,6 +20,11 @@ from ..models.features import MSGFeatures
 from ..models.msg_transformer import MSGTransformer
 
 OPTIMIZER, SCALER, AVERAGE, NOTES = "optimizer.", "scaler.", "ema.", "run."
+# What mindcv's trainer saves beside the weights: the optimizers' state and that of its training step.
+MINDCV_STATE = (
+    "adam_m.", "adam_v.", "moment", "beta1_power", "beta2_power", "learning_rate", "global_step", "scale_sense",
+    "updates",
+)  # fmt: skip
 Arrays = dict[str, np.ndarray]
 Notes = dict[str, int | float | str]
 
@@ -71,10 +76,14 @@ def arrays_of(parameters: Mapping[str, Parameter], prefix: str = "") -> Arrays:
 
 
 def part(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
-    """The arrays whose names start with ``prefix``, under the rest of their names; with "" the model's parameters."""
+    """The arrays whose names start with ``prefix``, under the rest of their names; with "" the model's parameters.
+
+    Checkpoints of mindcv's trainer are taken apart alike.
+    """
     if prefix:
         return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-    return {name: value for name, value in arrays.items() if not name.startswith((OPTIMIZER, SCALER, AVERAGE))}
+    others = (OPTIMIZER, SCALER, AVERAGE, *MINDCV_STATE)
+    return {name: value for name, value in arrays.items() if not name.startswith(others)}
 
 
 def load_parameters(targets: Mapping[str, Parameter], arrays: Mapping[str, np.ndarray], source: Path) -> None:

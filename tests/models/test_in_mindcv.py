@@ -12,6 +12,7 @@ from mindcv.optim.optim_factory import init_group_params
 
 import msg_ms
 from msg_ms import MSGTransformer, UserError
+from msg_ms.engine.checkpoint import load_weights, named
 from msg_ms.models.decay import decays
 
 NAMES = {"msg_tiny", "msg_small", "msg_base"}
@@ -65,6 +66,18 @@ def test_checkpoints_load_through_mindcv(tmp_path):
             "msg_tiny", img_size=32, checkpoint_path=str(tmp_path / "saved.ckpt"), **NARROW, **settings
         )
         assert all((p.asnumpy() == values[p.name]).all() for p in loaded.get_parameters())
+
+
+def test_a_checkpoint_of_mindcvs_trainer_loads_here(tmp_path):
+    model, other = (mindcv.create_model("msg_tiny", num_classes=3, img_size=32, **NARROW) for _ in range(2))
+    for name, file in (("adamw", "adamw.ckpt"), ("momentum", "momentum.ckpt")):
+        optimizer = mindcv.create_optimizer(model, opt=name, lr=[1e-3, 1e-4], weight_decay=0.05)
+        saved = {p.name: p for cell in (model, optimizer) for p in cell.get_parameters()}
+        assert len(saved) > len(named(model.get_parameters())) + 2
+        ms.save_checkpoint([dict(name=name, data=p) for name, p in saved.items()], str(tmp_path / file))
+        load_weights(other, tmp_path / file)
+        pairs = zip(model.get_parameters(), other.get_parameters(), strict=True)
+        assert all((a.asnumpy() == b.asnumpy()).all() for a, b in pairs)
 
 
 def test_mindcvs_optimizers_spare_what_the_papers_code_spares():
