@@ -18,10 +18,17 @@ from ..convert import adapt_weights, converts, read_safetensors, write_safetenso
 from ..convert.adapt import is_adaptable
 from ..errors import UserError, shorten
 from ..files import written_whole
+from ..models.features import MSGFeatures
+from ..models.msg_transformer import MSGTransformer
 
 OPTIMIZER, SCALER, AVERAGE, NOTES = "optimizer.", "scaler.", "ema.", "run."
 FORMATS = (".ckpt", ".safetensors")
 CLASSES = "classes"  # the note that holds the class folders' names as a JSON list, in the order of their labels
+# What mindcv's trainer saves beside the weights: the optimizers' state and that of its training step.
+MINDCV_STATE = (
+    "adam_m.", "adam_v.", "moment", "beta1_power", "beta2_power", "learning_rate", "global_step", "scale_sense",
+    "updates",
+)  # fmt: skip
 Arrays = dict[str, np.ndarray]
 Notes = dict[str, int | float | str]
 
@@ -91,10 +98,14 @@ def arrays_of(parameters: Mapping[str, Parameter], prefix: str = "") -> Arrays:
 
 
 def part(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
-    """The arrays whose names start with ``prefix``, under the rest of their names; with "" the model's parameters."""
+    """The arrays whose names start with ``prefix``, under the rest of their names; with "" the model's parameters.
+
+    Checkpoints of mindcv's trainer are taken apart alike.
+    """
     if prefix:
         return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-    return {name: value for name, value in arrays.items() if not name.startswith((OPTIMIZER, SCALER, AVERAGE))}
+    others = (OPTIMIZER, SCALER, AVERAGE, *MINDCV_STATE)
+    return {name: value for name, value in arrays.items() if not name.startswith(others)}
 
 
 def load_parameters(targets: Mapping[str, Parameter], arrays: Mapping[str, np.ndarray], source: Path) -> None:
@@ -125,13 +136,18 @@ def load_weights(model: nn.Cell, path: Path) -> None:
     load_parameters(named(model.get_parameters()), part(read_checkpoint(path)[0], ""), path)
 
 
-def load_pretrained(model: nn.Cell, path: Path) -> list[str]:
+def load_pretrained(model: MSGTransformer, path: Path) -> list[str]:
     """As :func:`load_weights`, for fine-tuning: other classes, windows or image sizes are adapted to, see
-    :func:`msg_ms.convert.adapt_weights`. Gives a line on each thing that was changed.
+    :func:`msg_ms.convert.adapt_weights`. A backbone (:class:`msg_ms.MSGFeatures`) takes a classifier's weights without
+    head, last norm and the stages that it lacks. Gives a line on each thing that was changed.
     """
     targets = named(model.get_parameters())
-    arrays, lines = adapt_weights(part(read_checkpoint(path)[0], ""), {n: tuple(p.shape) for n, p in targets.items()})
-    kept = {name: p for name, p in targets.items() if name in arrays or not name.startswith("head.")}
+    arrays = part(read_checkpoint(path)[0], "")
+    if isinstance(model, MSGFeatures):
+        arrays = {name: value for name, value in arrays.items() if name in targets or not model.leaves_out(name)}
+    arrays, lines = adapt_weights(arrays, {name: tuple(p.shape) for name, p in targets.items()})
+    anew = ("head.", *(f"norm{i}." for i in range(len(model.layers))))
+    kept = {name: p for name, p in targets.items() if name in arrays or not name.startswith(anew)}
     load_parameters(kept, arrays, path)
     return lines
 

@@ -17,6 +17,7 @@ from mindspore.ops import constexpr
 from ..errors import UserError
 from ..ops import ImagePatches, Residual, ResidualNorm, TokenPatches
 from .attention import WindowAttention
+from .decay import spared
 from .layers import DropPath, LayerNorm, Linear, Mlp, PatchConv, truncated_normal
 from .windows import stage_layouts, window_partition, window_reverse
 
@@ -128,18 +129,21 @@ class Stage(nn.Cell):
         self.blocks = nn.CellList(list(blocks))
         self.downsample = downsample
 
+    def run_blocks(self, x: Tensor, batch: int, draws: Tensor | None = None) -> Tensor:
+        """The blocks alone, (B*R, G, N, C) -> the same; ``draws`` (depth, 2, B) are what stochastic depth goes by."""
+        for i, block in enumerate(self.blocks):
+            x = block(x, batch, None if draws is None else draws[i])
+        return x
+
+    def merge(self, x: Tensor, layout: tuple, next_layout: tuple | None) -> Tensor:
+        """The merging alone, where there is one; ``layout`` and ``next_layout`` as in ``stage_layouts``."""
+        return x if self.downsample is None else self.downsample(x, layout, next_layout)
+
     def construct(
         self, x: Tensor, batch: int, layout: tuple, next_layout: tuple | None, draws: Tensor | None = None
     ) -> Tensor:
-        """(B*R, G, N, C) -> the same, or merged; ``layout`` and ``next_layout`` as in ``stage_layouts``.
-
-        ``draws`` (depth, 2, B) are what stochastic depth goes by.
-        """
-        for i, block in enumerate(self.blocks):
-            x = block(x, batch, None if draws is None else draws[i])
-        if self.downsample is not None:
-            x = self.downsample(x, layout, next_layout)
-        return x
+        """(B*R, G, N, C) -> the same, or merged."""
+        return self.merge(self.run_blocks(x, batch, draws), layout, next_layout)
 
 
 class MSGTransformer(nn.Cell):
@@ -222,6 +226,10 @@ class MSGTransformer(nn.Cell):
         self.norm = LayerNorm(self.num_features)
         self.head = Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
 
+    def no_weight_decay(self) -> set[str]:
+        """Names that weight decay spares besides vectors, as mindcv's optimizers ask for them."""
+        return {parameter.name for parameter in self.trainable_params() if spared(parameter.name)}
+
     def recompute_blocks(self) -> None:
         """Compute the blocks' insides again in the backward pass, so that only their inputs are kept for it."""
         for stage in self.layers:
@@ -242,11 +250,10 @@ class MSGTransformer(nn.Cell):
         messages = ops.broadcast_to(self.msg_tokens.astype(x.dtype), (regions, windows, 1, channels))
         return ops.cat((messages, x), 2)
 
-    def forward_stages(self, x: Tensor, draws: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Each stage's tokens, merging included: stage i gives (B*R, G, N, C) in the layout of stage i + 1.
+    def walk_stages(self, x: Tensor, draws: Tensor | None = None) -> tuple[tuple, tuple, tuple]:
+        """(layouts, tokens before the merging, tokens after it), each with an entry per stage; layouts end with None.
 
-        ``draws`` (blocks, 2, B), uniform in [0, 1), are what stochastic depth goes by in training, so that who calls
-        decides its randomness; without them the device draws.
+        Tokens are (B*R, G, N, C), stage i's before its merging in layout i and after it in layout i + 1.
         """
         batch, channels, height, width = x.shape
         layouts = _run_time_layouts(
@@ -254,12 +261,21 @@ class MSGTransformer(nn.Cell):
             None if self.absolute_pos_embed is None else self.img_size,
         )  # fmt: skip
         x = self.embed(x, layouts[0])
-        outputs, first = (), 0
+        before, after, first = (), (), 0
         for i, stage in enumerate(self.layers):
             last = first + self.depths[i]
-            x = stage(x, batch, layouts[i], layouts[i + 1], None if draws is None else draws[first:last])
-            outputs, first = (*outputs, x), last
-        return outputs
+            tokens = stage.run_blocks(x, batch, None if draws is None else draws[first:last])
+            x = stage.merge(tokens, layouts[i], layouts[i + 1])
+            before, after, first = (*before, tokens), (*after, x), last
+        return layouts, before, after
+
+    def forward_stages(self, x: Tensor, draws: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Each stage's tokens, merging included: stage i gives (B*R, G, N, C) in the layout of stage i + 1.
+
+        ``draws`` (blocks, 2, B), uniform in [0, 1), are what stochastic depth goes by in training, so that who calls
+        decides its randomness; without them the device draws.
+        """
+        return self.walk_stages(x, draws)[2]
 
     def forward_features(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
         """Features of the last stage's message token: (B, num_features).

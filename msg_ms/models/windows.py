@@ -7,7 +7,7 @@ import math
 from ..errors import UserError
 from ..ops.windows import shuffle_messages, window_partition, window_reverse
 
-__all__ = ["Layouts", "shuffle_messages", "stage_layouts", "window_partition", "window_reverse"]
+__all__ = ["Layouts", "fitting_size", "shuffle_messages", "stage_layouts", "window_partition", "window_reverse"]
 
 Layouts = tuple[tuple[int, int, int], ...]
 SMALLEST_WINDOW = 2  # worth proposing: a message to a single token says nothing new
@@ -24,10 +24,13 @@ def stage_layouts(height: int, width: int, patch_size: int, window_size: int, sh
     if layouts is not None:
         return layouts
     square = height == width
-    fitting = _words(_nearest(height, _fitting_sides(height, patch_size, window_size, shuffle_size, square)))
-    if not square:
-        across = _words(_nearest(width, _fitting_sides(width, patch_size, window_size, shuffle_size, square)))
-        fitting = f"height {fitting}, width {across}"
+    unit, lone = _fitting_sides(patch_size, window_size, shuffle_size)
+    sides = [[n * unit for n in (side // unit, side // unit + 1) if n > 0] for side in (height, width)]
+    if square:
+        fitting = _words(_nearest(height, sides[0] + [lone] * (lone > 0)))
+    else:
+        rows, columns = (_words(_nearest(side, fit)) for side, fit in zip((height, width), sides, strict=True))
+        fitting = f"height {rows}, width {columns}"
     windows = [
         w
         for w in range(SMALLEST_WINDOW, min(height, width) // patch_size + 1)
@@ -41,16 +44,25 @@ def stage_layouts(height: int, width: int, patch_size: int, window_size: int, sh
     )
 
 
-def _fitting_sides(
-    side: int, patch_size: int, window_size: int, shuffle_size: tuple[int, ...], square: bool
-) -> list[int]:
-    """Sides around ``side`` that fit whatever the other is; of a square also that which ends as one window."""
-    unit = math.lcm(*(patch_size * window_size * 2**stage * region for stage, region in enumerate(shuffle_size)))
-    sides = [unit * n for n in (side // unit, side // unit + 1) if n > 0]
-    lone = patch_size * window_size * 2 ** (len(shuffle_size) - 1)
-    if square and _layouts_or_none(lone, lone, patch_size, window_size, shuffle_size) is not None:
-        sides.append(lone)
-    return sides
+def fitting_size(
+    height: int, width: int, patch_size: int, window_size: int, shuffle_size: tuple[int, ...]
+) -> tuple[int, int]:
+    """The smallest image, in pixels, that holds ``height`` x ``width`` and that :func:`stage_layouts` takes."""
+    unit, lone = _fitting_sides(patch_size, window_size, shuffle_size)
+    if max(height, width) <= lone:
+        return lone, lone
+    return unit * math.ceil(height / unit), unit * math.ceil(width / unit)
+
+
+def _fitting_sides(patch_size: int, window_size: int, shuffle_size: tuple[int, ...]) -> tuple[int, int]:
+    """What fits, in pixels: both sides multiples of the first number, or a square of the second, which is no larger.
+
+    The latter ends as a single window, which needs no region; 0 where the earlier stages' regions don't fit it.
+    """
+    window_pixels = [patch_size * window_size * 2**stage for stage in range(len(shuffle_size))]
+    unit = math.lcm(*(size * pixels for size, pixels in zip(shuffle_size, window_pixels, strict=True)))
+    lone = window_pixels[-1]
+    return unit, lone if _layouts_or_none(lone, lone, patch_size, window_size, shuffle_size) else 0
 
 
 def _nearest(value: int, choices: list[int]) -> list[int]:

@@ -1,13 +1,11 @@
 """Constructor arguments, initialisation and run-time behaviour beyond the reference cases."""
 
-import mindcv
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
 from reference import SMALL
 
-import msg_ms
 from msg_ms import MSGTransformer, UserError
 from msg_ms.models.layers import DropPath, PatchConv
 from msg_ms.ops import Residual
@@ -144,14 +142,3 @@ def test_drop_path_grows_linearly_over_all_blocks():
 def test_without_a_head_the_model_gives_features():
     model = MSGTransformer(**{**SMALL, "num_classes": 0}).set_train(False)
     assert model(Tensor(np.zeros((2, 3, 32, 32), np.float32))).shape == (2, 32)
-
-
-def test_registry_here_and_in_mindcv():
-    assert set(msg_ms.list_models()) == {"msg_tiny", "msg_small", "msg_base"} <= set(mindcv.list_models("msg*"))
-    with ms.nn.utils.no_init_parameters():
-        model = mindcv.create_model("msg_tiny", num_classes=10, in_channels=1)
-    assert model.head.weight.shape == (10, 512) and model.in_chans == 1
-    with pytest.raises(UserError, match="no model is called 'msg_tny'; did you mean 'msg_tiny'"):
-        msg_ms.create_model("msg_tny")
-    with pytest.raises(UserError, match="no trained weights of msg_tiny are published"):
-        mindcv.create_model("msg_tiny", pretrained=True)
