@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import mindspore as ms
@@ -11,7 +12,7 @@ from mindspore.nn.utils import no_init_parameters
 from ..config import Config, load_config
 from ..data.transforms import EVAL_RATIO, MEAN, STD
 from ..deploy import INPUT, OLDEST_OPSET, Reference, export_mindir, export_onnx, onnx_packages, output_name
-from ..engine.checkpoint import load_weights
+from ..engine.checkpoint import load_for_inference
 from ..engine.device import setup_device
 from ..errors import UserError
 from ..models.build import build_model
@@ -25,7 +26,7 @@ CONVOLUTIONS = ("unfold", "conv2d")
 
 def main() -> None:
     args = parse_arguments()
-    config = load_config(args.cfg, args.opts)
+    config = load_config(args.cfg, args.opts, MODEL__MSG__WINDOW_SIZE=args.window_size)
     size = image_size(args.img_size or [config.data.img_size])
     opset = OLDEST_OPSET if args.opset is None else args.opset
     if args.output.suffix == ".onnx":
@@ -33,14 +34,16 @@ def main() -> None:
     batch = None if args.dynamic_batch else args.batch_size
     setup_device(args.device_target or config.device_target, config.seed)
 
-    model = load_model(config, size, args.resume)
+    model, lines = load_model(config, size, args.resume)
+    for line in lines:
+        print(line, file=sys.stderr)
     reference = Reference.of(model, args.softmax, batch)
     notes = describe(config, model, args, batch)
     if args.output.suffix == ".onnx":
         line = export_onnx(model, args.output, reference, batch, opset, args.softmax, notes)
     else:
         with use_backend("composed"):
-            model = load_model(config, size, args.resume)
+            model, _ = load_model(config, size, args.resume)
         if args.convolution:
             choose_convolution(model, args.convolution)
         line = export_mindir(model, args.output, reference, batch, args.softmax, notes)
@@ -63,6 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--img-size", nargs="+", type=int, metavar="PIXELS", help="side, or height and width (default: DATA.IMG_SIZE)"
     )
+    parser.add_argument("--window-size", type=int, metavar="TOKENS", help="side of a window (MODEL.MSG.WINDOW_SIZE)")
     parser.add_argument("--opset", type=int, help=f"ONNX operator set (default: {OLDEST_OPSET})")
     parser.add_argument(
         "--convolution", choices=CONVOLUTIONS, help="of a MindIR (default: unfold for CPU, conv2d for other devices)"
@@ -87,11 +91,11 @@ def image_size(sides: list[int]) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def load_model(config: Config, size: tuple[int, int], checkpoint: Path) -> MSGTransformer:
+def load_model(config: Config, size: tuple[int, int], checkpoint: Path) -> tuple[MSGTransformer, list[str]]:
+    """The model with the checkpoint's weights, and a line on each that was resampled for another size."""
     with no_init_parameters():
         model = build_model(config.model, size).set_train(False)
-    load_weights(model, checkpoint)
-    return model
+    return model, load_for_inference(model, checkpoint)[0]
 
 
 def choose_convolution(model: MSGTransformer, convolution: str) -> None:

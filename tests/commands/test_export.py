@@ -1,5 +1,6 @@
 """tools/export.py: files, what they tell of themselves, and mistakes in one line."""
 
+import re
 import sys
 
 import numpy as np
@@ -30,8 +31,10 @@ def test_both_formats_from_the_command_line(flags, command, tmp_path):
     assert (notes["model_name"], notes["num_classes"], notes["checkpoint"]) == ("small", "3", "small.ckpt")
     assert (notes["mean"], notes["std"]) == ("0.485,0.456,0.406", "0.229,0.224,0.225")
     assert session.run(None, {"images": np.zeros((3, 3, 32, 64), np.float32)})[0].shape == (3, 3)
-    said = command("tools/export.py", *flags, "out/small.mindir", "--batch-size", 2, "--softmax").stdout
-    assert "output   probabilities, float32 2,3\nchecked  MindSpore" in said
+    resized = ("--img-size", 48, "--window-size", 6)
+    done = command("tools/export.py", *flags, "out/small.mindir", "--batch-size", 2, "--softmax", *resized)
+    assert "float32 2,3,48,48\noutput   probabilities, float32 2,3\nchecked  MindSpore" in done.stdout
+    assert len(re.findall(r"small\.ckpt: .* without training", done.stderr)) == 1
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["small.mindir"]
 
 
@@ -43,7 +46,7 @@ def test_both_formats_from_the_command_line(flags, command, tmp_path):
         (["x.onnx", "--convolution", "conv2d"], "--convolution is for .mindir files"),
         (["x.onnx", "--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (["x.onnx", "--img-size", "1", "2", "3"], "--img-size 1 2 3: one side of a square, or height and width"),
-        (["x.onnx", "--img-size", "40"], "img_size=40 can't be cut .* fit: 32 and 64"),
+        (["x.onnx", "--img-size", "40"], "img_size=40 can't be cut .* fit: 32 or 64"),
         (["x.onnx", "--opts", "MODEL.NUM_CLASSES", "4"], r"head\.weight is \(3, 32\), the model's is \(4, 32\)"),
         (["x.onnx", "--resume", "gone.ckpt"], "there is no checkpoint gone.ckpt"),
     ],
