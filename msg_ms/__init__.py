@@ -2,8 +2,8 @@
 
 import os
 
-# MindSpore's own thread pool and OpenMP's spinning workers fight over the same cores; this must stand in the
-# environment before MindSpore loads its libraries.
+# Threads of OpenMP that spin for work would take the cores from MindSpore's own and from the kernels'; this must stand
+# in the environment before MindSpore loads its libraries.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from .errors import UserError

@@ -98,7 +98,7 @@ def _attention(x: Value, cell: WindowAttention, tokens: int) -> Value:
     split = _linear(x, cell.qkv).split(1, 3)
     q, k, v = (value.reshape(-1, tokens, heads, channels // heads) for value in split)
     q, k, v = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-    scaled = q.then("Mul", x.graph.number(cell.attend.scale))
+    scaled = q.then("Mul", x.graph.number(cell.scale))
     name = cell.relative_position_bias_table.name.replace("relative_position_bias_table", "position_bias")
     bias = x.graph.constant(name, cell.position_bias().asnumpy()[None])
     scores = scaled.then("MatMul", k.name, shape=(*q.shape[:-1], tokens)).then("Add", bias)
@@ -121,7 +121,7 @@ def _shuffle_messages(x: Value, windows: int, tokens: int) -> Value:
 def _block(x: Value, cell: MSGBlock, windows: int, tokens: int) -> Value:
     with x.graph.scope("attn"):
         x = x.then("Add", _attention(_layer_norm(x, cell.norm1), cell.attn, tokens).name)
-        if cell.residual_norm.shuffle and windows > 1:
+        if cell.shuffle and windows > 1:
             x = _shuffle_messages(x, windows, tokens)
     with x.graph.scope("mlp"):
         return x.then("Add", _mlp(_layer_norm(x, cell.norm2), cell.mlp).name)

@@ -7,7 +7,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import initializer
 
-from ..ops import BiasedWindowAttention, position_bias
+from .. import ops
 from .layers import Linear, truncated_normal
 
 
@@ -61,24 +61,21 @@ class WindowAttention(nn.Cell):
         self.rel_pos_msg = Parameter(initializer(truncated_normal(), (num_heads, 2, 1, 1)), name="rel_pos_msg")
         self.bias_index = Tensor(position_bias_index(window_size).reshape(-1))
         self.qkv = Linear(dim, dim * 3, bias=qkv_bias)
-        scale = qk_scale or (dim // num_heads) ** -0.5
-        self.attend = BiasedWindowAttention(dim, scale, self.bias_index, nn.Dropout(p=attn_drop))
+        self.scale = qk_scale or (dim // num_heads) ** -0.5
+        self.attn_drop = nn.Dropout(p=attn_drop)
         self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(p=proj_drop)
         self.product_dtype = ms.float32
 
     def position_bias(self) -> Tensor:
         """The bias added to the attention scores, the same for every window: (heads, N, N)."""
-        return position_bias(self.relative_position_bias_table, self.rel_pos_msg, self.bias_index)
+        return ops.position_bias(self.relative_position_bias_table, self.rel_pos_msg, self.bias_index)
 
     def heads(self, x: Tensor) -> Tensor:
         """What the heads give, before the projection: (B*R*G, N, C)."""
         _, _, tokens, channels = x.shape
-        qkv = self.qkv.product(x).reshape(-1, tokens, 3 * channels)
-        return self.attend(
-            qkv, self.qkv.bias, self.relative_position_bias_table, self.rel_pos_msg,
-            self.qkv.stream_dtype, self.product_dtype,
-        )  # fmt: skip
+        qkv = self.qkv(x).reshape(-1, tokens, 3 * channels).astype(self.product_dtype)
+        return ops.window_attention(qkv, self.position_bias(), self.scale, self.attn_drop)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.proj_drop(self.proj(self.heads(x))).reshape(x.shape)

@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, TruncatedNormal, Uniform, initializer
 
-from ..ops import BiasGelu, BiasLayerNorm, patch_conv
+from ..ops import BiasLayerNorm, Product, bias_gelu, patch_conv
 from ..ops.layer_norm import EPSILON
 
 
@@ -28,7 +28,7 @@ class Linear(nn.Cell):
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(initializer(truncated_normal(), (out_features, in_features)), name="weight")
         self.bias = Parameter(initializer("zeros", (out_features,)), name="bias") if bias else None
-        self.matmul = ops.MatMul(transpose_b=True)
+        self.matmul = Product()
         self.product_dtype = self.stream_dtype = ms.float32
 
     def product(self, x: Tensor) -> Tensor:
@@ -92,13 +92,12 @@ class Mlp(nn.Cell):
     def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0):
         super().__init__()
         self.fc1 = Linear(dim, hidden_dim)
-        self.act = BiasGelu()
         self.fc2 = Linear(hidden_dim, dim)
         self.drop = nn.Dropout(p=drop)
 
     def hidden(self, x: Tensor) -> Tensor:
         """What goes into the second layer, as rows (-1, hidden_dim)."""
-        return self.drop(self.act(self.fc1.product(x), self.fc1.bias, self.fc1.stream_dtype))
+        return self.drop(bias_gelu(self.fc1.product(x), self.fc1.bias, self.fc1.stream_dtype))
 
     def construct(self, x: Tensor) -> Tensor:
         return self.drop(self.fc2(self.hidden(x))).reshape(x.shape)
@@ -129,7 +128,7 @@ class PatchConv(nn.Cell):
         self.bias = Parameter(initializer(Uniform(bound), (out_channels,)), name="bias")
         self.stride, self.padding = stride, padding
         self.unfold = ms.get_context("device_target") == "CPU" if unfold is None else unfold
-        self.matmul = ops.MatMul(transpose_b=True)
+        self.matmul = Product()
         self.product_dtype = self.stream_dtype = ms.float32
 
     def product(self, patches: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def message_weights(block: MSGBlock, x: Tensor) -> Tensor:
     regions, windows, tokens, channels = x.shape
     heads = attention.num_heads
     qkv = attention.qkv(block.norm1(x)).astype(ms.float32).reshape(regions * windows, tokens, 3 * channels)
-    query = qkv[:, :1, :channels].reshape(-1, heads, 1, channels // heads) * attention.attend.scale
+    query = qkv[:, :1, :channels].reshape(-1, heads, 1, channels // heads) * attention.scale
     keys = qkv[:, :, channels : 2 * channels].reshape(-1, tokens, heads, channels // heads).transpose(0, 2, 1, 3)
     # Not the method of the same name, which a graph that calls it from outside takes for its own callee.
     bias = position_bias(attention.relative_position_bias_table, attention.rel_pos_msg, attention.bias_index)

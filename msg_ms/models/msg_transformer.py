@@ -15,11 +15,11 @@ from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 
 from ..errors import UserError
-from ..ops import ImagePatches, Residual, ResidualNorm, TokenPatches
+from ..ops import AttentionBranch, ImagePatches, MlpBranch, TokenPatches, residual
 from .attention import WindowAttention
 from .decay import spared
 from .layers import DropPath, LayerNorm, Linear, Mlp, PatchConv, truncated_normal
-from .windows import stage_layouts, window_partition, window_reverse
+from .windows import shuffle_messages, stage_layouts, window_partition, window_reverse
 
 EMBED_KERNEL, EMBED_PADDING = 7, 2
 
@@ -68,25 +68,28 @@ class MSGBlock(nn.Cell):
         self.drop_path = DropPath(drop_path)
         self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
-        self.dropout = drop > 0
-        self.residual_norm = ResidualNorm(shuffle)
-        self.residual = Residual()
+        self.shuffle, self.dropout = shuffle, drop > 0 or attn_drop > 0
+        self.attention_branch = AttentionBranch(dim, self.attn.scale, shuffle)
+        self.mlp_branch = MlpBranch()
 
     def construct(self, x: Tensor, batch: int, draws: Tensor | None = None) -> Tensor:
         first, second = (None, None) if draws is None else (draws[0], draws[1])
-        y = self.norm1(x)
-        # A branch comes without its last bias, which the sum adds, unless dropout stands between them.
-        if self.dropout:
-            branch, bias = self.attn(y), None
-        else:
-            branch, bias = self.attn.proj.product(self.attn.heads(y)), self.attn.proj.bias
-        keep = self.drop_path(batch, first)
-        x, y = self.residual_norm(x, branch, bias, keep, self.norm2.gamma, self.norm2.beta)
-        if self.dropout:
-            branch, bias = self.mlp(y), None
-        else:
-            branch, bias = self.mlp.fc2.product(self.mlp.hidden(y)), self.mlp.fc2.bias
-        return self.residual(x, branch, bias, self.drop_path(batch, second))
+        first, second = self.drop_path(batch, first), self.drop_path(batch, second)
+        single = x.dtype == self.attn.product_dtype == self.norm1.stream_dtype == ms.float32
+        if self.attention_branch.available and single and not self.dropout:
+            x = self.attention_branch(
+                x, self.norm1.gamma, self.norm1.beta, self.attn.qkv.weight, self.attn.qkv.bias,
+                self.attn.relative_position_bias_table, self.attn.rel_pos_msg,
+                self.attn.proj.weight, self.attn.proj.bias, first,
+            )  # fmt: skip
+            return self.mlp_branch(
+                x, self.norm2.gamma, self.norm2.beta, self.mlp.fc1.weight, self.mlp.fc1.bias,
+                self.mlp.fc2.weight, self.mlp.fc2.bias, second,
+            )  # fmt: skip
+        x = residual(x, self.attn(self.norm1(x)), first)
+        if self.shuffle:
+            x = shuffle_messages(x)
+        return residual(x, self.mlp(self.norm2(x)), second)
 
 
 class PatchMerging(nn.Cell):

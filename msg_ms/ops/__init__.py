@@ -5,22 +5,23 @@ where they are first used. :func:`set_backend` chooses.
 """
 
 from .backend import get_backend, set_backend, use_backend
-from .bias_gelu import BiasGelu, bias_gelu, gelu
+from .bias_gelu import bias_gelu, gelu
+from .branches import AttentionBranch, MlpBranch
 from .layer_norm import BiasLayerNorm, layer_norm
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
-from .residual import Residual, ResidualNorm, residual
+from .product import Product
+from .residual import residual
 from .squared_norm import SquaredNorm
-from .window_attention import BiasedWindowAttention, position_bias, window_attention
+from .window_attention import position_bias, window_attention
 from .windows import shuffle_messages, window_partition, window_reverse
 
 __all__ = [
-    "BiasGelu",
+    "AttentionBranch",
     "BiasLayerNorm",
-    "BiasedWindowAttention",
     "ImagePatches",
-    "Residual",
-    "ResidualNorm",
+    "MlpBranch",
+    "Product",
     "SquaredNorm",
     "TokenPatches",
     "bias_gelu",

@@ -76,9 +76,21 @@ def native_library() -> Path | None:
     return None
 
 
+def _choose_threads() -> None:
+    """Tell the kernels how many threads to take: MSG_MS_THREADS, else OMP_NUM_THREADS, else the process's cores.
+
+    Where nobody has set OMP_NUM_THREADS, MindSpore puts 1 there, which only C sees: what Python found at its start is
+    what the user wants.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("MSG_MS_THREADS", wanted if wanted.isdecimal() and int(wanted) > 0 else str(cores))
+
+
 @functools.cache
 def _built(cache: Path, compiler: str | None) -> Path | UserError:
     """The library, or why there is none; a model asks for each of its operators."""
+    _choose_threads()
     try:
         return kernel_library()
     except UserError as error:

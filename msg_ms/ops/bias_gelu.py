@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
-
-from .backend import kernel
+from mindspore import Tensor, ops
 
 RSQRT_2 = 0.5**0.5
 
@@ -21,21 +19,3 @@ def gelu(x: Tensor) -> Tensor:
 def bias_gelu(x: Tensor, bias: Tensor, dtype: ms.Type = ms.float32) -> Tensor:
     """gelu(x + bias): (rows, C), (C,) -> (rows, C) of ``dtype``; the sum is computed in the bias's."""
     return gelu(ops.bias_add(x.astype(bias.dtype), bias).astype(dtype))
-
-
-class BiasGelu(nn.Cell):
-    """:func:`bias_gelu` by a native kernel where there is one."""
-
-    def __init__(self):
-        super().__init__()
-        grad = kernel("bias_gelu_grad", lambda x, bias, dy: (x, bias), 2)
-
-        def bprop(x, bias, out, dout):
-            return grad(x, bias, dout)
-
-        self.native = kernel("bias_gelu", lambda x, bias: x, gradient=bprop)
-
-    def construct(self, x: Tensor, bias: Tensor, dtype: ms.Type = ms.float32) -> Tensor:
-        if self.native is None or x.dtype != ms.float32 or dtype != ms.float32:
-            return bias_gelu(x, bias, dtype)
-        return self.native(x, bias)

@@ -17,7 +17,7 @@ SOURCES = Path(__file__).parent / "csrc"
 COMPILERS = ("g++", "clang++", "c++")
 # No -ffast-math: a NaN must come out as one. Loops with sums say themselves that they may be reordered (omp simd).
 FLAGS = (
-    "-std=c++17", "-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+    "-std=c++17", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     "-fPIC", "-shared", "-fvisibility=hidden", "-Wno-psabi",
 )  # fmt: skip
 SANITIZE = ("-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer")
@@ -93,7 +93,7 @@ def _intact(folder: Path, key: str) -> Path | None:
 def _build(folder: Path, key: str, command: list[str]) -> Path:
     sources = [str(path) for path in _sources() if path.suffix == ".cc"]
     with written_whole(folder / f"kernels-{key}.so") as library:
-        done = subprocess.run([*command, *sources, "-o", str(library), "-ldl"], capture_output=True, text=True)
+        done = subprocess.run([*command, *sources, "-o", str(library), "-pthread"], capture_output=True, text=True)
         if done.returncode != 0:
             reason = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
             raise UserError(f"{command[0]} can't compile the kernels: {reason}")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import mindspore as ms
-import numpy as np
-from mindspore import Tensor, nn, ops
-
-from .backend import kernel
+from mindspore import Tensor, ops
 
 
 def window_attention(qkv: Tensor, bias: Tensor, scale: float, dropout) -> Tensor:
@@ -42,41 +38,3 @@ def position_bias(table: Tensor, message: Tensor, index: Tensor) -> Tensor:
     tokens, heads = int(index.shape[0] ** 0.5), table.shape[1]
     rows = ops.cat((table, message.reshape(heads, 2).transpose(1, 0)), 0)
     return ops.gather(rows, index, 0).transpose(1, 0).reshape(heads, tokens, tokens)
-
-
-class BiasedWindowAttention(nn.Cell):
-    """:func:`window_attention` of qkv + its bias, with :func:`position_bias`: one native kernel where there is one.
-
-    ``qkv`` (windows, N, 3*C), ``bias`` (3*C,) or None -> (windows, N, C) in ``dtype``, the precision of its products;
-    ``stream`` is the precision in which qkv and its bias are passed on.
-    """
-
-    def __init__(self, dim: int, scale: float, index: Tensor, dropout: nn.Dropout):
-        super().__init__()
-        self.scale, self.index, self.dropout = scale, index, dropout
-        self.scale_tensor = Tensor(np.full(1, scale, np.float32))
-        self.no_bias = Tensor(np.zeros(3 * dim, np.float32))
-
-        def gradient_shapes(qkv, bias, table, message, scale, dout):
-            return qkv, bias, table, message
-
-        grad = kernel("window_attention_grad", gradient_shapes, 4)
-
-        def bprop(qkv, bias, table, message, scale, out, dout):
-            dqkv, dbias, dtable, dmessage = grad(qkv, bias, table, message, scale, dout)
-            return dqkv, dbias, dtable, dmessage, ops.zeros_like(scale)
-
-        def shapes(qkv, bias, table, message, scale):
-            return [qkv[0], qkv[1], qkv[2] // 3]
-
-        self.native = kernel("window_attention", shapes, gradient=bprop) if dropout.p == 0 else None
-
-    def construct(
-        self, qkv: Tensor, bias: Tensor | None, table: Tensor, message: Tensor, stream: ms.Type, dtype: ms.Type
-    ) -> Tensor:
-        if self.native is not None and qkv.dtype == ms.float32 and stream == ms.float32 and dtype == ms.float32:
-            return self.native(qkv, self.no_bias if bias is None else bias, table, message, self.scale_tensor)
-        if bias is not None:
-            rows = ops.bias_add(qkv.reshape(-1, qkv.shape[-1]).astype(bias.dtype), bias)
-            qkv = rows.astype(stream).reshape(qkv.shape)
-        return window_attention(qkv.astype(dtype), position_bias(table, message, self.index), self.scale, self.dropout)

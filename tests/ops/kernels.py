@@ -33,38 +33,57 @@ class Kernels:
         return outputs
 
 
-def attention_case(draws: np.random.RandomState) -> dict:
-    side, depth = draws.choice([2, 3, 4, 7, 7, 12]), draws.randint(8, 65)
-    heads, windows, tokens = draws.randint(1, 5), draws.randint(1, 7), side**2 + 1
-    normal = lambda *shape: draws.standard_normal(shape).astype(np.float32)  # noqa: E731
-    return dict(
-        qkv=normal(windows, tokens, 3 * heads * depth), bias=normal(3 * heads * depth),
-        table=normal((2 * side - 1) ** 2, heads), message=normal(heads, 2, 1, 1),
-        scale=np.full(1, depth**-0.5, np.float32), dout=normal(windows, tokens, heads * depth),
-    )  # fmt: skip
+def normal_of(draws: np.random.RandomState):
+    return lambda *shape: draws.standard_normal(shape).astype(np.float32)
 
 
 def rows_case(draws: np.random.RandomState) -> dict:
     rows, channels = draws.randint(1, 300), draws.randint(1, 200)
-    normal = lambda *shape: draws.standard_normal(shape).astype(np.float32)  # noqa: E731
+    normal = normal_of(draws)
     return dict(
         x=2 * normal(rows, channels), bias=normal(channels), gamma=normal(channels), beta=normal(channels),
         dout=normal(rows, channels),
     )  # fmt: skip
 
 
-def residual_case(draws: np.random.RandomState) -> dict:
-    region = draws.choice([1, 2, 3, 4])
-    batch, per_image, tokens = draws.randint(1, 4), draws.randint(1, 3), draws.randint(2, 12)
-    windows, channels = region**2, region**2 * draws.randint(1, 13)
-    shape = (batch * per_image, windows, tokens, channels)
-    normal = lambda *shape: draws.standard_normal(shape).astype(np.float32)  # noqa: E731
+def product_case(draws: np.random.RandomState) -> dict:
+    rows, inner, outer = (int(2 ** draws.uniform(0, most)) for most in (11, 11, 8))
+    normal = normal_of(draws)
+    return dict(x=normal(rows, inner), weight=normal(outer, inner), dout=normal(rows, outer))
+
+
+def branch_case(draws: np.random.RandomState, windows: int, tokens: int, channels: int) -> dict:
+    batch, per_image, normal = draws.randint(1, 4), draws.randint(1, 3), normal_of(draws)
     keep = (draws.rand(batch) > 0.3) / np.float32(0.7) if draws.rand() < 0.7 else np.ones(1)
+    shape = (batch * per_image, windows, tokens, channels)
     return dict(
-        x=normal(*shape), branch=normal(np.prod(shape[:3]), channels), bias=normal(channels),
-        keep=keep.astype(np.float32), gamma=normal(channels), beta=normal(channels),
-        dout=normal(*shape), dnormal=normal(*shape),
+        x=normal(*shape), gamma=normal(channels), beta=normal(channels), keep=keep.astype(np.float32),
+        dout=normal(*shape),
     )  # fmt: skip
+
+
+def attention_case(draws: np.random.RandomState) -> dict:
+    # Channels make whole heads and whole groups of the shuffle.
+    side, region, heads = draws.choice([2, 3, 4, 7, 7, 12]), draws.choice([1, 1, 2, 4]), draws.choice([1, 2, 3, 4])
+    depth = draws.randint(8, 65) if region == 1 else draws.randint(2, 5) * 16
+    channels, normal = heads * depth, normal_of(draws)
+    case = branch_case(draws, region**2, side**2 + 1, channels)
+    weights = dict(
+        qkv=normal(3 * channels, channels) * channels**-0.5, qkv_bias=normal(3 * channels),
+        table=normal((2 * side - 1) ** 2, heads), message=normal(heads, 2, 1, 1),
+        proj=normal(channels, channels) * channels**-0.5, proj_bias=normal(channels),
+    )  # fmt: skip
+    return {**case, **weights, "settings": np.array([depth**-0.5, region > 1], np.float32)}
+
+
+def mlp_case(draws: np.random.RandomState) -> dict:
+    channels, hidden, normal = draws.randint(1, 100), draws.randint(1, 300), normal_of(draws)
+    case = branch_case(draws, draws.randint(1, 5), draws.randint(2, 40), channels)
+    weights = dict(
+        w1=normal(hidden, channels) * channels**-0.5, b1=normal(hidden),
+        w2=normal(channels, hidden) * hidden**-0.5, b2=normal(channels),
+    )  # fmt: skip
+    return {**case, **weights}
 
 
 def image_case(draws: np.random.RandomState) -> dict:
@@ -92,44 +111,45 @@ def token_case(draws: np.random.RandomState) -> dict:
     )  # fmt: skip
 
 
-def run_attention(kernels: Kernels, c: dict) -> dict:
-    inputs = [c["qkv"], c["bias"], c["table"], c["message"], c["scale"]]
-    (out,) = kernels("window_attention", inputs, [c["dout"].shape])
-    names = ("qkv", "bias", "table", "message")
-    gradients = kernels("window_attention_grad", [*inputs, c["dout"]], [c[name].shape for name in names])
-    return {"out": out, **{f"d{name}": g for name, g in zip(names, gradients, strict=True)}}
+ATTENTION = ("x", "gamma", "beta", "qkv", "qkv_bias", "table", "message", "proj", "proj_bias")
+MLP = ("x", "gamma", "beta", "w1", "b1", "w2", "b2")
 
 
-def run_gelu(kernels: Kernels, c: dict) -> dict:
-    (out,) = kernels("bias_gelu", [c["x"], c["bias"]], [c["x"].shape])
-    dx, dbias = kernels("bias_gelu_grad", [c["x"], c["bias"], c["dout"]], [c["x"].shape, c["bias"].shape])
-    return {"out": out, "dx": dx, "dbias": dbias}
+def named_gradients(names: tuple[str, ...], found: list) -> dict:
+    return {f"d{name}": gradient for name, gradient in zip(names, found, strict=True)}
 
 
 def run_norm(kernels: Kernels, c: dict) -> dict:
     (out,) = kernels("layer_norm", [c["x"], c["bias"], c["gamma"], c["beta"]], [c["x"].shape])
     shapes = [c["x"].shape, *[c["bias"].shape] * 3]
     gradients = kernels("layer_norm_grad", [c["x"], c["bias"], c["gamma"], c["dout"]], shapes)
-    return {"out": out, **dict(zip(("dx", "dbias", "dgamma", "dbeta"), gradients, strict=True))}
+    return {"out": out, **named_gradients(("x", "bias", "gamma", "beta"), gradients)}
 
 
-def run_residual(kernels: Kernels, c: dict) -> dict:
-    (out,) = kernels("residual", [c["x"], c["branch"], c["bias"], c["keep"]], [c["x"].shape])
-    dbranch, dbias = kernels("residual_grad", [c["dout"], c["keep"]], [c["branch"].shape, c["bias"].shape])
-    return {"out": out, "dx": c["dout"], "dbranch": dbranch, "dbias": dbias}
+def run_product(kernels: Kernels, c: dict) -> dict:
+    (out,) = kernels("product", [c["x"], c["weight"]], [c["dout"].shape])
+    (dx,) = kernels("product_grad_rows", [c["weight"], c["dout"]], [c["x"].shape])
+    (dweight,) = kernels("product_grad_weight", [c["x"], c["dout"]], [c["weight"].shape])
+    return {"out": out, "dx": dx, "dweight": dweight}
 
 
-def run_residual_norm(kernels: Kernels, c: dict, name: str = "residual_norm") -> dict:
-    inputs = [c[n] for n in ("x", "branch", "bias", "keep", "gamma", "beta")]
-    total, normal = kernels(name, inputs, [c["x"].shape] * 2)
-    shapes = [c["x"].shape, c["branch"].shape, *[c["bias"].shape] * 3]
-    gradients = kernels(f"{name}_grad", [total, c["keep"], c["gamma"], c["dout"], c["dnormal"]], shapes)
-    names = ("dx", "dbranch", "dbias", "dgamma", "dbeta")
-    return {"out": total, "normal": normal, **dict(zip(names, gradients, strict=True))}
+def run_attention(kernels: Kernels, c: dict) -> dict:
+    inputs, rows = [c[n] for n in (*ATTENTION, "keep", "settings")], np.prod(c["x"].shape[:3])
+    (out,) = kernels("attention_branch", inputs, [c["x"].shape])
+    shapes = [c["x"].shape, (rows, len(c["qkv"])), (rows, len(c["gamma"]))]
+    again, *kept = kernels("attention_branch_kept", inputs, shapes)
+    assert np.array_equal(out, again, equal_nan=True)
+    gradients = kernels("attention_branch_grad", [*inputs, *kept, c["dout"]], [c[n].shape for n in ATTENTION])
+    return {"out": out, **named_gradients(ATTENTION, gradients)}
 
 
-def run_shuffle(kernels: Kernels, c: dict) -> dict:
-    return run_residual_norm(kernels, c, "residual_shuffle_norm")
+def run_mlp(kernels: Kernels, c: dict) -> dict:
+    inputs, rows = [c[n] for n in (*MLP, "keep")], np.prod(c["x"].shape[:3])
+    (out,) = kernels("mlp_branch", inputs, [c["x"].shape])
+    again, before = kernels("mlp_branch_kept", inputs, [c["x"].shape, (rows, len(c["w1"]))])
+    assert np.array_equal(out, again, equal_nan=True)
+    inputs = [*(c[n] for n in ("x", "gamma", "beta", "w1", "w2")), before, c["keep"], c["dout"]]
+    return {"out": out, **named_gradients(MLP, kernels("mlp_branch_grad", inputs, [c[n].shape for n in MLP]))}
 
 
 def run_image(kernels: Kernels, c: dict) -> dict:
@@ -146,11 +166,9 @@ def run_token(kernels: Kernels, c: dict) -> dict:
 
 CASES = {
     "attention": (attention_case, run_attention),
-    "gelu": (rows_case, run_gelu),
+    "mlp": (mlp_case, run_mlp),
     "norm": (rows_case, run_norm),
-    "residual": (residual_case, run_residual),
-    "residual_norm": (residual_case, run_residual_norm),
-    "residual_shuffle_norm": (residual_case, run_shuffle),
+    "product": (product_case, run_product),
     "image_patches": (image_case, run_image),
     "token_patches": (token_case, run_token),
 }

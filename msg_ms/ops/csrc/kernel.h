@@ -1,6 +1,7 @@
 // What MindSpore hands to a kernel of ops.Custom, and memory to work in.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -25,15 +26,17 @@ inline int64_t size(const int64_t *shape, int dims) {
   return n;
 }
 
-// Memory to work in, aligned for any vector. A thread keeps what it gives back for its next kernel: new memory costs
-// a page fault for every 4 KB.
+// Memory to work in, aligned for any vector. A thread keeps what it gives back for its next kernel, as new memory costs a
+// page fault for every 4 KB; it never keeps more pieces than it had in use at a time.
+constexpr int64_t kLeastElements = 1 << 13;  // that are worth a thread
+
 class Memory {
  public:
   explicit Memory(int64_t n) : block_(take(n)) {}
   ~Memory() { kept().push_back(std::move(block_)); }
   Memory(const Memory &) = delete;
   Memory &operator=(const Memory &) = delete;
-  operator float *() { return block_.data.get(); }
+  operator float *() const { return block_.data.get(); }
 
  private:
   struct Free {
@@ -49,21 +52,21 @@ class Memory {
     return blocks;
   }
 
-  // The smallest that fits of those kept, or a new one.
+  // The smallest that fits of those kept; else a new one in the place of the largest.
   static Block take(int64_t n) {
     std::vector<Block> &blocks = kept();
-    size_t best = blocks.size();
-    for (size_t i = 0; i < blocks.size(); ++i) {
-      if (blocks[i].size >= n && (best == blocks.size() || blocks[i].size < blocks[best].size)) best = i;
-    }
+    const auto better = [n](const Block &a, const Block &b) {
+      return a.size >= n && b.size >= n ? a.size < b.size : a.size > b.size;
+    };
     Block block;
-    if (best < blocks.size()) {
-      block = std::move(blocks[best]);
-      blocks.erase(blocks.begin() + best);
-      return block;
+    if (const auto best = std::min_element(blocks.begin(), blocks.end(), better); best != blocks.end()) {
+      block = std::move(*best);
+      blocks.erase(best);
     }
-    block.size = n;
-    block.data.reset(static_cast<float *>(std::aligned_alloc(64, round_up(n * 4 + 64, 64))));
+    if (block.size < n) {
+      block.data.reset(static_cast<float *>(std::aligned_alloc(64, round_up(n * 4 + 64, 64))));
+      block.size = n;
+    }
     return block;
   }
 
@@ -76,9 +79,8 @@ class Buffer : public Memory {
   explicit Buffer(int64_t n) : Memory(n) { std::memset(static_cast<float *>(*this), 0, n * sizeof(float)); }
 };
 
-// Adds `parts` partial sums of length n, one after the other, into `to`.
+// Adds `parts` partial sums of length n, one after the other, to `to`.
 inline void add_parts(const float *from, int parts, int64_t n, float *to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = 0;
   for (int part = 0; part < parts; ++part) {
     for (int64_t i = 0; i < n; ++i) to[i] += from[part * n + i];
   }

@@ -1,0 +1,130 @@
+// x + keep * (window attention of normalise(x), projected), its messages shuffled; and its gradients. See branches.py.
+//
+// Some windows at a time, so that what lies between the products stays in the cache.
+
+#include <cmath>
+
+#include "branch.h"
+#include "product.h"
+#include "window_attention.h"
+
+namespace msg_ms {
+namespace {
+
+// x, gamma, beta, qkv's weight and bias, table, message, proj's weight and bias, keep, settings (scale, shuffle)
+constexpr int kInputs = 11;
+
+struct AttentionBranch : Branch {
+  const float *gamma, *beta, *qkv_weight, *qkv_bias, *table, *message, *proj_weight, *proj_bias;
+  float scale;
+  bool shuffled;
+  int64_t heads;
+
+  AttentionBranch(void **params, int64_t **shapes)
+      : Branch(shapes[0], data(params, 0), data(params, 9), shapes[9][0]),
+        gamma(data(params, 1)),
+        beta(data(params, 2)),
+        qkv_weight(data(params, 3)),
+        qkv_bias(data(params, 4)),
+        table(data(params, 5)),
+        message(data(params, 6)),
+        proj_weight(data(params, 7)),
+        proj_bias(data(params, 8)),
+        scale(data(params, 10)[0]),
+        shuffled(data(params, 10)[1] != 0),
+        heads(shapes[5][1]) {}
+
+  Attention attention(int64_t rows, const float *qkv, const float *bias) const {
+    const int64_t side = std::lround(std::sqrt(static_cast<double>(tokens - 1)));
+    return {rows / tokens, tokens, heads, channels / heads, side, scale, qkv, qkv_bias, bias};
+  }
+};
+
+// qkv (rows, 3C) and the heads' results (rows, C) are kept where there is room for them.
+void forward(void **params, int64_t **shapes, float *out, float *kept_qkv, float *kept_heads) {
+  const AttentionBranch branch(params, shapes);
+  const int64_t channels = branch.channels;
+  const bool keeps = kept_qkv != nullptr, apart = branch.apart();
+  const LaidOut qkv_weight(apart, channels, 3 * channels, transposed(branch.qkv_weight, channels));
+  const LaidOut proj_weight(apart, channels, channels, transposed(branch.proj_weight, channels));
+  const Memory bias(branch.attention(0, nullptr, nullptr).biases());
+  lay_out_bias(branch.attention(0, nullptr, nullptr), branch.table, branch.message, bias);
+  branch.for_each_chunk(3 * channels, branch.tokens, apart, [&](int64_t first, int64_t n) {
+    Memory normal(n * channels), qkv_space(keeps ? 1 : 3 * n * channels), heads_space(keeps ? 1 : n * channels);
+    float *qkv = keeps ? kept_qkv + first * 3 * channels : qkv_space;
+    float *heads = keeps ? kept_heads + first * channels : heads_space;
+    branch.normal(first, n, branch.gamma, branch.beta, normal);
+    product(n, 3 * channels, channels, matrix(normal, channels), qkv_weight, qkv);
+    attend(branch.attention(n, qkv, bias), heads);
+    product(n, channels, channels, matrix(heads, channels), proj_weight, out + first * channels,
+            branch.sum(first, branch.proj_bias, out));
+  });
+  if (branch.shuffled) branch.shuffle(out);
+}
+
+void backward(void **params, int64_t **shapes) {
+  const AttentionBranch branch(params, shapes);
+  const float *qkv = data(params, kInputs), *heads = data(params, kInputs + 1), *dout = data(params, kInputs + 2);
+  const auto gradient = [&](int i) { return data(params, kInputs + 3 + i); };
+  float *dx = gradient(0), *dgamma = gradient(1), *dbeta = gradient(2), *dqkv_weight = gradient(3), *dqkv_bias = gradient(4);
+  float *dtable = gradient(5), *dmessage = gradient(6), *dproj_weight = gradient(7), *dproj_bias = gradient(8);
+  const int64_t channels = branch.channels, wide = 3 * channels;
+  // dx begins as the sum's gradient before the shuffle.
+  const float *dsum = dout;
+  if (branch.shuffled) {
+    std::memcpy(dx, dout, branch.count * channels * sizeof(float));
+    branch.shuffle(dx);
+    dsum = dx;
+  }
+  const bool apart = branch.apart() && 2 * channels * threads() <= branch.count;
+  const LaidOut proj_weight(apart, channels, channels, matrix(branch.proj_weight, channels));
+  const LaidOut qkv_weight(apart, wide, channels, matrix(branch.qkv_weight, channels));
+  const Attention shape = branch.attention(0, nullptr, nullptr);
+  const Memory bias(shape.biases());
+  lay_out_bias(shape, branch.table, branch.message, bias);
+  const Memory dbias(shape.biases());
+  {
+    Sums gammas(channels, dgamma), betas(channels, dbeta), proj_biases(channels, dproj_bias), qkv_biases(wide, dqkv_bias);
+    Sums biases(shape.biases(), dbias), proj_weights(channels * channels, dproj_weight, apart);
+    Sums qkv_weights(wide * channels, dqkv_weight, apart);
+    branch.for_each_chunk(6 * channels, branch.tokens, apart, [&](int64_t first, int64_t n) {
+      const int64_t at = first * channels;
+      Memory normal(n * channels), space(n * channels), dnormal(n * channels), dheads(n * channels), dqkv(n * wide);
+      branch.normal(first, n, branch.gamma, branch.beta, normal);
+      const float *d = branch.gradient(first, n, dsum + at, space, proj_biases);
+      product(n, channels, channels, matrix(d, channels), proj_weight, dheads);
+      add_product(channels, channels, n, transposed(d, channels), matrix(heads + at, channels), proj_weights.own());
+      attend_grad(branch.attention(n, qkv + 3 * at, bias), dheads, dqkv, biases.parts(), qkv_biases.parts());
+      add_product(wide, channels, n, transposed(dqkv, wide), matrix(normal, channels), qkv_weights.own());
+      product(n, channels, wide, matrix(dqkv, wide), qkv_weight, dnormal);
+      branch.normal_gradient(first, n, dsum + at, dnormal, branch.gamma, dx + at, gammas, betas);
+    });
+  }
+  std::memset(dtable, 0, shape.offsets() * shape.heads * sizeof(float));
+  std::memset(dmessage, 0, 2 * shape.heads * sizeof(float));
+  gather_bias(shape, dbias, dtable, dmessage);
+}
+
+}  // namespace
+}  // namespace msg_ms
+
+// x (regions, windows, tokens, C), gamma, beta (C,), qkv's weight (3C, C) and bias (3C,), table ((2w-1)^2, heads),
+// message (heads, 2, 1, 1), proj's weight (C, C) and bias (C,), keep (images,) or (1,), settings (2,): scale, and 1 to
+// shuffle -> the sum, as x
+MSG_MS_KERNEL(attention_branch) {
+  msg_ms::forward(params, shapes, msg_ms::data(params, msg_ms::kInputs), nullptr, nullptr);
+  return 0;
+}
+
+// the same -> the sum, qkv without its bias (rows, 3C), what the heads give (rows, C)
+MSG_MS_KERNEL(attention_branch_kept) {
+  using namespace msg_ms;
+  forward(params, shapes, data(params, kInputs), data(params, kInputs + 1), data(params, kInputs + 2));
+  return 0;
+}
+
+// the same, the two that were kept, the sum's gradient -> gradients of the first nine
+MSG_MS_KERNEL(attention_branch_grad) {
+  msg_ms::backward(params, shapes);
+  return 0;
+}

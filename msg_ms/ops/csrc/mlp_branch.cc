@@ -1,0 +1,112 @@
+// x + keep * (gelu(normalise(x) w1^T + b1) w2^T + b2) and its gradients; see branches.py.
+//
+// Some rows at a time, so that what lies between the two products stays in the cache.
+
+#include "branch.h"
+#include "product.h"
+
+namespace msg_ms {
+namespace {
+
+constexpr int kInputs = 8;  // x, gamma, beta, w1, b1, w2, b2, keep
+
+// x + bias becomes the function's result; what went in is kept in `before` where there is one.
+auto gelu_of(const float *bias, int64_t hidden, float *x, float *before) {
+  return [=](int, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+    for (int64_t i = row; i < row + rows; ++i) {
+      for_each_vector(columns, [&](int64_t c, int64_t n) {
+        const int64_t at = i * hidden + column + c;
+        const Vec in = load_lanes(x + at, n) + load_lanes(bias + column + c, n);
+        if (before != nullptr) store_lanes(before + at, in, n);
+        store_lanes(x + at, in * normal_distribution(in), n);
+      });
+    }
+  };
+}
+
+void forward(void **params, int64_t **shapes, float *out, float *before) {
+  const Branch branch(shapes[0], data(params, 0), data(params, 7), shapes[7][0]);
+  const float *gamma = data(params, 1), *beta = data(params, 2);
+  const float *w1 = data(params, 3), *b1 = data(params, 4), *w2 = data(params, 5), *b2 = data(params, 6);
+  const int64_t channels = branch.channels, hidden = shapes[3][0];
+  const bool apart = branch.apart();
+  const LaidOut first_layer(apart, channels, hidden, transposed(w1, channels));
+  const LaidOut second_layer(apart, hidden, channels, transposed(w2, hidden));
+  branch.for_each_chunk(hidden, 1, apart, [&](int64_t first, int64_t n) {
+    Memory normal(n * channels), inside(n * hidden);
+    branch.normal(first, n, gamma, beta, normal);
+    product(n, hidden, channels, matrix(normal, channels), first_layer, inside,
+            gelu_of(b1, hidden, inside, before == nullptr ? nullptr : before + first * hidden));
+    product(n, channels, hidden, matrix(inside, hidden), second_layer, out + first * channels,
+            branch.sum(first, b2, out));
+  });
+}
+
+// From the gradient of gelu(before) to that of `before`, in place; gives gelu(before), and adds to the column sums.
+auto gelu_gradient_of(const float *before, int64_t hidden, float *d, float *after, float *sums) {
+  return [=](int part, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+    float *total = sums + part * hidden + column;
+    for (int64_t i = row; i < row + rows; ++i) {
+      for_each_vector(columns, [&](int64_t c, int64_t n) {
+        const int64_t at = i * hidden + column + c;
+        const Vec in = load_lanes(before + at, n);
+        const Vec distribution = normal_distribution(in);
+        const Vec slope = load_lanes(d + at, n) * (distribution + in * normal_density(in));
+        store_lanes(after + at, in * distribution, n);
+        store_lanes(d + at, slope, n);
+        store_lanes(total + c, load_lanes(total + c, n) + slope, n);
+      });
+    }
+  };
+}
+
+void backward(void **params, int64_t **shapes) {
+  const Branch branch(shapes[0], data(params, 0), data(params, 6), shapes[6][0]);
+  const float *gamma = data(params, 1), *beta = data(params, 2), *w1 = data(params, 3), *w2 = data(params, 4);
+  const float *before = data(params, 5), *dout = data(params, 7);
+  float *dx = data(params, 8), *dgamma = data(params, 9), *dbeta = data(params, 10);
+  float *dw1 = data(params, 11), *db1 = data(params, 12), *dw2 = data(params, 13), *db2 = data(params, 14);
+  const int64_t channels = branch.channels, hidden = shapes[3][0];
+  // Alone, every thread sums the gradients of weights for itself: worth it while those are small beside the activations.
+  const bool apart = branch.apart() && 2 * channels * threads() <= branch.count;
+  const LaidOut second_layer(apart, channels, hidden, matrix(w2, hidden));
+  const LaidOut first_layer(apart, hidden, channels, matrix(w1, channels));
+  Sums gammas(channels, dgamma), betas(channels, dbeta), biases1(hidden, db1), biases2(channels, db2);
+  Sums weights1(hidden * channels, dw1, apart), weights2(hidden * channels, dw2, apart);
+  branch.for_each_chunk(2 * hidden, 1, apart, [&](int64_t first, int64_t n) {
+    const int64_t at = first * channels;
+    Memory normal(n * channels), space(n * channels), dnormal(n * channels), after(n * hidden), dbefore(n * hidden);
+    branch.normal(first, n, gamma, beta, normal);
+    const float *d = branch.gradient(first, n, dout + at, space, biases2);
+    product(n, hidden, channels, matrix(d, channels), second_layer, dbefore,
+            gelu_gradient_of(before + first * hidden, hidden, dbefore, after, biases1.parts()));
+    add_product(channels, hidden, n, transposed(d, channels), matrix(after, hidden), weights2.own());
+    add_product(hidden, channels, n, transposed(dbefore, hidden), matrix(normal, channels), weights1.own());
+    product(n, channels, hidden, matrix(dbefore, hidden), first_layer, dnormal);
+    branch.normal_gradient(first, n, dout + at, dnormal, gamma, dx + at, gammas, betas);
+  });
+}
+
+}  // namespace
+}  // namespace msg_ms
+
+// x (regions, windows, tokens, C), gamma, beta (C,), w1 (H, C), b1 (H,), w2 (C, H), b2 (C,), keep (images,) or (1,)
+// -> the sum, as x
+MSG_MS_KERNEL(mlp_branch) {
+  msg_ms::forward(params, shapes, msg_ms::data(params, msg_ms::kInputs), nullptr);
+  return 0;
+}
+
+// the same -> the sum, and what goes into the activation: (rows, H)
+MSG_MS_KERNEL(mlp_branch_kept) {
+  using namespace msg_ms;
+  forward(params, shapes, data(params, kInputs), data(params, kInputs + 1));
+  return 0;
+}
+
+// x, gamma, beta, w1, w2, what went into the activation, keep, the sum's gradient
+// -> gradients of x, gamma, beta, w1, b1, w2, b2
+MSG_MS_KERNEL(mlp_branch_grad) {
+  msg_ms::backward(params, shapes);
+  return 0;
+}

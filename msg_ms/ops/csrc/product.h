@@ -1,0 +1,296 @@
+// Large matrix products on all threads: c = a b, with the result handed on tile by tile while it is in the cache.
+//
+// A tile of c stays in registers for `kDepth` steps. Its part of b is laid out for it just before, in the second-level
+// cache, so that weights are taken as they are: laying them out costs a few percent where a product has 50 rows, less
+// where it has more. MindSpore's MatMul lays them out in memory at every call, and its results can't be handed on.
+#pragma once
+
+#include <algorithm>
+
+#include "kernel.h"
+
+namespace msg_ms {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kMostVectors = 4;  // 32 registers
+constexpr int tile_rows(int vectors) { return vectors == 4 ? 6 : vectors == 3 ? 8 : 12; }
+#else
+constexpr int kMostVectors = 2;  // 16 registers
+constexpr int tile_rows(int vectors) { return vectors == 2 ? 6 : 8; }
+#endif
+constexpr int64_t kDepth = 256;          // steps between two visits to a tile
+constexpr int64_t kBlock = 1 << 17;      // elements of a that a thread keeps at hand
+constexpr int64_t kFar = 1024;           // steps of a so far apart fall into the same few lines of the cache
+constexpr int64_t kLeastWork = 1 << 17;  // multiplications that are worth a thread
+
+// Entry (i, j) is data[i * row + j * column]. What is multiplied more than once may be laid out beforehand (LaidOut).
+struct Matrix {
+  const float *data;
+  int64_t row, column;
+  const float *laid_out = nullptr;
+};
+
+inline Matrix matrix(const float *data, int64_t columns) { return {data, columns, 1}; }
+inline Matrix transposed(const float *data, int64_t columns) { return {data, 1, columns}; }
+
+template <int kRows, int kVectors, bool add>
+inline void tile(int64_t depth, const float *a, int64_t a_row, int64_t a_step, const float *b, float *c, int64_t c_row,
+                 int64_t columns) {
+  Vec total[kRows][kVectors] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec right[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) right[v] = load(b + (k * kVectors + v) * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const float left = a[r * a_row + k * a_step];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) total[r][v] += left * right[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      float *to = c + r * c_row + v * kLanes;
+      const int64_t n = columns - v * kLanes;
+      if (n >= kLanes) {
+        store(to, add ? load(to) + total[r][v] : total[r][v]);
+      } else if (n > 0) {
+        store_part(to, add ? load_part(to, n) + total[r][v] : total[r][v], n);
+      }
+    }
+  }
+}
+
+template <int kVectors, bool add>
+inline void tiles(int64_t rows, int64_t depth, const float *a, int64_t a_row, int64_t a_step, const float *b, float *c,
+                  int64_t c_row, int64_t columns) {
+  int64_t i = 0;
+  const auto some = [&](auto count) {
+    for (; i + count <= rows; i += count) {
+      tile<count, kVectors, add>(depth, a + i * a_row, a_row, a_step, b, c + i * c_row, c_row, columns);
+    }
+  };
+  some(std::integral_constant<int, tile_rows(kVectors)>());
+  some(std::integral_constant<int, 4>());
+  some(std::integral_constant<int, 2>());
+  some(std::integral_constant<int, 1>());
+}
+
+// Rows [k, k + depth) of `columns` columns of b from j, as (depth, kVectors * kLanes), zeros where there are none.
+template <int kVectors>
+inline void lay_out_right(Matrix b, int64_t k, int64_t depth, int64_t j, int64_t columns, float *to) {
+  constexpr int64_t kWidth = kVectors * kLanes;
+  if (b.column == 1) {
+    for (int64_t i = 0; i < depth; ++i) {
+      const float *from = b.data + (k + i) * b.row + j;
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const int64_t n = columns - v * kLanes;
+        store(to + i * kWidth + v * kLanes, n >= kLanes ? load(from + v * kLanes) : n > 0 ? load_part(from + v * kLanes, n) : Vec{});
+      }
+    }
+    return;
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t n = std::min<int64_t>(kLanes, columns - v * kLanes);
+    int64_t i = 0;
+    for (; n == kLanes && i + kLanes <= depth; i += kLanes) {
+      const float *from = b.data + (j + v * kLanes) * b.column + k + i;
+      Vec block[kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) block[r] = load(from + r * b.column);
+      transpose(block);
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) store(to + (i + r) * kWidth + v * kLanes, block[r]);
+    }
+    for (; i < depth; ++i) {
+      float *at = to + i * kWidth + v * kLanes;
+      for (int64_t r = 0; r < kLanes; ++r) at[r] = r < n ? b.data[(j + v * kLanes + r) * b.column + k + i] : 0.0f;
+    }
+  }
+}
+
+// Rows [i, i + rows) and columns [k, k + depth) of a whose columns are contiguous: blocks of kRows rows, step by step.
+template <int kRows>
+inline void lay_out_left(Matrix a, int64_t i, int64_t rows, int64_t k, int64_t depth, float *to) {
+  constexpr int64_t kSteps = 8;  // whose cache lines serve the next rows as well
+  for (int64_t first = 0; first < depth; first += kSteps) {
+    const int64_t end = std::min(first + kSteps, depth);
+    for (int64_t r = 0; r < rows; r += kRows) {
+      const int64_t n = std::min<int64_t>(kRows, rows - r);
+      const float *from = a.data + k * a.column + i + r;
+      float *at = to + r * depth;
+      if (n == kRows) {
+        for (int64_t s = first; s < end; ++s) std::memcpy(at + s * kRows, from + s * a.column, kRows * sizeof(float));
+      } else {
+        for (int64_t s = first; s < end; ++s) std::memcpy(at + s * kRows, from + s * a.column, n * sizeof(float));
+      }
+    }
+  }
+}
+
+// What one thread does: rows [i, end) and columns [j, right) of c.
+template <int kVectors, typename Finish>
+void product_part(int part, int64_t i, int64_t end, int64_t j, int64_t right, int64_t depth, Matrix a, Matrix b,
+                  float *c, int64_t c_row, bool add, const Finish &finish) {
+  constexpr int kRows = tile_rows(kVectors);
+  constexpr int64_t kWidth = kVectors * kLanes;
+  const int64_t steps = std::min(depth, kDepth);
+  const bool turn = a.column >= kFar;
+  const int64_t most = round_up(std::max<int64_t>(kBlock / steps, kRows), kRows);
+  Memory panel(steps * kWidth), block(turn ? round_up(std::min(most, end - i), kRows) * steps : 1);
+  float *const packed = block, *const columns = panel;
+  for (; i < end; i += most) {
+    const int64_t rows = std::min(most, end - i);
+    for (int64_t k = 0; k < depth; k += steps) {
+      const int64_t now = std::min(steps, depth - k);
+      if (turn) lay_out_left<kRows>(a, i, rows, k, now, packed);
+      for (int64_t p = j; p < right; p += kWidth) {
+        const int64_t width = std::min(kWidth, right - p);
+        const float *right_part = b.laid_out + p * depth + k * kWidth;
+        if (b.laid_out == nullptr) {
+          lay_out_right<kVectors>(b, k, now, p, width, columns);
+          right_part = columns;
+        }
+        for (int64_t r = 0; r < rows; r += kRows) {
+          const int64_t n = std::min<int64_t>(kRows, rows - r);
+          float *to = c + (i + r) * c_row + p;
+          const float *from = turn ? packed + r * now : a.data + (i + r) * a.row + k * a.column;
+          const int64_t a_row = turn ? 1 : a.row, a_step = turn ? kRows : a.column;
+          if (k == 0 && !add) {
+            tiles<kVectors, false>(n, now, from, a_row, a_step, right_part, to, c_row, width);
+          } else {
+            tiles<kVectors, true>(n, now, from, a_row, a_step, right_part, to, c_row, width);
+          }
+          if (k + now == depth) finish(part, i + r, n, p, width);
+        }
+      }
+    }
+  }
+}
+
+// How threads share a product: its rows (each lays out all of b), its columns, or its depth (and their results are added).
+enum class Share { kRows, kColumns, kDepth };
+
+// The cheapest in steps of a tile, of which laying out a panel takes about one and an entry of c to be added a fifth.
+inline Share choose_share(int64_t down, int64_t across, int64_t depth, int64_t entries, int64_t parts, bool may_add) {
+  const auto part = [&](int64_t n) { return (n + parts - 1) / parts; };
+  const int64_t by_rows = (part(down) + 1) * across * depth, by_columns = part(across) * (down + 1) * depth;
+  const int64_t by_depth = (down + 1) * across * part(depth) + entries * (parts + 1) / 5 / parts;
+  if (may_add && by_depth < std::min(by_rows, by_columns)) return Share::kDepth;
+  return by_rows <= by_columns ? Share::kRows : Share::kColumns;
+}
+
+template <int kVectors, typename Finish>
+void product_of(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, bool add,
+                const Finish &finish, bool may_add) {
+  constexpr int64_t kRows = tile_rows(kVectors), kWidth = kVectors * kLanes;
+  const int64_t down = (rows + kRows - 1) / kRows, across = (columns + kWidth - 1) / kWidth;
+  const int64_t parts = alone() >= 0 ? 1 : std::clamp<int64_t>(rows * columns * depth / kLeastWork, 1, threads());
+  if (parts == 1) return product_part<kVectors>(std::max(alone(), 0), 0, rows, 0, columns, depth, a, b, c, columns, add, finish);
+  const Share share = choose_share(down, across, depth, rows * columns, parts, may_add);
+  const auto range = [&](int64_t n, int64_t unit, int part) {
+    return std::make_pair(n * part / parts * unit, n * (part + 1) / parts * unit);
+  };
+  if (share == Share::kRows) {
+    run_parts(parts, [&](int part) {
+      const auto [i, end] = range(down, kRows, part);
+      product_part<kVectors>(part, i, std::min(end, rows), 0, columns, depth, a, b, c, columns, add, finish);
+    });
+  } else if (share == Share::kColumns) {
+    run_parts(parts, [&](int part) {
+      const auto [j, end] = range(across, kWidth, part);
+      product_part<kVectors>(part, 0, rows, j, std::min(end, columns), depth, a, b, c, columns, add, finish);
+    });
+  } else {
+    const int64_t entries = rows * columns;
+    Memory sums((parts - 1) * entries);
+    float *const others = sums;
+    run_parts(parts, [&](int part) {
+      const auto [k, end] = range(depth, 1, part);
+      float *to = part == 0 ? c : others + (part - 1) * entries;
+      const Matrix left{a.data + k * a.column, a.row, a.column}, right{b.data + k * b.row, b.row, b.column};
+      product_part<kVectors>(part, 0, rows, 0, columns, end - k, left, right, to, columns, add && part == 0, finish);
+    });
+    parallel_for(entries, 1 << 14, [&](int, int64_t begin, int64_t end) {
+      for (int64_t part = 0; part < parts - 1; ++part) {
+        const float *from = others + part * entries;
+        for (int64_t e = begin; e < end; ++e) c[e] += from[e];
+      }
+    });
+  }
+}
+
+// The widest tile for so many columns, unless a narrower one leaves fewer of them empty.
+inline int tile_vectors(int64_t columns) {
+  const auto padded = [&](int vectors) { return round_up(columns, vectors * kLanes); };
+  int vectors = kMostVectors;
+  for (int v = kMostVectors - 1; v > 0; --v) vectors = padded(v) < padded(vectors) ? v : vectors;
+  return vectors;
+}
+
+// Calls use with the constant that tile_vectors gives.
+template <typename Use>
+void with_tile(int64_t columns, const Use &use) {
+  switch (tile_vectors(columns)) {
+#if defined(__AVX512F__) || defined(__aarch64__)
+    case 4: return use(std::integral_constant<int, 4>());
+    case 3: return use(std::integral_constant<int, 3>());
+#endif
+    case 2: return use(std::integral_constant<int, 2>());
+    default: return use(std::integral_constant<int, 1>());
+  }
+}
+
+// The right side of products, (depth, columns), laid out once for many if `many`; by all threads.
+class LaidOut {
+ public:
+  LaidOut(bool many, int64_t depth, int64_t columns, Matrix b)
+      : matrix_(b), data_(many ? round_up(columns, tile_vectors(columns) * kLanes) * depth : 1) {
+    if (!many) return;
+    float *const to = data_;
+    with_tile(columns, [&](auto vectors) {
+      constexpr int64_t kWidth = vectors * kLanes;
+      parallel_for((columns + kWidth - 1) / kWidth, 1, [&](int, int64_t begin, int64_t end) {
+        for (int64_t p = begin * kWidth; p < end * kWidth; p += kWidth) {
+          lay_out_right<vectors>(b, 0, depth, p, std::min(kWidth, columns - p), to + p * depth);
+        }
+      });
+    });
+    matrix_.laid_out = to;
+  }
+
+  operator Matrix() const { return matrix_; }
+
+ private:
+  Matrix matrix_;
+  Memory data_;
+};
+
+template <typename Finish>
+void product(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, bool add,
+             const Finish &finish, bool may_add) {
+  with_tile(columns, [&](auto vectors) {
+    product_of<vectors>(rows, columns, depth, a, b, c, add, finish, may_add);
+  });
+}
+
+// c (rows, columns) = a (rows, depth) b (depth, columns). finish(part, row, rows, column, columns) is called once for
+// every tile of c when it is complete, by the thread `part`; tiles have at most kMostVectors * kLanes columns.
+template <typename Finish>
+void product(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, const Finish &finish) {
+  product(rows, columns, depth, a, b, c, false, finish, false);
+}
+
+inline void product(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, bool add = false) {
+  product(rows, columns, depth, a, b, c, add, [](int, int64_t, int64_t, int64_t, int64_t) {}, true);
+}
+
+// The same, added to c.
+inline void add_product(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c) {
+  product(rows, columns, depth, a, b, c, true);
+}
+
+}  // namespace msg_ms
