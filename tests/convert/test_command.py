@@ -177,7 +177,7 @@ def test_adaptation_of_position_embeddings_and_back_to_pytorch(tmp_path, capsys)
     assert state["absolute_pos_embed"].shape == (1, 144, 16)
     assert state["layers.0.blocks.0.attn.relative_position_index"].shape == (36, 36)
     with pytest.raises(
-        UserError, match=r"img_size=50 can't be cut into whole windows .* the nearest that fit: 32 and 64"
+        UserError, match=r"img_size=50 can't be cut into whole windows .* the nearest that fit: 32 or 64"
     ):
         convert(tmp_path / "a.ckpt", tmp_path / "c.pth", Options(reverse=True, changes=Changes(img_size=50)))
 
