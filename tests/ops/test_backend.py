@@ -43,7 +43,8 @@ def compiler(tmp_path, monkeypatch):
 
 def test_eight_processes_build_once_and_a_damaged_library_is_built_again(cache, compiler):
     code = "import numpy as np; from msg_ms.ops.build import kernel_library; from ops.kernels import Kernels; "
-    code += "out, = Kernels(str(kernel_library()))('product', [np.ones((2, 3)), np.ones((4, 3))], [(2, 4)]); print(out[1, 2])"
+    code += "x, w = np.ones((2, 3)), np.ones((4, 3)); "
+    code += "out, = Kernels(str(kernel_library()))('product', [x, w], [(2, 4)]); print(out[1, 2])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     line = [sys.executable, "-c", code]
     workers = [subprocess.Popen(line, stdout=subprocess.PIPE, env=environment, text=True) for _ in range(8)]
