@@ -1,6 +1,7 @@
 """The wheel alone, without the repository: its kernels, its data and its commands, in a folder elsewhere."""
 
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-pytestmark = pytest.mark.slow
 COMMANDS = ["msg-ms-convert", "msg-ms-doctor", "msg-ms-export", "msg-ms-mindcv-run", "msg-ms-predict"]
 PREDICT = """
 import sys
@@ -64,6 +64,7 @@ def installed(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_model_predicts_with_native_kernels(installed):
     done = installed("python", "-c", PREDICT)
     assert done.returncode == 0, done.stderr
@@ -71,15 +72,19 @@ def test_a_model_predicts_with_native_kernels(installed):
 
 def test_the_entries_are_those_that_are_tried():
     section = (ROOT / "pyproject.toml").read_text().split("[project.scripts]\n")[1].split("\n\n")[0]
-    assert re.findall(r"^[\w-]+", section, re.MULTILINE) == COMMANDS
+    found = dict(re.findall(r'^([\w-]+) = "(.+)"$', section, re.MULTILINE))
+    assert list(found) == COMMANDS
+    assert all(callable(pkgutil.resolve_name(entry)) for entry in found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_answers(command, installed):
     done = installed(command, "--help")
     assert done.returncode == 0 and f"usage: {command}" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_checkpoint_converts_and_a_mistake_is_one_line(installed):
     source = ROOT / "tests" / "data" / "ckpt_epoch_3.pth"
     done = installed("msg-ms-convert", "--input", source, "--output", "ours.safetensors", "--verify")

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"`((?:\w+=\S+ )*(?:python|bash|msg-ms-[\w-]+) [^`]+)`")
+INLINE = re.compile(r"`((?:\w+=\S+ )*(?:python|bash) [^`]+)`")
 
 
 @dataclass(frozen=True)

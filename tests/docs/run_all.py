@@ -175,7 +175,7 @@ def main() -> int:
         seen: set[str] = set()
         for command in wanted:
             text = replaced(command.text)
-            reason = "shown before" if text in seen and "--output" not in text else why_not(command)
+            reason = why_not(command) or ("as before" if text in seen else "")
             seen.add(text)
             if reason:
                 skipped += 1
