@@ -68,15 +68,16 @@ class MSGBlock(nn.Cell):
         self.drop_path = DropPath(drop_path)
         self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
-        self.shuffle, self.dropout = shuffle, drop > 0 or attn_drop > 0
+        self.shuffle = shuffle
         self.attention_branch = AttentionBranch(dim, self.attn.scale, shuffle)
         self.mlp_branch = MlpBranch()
+        self.fused = self.attention_branch.available and drop == attn_drop == 0
+        self.single = True  # precision; both are plain flags, so that the compiler reads only the way that is taken
 
     def construct(self, x: Tensor, batch: int, draws: Tensor | None = None) -> Tensor:
         first, second = (None, None) if draws is None else (draws[0], draws[1])
         first, second = self.drop_path(batch, first), self.drop_path(batch, second)
-        single = x.dtype == self.attn.product_dtype == self.norm1.stream_dtype == ms.float32
-        if self.attention_branch.available and single and not self.dropout:
+        if self.fused and self.single:
             x = self.attention_branch(
                 x, self.norm1.gamma, self.norm1.beta, self.attn.qkv.weight, self.attn.qkv.bias,
                 self.attn.relative_position_bias_table, self.attn.rel_pos_msg,

@@ -26,6 +26,7 @@ def set_precision(model: MSGTransformer, level: str, half: str = "float16") -> N
     for _, cell in model.cells_and_names():
         _set_where_present(cell, "product_dtype", product)
         _set_where_present(cell, "stream_dtype", stream)
+        _set_where_present(cell, "single", level == "O0")
     _set_where_present(model.head, "stream_dtype", ms.float32)
 
 
