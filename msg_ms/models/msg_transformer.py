@@ -77,7 +77,8 @@ class MSGBlock(nn.Cell):
     def construct(self, x: Tensor, batch: int, draws: Tensor | None = None) -> Tensor:
         first, second = (None, None) if draws is None else (draws[0], draws[1])
         first, second = self.drop_path(batch, first), self.drop_path(batch, second)
-        if self.fused and self.single:
+        # The type as well: who casts the whole model (Cell.to_float, as mindcv's O3 does) sets no flag here.
+        if self.fused and self.single and x.dtype == ms.float32:
             x = self.attention_branch(
                 x, self.norm1.gamma, self.norm1.beta, self.attn.qkv.weight, self.attn.qkv.bias,
                 self.attn.relative_position_bias_table, self.attn.rel_pos_msg,

@@ -80,6 +80,15 @@ def test_a_checkpoint_of_mindcvs_trainer_loads_here(tmp_path):
         assert all((a.asnumpy() == b.asnumpy()).all() for a, b in pairs)
 
 
+def test_o3_computes_what_single_precision_does():
+    """mindcv's O3 is Cell.to_float: everything that comes to a block is half, which the native kernels can't read."""
+    images = ms.Tensor(np.random.RandomState(0).standard_normal((2, 3, 32, 32)).astype(np.float32))
+    model = mindcv.create_model("msg_tiny", num_classes=3, img_size=32, **NARROW).set_train(False)
+    single = model(images).asnumpy()
+    half = ms.amp.auto_mixed_precision(model, "O3")(images).asnumpy()
+    assert 0 < np.abs(half - single).max() < 5e-3 * np.abs(single).max()
+
+
 def test_mindcvs_optimizers_spare_what_the_papers_code_spares():
     model = mindcv.create_model("msg_tiny", img_size=32, ape=True, **NARROW)
     assert model.no_weight_decay() >= {"absolute_pos_embed", "layers.1.blocks.0.attn.rel_pos_msg"}
