@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
 from msg_ms.data import EvalDataset, Shard, load_folders
 from msg_ms.engine import compile_cache
-from msg_ms.engine.checkpoint import load_weights
+from msg_ms.engine.checkpoint import load_for_inference
 from msg_ms.engine.device import check_half_precision, check_same_job, clamp_workers, setup_device
 from msg_ms.engine.evaluate import EvalStep, evaluate
 from msg_ms.engine.log import progress
@@ -31,7 +32,9 @@ def main() -> None:
     data = EvalDataset(folder, config.data, config.test.crop, workers, shard)
     model = build_model(config.model, config.data.img_size)
     set_precision(model, config.amp_level, config.amp.dtype)
-    load_weights(model, checkpoint)
+    lines, _ = load_for_inference(model, checkpoint)
+    for line in lines if ranks.first else ():
+        print(line, file=sys.stderr)
 
     watched = progress(data.batches(), data.steps, "evaluate")
     step = EvalStep(model, config.model.num_classes)

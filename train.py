@@ -13,7 +13,7 @@ from msg_ms.cli import config_from_arguments, require, run_command_line, train_p
 from msg_ms.config import Config, to_yaml
 from msg_ms.data import EvalDataset, Shard, TrainDataset, load_folders
 from msg_ms.engine import compile_cache
-from msg_ms.engine.checkpoint import AVERAGE, OPTIMIZER, SCALER, load_pretrained, load_weights, named
+from msg_ms.engine.checkpoint import AVERAGE, OPTIMIZER, SCALER, load_for_inference, load_pretrained, named
 from msg_ms.engine.device import check_half_precision, check_same_job, clamp_workers, setup_device
 from msg_ms.engine.ema import WeightAverage
 from msg_ms.engine.epoch import EpochRunner
@@ -75,7 +75,8 @@ def main() -> None:
         log.close()
         return
     source = Path(config.model.resume or config.run_dir / "best.ckpt")
-    load_weights(model, source)
+    for line in load_for_inference(model, source)[0]:
+        log.info(line)
     if config.throughput_mode:
         log.info(measure_throughput(model, next(val_data.batches())[0]))
     else:
@@ -111,7 +112,7 @@ def train(
     state = {"": named(model.get_parameters()), OPTIMIZER: optimizer.state(), SCALER: scaler_state(scaler)}
     if average is not None:
         state[AVERAGE] = average.state()
-    checkpoints = Checkpoints(config, state, log, ranks)
+    checkpoints = Checkpoints(config, state, log, ranks, data.folder.classes)
     begin = Progress(
         settings.start_epoch, settings.start_epoch * data.steps, data.steps, order.batch_size, order.accumulation,
         ranks.world, config.seed,

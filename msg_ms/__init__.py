@@ -7,8 +7,15 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from .errors import UserError
+from .models.features import MSGFeatures
 from .models.msg_transformer import MSGTransformer
 from .models.variants import create_model, list_models
 from .version import __version__
 
-__all__ = ["MSGTransformer", "UserError", "__version__", "create_model", "list_models"]
+try:
+    from .models import in_mindcv  # noqa: F401
+except ModuleNotFoundError as error:  # everything but mindcv's registry works without it
+    if error.name is None or error.name.split(".")[0] != "mindcv":
+        raise
+
+__all__ = ["MSGFeatures", "MSGTransformer", "UserError", "__version__", "create_model", "list_models"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import platform
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 TARGETS = ("CPU", "GPU", "Ascend")
-PACKAGES = ("mindspore", "mindcv", "numpy", "opencv-python-headless", "pillow", "pyyaml", "tqdm")
+PACKAGES = ("mindspore", "mindcv", "numpy", "opencv-python-headless", "pillow", "pyyaml", "safetensors", "tqdm")
 TRY = """
 import sys
 import mindspore as ms
@@ -27,6 +28,7 @@ ADVICE = {
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     show("machine", f"{platform.machine()}, {os.cpu_count()} cores, {memory():.0f} GB memory, {platform.system()}")
     show("python", f"{platform.python_version()} in {sys.prefix}")
     for package in PACKAGES:

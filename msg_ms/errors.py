@@ -20,3 +20,9 @@ def shorten(names: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
     """The first ``limit`` names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return separator.join(names[:limit]) + more
+
+
+def printable(text: str, limit: int = 1000) -> str:
+    """Text from a file as a terminal may have it: control characters escaped, cut after ``limit`` characters."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])
+    return shown if len(text) <= limit else f"{shown}..."

@@ -104,6 +104,15 @@ def set_parameters(model: MSGTransformer, torch_state: dict[str, np.ndarray]) ->
         parameters[name].set_data(Tensor(value.astype(np.float32)))
 
 
+def random_weights(model: MSGTransformer) -> MSGTransformer:
+    """The model with weights as the cases have them, drawn so that logits are about 1, in evaluation mode."""
+    draws = np.random.RandomState(7)
+    for parameter in model.get_parameters():
+        name = parameter.name.replace("gamma", "weight").replace("beta", "bias")
+        parameter.set_data(Tensor(_draw(draws, name, tuple(parameter.shape))))
+    return model.set_train(False)
+
+
 def cases() -> list[Case]:
     """The committed cases, and those of MSG_MS_REFERENCE."""
     folders = [DATA] if EXTRA is None else [DATA, EXTRA]

@@ -9,22 +9,31 @@ import cv2
 import numpy as np
 
 from .apply import ConversionError, State
+from .precision import wide
 
 BIAS_TABLE, POSITIONS, HEAD = "relative_position_bias_table", "absolute_pos_embed", "head."
 
 
-def adapt_weights(arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> tuple[State, list[str]]:
+def is_adaptable(name: str) -> bool:
+    """Whether a parameter's shape depends on nothing but classes, windows and image size."""
+    return name.startswith(HEAD) or name.endswith(BIAS_TABLE) or name == POSITIONS
+
+
+def adapt_weights(
+    arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], new_head: bool = True
+) -> tuple[State, list[str]]:
     """The arrays with the shapes of ``expected``, and a line on each thing that was changed.
 
     Position-bias tables ((2w-1)**2, heads) of another window, and position embeddings (1, H*W, C) of another square
     grid, are resampled bicubically as Swin's fine-tuning does. A head for another number of classes is left out of the
-    result, for the model to keep its own. What differs beyond that is for the caller to refuse.
+    result, for the model to keep its own, unless ``new_head`` is False. What differs beyond that is for the caller to
+    refuse.
     """
     result, lines = {}, []
     resampled = {}
     for name, value in arrays.items():
         shape = expected.get(name)
-        if name.startswith(HEAD) and (shape is None or value.shape[0] != shape[0]):
+        if new_head and name.startswith(HEAD) and (shape is None or value.shape[0] != shape[0]):
             if name == f"{HEAD}weight":
                 lines.append(
                     f"the head begins anew: {value.shape[0]} classes in the file, {shape[0] if shape else 0} here"
@@ -46,7 +55,7 @@ def _resample(rows: np.ndarray, count: int, name: str) -> np.ndarray:
     old, new = math.isqrt(len(rows)), math.isqrt(count)
     if old * old != len(rows) or new * new != count:
         raise ConversionError(f"{name}: {len(rows)} and {count} positions are not both square grids")
-    grids = rows.astype(np.float32).reshape(old, old, -1).transpose(2, 0, 1)
+    grids = wide(rows).astype(np.float32).reshape(old, old, -1).transpose(2, 0, 1)
     # OpenCV's cubic is PyTorch's (a = -0.75, half-pixel centres, edges repeated).
     resized = [cv2.resize(np.ascontiguousarray(grid), (new, new), interpolation=cv2.INTER_CUBIC) for grid in grids]
     return np.stack(resized, -1).reshape(count, -1)

@@ -12,9 +12,13 @@ import numpy as np
 
 from ..errors import UserError, nearest, shorten
 from ..models.variants import VARIANTS
+from .precision import cast, same_values
 from .rules import RULES, Drop, Rule, match
 
 State = dict[str, np.ndarray]
+
+# What a file alone may claim of its model; a configuration of the user's may be larger.
+LARGEST = {"stages": 8, "embed_dim": 4096, "window_size": 32, "shuffle_size": 64}
 
 
 class ConversionError(UserError):
@@ -74,19 +78,42 @@ def export_state_dict(
     return result
 
 
+def converts(state: Mapping[str, np.ndarray], side: str) -> bool:
+    """Whether the table knows every name, read as those of ``side``: "torch" or "ours"."""
+    return all(_find(RULES, side, name)[0] is not None for name in state)
+
+
 def dropped_names(state: Mapping[str, np.ndarray]) -> dict[str, str]:
     """The PyTorch names that are left out on purpose, each with the reason."""
     found = {name: _find(RULES, "torch", name)[0] for name in state}
     return {name: rule.why for name, rule in found.items() if isinstance(rule, Drop)}
 
 
+def check_buffers(state: Mapping[str, np.ndarray], converted: Mapping[str, np.ndarray]) -> None:
+    """Raise ConversionError where a buffer that is left out is not what it is rebuilt as.
+
+    ``state`` has PyTorch's names, ``converted`` is what :func:`convert_state_dict` made of it.
+    """
+    for name, value in converted.items():
+        for drop in (rule for rule in RULES if isinstance(rule, Drop)):
+            numbers = match(drop.source, name)
+            buffer = None if numbers is None else state.get(drop.torch.format(**numbers))
+            if buffer is None:
+                continue
+            # Rebuilt only where its size is right, so that a small table can't ask for a huge buffer.
+            # A model cast as a whole has its index in half precision too, with what that rounds.
+            if buffer.shape != drop.shape(value) or not same_values(buffer, cast(drop.rebuild(value), buffer.dtype)):
+                raise ConversionError(f"{drop.torch.format(**numbers)} is not what {drop.why}")
+
+
 def infer_architecture(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Constructor arguments of :class:`msg_ms.MSGTransformer` from our parameter names and shapes.
 
     What leaves no trace in the parameters (image size without ``ape``, region sizes after the first stage, message
-    shuffle, qk scale, rates) is set to what fits. Raises ConversionError where the shapes make no such model.
+    shuffle, qk scale, rates) is set to what fits. Raises ConversionError where the shapes make no such model, or one
+    beyond :data:`LARGEST`.
     """
-    blocks = {m.groups() for m in (re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name) for name in state) if m}
+    blocks = {m.groups() for m in (re.match(r"layers\.(\d{1,4})\.blocks\.(\d{1,4})\.", name) for name in state) if m}
     depths = Counter(int(stage) for stage, _ in blocks)
     stages = range(len(depths))
     try:
@@ -98,6 +125,7 @@ def infer_architecture(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
         tokens = state["absolute_pos_embed"].shape[1] if "absolute_pos_embed" in state else None
         # Every later stage keeps the smaller of the first region and what is left of it after merging.
         regions = tuple(max(1, region // 2**i) for i in stages)
+        _check_size(stages=len(depths), embed_dim=patch[0], window_size=window, shuffle_size=region)
         smallest = 4 * window * math.lcm(*(2**i * r for i, r in zip(stages, regions, strict=True)))
         return {
             "img_size": smallest if tokens is None else 4 * math.isqrt(tokens),
@@ -116,6 +144,13 @@ def infer_architecture(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
         }
     except (KeyError, IndexError, ZeroDivisionError, TypeError) as error:
         raise ConversionError(f"no MSG-Transformer: its parameters are missing or misshapen at {error}") from None
+
+
+def _check_size(**sizes: int) -> None:
+    # The model is built to compare with, and its parts grow with powers of these.
+    for name, value in sizes.items():
+        if value > LARGEST[name]:
+            raise ConversionError(f"{name}={value} by its shapes, at most {LARGEST[name]} is taken without --cfg")
 
 
 def variant_name(architecture: Mapping[str, Any]) -> str:
@@ -137,12 +172,22 @@ def _find(rules: Sequence[Rule | Drop], side: str, name: str) -> tuple[Rule | Dr
     return None, {}
 
 
+def check_names_and_shapes(weights: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ConversionError with everything in which our names and shapes differ from ``expected``."""
+    _complain([], [], weights, expected)
+
+
 def _complain(
-    unknown: list[str], twice: list[str], result: State, expected: Mapping[str, tuple[int, ...]] | None
+    unknown: list[str],
+    twice: list[str],
+    result: Mapping[str, np.ndarray],
+    expected: Mapping[str, tuple[int, ...]] | None,
 ) -> None:
     expected = {name: value.shape for name, value in result.items()} if expected is None else expected
     missing = [name for name in expected if name not in result]
-    surplus = [f"{name}{nearest(name, missing)}" for name in result if name not in expected]
+    surplus = [name for name in result if name not in expected]
+    # Only for those that are shown: the search takes long where a file has thousands.
+    surplus[:5] = [f"{name}{nearest(name, missing[:500])}" for name in surplus[:5]]
     misshapen = [
         f"{name} is {tuple(value.shape)}, expected {tuple(expected[name])}"
         for name, value in result.items()

@@ -7,6 +7,8 @@ differs is the name of LayerNorm's pair. The first row that fits a name takes it
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,19 +30,28 @@ class Rule:
 class Drop:
     """A PyTorch buffer that has no counterpart here: left out on purpose, and rebuilt on the way back.
 
-    ``rebuild`` makes it from the array that our name ``source`` holds.
+    ``rebuild`` makes it from the array that our name ``source`` holds, ``shape`` tells its shape alone.
     """
 
     torch: str
     source: str
     why: str
     rebuild: Callable[[np.ndarray], np.ndarray]
+    shape: Callable[[np.ndarray], tuple[int, ...]]
+
+
+def _window_of_table(table: np.ndarray) -> int:
+    """The window's side from its bias table ((2w-1)**2, heads)."""
+    return (math.isqrt(table.shape[0]) + 1) // 2
 
 
 def _index_of_table(table: np.ndarray) -> np.ndarray:
-    """The window's relative position index from its bias table ((2w-1)**2, heads)."""
-    side = round(table.shape[0] ** 0.5)
-    return relative_position_index((side + 1) // 2).astype(np.int64)
+    return _index_of_window(_window_of_table(table))
+
+
+@functools.lru_cache(maxsize=4)
+def _index_of_window(window: int) -> np.ndarray:
+    return relative_position_index(window).astype(np.int64)
 
 
 def _same(name: str) -> Rule:
@@ -71,6 +82,7 @@ RULES: tuple[Rule | Drop, ...] = (
         source=f"{_BLOCK}.attn.relative_position_bias_table",
         why="follows from the window size",
         rebuild=_index_of_table,
+        shape=lambda table: (_window_of_table(table) ** 2,) * 2,
     ),
     *_pair(f"{_BLOCK}.attn.qkv"),
     *_pair(f"{_BLOCK}.attn.proj"),
@@ -85,6 +97,10 @@ RULES: tuple[Rule | Drop, ...] = (
 
 def match(template: str, name: str) -> dict[str, str] | None:
     """The numbers that make ``template`` the given ``name``, or None where it doesn't fit."""
-    pattern = re.sub(r"\\{(\w)\\}", r"(?P<\1>0|[1-9][0-9]*)", re.escape(template))
-    found = re.fullmatch(pattern, name)
+    found = _pattern(template).fullmatch(name)
     return found.groupdict() if found else None
+
+
+@functools.cache
+def _pattern(template: str) -> re.Pattern:
+    return re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>0|[1-9][0-9]*)", re.escape(template)))

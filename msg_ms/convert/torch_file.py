@@ -1,316 +1,228 @@
-"""Read a PyTorch checkpoint without PyTorch and without running anything from the file.
+"""Read the weights of a PyTorch checkpoint without PyTorch and without running anything from the file.
 
-Both of PyTorch's formats are read: the zip archive (1.6 and later) and the older sequence of pickles. A pickle
-may name any function of any installed module; here the names that rebuild tensors are the only ones that mean
-something, and every other name becomes an inert :class:`Placeholder`.
+Both of PyTorch's formats are read: the zip archive (1.6 and later) and the older sequence of pickles. Only the tensors
+of the weights that are asked for are kept; the rest of an archive is read through, as its checksums cover it.
 """
 
 from __future__ import annotations
 
-import collections
 import io
-import pickle
+import math
 import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from mindspore.common.np_dtype import bfloat16
 
-from ..errors import UserError
+from ..errors import UserError, printable
+from .select import select_weights
+from .stored import STORAGES, Findings, Storage, StoredTensor, TorchFileError
+from .torch_pickle import most_operations, unpickle
 
 # Magic number 0x1950A86A20F9469CFC6C and protocol 1001, each as its own pickle.
 _LEGACY_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 
-# Storage class of torch -> NumPy type of its elements; bfloat16 is read as its bits and widened.
-STORAGE_TYPES = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype("<u2"),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}
-BFLOAT16 = "BFloat16Storage"
-_DDP_PREFIX = "module."
-
-
-class TorchFileError(UserError):
-    """The file is broken, cut short, or no PyTorch checkpoint at all."""
+BFLOAT16 = np.dtype(bfloat16)
+_TYPES = (
+    np.dtype("<f8"),
+    np.dtype("<f4"),
+    np.dtype("<f2"),
+    BFLOAT16,
+    *map(np.dtype, ("<i8", "<i4", "<i2", "i1", "u1", "?")),
+)
+# Storage class of torch -> NumPy type of its elements.
+STORAGE_TYPES = dict(zip(STORAGES, _TYPES, strict=True))
+_LARGEST_PICKLE = 64 << 20
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class TorchFile:
-    """What a checkpoint holds.
+    """What was read of a checkpoint.
 
-    ``content`` is the saved object with every tensor as a NumPy array (bfloat16 widened to float32);
-    ``ignored`` are the dotted names in it that were neither imported nor called.
+    ``content`` is the saved object with a ``StoredTensor`` for each tensor, ``state`` the weights in the types that
+    they are stored in, and ``ignored`` are the dotted names in the file that were neither imported nor called.
     """
 
     content: Any
+    state: dict[str, np.ndarray]
     ignored: tuple[str, ...]
 
 
-def read_torch_file(path: str | Path) -> TorchFile:
-    """Read the checkpoint at ``path``; raises :class:`TorchFileError` with one line on whatever is wrong."""
+def read_torch_file(path: str | Path, key: str | None = None) -> TorchFile:
+    """Read the weights at ``path``, those under ``key`` (see :func:`msg_ms.convert.select.select_weights`).
+
+    Raises UserError with one line on whatever is wrong, TorchFileError where it is the file.
+    """
     path = Path(path)
     try:
         with path.open("rb") as file:
-            return _read_zip(file) if zipfile.is_zipfile(file) else _read_legacy(file, path.stat().st_size)
-    except TorchFileError as error:
-        raise TorchFileError(f"{path}: {error}") from None
+            bounded = _BoundedFile(file, path.stat().st_size)
+            read = _read_zip if zipfile.is_zipfile(bounded) else _read_legacy
+            return read(bounded, key)
+    except UserError as error:
+        raise type(error)(f"{path}: {printable(str(error))}") from None
     except OSError as error:
         raise TorchFileError(f"can't read {path}: {error.strerror or error}") from None
     except MemoryError:
         raise TorchFileError(f"{path}: asks for more memory than there is; the file is broken") from None
     except Exception as error:
-        # A hostile or broken pickle can fail in any way; nothing of it has run, and no detail would help.
-        raise TorchFileError(f"{path}: broken or no PyTorch checkpoint ({type(error).__name__}: {error})") from None
+        # A broken or hostile file can fail in any way; nothing of it has run, and no detail would help.
+        raise TorchFileError(
+            f"{path}: broken or no PyTorch checkpoint ({type(error).__name__}: {printable(str(error))})"
+        ) from None
 
 
-class Placeholder:
-    """Stands for any object whose class is unknown here: takes whatever unpickling does to it, does nothing."""
+class _BoundedFile(io.RawIOBase):
+    """A file that sets no memory aside for more than it holds, nor for more than ``largest`` bytes at once."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Placeholder:
-        return super().__new__(cls)
+    def __init__(self, file: BinaryIO, size: int):
+        self.file, self.size, self.largest = file, size, size
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        pass
+    def read(self, count: int = -1) -> bytes:
+        left = max(0, self.size - self.file.tell())
+        count = left if count is None or count < 0 else min(count, left)
+        if count > self.largest:
+            raise TorchFileError(f"has a part of {count:,} bytes where a checkpoint's is small")
+        return self.file.read(count)
 
-    def _ignore(self, *args: Any) -> None:
-        pass
+    def readline(self, limit: int = -1) -> bytes:
+        return self.file.readline(min(self.largest, _CHUNK))
 
-    __setstate__ = __setitem__ = append = extend = add = _ignore
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.file.seek(offset, whence)
 
+    def tell(self) -> int:
+        return self.file.tell()
 
-class _Sealed:
-    """A pickle can set attributes on whatever it holds; not on these."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        raise TorchFileError("tries to alter an object that it must not")
-
-
-class _StorageType(_Sealed):
-    __slots__ = ("name",)
-
-    def __init__(self, name: str):
-        self.name = name
+    def seekable(self) -> bool:
+        return True
 
 
-class _Storage(_Sealed):
-    """A storage named by the pickle; its elements are read afterwards."""
-
-    __slots__ = ("key", "numel", "type_name")
-
-    def __init__(self, type_name: str, key: str, numel: int):
-        self.type_name, self.key, self.numel = type_name, key, numel
-
-
-class _Tensor(_Sealed):
-    """A tensor named by the pickle: a strided view of a storage."""
-
-    __slots__ = ("offset", "shape", "storage", "strides")
-
-    def __init__(self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]):
-        self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
-
-
-class _RebuildTensor(_Sealed):
-    __slots__ = ()
-
-    def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-        sizes = (offset, *shape, *strides)
-        if not isinstance(storage, _Storage) or len(shape) != len(strides) or not all(map(_is_count, sizes)):
-            raise TorchFileError("a tensor's storage, shape or strides make no sense")
-        return _Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-class _RebuildParameter(_Sealed):
-    __slots__ = ()
-
-    def __call__(self, data: Any, *_: Any) -> Any:
-        return data
-
-
-# Everything in a pickle that means something here. Called with arguments from the file, so each must be harmless.
-_KNOWN = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
-    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
-    **{("torch", name): _StorageType(name) for name in STORAGE_TYPES},
-}
-
-
-# The unpickler written in Python: the one in C sets aside memory for whatever memo index the file names.
-class _Unpickler(pickle._Unpickler):
-    def __init__(self, file: BinaryIO, ignored: set[str], storages: dict[str, _Storage]):
-        super().__init__(file)
-        self.ignored, self.storages = ignored, storages
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = _KNOWN.get((module, name))
-        if known is not None:
-            return known
-        self.ignored.add(f"{module}.{name}")
-        return Placeholder
-
-    def persistent_load(self, pid: Any) -> Any:
-        # ('storage', type, key, location, numel[, view metadata of the legacy format])
-        if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise TorchFileError("names an object that is no tensor storage")
-        kind, storage_key, numel = pid[1], pid[2], pid[4]
-        if not isinstance(kind, _StorageType):
-            raise TorchFileError(f"holds tensors of a type other than {', '.join(STORAGE_TYPES)}")
-        if not isinstance(storage_key, str) or not _is_count(numel):
-            raise TorchFileError("a tensor storage has no proper name or size")
-        if len(pid) == 6 and pid[5] is not None:
-            raise TorchFileError("holds storage views of a PyTorch before 0.4; save it again with a newer one")
-        return self.storages.setdefault(storage_key, _Storage(kind.name, storage_key, numel))
-
-
-def _read_zip(file: BinaryIO) -> TorchFile:
+def _read_zip(file: _BoundedFile, key: str | None) -> TorchFile:
+    # The list of members is one read, and takes about ten times its size when it is parsed.
+    file.largest = (256 << 10) + file.size // 32
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
         raise TorchFileError(f"broken zip archive ({error})") from None
-    names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    file.largest = file.size
+    members = {info.filename: info for info in archive.infolist()}
+    # Members that share bytes would multiply what is read.
+    if len(members) != len(archive.infolist()) or sum(info.file_size for info in members.values()) > file.size:
+        raise TorchFileError("broken zip archive (members that overlap or have the same name)")
+    names = [name for name in members if name.endswith("/data.pkl")]
     if len(names) != 1:
         raise TorchFileError("a zip archive, but no PyTorch checkpoint (it holds no data.pkl)")
     root = names[0].removesuffix("data.pkl")
-    if root + "byteorder" in archive.namelist() and _member(archive, root + "byteorder") != b"little":
+    if members[names[0]].file_size > _LARGEST_PICKLE:
+        raise TorchFileError(f"{names[0]} is larger than {_LARGEST_PICKLE >> 20} MB")
+    if root + "byteorder" in members and _member(archive, root + "byteorder") != b"little":
         raise TorchFileError("written on a big-endian machine, which is not supported")
-    ignored: set[str] = set()
-    storages: dict[str, _Storage] = {}
-    content = _Unpickler(io.BytesIO(_member(archive, names[0])), ignored, storages).load()
-
-    def load(storage: _Storage) -> np.ndarray:
-        data = _member(archive, f"{root}data/{storage.key}")
-        dtype = STORAGE_TYPES[storage.type_name]
-        if len(data) != storage.numel * dtype.itemsize:
-            raise TorchFileError(
-                f"tensor storage {storage.key} holds {len(data)} bytes, expected {storage.numel * dtype.itemsize}"
-            )
-        return np.frombuffer(data, dtype)
-
-    arrays = {name: load(storage) for name, storage in storages.items()}
-    return TorchFile(_materialise(content, arrays), tuple(sorted(ignored)))
+    findings = Findings()
+    content = unpickle(io.BytesIO(_member(archive, names[0])), findings, most_operations(file.size))
+    weights = _select(content, key, file.size)
+    wanted = _storages(weights)
+    arrays = {}
+    for name, storage in findings.storages.items():
+        data = _member(archive, f"{root}data/{name}", keep=name in wanted)
+        if name in wanted:
+            size = storage.count * STORAGE_TYPES[storage.kind].itemsize
+            if len(data) != size:
+                raise TorchFileError(f"tensor storage {name} holds {len(data)} bytes, expected {size}")
+            arrays[name] = _as_array(data, storage)
+    return TorchFile(content, _arrays(weights, arrays), tuple(sorted(findings.ignored)))
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The bytes of a member; zipfile compares their checksum while reading."""
+def _member(archive: zipfile.ZipFile, name: str, keep: bool = True) -> bytes:
+    """The bytes of a member, or none without ``keep``; zipfile compares their checksum while reading."""
     try:
         info = archive.getinfo(name)
         if info.compress_type != zipfile.ZIP_STORED:
             raise TorchFileError(f"{name} is compressed; PyTorch stores its members as they are")
-        return archive.read(info)
+        if keep:
+            return archive.read(info)
+        with archive.open(info) as member:
+            while member.read(_CHUNK):
+                pass
+        return b""
     except KeyError:
         raise TorchFileError(f"cut short or broken: {name} is missing") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
         raise TorchFileError(f"broken zip archive ({error})") from None
 
 
-def _read_legacy(file: BinaryIO, size: int) -> TorchFile:
+def _read_legacy(file: _BoundedFile, key: str | None) -> TorchFile:
     file.seek(0)
-    ignored: set[str] = set()
-    storages: dict[str, _Storage] = {}
-
-    def load() -> Any:
-        return _Unpickler(file, ignored, storages).load()
-
     if file.read(len(_LEGACY_HEAD)) != _LEGACY_HEAD:
         raise TorchFileError("no PyTorch checkpoint, or one cut short")
-    system = load()
+    findings = Findings()
+    file.largest = _LARGEST_PICKLE
+    system = unpickle(file, findings, most=1000)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise TorchFileError("written on a big-endian machine, which is not supported")
-    content, order = load(), load()
-    if not isinstance(order, list) or sorted(map(str, order)) != sorted(storages):
+    content = unpickle(file, findings, most_operations(file.size))
+    order = unpickle(file, findings, most=1000 + 4 * len(findings.storages))
+    file.largest = file.size
+    listed = isinstance(order, list) and all(isinstance(name, str) for name in order)
+    if not listed or sorted(order) != sorted(findings.storages):
         raise TorchFileError("cut short or broken: its list of tensor storages doesn't match its tensors")
+    weights = _select(content, key, file.size)
+    wanted = _storages(weights)
     arrays = {}
-    for storage_key in order:
-        storage = storages[storage_key]
-        dtype = STORAGE_TYPES[storage.type_name]
+    for name in order:
+        storage = findings.storages[name]
+        size = storage.count * STORAGE_TYPES[storage.kind].itemsize
         header = file.read(8)
-        if len(header) < 8 or int.from_bytes(header, "little", signed=True) != storage.numel:
-            raise TorchFileError(f"cut short or broken at tensor storage {storage_key}")
-        if storage.numel * dtype.itemsize > size:
-            raise TorchFileError(f"tensor storage {storage_key} is larger than the file")
-        data = file.read(storage.numel * dtype.itemsize)
-        if len(data) != storage.numel * dtype.itemsize:
-            raise TorchFileError(f"cut short in tensor storage {storage_key}")
-        arrays[storage_key] = np.frombuffer(data, dtype)
+        if len(header) < 8 or int.from_bytes(header, "little", signed=True) != storage.count:
+            raise TorchFileError(f"cut short or broken at tensor storage {name}")
+        if size > file.size - file.tell():
+            raise TorchFileError(f"cut short in tensor storage {name}")
+        if name in wanted:
+            arrays[name] = _as_array(file.read(size), storage)
+        else:
+            file.seek(size, 1)
     if file.read(1):
         raise TorchFileError("holds more than its tensors; broken")
-    return TorchFile(_materialise(content, arrays), tuple(sorted(ignored)))
+    return TorchFile(content, _arrays(weights, arrays), tuple(sorted(findings.ignored)))
 
 
-def _materialise(content: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """``content`` with dictionaries, lists and tuples walked through and tensors replaced by arrays.
-
-    A container that the pickle names several times, or that holds itself, is walked once.
-    """
-    done: dict[int, Any] = {}
-
-    def walk(node: Any) -> Any:
-        if id(node) in done:
-            return done[id(node)]
-        if isinstance(node, _Tensor):
-            done[id(node)] = _tensor_array(node, arrays)
-        elif isinstance(node, dict):
-            done[id(node)] = new = {}
-            new.update({name: walk(value) for name, value in node.items()})
-        elif isinstance(node, list):
-            done[id(node)] = new = []
-            new.extend(walk(value) for value in node)
-        elif isinstance(node, tuple):
-            done[id(node)] = tuple(walk(value) for value in node)
-        else:
-            return node
-        return done[id(node)]
-
-    return walk(content)
+def _select(content: Any, key: str | None, file_size: int) -> dict[str, StoredTensor]:
+    """The weights' tensors; together they must not be larger than the file, which each writes out in full."""
+    weights = select_weights(content, key, lambda value: isinstance(value, StoredTensor))
+    sizes = (math.prod(t.shape) * STORAGE_TYPES[t.storage.kind].itemsize for t in weights.values())
+    if (total := sum(sizes)) > file_size:
+        raise TorchFileError(
+            f"its weights would take {min(total, 2**63):,} bytes, more than the file has: they share bytes"
+        )
+    return weights
 
 
-def _tensor_array(tensor: _Tensor, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    base = arrays[tensor.storage.key]
+def _storages(weights: Mapping[str, StoredTensor]) -> set[str]:
+    return {tensor.storage.key for tensor in weights.values()}
+
+
+def _as_array(data: bytes, storage: Storage) -> np.ndarray:
+    dtype = STORAGE_TYPES[storage.kind]
+    if dtype == BFLOAT16:
+        return np.frombuffer(data, np.uint16).view(BFLOAT16)
+    return np.frombuffer(data, dtype)
+
+
+def _arrays(weights: Mapping[str, StoredTensor], storages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: _tensor_array(tensor, storages[tensor.storage.key]) for name, tensor in weights.items()}
+
+
+def _tensor_array(tensor: StoredTensor, base: np.ndarray) -> np.ndarray:
     if 0 in tensor.shape:
-        return np.empty(tensor.shape, base.dtype)
-    steps = zip(tensor.shape, tensor.strides, strict=True)
+        raise TorchFileError("a tensor of its weights is empty")
+    steps: Iterable[tuple[int, int]] = zip(tensor.shape, tensor.strides, strict=True)
     last = tensor.offset + sum((n - 1) * step for n, step in steps)
-    if last >= base.size or np.prod(tensor.shape, dtype=object) > base.size:
+    if last >= base.size or math.prod(tensor.shape) > base.size:
         raise TorchFileError("a tensor reaches beyond its storage")
     strides = [step * base.itemsize for step in tensor.strides]
-    view = np.lib.stride_tricks.as_strided(base[tensor.offset :], tensor.shape, strides, writeable=False)
-    if tensor.storage.type_name == BFLOAT16:
-        return (view.astype(np.uint32) << 16).view(np.float32)
-    return view
-
-
-def model_state(content: Any) -> dict[str, np.ndarray]:
-    """The weights in a checkpoint's content: found under ``model`` or ``state_dict``, without ``module.`` prefix."""
-    for _ in range(3):
-        wrapped = next(
-            (content[k] for k in ("model", "state_dict") if isinstance(content, dict) and k in content), None
-        )
-        if not isinstance(wrapped, dict):
-            break
-        content = wrapped
-    if not isinstance(content, dict) or not content:
-        raise TorchFileError("holds no dictionary of weights")
-    strangers = [
-        str(name) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, np.ndarray))
-    ]
-    if strangers:
-        raise TorchFileError(f"holds no plain dictionary of weights: {', '.join(strangers[:5])} is no tensor")
-    if all(name.startswith(_DDP_PREFIX) for name in content):
-        content = {name.removeprefix(_DDP_PREFIX): value for name, value in content.items()}
-    return content
+    return np.lib.stride_tricks.as_strided(base[tensor.offset :], tensor.shape, strides, writeable=False)

@@ -14,19 +14,28 @@ from .torch_file import BFLOAT16, STORAGE_TYPES
 
 
 def write_torch_file(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
-    """Write a dictionary of arrays as ``torch.save`` would write the tensors: a zip archive for ``torch.load``."""
+    """Write a dictionary of arrays as ``torch.save`` would write the tensors: a zip archive for ``torch.load``.
+
+    The same arrays give the same bytes: the members carry no time.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("archive/data.pkl", _pickle_of(state))
-        archive.writestr("archive/byteorder", "little")
+
+        def add(name: str, data: bytes | memoryview) -> None:
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)
+
+        add("data.pkl", _pickle_of(state))
+        add("byteorder", b"little")
         for index, value in enumerate(state.values()):
-            data = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
-            archive.writestr(f"archive/data/{index}", data.tobytes())
-        archive.writestr("archive/version", "3\n")
+            plain = np.ascontiguousarray(value)
+            if plain.dtype != BFLOAT16:
+                plain = plain.astype(plain.dtype.newbyteorder("<"), copy=False)
+            add(f"data/{index}", memoryview(plain.reshape(-1).view(np.uint8)))
+        add("version", b"3\n")
 
 
 def _pickle_of(state: Mapping[str, np.ndarray]) -> bytes:
     """The protocol-2 pickle of an OrderedDict of tensors; written by hand, as pickle would import torch for it."""
-    types = {dtype: name for name, dtype in STORAGE_TYPES.items() if name != BFLOAT16}
+    types = {dtype: name for name, dtype in STORAGE_TYPES.items()}
 
     def plain(value: Any) -> bytes:
         return pickle.dumps(value, 2)[2:-1]  # without the protocol's header and the final stop
@@ -37,8 +46,9 @@ def _pickle_of(state: Mapping[str, np.ndarray]) -> bytes:
     empty = call("collections", "OrderedDict", b"")
     parts = [pickle.PROTO + b"\x02", empty, pickle.MARK]
     for index, (name, value) in enumerate(state.items()):
-        kind = pickle.GLOBAL + f"torch\n{types[value.dtype.newbyteorder('<')]}\n".encode()
-        storage = plain("storage") + kind + plain(str(index)) + plain("cpu") + plain(value.size)
+        kind = value.dtype if value.dtype == BFLOAT16 else value.dtype.newbyteorder("<")
+        storage_class = pickle.GLOBAL + f"torch\n{types[kind]}\n".encode()
+        storage = plain("storage") + storage_class + plain(str(index)) + plain("cpu") + plain(value.size)
         strides = tuple(int(np.prod(value.shape[i + 1 :])) for i in range(value.ndim))
         tensor = pickle.MARK + storage + pickle.TUPLE + pickle.BINPERSID
         tensor += plain(0) + plain(value.shape) + plain(strides) + plain(False) + empty

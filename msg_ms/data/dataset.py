@@ -7,6 +7,7 @@ a picture. A batch's mixing follows from (seed, batch number, rank).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -52,7 +53,8 @@ class BadFiles:
     reported: int = 0
 
     def record(self, file: str, error: Exception) -> None:
-        self.reasons[file] = str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        self.reasons[file] = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", reason)  # Pillow's name for its input
         if len(self.reasons) > self.limit and self.fatal is None:
             self.fatal = f"more than DATA.MAX_BAD_FILES={self.limit} files can't be decoded: {', '.join(self.reasons)}"
 
@@ -145,7 +147,7 @@ class TrainDataset:
 
     def _decode_or_replace(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
         for _ in range(REPLACEMENT_TRIES):
-            image = _decode_file(self.folder.files[index], self.bad_files)
+            image = decode_file(self.folder.files[index], self.bad_files)
             if image is not None:
                 return image, index
             index = int(rng.integers(len(self.folder)))
@@ -202,7 +204,7 @@ class EvalDataset:
         return collate(images), np.array([self.folder.labels[index] for index in indices], np.int32)
 
     def _picture(self, file: str) -> np.ndarray:
-        image = _decode_file(file, self.bad_files)
+        image = decode_file(file, self.bad_files)
         image = np.zeros((8, 8, 3), np.uint8) if image is None else image
         return resize_and_crop(image, self.config.img_size, self.config.interpolation, self.crop)
 
@@ -237,7 +239,7 @@ def _in_parallel(
     return pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
 
-def _decode_file(file: str, bad_files: BadFiles) -> np.ndarray | None:
+def decode_file(file: str, bad_files: BadFiles) -> np.ndarray | None:
     """The picture; None, with the file recorded, where it can't be read or decoded."""
     try:
         with open(file, "rb") as stream:  # noqa: PTH123 (half the time of Path.read_bytes)

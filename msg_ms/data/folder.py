@@ -33,6 +33,28 @@ class ImageFolder:
         return len(self.files)
 
 
+def read_text(path: Path) -> str:
+    """A text file's content; UserError where it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def class_folders(root: str | Path, class_index: str | Path | None = None) -> tuple[str, ...]:
+    """The names of a folder's class folders in the order of their labels; see :func:`scan_folder`."""
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; --data-path must hold train/ and val/ with one folder per class")
+    with os.scandir(root) as entries:
+        found = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    if not found:
+        raise UserError(
+            f"{root} holds no class folders; --data-path must hold train/ and val/ with one folder per class"
+        )
+    return tuple(found) if not class_index else _ordered_classes(Path(class_index), root, found)
+
+
 def scan_folder(root: str | Path, class_index: str | Path | None = None) -> ImageFolder:
     """List a folder with one sub-folder per class; hidden folders and files of other types are left aside.
 
@@ -40,16 +62,9 @@ def scan_folder(root: str | Path, class_index: str | Path | None = None) -> Imag
     a folder without classes, a class without images and empty files, naming all of them and the remedy.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"there is no folder {root}; --data-path must hold train/ and val/ with one folder per class")
+    classes = class_folders(root, class_index)
     with os.scandir(root) as entries:
         entries = sorted(entries, key=lambda entry: entry.name)
-    found = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    if not found:
-        raise UserError(
-            f"{root} holds no class folders; --data-path must hold train/ and val/ with one folder per class"
-        )
-    classes = tuple(found) if not class_index else _ordered_classes(Path(class_index), root, found)
     files: list[str] = []
     labels: list[int] = []
     stray = [entry.name for entry in entries if not entry.is_dir()]
@@ -77,7 +92,7 @@ def scan_list(root: str | Path, list_file: str | Path, classes: tuple[str, ...])
     numbers = {name: i for i, name in enumerate(classes)} | {str(i): i for i in range(len(classes))}
     files: list[str] = []
     labels: list[int] = []
-    for n, line in enumerate(_read_text(list_file).splitlines(), 1):
+    for n, line in enumerate(read_text(list_file).splitlines(), 1):
         words = line.split()
         if not words:
             continue
@@ -145,7 +160,7 @@ def _list_images(folder: Path) -> tuple[list[str], list[str], list[str]]:
 
 def _ordered_classes(class_index: Path, root: Path, found: list[str]) -> tuple[str, ...]:
     """Class folders in the order of the file: one name per line, or JSON {"0": ["n01440764", "tench"], ...}."""
-    text = _read_text(class_index)
+    text = read_text(class_index)
     try:
         content = json.loads(text) if class_index.suffix == ".json" else text.split()
         if isinstance(content, dict):
@@ -162,10 +177,3 @@ def _ordered_classes(class_index: Path, root: Path, found: list[str]) -> tuple[s
     if odd:
         raise UserError(f"{class_index} and the class folders of {root} differ: {shorten(odd)}{nearest(odd[0], found)}")
     return names
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from None

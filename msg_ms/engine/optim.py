@@ -9,24 +9,11 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.ops import partial
 
 from ..config import TrainConfig
+from ..models.decay import decays
 from .checkpoint import named
 
 # A loop over hundreds of parameters would be unrolled into calls within calls, beyond what the compiler takes.
 for_each = ops.HyperMap()
-
-NO_DECAY_NAMES = ("absolute_pos_embed",)
-NO_DECAY_KEYWORDS = ("relative_position_bias_table", "rel_pos_msg")
-
-
-def decays(parameter: Parameter) -> bool:
-    """Whether weight decay applies: not to vectors, biases, position bias and position embedding.
-
-    The paper's code means to spare the message tokens too, but names them wrongly; its results come from decayed
-    ones, so they decay here.
-    """
-    name = parameter.name
-    spared = name.endswith(".bias") or name in NO_DECAY_NAMES or any(word in name for word in NO_DECAY_KEYWORDS)
-    return parameter.ndim > 1 and not spared
 
 
 class AdamW(nn.Cell):

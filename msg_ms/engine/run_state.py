@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ..errors import UserError, shorten
 from ..files import remove_partial
 from .checkpoint import (
     AVERAGE,
+    CLASSES,
     OPTIMIZER,
     SCALER,
     Arrays,
@@ -94,11 +96,18 @@ class Checkpoints:
     """The checkpoints of a run, in its folder: ``ckpt_<update>.ckpt`` to go on from, ``best.ckpt`` the best weights.
 
     ``state`` holds what a run consists of by the prefix of its names: the model's parameters under "", the
-    optimizer's, the loss scaler's and the averages under theirs.
+    optimizer's, the loss scaler's and the averages under theirs. ``classes`` are noted, for who predicts.
     """
 
-    def __init__(self, config: Config, state: Mapping[str, Mapping[str, Parameter]], log: RunLog, ranks: Ranks = ALONE):
-        self.config, self.state, self.log, self.ranks = config, state, log, ranks
+    def __init__(
+        self,
+        config: Config,
+        state: Mapping[str, Mapping[str, Parameter]],
+        log: RunLog,
+        ranks: Ranks = ALONE,
+        classes: Sequence[str] = (),
+    ):
+        self.config, self.state, self.log, self.ranks, self.classes = config, state, log, ranks, classes
         self.run_dir, self.keep = config.run_dir, config.keep_last
         self.best = self.run_dir / "best.ckpt"
         self.failure = ""  # of the last write, empty where it went well
@@ -144,6 +153,8 @@ class Checkpoints:
 
     def _write(self, path: Path, arrays: Arrays, progress: Progress) -> bool:
         notes: Notes = {**dataclasses.asdict(progress), "config": to_yaml(self.config)}
+        if self.classes:
+            notes[CLASSES] = json.dumps(list(self.classes))
         try:
             write_checkpoint(path, arrays, notes)
         except UserError as error:

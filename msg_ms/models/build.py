@@ -6,8 +6,8 @@ from ..config import ModelConfig
 from .msg_transformer import MSGTransformer
 
 
-def build_model(config: ModelConfig, img_size: int) -> MSGTransformer:
-    """The MSG-Transformer of the section ``MODEL`` for square images of ``img_size`` pixels."""
+def build_model(config: ModelConfig, img_size: int | tuple[int, int]) -> MSGTransformer:
+    """The MSG-Transformer of the section ``MODEL`` for images of ``img_size`` pixels: a square's side, or two sides."""
     msg = config.msg
     return MSGTransformer(
         img_size=img_size,

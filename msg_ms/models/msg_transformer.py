@@ -17,6 +17,7 @@ from mindspore.ops import constexpr
 from ..errors import UserError
 from ..ops import AttentionBranch, ImagePatches, MlpBranch, TokenPatches, residual
 from .attention import WindowAttention
+from .decay import spared
 from .layers import DropPath, LayerNorm, Linear, Mlp, PatchConv, truncated_normal
 from .windows import shuffle_messages, stage_layouts, window_partition, window_reverse
 
@@ -76,7 +77,8 @@ class MSGBlock(nn.Cell):
     def construct(self, x: Tensor, batch: int, draws: Tensor | None = None) -> Tensor:
         first, second = (None, None) if draws is None else (draws[0], draws[1])
         first, second = self.drop_path(batch, first), self.drop_path(batch, second)
-        if self.fused and self.single:
+        # The type as well: who casts the whole model (Cell.to_float, as mindcv's O3 does) sets no flag here.
+        if self.fused and self.single and x.dtype == ms.float32:
             x = self.attention_branch(
                 x, self.norm1.gamma, self.norm1.beta, self.attn.qkv.weight, self.attn.qkv.bias,
                 self.attn.relative_position_bias_table, self.attn.rel_pos_msg,
@@ -132,18 +134,21 @@ class Stage(nn.Cell):
         self.blocks = nn.CellList(list(blocks))
         self.downsample = downsample
 
+    def run_blocks(self, x: Tensor, batch: int, draws: Tensor | None = None) -> Tensor:
+        """The blocks alone, (B*R, G, N, C) -> the same; ``draws`` (depth, 2, B) are what stochastic depth goes by."""
+        for i, block in enumerate(self.blocks):
+            x = block(x, batch, None if draws is None else draws[i])
+        return x
+
+    def merge(self, x: Tensor, layout: tuple, next_layout: tuple | None) -> Tensor:
+        """The merging alone, where there is one; ``layout`` and ``next_layout`` as in ``stage_layouts``."""
+        return x if self.downsample is None else self.downsample(x, layout, next_layout)
+
     def construct(
         self, x: Tensor, batch: int, layout: tuple, next_layout: tuple | None, draws: Tensor | None = None
     ) -> Tensor:
-        """(B*R, G, N, C) -> the same, or merged; ``layout`` and ``next_layout`` as in ``stage_layouts``.
-
-        ``draws`` (depth, 2, B) are what stochastic depth goes by.
-        """
-        for i, block in enumerate(self.blocks):
-            x = block(x, batch, None if draws is None else draws[i])
-        if self.downsample is not None:
-            x = self.downsample(x, layout, next_layout)
-        return x
+        """(B*R, G, N, C) -> the same, or merged."""
+        return self.merge(self.run_blocks(x, batch, draws), layout, next_layout)
 
 
 class MSGTransformer(nn.Cell):
@@ -226,6 +231,10 @@ class MSGTransformer(nn.Cell):
         self.norm = LayerNorm(self.num_features)
         self.head = Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
 
+    def no_weight_decay(self) -> set[str]:
+        """Names that weight decay spares besides vectors, as mindcv's optimizers ask for them."""
+        return {parameter.name for parameter in self.trainable_params() if spared(parameter.name)}
+
     def recompute_blocks(self) -> None:
         """Compute the blocks' insides again in the backward pass, so that only their inputs are kept for it."""
         for stage in self.layers:
@@ -246,11 +255,10 @@ class MSGTransformer(nn.Cell):
         messages = ops.broadcast_to(self.msg_tokens.astype(x.dtype), (regions, windows, 1, channels))
         return ops.cat((messages, x), 2)
 
-    def forward_stages(self, x: Tensor, draws: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Each stage's tokens, merging included: stage i gives (B*R, G, N, C) in the layout of stage i + 1.
+    def walk_stages(self, x: Tensor, draws: Tensor | None = None) -> tuple[tuple, tuple, tuple]:
+        """(layouts, tokens before the merging, tokens after it), each with an entry per stage; layouts end with None.
 
-        ``draws`` (blocks, 2, B), uniform in [0, 1), are what stochastic depth goes by in training, so that who calls
-        decides its randomness; without them the device draws.
+        Tokens are (B*R, G, N, C), stage i's before its merging in layout i and after it in layout i + 1.
         """
         batch, channels, height, width = x.shape
         layouts = _run_time_layouts(
@@ -258,23 +266,35 @@ class MSGTransformer(nn.Cell):
             None if self.absolute_pos_embed is None else self.img_size,
         )  # fmt: skip
         x = self.embed(x, layouts[0])
-        outputs, first = (), 0
+        before, after, first = (), (), 0
         for i, stage in enumerate(self.layers):
             last = first + self.depths[i]
-            x = stage(x, batch, layouts[i], layouts[i + 1], None if draws is None else draws[first:last])
-            outputs, first = (*outputs, x), last
-        return outputs
+            tokens = stage.run_blocks(x, batch, None if draws is None else draws[first:last])
+            x = stage.merge(tokens, layouts[i], layouts[i + 1])
+            before, after, first = (*before, tokens), (*after, x), last
+        return layouts, before, after
+
+    def forward_stages(self, x: Tensor, draws: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Each stage's tokens, merging included: stage i gives (B*R, G, N, C) in the layout of stage i + 1.
+
+        ``draws`` (blocks, 2, B), uniform in [0, 1), are what stochastic depth goes by in training, so that who calls
+        decides its randomness; without them the device draws.
+        """
+        return self.walk_stages(x, draws)[2]
 
     def forward_features(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
         """Features of the last stage's message token: (B, num_features).
 
         Where an input larger than the paper's leaves several windows in the last stage, their messages' mean.
         """
-        batch = x.shape[0]
+        height, width = x.shape[2:]
+        window_pixels = self.patch_size * self.window_size * 2 ** (len(self.depths) - 1)
+        windows = (height // window_pixels) * (width // window_pixels)
         x = self.norm(self.forward_stages(x, draws)[-1][:, :, 0])
-        if x.shape[0] == batch and x.shape[1] == 1:
-            return x.reshape(batch, self.num_features)
-        return x.reshape(batch, -1, self.num_features).mean(1)
+        # Asked of the image's sides alone, so that a graph for any number of images has no branch here.
+        if windows == 1:
+            return x.reshape(-1, self.num_features)
+        return x.reshape(-1, windows, self.num_features).mean(1)
 
     def construct(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
         return self.head(self.forward_features(x, draws))

@@ -1,12 +1,11 @@
-"""The paper's three models by name, here and in mindcv's registry."""
+"""The paper's three models by name."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mindcv.models.registry import register_model
-
 from ..errors import UserError, nearest
+from .features import MSGFeatures
 from .msg_transformer import MSGTransformer
 
 # Appendix of the paper and its code's configurations; window 7, regions of 4, 4, 2 and 1 windows a side.
@@ -15,6 +14,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "msg_small": dict(embed_dim=96, depths=(2, 4, 12, 4), num_heads=(3, 6, 12, 24), drop_path_rate=0.3),
     "msg_base": dict(embed_dim=96, depths=(2, 4, 28, 4), num_heads=(3, 6, 12, 24), drop_path_rate=0.5),
 }
+FEATURE_ARGUMENTS = ("out_indices", "out_norm", "pad")
 
 
 def list_models() -> list[str]:
@@ -22,33 +22,19 @@ def list_models() -> list[str]:
     return list(VARIANTS)
 
 
-def create_model(name: str, num_classes: int = 1000, **kwargs: Any) -> MSGTransformer:
-    """One of the paper's models with its defaults; ``kwargs`` replace arguments of :class:`MSGTransformer`."""
+def create_model(
+    name: str, num_classes: int = 1000, features_only: bool = False, **kwargs: Any
+) -> MSGTransformer | MSGFeatures:
+    """One of the paper's models with its defaults; ``kwargs`` replace arguments of :class:`MSGTransformer`.
+
+    With ``features_only`` it gives the stages as maps, and takes the arguments of :class:`MSGFeatures` as well.
+    """
     if name not in VARIANTS:
         raise UserError(f"no model is called {name!r}{nearest(name, VARIANTS)}; there are {', '.join(VARIANTS)}")
-    return MSGTransformer(**{**VARIANTS[name], "num_classes": num_classes, **kwargs})
-
-
-def _create_for_mindcv(name: str, pretrained: bool, num_classes: int, in_channels: int, kwargs: dict) -> MSGTransformer:
-    if pretrained:
-        raise UserError(f"pretrained=True: no trained weights of {name} are published; load a checkpoint instead")
-    return create_model(name, num_classes, in_chans=in_channels, **kwargs)
-
-
-# mindcv registers a model under the name of a function, and passes its own argument names.
-@register_model
-def msg_tiny(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any) -> MSGTransformer:
-    """MSG-Transformer-T: 25.1M parameters, 3.8 GFLOPs."""
-    return _create_for_mindcv("msg_tiny", pretrained, num_classes, in_channels, kwargs)
-
-
-@register_model
-def msg_small(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any) -> MSGTransformer:
-    """MSG-Transformer-S: 56.0M parameters, 8.5 GFLOPs."""
-    return _create_for_mindcv("msg_small", pretrained, num_classes, in_channels, kwargs)
-
-
-@register_model
-def msg_base(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any) -> MSGTransformer:
-    """MSG-Transformer-B: 84.4M parameters, 14.3 GFLOPs."""
-    return _create_for_mindcv("msg_base", pretrained, num_classes, in_channels, kwargs)
+    arguments = {**VARIANTS[name], "num_classes": num_classes, **kwargs}
+    if features_only:
+        return MSGFeatures(**arguments)
+    for argument in FEATURE_ARGUMENTS:
+        if argument in kwargs:
+            raise UserError(f"{argument}={kwargs[argument]!r}: only with features_only=True")
+    return MSGTransformer(**arguments)

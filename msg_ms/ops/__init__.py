@@ -4,7 +4,7 @@ Composed ones run on every device and in every precision; the kernels in ``csrc`
 where they are first used. :func:`set_backend` chooses.
 """
 
-from .backend import get_backend, set_backend
+from .backend import get_backend, set_backend, use_backend
 from .bias_gelu import bias_gelu, gelu
 from .branches import AttentionBranch, MlpBranch
 from .layer_norm import BiasLayerNorm, layer_norm
@@ -33,6 +33,7 @@ __all__ = [
     "residual",
     "set_backend",
     "shuffle_messages",
+    "use_backend",
     "window_attention",
     "window_partition",
     "window_reverse",

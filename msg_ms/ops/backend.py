@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mindspore as ms
@@ -29,6 +30,18 @@ def set_backend(choice: str) -> None:
     """
     global _chosen
     _chosen = _valid(choice, "backend")
+
+
+@contextlib.contextmanager
+def use_backend(choice: str) -> Iterator[None]:
+    """Within the block models are built as after :func:`set_backend`; then the choice is what it was."""
+    global _chosen
+    before = _chosen
+    set_backend(choice)
+    try:
+        yield
+    finally:
+        _chosen = before
 
 
 def get_backend() -> str:

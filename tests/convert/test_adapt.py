@@ -8,7 +8,7 @@ from reference import DATA, SMALL
 
 from msg_ms import MSGTransformer, UserError
 from msg_ms.convert import ConversionError, adapt_weights
-from msg_ms.engine.checkpoint import arrays_of, load_pretrained, named, write_checkpoint
+from msg_ms.engine.checkpoint import arrays_of, load_for_inference, load_pretrained, named, write_checkpoint
 
 
 def test_bicubic_resampling_is_pytorchs():
@@ -39,6 +39,24 @@ def test_other_classes_windows_and_sizes(tmp_path):
     assert (own[same] == theirs[same]).all()
     # The mean of a position embedding hardly moves when its grid grows.
     assert np.abs(own["absolute_pos_embed"].mean() - theirs["absolute_pos_embed"].mean()) < 1e-3
+
+
+def test_inference_takes_other_sizes_but_no_other_classes(tmp_path):
+    model = MSGTransformer(**SMALL, ape=True)
+    write_checkpoint(tmp_path / "small.ckpt", arrays_of(named(model.get_parameters())), dict(classes='["a", "b", "c"]'))
+    larger = MSGTransformer(**{**SMALL, "img_size": 48, "window_size": 6}, ape=True)
+    lines, notes = load_for_inference(larger, tmp_path / "small.ckpt")
+    assert [line.split(": ", 1)[1].split(",")[0] for line in lines] == [
+        "absolute_pos_embed resampled from 64 to 144 positions",
+        "relative_position_bias_table resampled from 49 to 121 positions",
+    ]
+    assert notes == {"classes": '["a", "b", "c"]'}
+    assert (larger.head.weight.asnumpy() == model.head.weight.asnumpy()).all()
+    five = MSGTransformer(**{**SMALL, "num_classes": 5}, ape=True)
+    with pytest.raises(
+        UserError, match=r"head.weight is \(3, 32\), the model's is \(5, 32\).*; --pretrained and another"
+    ):
+        load_for_inference(five, tmp_path / "small.ckpt")
 
 
 def test_what_cannot_be_adapted_is_refused(tmp_path):

@@ -57,12 +57,39 @@ def test_layouts_follow_from_shapes():
 @pytest.mark.parametrize(
     ("size", "window", "regions", "fitting"),
     [
-        ((225, 225), 7, (4, 4, 2, 1), "224 and 448"),
-        ((64, 64), 7, (4, 4, 2, 1), "224"),
-        ((300, 320), 4, (2, 2), "256 and 320"),
-        ((0, 224), 7, (4, 4, 2, 1), "224"),
+        ((225, 225), 7, (4, 4, 2, 1), "224 or 448"),
+        ((384, 384), 7, (4, 4, 2, 1), "224 or 448; or, at this size, window_size 6 or 12"),
+        ((64, 64), 7, (4, 4, 2, 1), "224; or, at this size, window_size 2"),
+        ((300, 320), 4, (2, 2), "height 256 or 320, width 320"),
+        ((224, 300), 7, (4, 4, 2, 1), "height 224, width 224 or 448"),
+        ((0, 224), 7, (4, 4, 2, 1), "height 224, width 224"),
+        ((40, 40), 4, (1, 2), "32 or 64; or, at this size, window_size 5"),  # 32 is one last window, 64 whole regions
+        ((32, 40), 4, (1, 2), "height 64, width 64"),
     ],
 )
-def test_a_size_that_does_not_fit_names_one_that_does(size, window, regions, fitting):
+def test_a_size_that_does_not_fit_names_what_does(size, window, regions, fitting):
     with pytest.raises(UserError, match=f"img_size=.*fit: {fitting}$"):
         stage_layouts(*size, 4, window, regions)
+
+
+@pytest.mark.parametrize("regions", [(4, 4, 2, 1), (2, 3), (1, 2, 2), (3, 1)])
+def test_what_the_error_names_is_what_fits(regions):
+    """Against trying every side up to the next that fits."""
+
+    def fits(height, width):
+        try:
+            return bool(stage_layouts(height, width, 3, 2, regions))
+        except UserError as error:
+            return str(error)
+
+    squares = [side for side in range(3, 500) if fits(side, side) is True]
+    for side in range(4, 200, 7):
+        text = fits(side, side)
+        if text is not True:
+            near = [s for s in squares if s < side][-1:] + [s for s in squares if s > side][:1]
+            assert f"fit: {' or '.join(map(str, near))}" in text
+        text = fits(side, squares[-1])
+        if text is not True:
+            sides = [s for s in range(3, 500) if s != squares[-1] and fits(s, squares[-1]) is True]
+            near = [s for s in sides if s < side][-1:] + [s for s in sides if s > side][:1]
+            assert f"fit: height {' or '.join(map(str, near))}, width {squares[-1]}" in text

@@ -1,0 +1,198 @@
+"""The model as an ONNX graph, leaf to root: each function writes down what a Cell of ``msg_ms/models`` computes.
+
+Shape letters as in ``msg_ms/ops/windows.py``; inside a stage tokens are rows, (B*R*G*N, C), so that a layer is one
+matrix product. What doesn't depend on the image is computed here and becomes a constant: position bias and embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from mindspore import Parameter
+from onnx import helper
+
+from ..models.attention import WindowAttention
+from ..models.layers import LayerNorm, Linear, Mlp, PatchConv
+from ..models.msg_transformer import MSGBlock, MSGTransformer, PatchMerging
+from ..models.windows import window_partition, window_reverse
+from ..ops.bias_gelu import RSQRT_2
+from ..ops.layer_norm import EPSILON
+from ..version import __version__
+from .check import INPUT, output_name
+from .graph import Graph, Value, tensor_info
+
+GELU_OPSET = 20  # the first with Gelu; below it is composed, in the form that inference engines recognise
+
+
+def build_onnx(
+    model: MSGTransformer, batch: int | None, opset: int, softmax: bool, notes: Mapping[str, str]
+) -> onnx.ModelProto:
+    """The whole model for ``img_size`` images, ``batch`` of them or with None any number; ``notes`` become metadata."""
+    graph = Graph(opset)
+    images = Value(graph, INPUT, (1, model.in_chans, *model.img_size))
+    output = _network(images, model, batch)
+    name = output_name(model, softmax)
+    if softmax:
+        output = output.then("Softmax", axis=-1)
+    graph.drop_unused(output.name)
+    (last,) = (node for node in graph.nodes if output.name in node.output)
+    last.output[:] = [name]
+    rows = "batch" if batch is None else batch
+    proto = helper.make_graph(
+        graph.nodes,
+        "msg_transformer",
+        [tensor_info(INPUT, [rows, *images.shape[1:]])],
+        [tensor_info(name, [rows, *output.shape[1:]])],
+        list(graph.constants.values()),
+    )
+    versions = [helper.make_opsetid("", opset)]
+    made = helper.make_model(
+        proto, opset_imports=versions, ir_version=helper.find_min_ir_version_for(versions),
+        producer_name="msg_ms", producer_version=__version__,
+    )  # fmt: skip
+    helper.set_model_props(made, dict(notes))
+    return made
+
+
+def _weight(x: Value, parameter: Parameter, array: np.ndarray | None = None) -> str:
+    """A parameter as a constant under its own name, or ``array``, another layout of it."""
+    return x.graph.constant(parameter.name, parameter.asnumpy() if array is None else array)
+
+
+def _linear(x: Value, cell: Linear) -> Value:
+    """Rows (..., in) -> (rows, out): as one two-dimensional product with its bias, which engines run fastest."""
+    weight = _weight(x, cell.weight)
+    bias = [] if cell.bias is None else [_weight(x, cell.bias)]
+    x = x.reshape(-1, cell.in_features)
+    return x.then("Gemm", weight, *bias, shape=(x.shape[0], cell.out_features), transB=1)
+
+
+def _layer_norm(x: Value, cell: LayerNorm) -> Value:
+    gamma, beta = _weight(x, cell.gamma), _weight(x, cell.beta)
+    return x.then("LayerNormalization", gamma, beta, axis=-1, epsilon=EPSILON)
+
+
+def _gelu(x: Value) -> Value:
+    if x.graph.opset >= GELU_OPSET:
+        return x.then("Gelu", approximate="none")
+    one_half, one, root = (x.graph.number(value) for value in (0.5, 1.0, 1 / RSQRT_2))
+    return x.then("Div", root).then("Erf").then("Add", one).then("Mul", x.name).then("Mul", one_half)
+
+
+def _patch_conv(x: Value, cell: PatchConv) -> Value:
+    """(B, C, H, W) -> (B, H', W', O)."""
+    channels, _, kernel, _ = cell.weight.shape
+    sides = [(side + 2 * cell.padding - kernel) // cell.stride + 1 for side in x.shape[2:]]
+    y = x.then(
+        "Conv", _weight(x, cell.weight), _weight(x, cell.bias), shape=(x.shape[0], channels, *sides),
+        kernel_shape=[kernel] * 2, strides=[cell.stride] * 2, pads=[cell.padding] * 4,
+    )  # fmt: skip
+    # Not one with the transposes of windows: engines are fast at whole matrices and at whole rows, not at both at once.
+    return y.transpose(0, 2, 3, 1)
+
+
+def _attention(x: Value, cell: WindowAttention, tokens: int) -> Value:
+    channels, heads = x.shape[-1], cell.num_heads
+    split = _linear(x, cell.qkv).split(1, 3)
+    q, k, v = (value.reshape(-1, tokens, heads, channels // heads) for value in split)
+    q, k, v = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
+    scaled = q.then("Mul", x.graph.number(cell.scale))
+    name = cell.relative_position_bias_table.name.replace("relative_position_bias_table", "position_bias")
+    bias = x.graph.constant(name, cell.position_bias().asnumpy()[None])
+    scores = scaled.then("MatMul", k.name, shape=(*q.shape[:-1], tokens)).then("Add", bias)
+    y = scores.then("Softmax", axis=-1).then("MatMul", v.name, shape=q.shape)
+    return _linear(y.transpose(0, 2, 1, 3).reshape(-1, channels), cell.proj)
+
+
+def _mlp(x: Value, cell: Mlp) -> Value:
+    return _linear(_gelu(_linear(x, cell.fc1)), cell.fc2)
+
+
+def _shuffle_messages(x: Value, windows: int, tokens: int) -> Value:
+    """As :func:`msg_ms.models.windows.shuffle_messages`, for regions of ``windows`` windows."""
+    channels = x.shape[-1]
+    x = x.reshape(-1, tokens, channels)
+    messages = x.slice(1, 0, 1).reshape(-1, windows, windows, channels // windows).transpose(0, 2, 1, 3)
+    return messages.reshape(-1, 1, channels).join(x.slice(1, 1, tokens), 1).reshape(-1, channels)
+
+
+def _block(x: Value, cell: MSGBlock, windows: int, tokens: int) -> Value:
+    with x.graph.scope("attn"):
+        x = x.then("Add", _attention(_layer_norm(x, cell.norm1), cell.attn, tokens).name)
+        if cell.shuffle and windows > 1:
+            x = _shuffle_messages(x, windows, tokens)
+    with x.graph.scope("mlp"):
+        return x.then("Add", _mlp(_layer_norm(x, cell.norm2), cell.mlp).name)
+
+
+def _merging(x: Value, cell: PatchMerging, layout: tuple[int, int, int], next_region: int) -> Value:
+    (height, width, region), w = layout, cell.window_size
+
+    def merged(part: Value, size: int) -> Value:
+        """Of windows with ``size`` x ``size`` tokens: the patch tokens, or the messages."""
+        windows = part.reshape(-1, region**2, size**2, x.shape[-1])
+        tokens = window_reverse(windows, size, region, height // w * size, width // w * size)
+        y = window_partition(_patch_conv(tokens.transpose(0, 3, 1, 2), cell.reduction), size, next_region)
+        return y.reshape(-1, size**2, y.shape[-1])
+
+    messages, patches = merged(x.slice(1, 0, 1), 1), merged(x.slice(1, 1, x.shape[1]), w)
+    return _layer_norm(messages.join(patches, 1), cell.norm)
+
+
+def _messages(x: Value, model: MSGTransformer, batch: int | None) -> Value:
+    """A message token for each of the windows ``x`` (B*R*G, w*w, C): (B*R*G, 1, C)."""
+    graph, (windows, _, channels) = x.graph, x.shape
+    region = model.layouts[0][2] ** 2
+    table = _weight(x, model.msg_tokens, model.msg_tokens.asnumpy().reshape(1, region, channels))
+    if batch is None:
+        (count,) = graph.add("Shape", x.reshape(-1, region, *x.shape[1:]).name, end=1)
+        (shape,) = graph.add("Concat", count, graph.integers(region, channels), axis=0)
+    else:
+        shape = graph.integers(batch * windows // region, region, channels)
+    (name,) = graph.add("Expand", table, shape)
+    return Value(graph, name, (windows // region, region, channels)).reshape(-1, 1, channels)
+
+
+def _embed(images: Value, model: MSGTransformer, batch: int | None) -> Value:
+    w, (height, width, region) = model.window_size, model.layouts[0]
+    x = window_partition(_patch_conv(images, model.patch_embed.proj), w, region)
+    channels = x.shape[-1]
+    x = x.reshape(-1, w * w, channels)
+    if model.patch_norm:
+        x = _layer_norm(x, model.patch_embed.norm)
+    table = model.absolute_pos_embed
+    if table is not None:
+        windows = window_partition(table.asnumpy().reshape(1, height, width, channels), w, region)
+        x = x.reshape(-1, *windows.shape).then("Add", _weight(x, table, windows[None])).reshape(-1, w * w, channels)
+    return _messages(x, model, batch).join(x, 1)
+
+
+def _network(images: Value, model: MSGTransformer, batch: int | None) -> Value:
+    graph, tokens = images.graph, model.window_size**2 + 1
+    with graph.scope("patch_embed"):
+        x = _embed(images, model, batch)
+    for i, stage in enumerate(model.layers):
+        x = x.reshape(-1, model.dims[i])
+        for j, block in enumerate(stage.blocks):
+            with graph.scope(f"layers.{i}.blocks.{j}"):
+                x = _block(x, block, model.layouts[i][2] ** 2, tokens)
+        x = x.reshape(-1, tokens, model.dims[i])
+        if stage.downsample is not None:
+            with graph.scope(f"layers.{i}.downsample"):
+                x = _merging(x, stage.downsample, model.layouts[i], model.layouts[i + 1][2])
+    with graph.scope("head"):
+        windows, channels = x.shape[0], x.shape[-1]
+        x = _layer_norm(x.slice(1, 0, 1).reshape(-1, channels), model.norm)
+        if windows > 1:
+            x = _mean(x.reshape(-1, windows, channels))
+        return _linear(x, model.head) if model.num_classes else x
+
+
+def _mean(x: Value) -> Value:
+    """Over axis 1; the axis was an attribute before opset 18."""
+    shape = (x.shape[0], *x.shape[2:])
+    if x.graph.opset < 18:
+        return x.then("ReduceMean", shape=shape, axes=[1], keepdims=0)
+    return x.then("ReduceMean", x.graph.integers(1), shape=shape, keepdims=0)

@@ -1,0 +1,253 @@
+"""The converter's command: keys, folders, verification, adaptation, and what it says to mistakes."""
+
+import os
+import shutil
+import sys
+
+import mindspore as ms
+import numpy as np
+import pytest
+from hostile_pickles import archive, tensor, text
+from mindspore import Tensor
+from reference import DATA, SMALL
+
+from msg_ms import MSGTransformer, UserError
+from msg_ms.commands import convert_torch_ckpt
+from msg_ms.commands.convert_torch_ckpt import Options, convert
+from msg_ms.convert import read_torch_file, write_safetensors, write_torch_file
+from msg_ms.convert.fit import Changes
+from msg_ms.engine.checkpoint import arrays_of, load_pretrained, load_weights, named, read_checkpoint, write_checkpoint
+
+CHECKPOINT, CONFIG = DATA / "ckpt_epoch_3.pth", DATA.parent.parent / "configs" / "digits_p4_win4_64.yaml"
+TABLE = "layers.0.blocks.0.attn.relative_position_bias_table"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the command in this process; gives its status, or raises the UserError that would be its line."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["convert_torch_ckpt.py", *map(str, arguments)])
+        return convert_torch_ckpt.main()
+
+    return call
+
+
+def nested(path):
+    """A checkpoint with weights in several places, each with other values; gives those by place."""
+    state = read_torch_file(CHECKPOINT).state
+    bodies, storages, found = {}, {}, {}
+    for number, place in enumerate(("model", "model_ema", "deep")):
+        found[place] = {n: v + number if v.dtype.kind == "f" else v for n, v in state.items()}
+        body = b""
+        for name, value in found[place].items():
+            key, kind = f"{number}{name}", "FloatStorage" if value.dtype.kind == "f" else "LongStorage"
+            strides = tuple(s // value.itemsize for s in np.ascontiguousarray(value).strides)
+            body += text(name) + tensor(key, value.size, value.shape, strides, kind=kind)
+            storages[key] = value.tobytes()
+        bodies[place] = b"}(" + body + b"u"
+    deep = b"}" + text("b") + bodies.pop("deep") + b"s"
+    top = b"".join(text(name) + body for name, body in bodies.items())
+    payload = b"\x80\x02}(" + top + text("a") + deep + text("epoch") + b"K\x07u."
+    path.write_bytes(archive(payload, storages))
+    return found
+
+
+def test_key_chooses_the_weights(run, tmp_path):
+    found = nested(tmp_path / "x.pth")
+    for key, place in ((None, "model"), ("model", "model"), ("model_ema", "model_ema"), ("a.b", "deep")):
+        run("--input", tmp_path / "x.pth", "--output", "x.ckpt", *(["--key", key] if key else []))
+        arrays, _ = read_checkpoint(tmp_path / "x.ckpt")
+        assert (arrays[TABLE] == found[place][TABLE]).all()
+    with pytest.raises(
+        UserError, match=r"--key model_em: weights are under model, model_ema, a.b; did you mean 'model_"
+    ):
+        run("--input", tmp_path / "x.pth", "--output", "y.ckpt", "--key", "model_em")
+    with pytest.raises(UserError, match=r"epoch is no tensor; --key chooses one|holds no dictionary of weights"):
+        run("--input", tmp_path / "x.pth", "--output", "y.ckpt", "--key", "epoch")
+    assert not (tmp_path / "y.ckpt").exists()
+
+
+def test_prefixes_of_wrappers_and_keys_of_flat_files(run, tmp_path):
+    state = read_torch_file(CHECKPOINT).state
+    write_safetensors(tmp_path / "x.safetensors", {f"net.module._orig_mod.{n}": v for n, v in state.items()})
+    run("--input", "x.safetensors", "--output", "x.ckpt", "--key", "net", "--verify")
+    run("--input", CHECKPOINT, "--output", "y.ckpt")
+    assert (tmp_path / "x.ckpt").read_bytes() == (tmp_path / "y.ckpt").read_bytes()
+
+
+def test_the_average_of_a_training_checkpoint(run, tmp_path):
+    model = MSGTransformer(**SMALL)
+    own = arrays_of(named(model.get_parameters()))
+    average = {f"ema.{name}": value + 1 for name, value in own.items()}
+    write_checkpoint(tmp_path / "x.ckpt", {**own, **average, "optimizer.m.0": np.zeros(3, np.float32)}, dict(step=3))
+    for key, name, added in (("model", "norm.gamma", 0), ("ema", "norm.gamma", 1)):
+        run("--input", "x.ckpt", "--output", "x.pth", "--reverse", "--key", key, "--verify")
+        assert (read_torch_file(tmp_path / "x.pth").state["norm.weight"] == own[name] + added).all()
+    with pytest.raises(UserError, match=r"x.ckpt: --key emma: weights are under model, ema; did you mean 'ema'"):
+        run("--input", "x.ckpt", "--output", "y.pth", "--reverse", "--key", "emma")
+
+
+def test_verification_fails_where_a_bit_differs_and_keeps_the_old_file(run, monkeypatch, tmp_path, capsys):
+    write = convert_torch_ckpt.write_weights
+
+    def damaged(path, state, torch):
+        value = state["norm.bias" if torch else "norm.beta"].copy()
+        value.view(np.uint32)[3] ^= 1
+        write(path, {**state, "norm.bias" if torch else "norm.beta": value}, torch)
+
+    run("--input", CHECKPOINT, "--output", "a.ckpt", "--verify")
+    assert "verified   a.ckpt: all 41 tensors read back bit for bit" in capsys.readouterr().out
+    before = (tmp_path / "a.ckpt").read_bytes()
+    monkeypatch.setattr(convert_torch_ckpt, "write_weights", damaged)
+    for output, extra in (("a.ckpt", ()), ("b.safetensors", ())):
+        with pytest.raises(UserError, match=r"differs from what was to be written: norm.beta"):
+            run("--input", CHECKPOINT, "--output", output, "--verify", *extra)
+    for ending in ("pth", "safetensors"):
+        with pytest.raises(UserError, match=r"differs from what was to be written: norm.bias"):
+            run("--input", "a.ckpt", "--output", f"c.{ending}", "--verify", "--reverse")
+    assert os.listdir(tmp_path) == ["a.ckpt"] and (tmp_path / "a.ckpt").read_bytes() == before
+
+
+def test_a_folder_is_converted_and_each_failure_told(command, tmp_path):
+    (tmp_path / "in" / "deeper").mkdir(parents=True)
+    for name in ("half.pth", "legacy.pth"):
+        shutil.copy(DATA / name, tmp_path / "in")
+    shutil.copy(DATA / "half.pth", tmp_path / "in" / "half.pt")
+    shutil.copy(DATA / "ddp.pth", tmp_path / "in" / "best.pth.tar")
+    (tmp_path / "in" / "cut.bin").write_bytes(CHECKPOINT.read_bytes()[:5000])
+    (tmp_path / "in" / "notes.txt").write_text("no checkpoint")
+    done = command("tools/convert_torch_ckpt.py", "--input", "in", "--output", "out/new", "--verify", status=2)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 2 and lines[0].startswith("error: in/cut.bin: ")
+    assert lines[1] == "error: in/half.pth: its result out/new/half.ckpt would take the place of in/half.pt"
+    assert done.stdout.splitlines()[-1] == "3 of 5 checkpoints converted"
+    assert sorted(os.listdir(tmp_path / "out/new")) == ["best.ckpt", "half.ckpt", "legacy.ckpt"]
+    done = command(
+        "tools/convert_torch_ckpt.py", "--input", "out/new", "--output", "back", "--reverse", "--format", "bin"
+    )
+    assert done.stdout.splitlines()[-1] == "3 of 3 checkpoints converted"
+    assert sorted(os.listdir(tmp_path / "back")) == ["best.bin", "half.bin", "legacy.bin"]
+
+
+def test_a_folder_into_itself_replaces_no_source(run, tmp_path, capsys):
+    for name in ("a.pth", "a.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    shutil.copy(DATA / "half.pth", tmp_path / "a.pth")
+    assert run("--input", tmp_path, "--output", tmp_path, "--format", "safetensors") == 2
+    assert (tmp_path / "a.safetensors").read_bytes() == b"" and sorted(os.listdir(tmp_path)) == [
+        "a.pth",
+        "a.safetensors",
+    ]
+    assert capsys.readouterr().err.count("would take the place of") == 2
+
+
+def test_adaptation_on_the_way(run, tmp_path, capsys):
+    run("--input", CHECKPOINT, "--output", "a.ckpt", "--num-classes", 9, "--window-size", 2, "--verify", "--seed", 5)
+    printed = capsys.readouterr().out
+    assert "the head begins anew: 5 classes in the file, 9 here" in printed and "drawn with seed 5" in printed
+    assert "relative_position_bias_table resampled from 49 to 9 positions" in printed
+    arrays, _ = read_checkpoint(tmp_path / "a.ckpt")
+    head = arrays["head.weight"]
+    assert head.shape == (9, 32) and 0.017 < head.std() < 0.023 and (arrays["head.bias"] == 0).all()
+    for seed, same in ((5, True), (6, False)):
+        run("--input", CHECKPOINT, "--output", "b.ckpt", "--num-classes", 9, "--window-size", 2, "--seed", seed)
+        assert (read_checkpoint(tmp_path / "b.ckpt")[0]["head.weight"] == head).all() == same
+    # As train.py --pretrained resamples.
+    model = MSGTransformer(img_size=64, embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=2,
+                           shuffle_size=(2, 1), num_classes=9)  # fmt: skip
+    run("--input", CHECKPOINT, "--output", "c.ckpt")
+    load_pretrained(model, tmp_path / "c.ckpt")
+    assert (model.layers[0].blocks[0].attn.relative_position_bias_table.asnumpy() == arrays[TABLE]).all()
+    load_weights(model, tmp_path / "a.ckpt")
+    # Without a head, and with the same number of classes, which leaves it alone.
+    run("--input", CHECKPOINT, "--output", "d.ckpt", "--num-classes", 0)
+    assert not any(name.startswith("head") for name in read_checkpoint(tmp_path / "d.ckpt")[0])
+    run("--input", CHECKPOINT, "--output", "e.ckpt", "--num-classes", 5)
+    assert (tmp_path / "e.ckpt").read_bytes() == (tmp_path / "c.ckpt").read_bytes()
+
+
+def test_adaptation_of_position_embeddings_and_back_to_pytorch(tmp_path, capsys):
+    model = MSGTransformer(**SMALL, ape=True)
+    write_checkpoint(tmp_path / "a.ckpt", arrays_of(named(model.get_parameters())))
+    convert(tmp_path / "a.ckpt", tmp_path / "b.pth", Options(reverse=True, changes=Changes(img_size=48, window_size=6)))
+    printed = capsys.readouterr().out
+    assert "absolute_pos_embed resampled from 64 to 144 positions" in printed
+    state = read_torch_file(tmp_path / "b.pth").state
+    assert state["absolute_pos_embed"].shape == (1, 144, 16)
+    assert state["layers.0.blocks.0.attn.relative_position_index"].shape == (36, 36)
+    with pytest.raises(
+        UserError, match=r"img_size=50 can't be cut into whole windows .* the nearest that fit: 32 or 64"
+    ):
+        convert(tmp_path / "a.ckpt", tmp_path / "c.pth", Options(reverse=True, changes=Changes(img_size=50)))
+
+
+def test_a_configuration_is_fitted_exactly_but_for_what_is_asked(run, tmp_path):
+    model = MSGTransformer(img_size=64, embed_dim=48, depths=(1, 2, 1), num_heads=(2, 4, 8), window_size=4,
+                           shuffle_size=(4, 2, 1), num_classes=7)  # fmt: skip
+    write_checkpoint(tmp_path / "a.ckpt", arrays_of(named(model.get_parameters())))
+    line = ("--input", "a.ckpt", "--output", "a.pth", "--reverse", "--cfg", CONFIG)
+    with pytest.raises(UserError, match=r"a.ckpt doesn't convert: .*head.weight is \(7, 192\), expected \(10, 192\)"):
+        run(*line)
+    run(*line, "--num-classes", 10)
+    assert read_torch_file(tmp_path / "a.pth").state["head.weight"].shape == (10, 192)
+
+
+def test_buffers_that_are_left_out_are_what_they_are_rebuilt_as(run, tmp_path):
+    state = dict(read_torch_file(CHECKPOINT).state)
+    name = "layers.1.blocks.0.attn.relative_position_index"
+    for wrong in (state[name].T.copy(), state[name][:9]):
+        write_torch_file(tmp_path / "x.pth", {**state, name: wrong})
+        with pytest.raises(UserError, match=f"{name} is not what follows from the window size"):
+            run("--input", "x.pth", "--output", "x.ckpt")
+
+
+def test_the_wrong_direction_and_other_mistakes(run, tmp_path):
+    run("--input", CHECKPOINT, "--output", "a.safetensors")
+    run("--input", "a.safetensors", "--output", "b.safetensors", "--reverse")
+    for arguments, wanted in {
+        ("--input", "a.safetensors", "--output", "c.ckpt"): "a.safetensors has this package's names; --reverse",
+        (
+            "--input",
+            "b.safetensors",
+            "--output",
+            "c.pth",
+            "--reverse",
+        ): "b.safetensors has PyTorch's names; tools/",
+        (
+            "--input",
+            CHECKPOINT,
+            "--output",
+            "c.pth",
+        ): r"must be a file that ends in .ckpt or .safetensors \(or pass --rev",
+        ("--input", "a.safetensors", "--output", "c.ckpt", "--reverse"): "ends in .pth or .pt or .bin or .safetensors",
+        ("--input", "a.safetensors", "--output", "a.safetensors", "--reverse"): "is the input",
+        ("--input", "none.pth", "--output", "c.ckpt"): "can't read none.pth: No such file",
+        ("--input", tmp_path, "--output", "a.safetensors"): "must be a folder, as --input is one",
+        ("--input", CHECKPOINT, "--output", "c.ckpt", "--format", "ckpt"): "--format ckpt: for a folder",
+        ("--input", tmp_path, "--output", "o", "--format", "pth"): "--format pth: must be ckpt or safetensors",
+        (
+            "--input",
+            CHECKPOINT,
+            "--output",
+            "c.ckpt",
+            "--num-classes",
+            -1,
+        ): "--num-classes -1: must be from 0 to 10000000",
+        ("--input", CHECKPOINT, "--output", "c.ckpt", "--seed", -1): "--seed -1: must not be negative",
+        ("--input", CHECKPOINT, "--output", "c.ckpt", "--window-size", 0): "--window-size 0: must be from 1 to 64",
+    }.items():
+        with pytest.raises(UserError, match=wanted):
+            run(*arguments)
+    assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "b.safetensors"]
+
+
+@pytest.mark.parametrize("suffix", (".ckpt", ".safetensors"))
+def test_kept_types_load_into_a_single_precision_model(suffix, run, tmp_path):
+    run("--input", DATA / "bfloat16.pth", "--output", f"a{suffix}", "--dtype", "keep")
+    model = MSGTransformer(img_size=64, embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4,
+                           shuffle_size=(2, 1), num_classes=5)  # fmt: skip
+    load_weights(model, tmp_path / f"a{suffix}")
+    assert {parameter.dtype for parameter in model.get_parameters()} == {ms.float32}
+    wide = Tensor(read_checkpoint(tmp_path / f"a{suffix}")[0]["norm.gamma"], ms.float32).asnumpy()
+    assert (model.norm.gamma.asnumpy() == wide).all() and np.abs(wide - 1).max() < 0.5

@@ -1,0 +1,196 @@
+"""Run the commands of README.md and the guides: python tests/docs/run_all.py [WORD...], those with one of the words.
+
+Each runs in one copy of the repository, with small data, two classes and shallow models in place of ImageNet, and must
+end with status 0. What is replaced, and what isn't run and why, is told by the tables below. Takes about 15 minutes.
+MSG_MS_MINDCV names a clone of mindcv 0.3.0 for its commands.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pages import ROOT, Command, commands
+
+LIMIT = 600  # seconds for a command
+DIGITS = "demo/digits_p4_win4_64/default"
+
+# What is not run: the first row that is found in a command's text, and why.
+SKIPPED = [
+    (r"run_tests\.sh|-m pytest|-m ruff", "the suite and the linter, which continuous integration runs"),
+    (r"tests/docs/run_all", "this script"),
+    (r"pip install", "changes the environment; tests/test_wheel.py installs the wheel"),
+    (r"git clone", "needs the network; MSG_MS_MINDCV stands for the clone"),
+    (r"run_version_matrix", "installs four versions of MindSpore"),
+    (r"NNODES=2", "needs two nodes; `pytest -m slow tests/test_launch.py` makes them"),
+    (r"^python benchmarks/", "minutes of timing, and peers to install"),
+    (r"tests/ranks/faults", "minutes of killed processes"),
+    (r"PICTURE\|FOLDER|\.\.\.$|export_weights\.py --ema$", "a synopsis, not a whole command"),
+]
+# What is replaced, in this order: pattern, replacement; the reason stands beside it.
+REPLACED = [
+    (r"<imagenet>|(?<=check_dataset\.py )X$", "imagenet"),  # two classes, made here
+    (r"<folder>|<run>", DIGITS),  # the quick start's run
+    (r"--cfg F\b", "--cfg configs/digits_p4_win4_64.yaml"),
+    (r"(?<=digits_p4_win4_64\.yaml --data-path )(D|imagenet)$", "demo/digits"),
+    (r"(--device-target |DEVICE_TARGET=)(Ascend|GPU)", r"\1CPU"),  # where this runs
+    (r"(run_distribute_\w+\.sh) 8", r"\1 2"),  # processes for two cores
+    (r"(?<=imagenet )(.*)--batch-size \d+", r"\1--batch-size 2"),  # of eight images
+    (r"TRAIN\.EPOCHS 30 TRAIN\.WARMUP_EPOCHS 5", "TRAIN.EPOCHS 1 TRAIN.WARMUP_EPOCHS 0"),  # minutes
+    (r"msg_tiny-2_\d+\.ckpt", "msg_tiny-2_1.ckpt"),  # the number of updates of an epoch, one here
+    # mindcv trains the whole msg_tiny.
+    (r"(?=MODEL\.NUM_CLASSES 10 TEST\.CROP False)", "MODEL.MSG.DEPTHS [2,4,12,4] "),
+]
+# Configurations in the copy: what follows these keys there instead.
+SMALL_RUN = "DATA: {BATCH_SIZE: 2, NUM_WORKERS: 1}\nTRAIN: {EPOCHS: 1, WARMUP_EPOCHS: 0}\n"
+SHALLOW = {
+    "configs/msg_*_p4_win7_224.yaml": [
+        (r"DEPTHS: .*", "DEPTHS: [1, 1, 1, 1]"),
+        (r"MODEL:\n", "MODEL:\n  NUM_CLASSES: 2\n"),
+        (r"\Z", SMALL_RUN),
+    ],
+    "configs/digits_p4_win4_64.yaml": [(r"EPOCHS: 9", "EPOCHS: 2")],
+    "configs/mindcv/msg_tiny_digits.yaml": [(r'(?<=data_dir: )"demo/digits"', '"few"')],
+}
+SETUP = """
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import msg_ms
+from msg_ms.config import load_config
+from msg_ms.convert import export_state_dict, write_torch_file
+from msg_ms.engine.checkpoint import AVERAGE, arrays_of, named, write_checkpoint
+from msg_ms.models.build import build_model
+
+draws = np.random.default_rng(0)
+
+
+def images(folder, classes, count, size):
+    for label in range(classes):
+        (folder / str(label)).mkdir(parents=True)
+        for i in range(count):
+            picture = draws.integers(0, 256, (size, size + 20, 3), np.uint8)
+            cv2.imwrite(str(folder / str(label) / f"{i}.jpg"), picture)
+
+
+for part, count in (("train", 4), ("val", 2)):
+    images(Path("imagenet") / part, 2, count, 240)
+    images(Path("few") / part, 10, count // 2, 64)
+Path("checkpoints").mkdir()
+for name in ("msg_tiny", "msg_base"):
+    config = load_config(f"configs/{name}_p4_win7_224.yaml")
+    weights = arrays_of(named(build_model(config.model, 224).get_parameters()))
+    torch = export_state_dict(weights)
+    write_checkpoint(Path(f"{name}.ckpt"), weights)
+    write_torch_file(Path(f"checkpoints/{name}.pth"), torch)
+    if name == "msg_tiny":
+        write_torch_file(Path("ckpt_epoch_299.pth"), torch)
+        both = {f"{at}.{n}": value for at in ("model", "model_ema") for n, value in torch.items()}
+        write_torch_file(Path("ckpt.pth"), both)
+        write_checkpoint(Path("ckpt_1000.ckpt"), {**weights, **{AVERAGE + n: value for n, value in weights.items()}})
+"""
+
+
+def copy_repository(folder: Path, environment: dict[str, str]) -> None:
+    """The repository with small configurations, data and checkpoints; ``python`` and ``.venv`` are this interpreter."""
+    kept = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "demo", "output", "build", "*.egg-info", "rank_*")
+    shutil.copytree(ROOT, folder, ignore=kept, dirs_exist_ok=True)
+    for pattern, changes in SHALLOW.items():
+        for file in folder.glob(pattern):
+            text = file.read_text()
+            for before, after in changes:
+                text, count = re.subn(before, after, text, count=1)
+                assert count, (file, before)
+            file.write_text(text)
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (programs / "python").chmod(0o755)
+    digest = subprocess.run("cksum < pyproject.toml", shell=True, cwd=folder, capture_output=True, text=True).stdout
+    (folder / ".venv" / f".installed-{digest.split()[0]}").touch()  # scripts/venv.sh asks for it
+    shutil.copy(ROOT / "tests" / "data" / "half.pth", folder)
+    if clone := os.environ.get("MSG_MS_MINDCV"):
+        (folder / "mindcv").symlink_to(Path(clone).resolve())
+    subprocess.run([sys.executable, "-c", SETUP], cwd=folder, env=environment, check=True)
+
+
+def why_not(command: Command) -> str:
+    """Why it is not run; empty where it is."""
+    for pattern, reason in SKIPPED:
+        if re.search(pattern, command.text):
+            return reason
+    if "mindcv_run" in command.text or "demo/mindcv" in command.text:
+        return "" if os.environ.get("MSG_MS_MINDCV") else "MSG_MS_MINDCV names no clone of mindcv"
+    if "build_docs" in command.text and importlib.util.find_spec("pdoc") is None:
+        return "pdoc is not installed"
+    return ""
+
+
+def replaced(text: str) -> str:
+    for pattern, replacement in REPLACED:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def run(text: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """(status, last lines of output) of the command in ``folder``, without what earlier runs left in ``output``."""
+    shutil.rmtree(folder / "output", ignore_errors=True)
+    environment = {**environment, "MASTER_PORT": str(free_port())}
+    line = ["timeout", "--signal=INT", str(LIMIT), "bash", "-c", text]
+    done = subprocess.run(
+        line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return done.returncode, "\n".join(done.stdout.strip().splitlines()[-15:])
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    wanted = [c for c in commands() if not words or any(word in str(c) for word in words)]
+    failed = skipped = 0
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "repository"
+        path = os.pathsep.join([str(folder / ".venv" / "bin"), os.environ["PATH"]])
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
+        copy_repository(folder, environment)
+        if words and not any("quickstart" in c.text for c in wanted):
+            run("bash scripts/quickstart.sh", folder, environment)  # makes demo/, which most of them use
+        seen: set[str] = set()
+        for command in wanted:
+            text = replaced(command.text)
+            reason = why_not(command) or ("as before" if text in seen else "")
+            seen.add(text)
+            if reason:
+                skipped += 1
+                print(f"skipped        {command} ({reason})", flush=True)
+                continue
+            started = time.monotonic()
+            status, output = run(text, folder, environment)
+            print(f"{'ok' if status == 0 else 'FAILED':7} {time.monotonic() - started:4.0f} s {command}", flush=True)
+            if status:
+                failed += 1
+                print(f"    as: {text}\n    status {status}:\n{output}", flush=True)
+    ran = len(wanted) - skipped
+    print(f"{ran - failed} of {ran} commands ended with status 0, {skipped} not run, {time.monotonic() - begin:.0f} s")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

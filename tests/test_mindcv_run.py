@@ -1,0 +1,156 @@
+"""The launcher of mindcv's scripts: what it sets up, its mistakes, and mindcv's own train.py and validate.py.
+
+The last two need a clone of mindcv 0.3.0, which MSG_MS_MINDCV names; its wheel lacks the scripts.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import cv2
+import mindcv
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+
+from msg_ms import UserError
+from msg_ms.commands.mindcv_run import main
+
+CLONE = os.environ.get("MSG_MS_MINDCV")
+needs_clone = pytest.mark.skipif(CLONE is None, reason="MSG_MS_MINDCV names no clone of mindcv 0.3.0")
+SCRIPT = """
+import sys
+import mindcv
+from helper import WORD
+print(__name__, WORD, sys.argv[1:], mindcv.is_model("msg_tiny"))
+"""
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder laid out as a clone: a script that imports a neighbour, and the package's version."""
+    (tmp_path / "clone" / "mindcv").mkdir(parents=True)
+    (tmp_path / "clone" / "mindcv" / "version.py").write_text('__version__ = "0.3.0"\n')
+    (tmp_path / "clone" / "helper.py").write_text('WORD = "neighbour"\n')
+    (tmp_path / "clone" / "script.py").write_text(SCRIPT)
+    return tmp_path / "clone"
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    """Calls the launcher in this process, and leaves its path and modules as they were."""
+
+    def run(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["mindcv_run", *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.delitem(sys.modules, "config", raising=False)
+        main()
+
+    yield run
+    sys.modules.pop("config", None)
+
+
+def test_a_script_runs_as_python_runs_it_with_the_models_registered(clone, command):
+    done = command("tools/mindcv_run.py", clone / "script.py", "--config", "x.yaml", "--help")
+    first, second = done.stdout.splitlines()
+    assert second == "__main__ neighbour ['--config', 'x.yaml', '--help'] True"
+    assert f"script.py with mindcv 0.3.0 of {Path(mindcv.__file__).parent}" in first
+    message = command("tools/mindcv_run.py", clone / "gone.py", status=2).stderr
+    assert "gone.py; mindcv's wheel lacks its scripts, a clone has them: git clone --branch v0.3.0" in message
+
+
+def test_mistakes_before_the_script_starts(clone, launch, monkeypatch):
+    (clone / "mindcv" / "version.py").write_text('__version__ = "0.5.0"\n')
+    with pytest.raises(UserError, match=r"script.py is of mindcv 0.5.0, not 0.3.0: git -C .*clone checkout v0.3.0"):
+        launch(clone / "script.py")
+    (clone / "mindcv" / "version.py").unlink()
+    with pytest.raises(UserError, match=r"script.py is not at the top of a clone of mindcv"):
+        launch(clone / "script.py")
+    with monkeypatch.context() as patch:
+        patch.setattr(mindcv, "__version__", "0.2.2")
+        with pytest.raises(UserError, match=r"mindcv 0.2.2 is installed, not 0.3.0: pip install mindcv==0.3.0"):
+            launch(clone / "script.py")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "mindcv", None)
+        with pytest.raises(UserError, match=r"mindcv is not installed: pip install mindcv==0.3.0"):
+            launch(clone / "script.py")
+
+
+@pytest.mark.parametrize("name", ["msg_tiny", "msg_small", "msg_base", "msg_tiny_digits"])
+def test_configurations_name_models_and_fit_an_update_of_1024_images(name):
+    text = (ROOT / "configs" / "mindcv" / f"{name}.yaml").read_text()
+    config = yaml.safe_load(text)
+    assert mindcv.is_model(config["model"]) and name.startswith(config["model"])
+    assert config["warmup_epochs"] + config["decay_epochs"] == config["epoch_size"]
+    devices = re.search(r"times (\d+) devices: 1,024", text)
+    assert name == "msg_tiny_digits" or config["batch_size"] * int(devices[1]) == 1024
+
+
+@needs_clone
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config", "gone.yaml"], "--config gone.yaml: there is no such file"),
+        (["--config", "odd.yaml"], "odd.yaml: modell does not exist in ArgumentParser!"),
+        (["--model", "msg_tny"], "no model is called 'msg_tny'; did you mean 'msg_tiny'"),
+        (["--model", "msg_tiny", "--ckpt_path", "gone.ckpt"], "gone.ckpt: no such file, and mindcv would go on with"),
+        (["--model", "msg_tiny", "--val_amp_level", "O2"], "--val_amp_level O2: mindcv's mixed precision replaces"),
+        (["--model", "msg_tiny", "--data_dir", "gone"], "--data_dir gone: there is no such folder"),
+    ],
+)
+def test_mistakes_in_mindcvs_arguments(flags, message, launch, tmp_path):
+    (tmp_path / "odd.yaml").write_text("modell: msg_tiny\n")
+    with pytest.raises(UserError, match=re.escape(message)):
+        launch(Path(CLONE) / "validate.py", *flags)
+
+
+@needs_clone
+@pytest.mark.slow
+def test_what_mindcvs_trainer_would_fail_at(launch, tmp_path):
+    (tmp_path / "msg_tiny_best.ckpt").write_bytes(b"")
+    for flags, message in (
+        (["--ckpt_path", "msg_tiny_best.ckpt"], r"reads the epoch.*copy the file to msg_tiny-0_0.ckpt for epoch 0"),
+        (["--amp_level", "O2"], r"--amp_level O2: .* use O0, or train.py of msg_ms with --amp-opt-level O2"),
+        (["--ema", "True", "--val_while_train", "True"], r"fails at the end of the first epoch; evaluate afterwards"),
+    ):
+        with pytest.raises(UserError, match=message):
+            launch(Path(CLONE) / "train.py", "--model", "msg_tiny", *flags)
+
+
+@needs_clone
+@pytest.mark.slow
+def test_every_key_of_the_configurations_is_mindcvs(monkeypatch):
+    monkeypatch.setattr(sys, "path", [CLONE, *sys.path])
+    monkeypatch.delitem(sys.modules, "config", raising=False)
+    import config
+
+    for path in sorted((ROOT / "configs" / "mindcv").glob("*.yaml")):
+        args = config.parse_args(["--config", str(path)])
+        assert (args.weight_decay, args.clip_value, args.lr <= 1e-3) == (0.05, 5.0, True)
+    sys.modules.pop("config")
+
+
+@needs_clone
+@pytest.mark.slow
+def test_mindcvs_own_scripts_train_and_validate_msg_tiny(command, tmp_path):
+    """Twenty pictures in two classes of brightness, two epochs, and the same accuracy from validate.py."""
+    for part, count in (("train", 10), ("val", 5)):
+        for label in (0, 1):
+            (tmp_path / "data" / part / str(label)).mkdir(parents=True)
+            for i in range(count):
+                picture = np.random.RandomState(i).randint(0, 100, (32, 32, 3)) + 150 * label
+                cv2.imwrite(str(tmp_path / "data" / part / str(label) / f"{i}.png"), picture.astype(np.uint8))
+    flags = [
+        "--config", ROOT / "configs" / "mindcv" / "msg_tiny_digits.yaml", "--data_dir", "data", "--num_classes", "2",
+        "--batch_size", "5", "--ckpt_save_dir", "ckpt",
+    ]  # fmt: skip
+    command("tools/mindcv_run.py", Path(CLONE) / "train.py", *flags)
+    rows = [line.split() for line in (tmp_path / "ckpt" / "result.log").read_text().splitlines()]
+    assert rows[0][:3] == ["Epoch", "TrainLoss", "Top_1_Accuracy"] and [row[0] for row in rows[1:]] == ["1", "2"]
+    (newest,) = (tmp_path / "ckpt").glob("msg_tiny-2_*.ckpt")
+    done = command("tools/mindcv_run.py", Path(CLONE) / "validate.py", *flags, "--ckpt_path", newest)
+    found = re.search(r"'Top_1_Accuracy': ([\d.]+)", done.stdout)
+    assert abs(float(found[1]) - float(rows[2][2].rstrip("%")) / 100) < 1e-6
