@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
@@ -37,7 +38,7 @@ class ImagePatches(nn.Cell):
         self.available = self.native is not None
 
     def construct(self, x: Tensor, window_size: int, shuffle_size: int) -> Tensor:
-        return self.native(x, _numbers(window_size, shuffle_size, *self.geometry))
+        return self.native(x.astype(ms.float32), _numbers(window_size, shuffle_size, *self.geometry))
 
 
 class TokenPatches(nn.Cell):
@@ -58,5 +59,5 @@ class TokenPatches(nn.Cell):
         self.available = self.native is not None
 
     def construct(self, x: Tensor, height: int, width: int, window_size: int, region: int, next_region: int) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1]).astype(ms.float32)
         return self.native(rows, _numbers(height, width, window_size, region, next_region))
