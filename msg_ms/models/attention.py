@@ -71,11 +71,8 @@ class WindowAttention(nn.Cell):
         """The bias added to the attention scores, the same for every window: (heads, N, N)."""
         return ops.position_bias(self.relative_position_bias_table, self.rel_pos_msg, self.bias_index)
 
-    def heads(self, x: Tensor) -> Tensor:
-        """What the heads give, before the projection: (B*R*G, N, C)."""
+    def construct(self, x: Tensor) -> Tensor:
         _, _, tokens, channels = x.shape
         qkv = self.qkv(x).reshape(-1, tokens, 3 * channels).astype(self.product_dtype)
-        return ops.window_attention(qkv, self.position_bias(), self.scale, self.attn_drop)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.proj_drop(self.proj(self.heads(x))).reshape(x.shape)
+        heads = ops.window_attention(qkv, self.position_bias(), self.scale, self.attn_drop)
+        return self.proj_drop(self.proj(heads)).reshape(x.shape)

@@ -95,12 +95,9 @@ class Mlp(nn.Cell):
         self.fc2 = Linear(hidden_dim, dim)
         self.drop = nn.Dropout(p=drop)
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """What goes into the second layer, as rows (-1, hidden_dim)."""
-        return self.drop(bias_gelu(self.fc1.product(x), self.fc1.bias, self.fc1.stream_dtype))
-
     def construct(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.hidden(x))).reshape(x.shape)
+        hidden = self.drop(bias_gelu(self.fc1.product(x), self.fc1.bias, self.fc1.stream_dtype))
+        return self.drop(self.fc2(hidden)).reshape(x.shape)
 
 
 class PatchConv(nn.Cell):
