@@ -5,7 +5,7 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
 [ $# -gt 0 ] || set -- 2.7.2 2.8.0 2.9.0 2.10.0
-CORE="tests/models tests/convert tests/engine"
+CORE="tests/models tests/ops tests/convert tests/engine"
 status=0
 for version in "$@"; do
     python=.venv-matrix/$version/bin/python

@@ -10,6 +10,7 @@ from mindspore.ops import partial
 
 from ..config import TrainConfig
 from ..models.decay import decays
+from ..ops import AdamWStep
 from .checkpoint import named
 
 # A loop over hundreds of parameters would be unrolled into calls within calls, beyond what the compiler takes.
@@ -26,32 +27,20 @@ class AdamW(nn.Cell):
         super().__init__()
         # These belong to the model: they must not be renamed, nor saved with the state.
         self.targets = ParameterTuple(parameters)
-        self.decay = tuple(weight_decay if decays(p) else 0.0 for p in parameters)
         self.moment1 = self.targets.clone(prefix="moment1", init="zeros")
         self.moment2 = self.targets.clone(prefix="moment2", init="zeros")
         self.updates = Parameter(Tensor(0, ms.float32), name="updates")
-        self.beta1, self.beta2, self.eps = betas[0], betas[1], eps
-        self.adam = ops.Adam()
+        self.step = AdamWStep([weight_decay if decays(p) else 0.0 for p in parameters], betas, eps)
 
     def state(self) -> dict[str, Parameter]:
         """Everything that a checkpoint must keep."""
         return named([*self.moment1, *self.moment2, self.updates])
 
-    def construct(self, gradients: tuple[Tensor, ...], rate: Tensor) -> bool:
+    def construct(self, gradients: tuple[Tensor, ...], rate: Tensor, factor: Tensor) -> bool:
+        """One update from ``factor`` times the gradients."""
         updates = self.updates + 1.0
-        power1, power2 = ops.pow(self.beta1, updates), ops.pow(self.beta2, updates)
-        # The fused operator adds eps to the uncorrected root; scaled like this it is PyTorch's.
-        eps = self.eps * ops.sqrt(1.0 - power2)
-        update = partial(self.update_one, rate, power1, power2, eps)
-        done = for_each(update, self.decay, self.targets, self.moment1, self.moment2, gradients)
+        done = self.step(self.targets, self.moment1, self.moment2, gradients, factor, rate, updates)
         return ops.depend(ops.depend(True, ops.assign(self.updates, updates)), done)
-
-    def update_one(self, rate, power1, power2, eps, decay, parameter, moment1, moment2, gradient):
-        """Decay and Adam's step on one parameter, in place."""
-        if decay > 0.0:
-            ops.assign(parameter, parameter * (1.0 - rate * decay))
-        self.adam(parameter, moment1, moment2, power1, power2, rate, self.beta1, self.beta2, eps, gradient)
-        return True
 
 
 class SGD(nn.Cell):
@@ -68,13 +57,14 @@ class SGD(nn.Cell):
         """Everything that a checkpoint must keep."""
         return named(self.velocity)
 
-    def construct(self, gradients: tuple[Tensor, ...], rate: Tensor) -> bool:
-        update = partial(self.update_one, rate)
+    def construct(self, gradients: tuple[Tensor, ...], rate: Tensor, factor: Tensor) -> bool:
+        """One update from ``factor`` times the gradients."""
+        update = partial(self.update_one, rate, factor)
         return ops.depend(True, for_each(update, self.decay, self.targets, self.velocity, gradients))
 
-    def update_one(self, rate, decay, parameter, velocity, gradient):
+    def update_one(self, rate, factor, decay, parameter, velocity, gradient):
         """The step on one parameter, in place."""
-        gradient = gradient + decay * parameter
+        gradient = gradient * factor + decay * parameter
         moved = self.momentum * velocity + gradient
         ops.assign(velocity, moved)
         ops.assign(parameter, parameter - rate * (gradient + self.momentum * moved))

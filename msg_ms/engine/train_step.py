@@ -61,6 +61,7 @@ class Update(nn.Cell):
         self.optimizer, self.clip_norm, self.scaler, self.average = optimizer, clip_norm, scaler, average
         self.world, self.gradient_sum = world, gradient_sum
         self.squared_norm = SquaredNorm()
+        self.one = Tensor(1.0, ms.float32)
 
     def construct(self, gradients: tuple[Tensor, ...], rate: Tensor, batches: int) -> Tensor:
         """``gradients`` are summed over ``batches``."""
@@ -70,27 +71,21 @@ class Update(nn.Cell):
         if self.scaler is not None:
             divisor = divisor * self.scaler.scale_value
         norm = ops.sqrt(self.squared_norm(gradients)) / divisor
+        factor = self.one / divisor
         if self.clip_norm > 0.0:
             factor = ops.minimum(self.clip_norm / (norm + CLIP_EPSILON), 1.0) / divisor
-            gradients = for_each(partial(_times, factor), gradients)
-        else:
-            gradients = for_each(partial(_times, 1.0 / divisor), gradients)
         if self.scaler is None:
-            return ops.depend(norm, self.apply_to_weights(gradients, rate))
+            return ops.depend(norm, self.apply_to_weights(gradients, rate, factor))
         finite = ops.isfinite(norm)
         if finite:
-            norm = ops.depend(norm, self.apply_to_weights(gradients, rate))
+            norm = ops.depend(norm, self.apply_to_weights(gradients, rate, factor))
         return ops.depend(norm, self.scaler.adjust(finite))
 
-    def apply_to_weights(self, gradients: tuple[Tensor, ...], rate: Tensor) -> bool:
-        done = self.optimizer(gradients, rate)
+    def apply_to_weights(self, gradients: tuple[Tensor, ...], rate: Tensor, factor: Tensor) -> bool:
+        done = self.optimizer(gradients, rate, factor)
         if self.average is not None:
             done = ops.depend(self.average(), done)
         return done
-
-
-def _times(factor: Tensor, gradient: Tensor) -> Tensor:
-    return gradient * factor
 
 
 class TrainStep(CachedCell):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod, sqrt
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, TruncatedNormal, Uniform, initializer
 
@@ -62,28 +64,30 @@ class LayerNorm(nn.LayerNorm):
 
 
 class DropPath(nn.Cell):
-    """Stochastic depth: in training each image loses this residual branch with probability ``rate``.
+    """Stochastic depth: in training each image loses each of block i's two residual branches at ``rates[i]``.
 
     The paper's code draws once per shuffle region, an artefact of its tensor layout; at 224 pixels only the
     first two blocks hold more than one region per image. Here an image is dropped as a whole at every stage.
     """
 
-    def __init__(self, rate: float):
+    def __init__(self, rates: Sequence[float]):
         super().__init__()
-        self.rate = rate
+        self.rates = tuple(float(rate) for rate in rates)
+        limits = np.array(self.rates, np.float32).reshape(-1, 1, 1)
+        self.limits, self.scales = Tensor(limits), Tensor((1 / (1 - limits)).astype(np.float32))
         # Dropout of ones draws the mask and scales it by 1 / (1 - rate) in one kernel on every device.
-        self.mask = nn.Dropout(p=rate) if rate > 0.0 else None
+        self.masks = nn.CellList([nn.Dropout(p=rate) for rate in self.rates])
 
-    def construct(self, batch: int, draw: Tensor | None = None) -> Tensor | None:
-        """The factor of every image's branch, (batch,): 0 or 1 / (1 - rate); None where there is nothing to drop.
+    def construct(self, batch: int, draws: Tensor | None = None) -> tuple[Tensor, ...] | None:
+        """Each block's factors of its images' branches, (2, batch): 0 or 1 / (1 - rate); None where none is dropped.
 
-        ``draw`` (batch,), uniform in [0, 1), decides which images are kept; without it the device draws.
+        ``draws`` (blocks, 2, batch), uniform in [0, 1), decide which are kept; without them the device draws.
         """
-        if self.mask is None or not self.training:
+        if not self.training or max(self.rates) == 0.0:
             return None
-        if draw is None:
-            return self.mask(ops.ones((batch,), ms.float32))
-        return (draw >= self.rate).astype(ms.float32) * (1.0 / (1.0 - self.rate))
+        if draws is None:
+            return tuple([mask(ops.ones((2, batch), ms.float32)) for mask in self.masks])
+        return ops.unstack(ops.stop_gradient((draws >= self.limits).astype(ms.float32) * self.scales))
 
 
 class Mlp(nn.Cell):

@@ -54,7 +54,7 @@ class MessageAttention(nn.Cell):
             for j, block in enumerate(stage.blocks):
                 if j == model.depths[i] - 1:
                     weights = (*weights, message_weights(block, x))
-                x = block(x, batch)
+                x = block(x)
             if stage.downsample is not None:
                 x = stage.downsample(x, layouts[i], layouts[i + 1])
         features = model.norm(x[:, :, 0]).reshape(batch, -1, model.num_features).mean(1)

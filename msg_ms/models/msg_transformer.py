@@ -19,6 +19,7 @@ from ..ops import AttentionBranch, ImagePatches, MlpBranch, TokenPatches, residu
 from .architecture import EMBED_KERNEL, EMBED_PADDING, check_architecture
 from .attention import WindowAttention
 from .decay import spared
+from .evaluated import evaluated
 from .layers import DropPath, LayerNorm, Linear, Mlp, PatchConv, truncated_normal
 from .windows import shuffle_messages, stage_layouts, window_partition, window_reverse
 
@@ -58,13 +59,11 @@ class MSGBlock(nn.Cell):
         qk_scale: float | None,
         drop: float,
         attn_drop: float,
-        drop_path: float,
         shuffle: bool,
     ):
         super().__init__()
         self.norm1 = LayerNorm(dim)
         self.attn = WindowAttention(dim, window_size, num_heads, qkv_bias, qk_scale, attn_drop, drop)
-        self.drop_path = DropPath(drop_path)
         self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
         self.shuffle = shuffle
@@ -73,20 +72,28 @@ class MSGBlock(nn.Cell):
         self.fused = self.attention_branch.available and drop == attn_drop == 0
         self.single = True  # precision; both are plain flags, so that the compiler reads only the way that is taken
 
-    def construct(self, x: Tensor, batch: int, draws: Tensor | None = None) -> Tensor:
-        first, second = (None, None) if draws is None else (draws[0], draws[1])
-        first, second = self.drop_path(batch, first), self.drop_path(batch, second)
+    @evaluated
+    def attention_parameters(self) -> tuple[Parameter | None, ...]:
+        """What the attention branch takes, in its order."""
+        attn = self.attn
+        return (
+            self.norm1.gamma, self.norm1.beta, attn.qkv.weight, attn.qkv.bias, attn.relative_position_bias_table,
+            attn.rel_pos_msg, attn.proj.weight, attn.proj.bias,
+        )  # fmt: skip
+
+    @evaluated
+    def mlp_parameters(self) -> tuple[Parameter, ...]:
+        """What the MLP branch takes, in its order."""
+        fc1, fc2 = self.mlp.fc1, self.mlp.fc2
+        return self.norm2.gamma, self.norm2.beta, fc1.weight, fc1.bias, fc2.weight, fc2.bias
+
+    def construct(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """``keep`` (2, B) has a factor for each image's two branches, None for one."""
         # The type as well: who casts the whole model (Cell.to_float, as mindcv's O3 does) sets no flag here.
         if self.fused and self.single and x.dtype == ms.float32:
-            x = self.attention_branch(
-                x, self.norm1.gamma, self.norm1.beta, self.attn.qkv.weight, self.attn.qkv.bias,
-                self.attn.relative_position_bias_table, self.attn.rel_pos_msg,
-                self.attn.proj.weight, self.attn.proj.bias, first,
-            )  # fmt: skip
-            return self.mlp_branch(
-                x, self.norm2.gamma, self.norm2.beta, self.mlp.fc1.weight, self.mlp.fc1.bias,
-                self.mlp.fc2.weight, self.mlp.fc2.bias, second,
-            )  # fmt: skip
+            x = self.attention_branch(x, *self.attention_parameters, keep)
+            return self.mlp_branch(x, *self.mlp_parameters, keep)
+        first, second = (None, None) if keep is None else (keep[0], keep[1])
         x = residual(x, self.attn(self.norm1(x)), first)
         if self.shuffle:
             x = shuffle_messages(x)
@@ -131,12 +138,15 @@ class Stage(nn.Cell):
     def __init__(self, blocks: Sequence[MSGBlock], downsample: PatchMerging | None):
         super().__init__()
         self.blocks = nn.CellList(list(blocks))
+        for block in self.blocks:
+            # They have no parameters, and as one Cell they are read and differentiated once.
+            block.attention_branch, block.mlp_branch = blocks[0].attention_branch, blocks[0].mlp_branch
         self.downsample = downsample
 
-    def run_blocks(self, x: Tensor, batch: int, draws: Tensor | None = None) -> Tensor:
-        """The blocks alone, (B*R, G, N, C) -> the same; ``draws`` (depth, 2, B) are what stochastic depth goes by."""
+    def run_blocks(self, x: Tensor, keep: tuple[Tensor, ...] | None = None) -> Tensor:
+        """The blocks alone, (B*R, G, N, C) -> the same; ``keep`` has an entry for each, see :class:`MSGBlock`."""
         for i, block in enumerate(self.blocks):
-            x = block(x, batch, None if draws is None else draws[i])
+            x = block(x, None if keep is None else keep[i])
         return x
 
     def merge(self, x: Tensor, layout: tuple, next_layout: tuple | None) -> Tensor:
@@ -144,10 +154,10 @@ class Stage(nn.Cell):
         return x if self.downsample is None else self.downsample(x, layout, next_layout)
 
     def construct(
-        self, x: Tensor, batch: int, layout: tuple, next_layout: tuple | None, draws: Tensor | None = None
+        self, x: Tensor, layout: tuple, next_layout: tuple | None, keep: tuple[Tensor, ...] | None = None
     ) -> Tensor:
         """(B*R, G, N, C) -> the same, or merged."""
-        return self.merge(self.run_blocks(x, batch, draws), layout, next_layout)
+        return self.merge(self.run_blocks(x, keep), layout, next_layout)
 
 
 class MSGTransformer(nn.Cell):
@@ -211,20 +221,19 @@ class MSGTransformer(nn.Cell):
         self.absolute_pos_embed = _token_parameter("absolute_pos_embed", (1, tokens, embed_dim)) if ape else None
         self.msg_tokens = _token_parameter("msg_tokens", (1, self.shuffle_size[0] ** 2, 1, embed_dim))
         self.pos_drop = nn.Dropout(p=drop_rate)
-        rates = np.split(np.linspace(0, drop_path_rate, sum(depths)), np.cumsum(depths)[:-1])
+        self.drop_path = DropPath(np.linspace(0, drop_path_rate, sum(depths)))
         self.layers = nn.CellList(
             [
                 Stage(
                     [
                         MSGBlock(
-                            dim, heads, window_size, mlp_ratio, qkv_bias, qk_scale,
-                            drop_rate, attn_drop_rate, float(rate), shuffle,
+                            dim, heads, window_size, mlp_ratio, qkv_bias, qk_scale, drop_rate, attn_drop_rate, shuffle
                         )
-                        for rate in stage_rates
+                        for _ in range(depth)
                     ],
                     PatchMerging(dim, window_size) if dim != self.num_features else None,
                 )
-                for dim, heads, stage_rates, shuffle in zip(self.dims, num_heads, rates, shuffles, strict=True)
+                for dim, heads, depth, shuffle in zip(self.dims, num_heads, depths, shuffles, strict=True)
             ]
         )  # fmt: skip
         self.norm = LayerNorm(self.num_features)
@@ -265,10 +274,11 @@ class MSGTransformer(nn.Cell):
             None if self.absolute_pos_embed is None else self.img_size,
         )  # fmt: skip
         x = self.embed(x, layouts[0])
+        keep = self.drop_path(batch, draws)
         before, after, first = (), (), 0
         for i, stage in enumerate(self.layers):
             last = first + self.depths[i]
-            tokens = stage.run_blocks(x, batch, None if draws is None else draws[first:last])
+            tokens = stage.run_blocks(x, None if keep is None else keep[first:last])
             x = stage.merge(tokens, layouts[i], layouts[i + 1])
             before, after, first = (*before, tokens), (*after, x), last
         return layouts, before, after

@@ -4,6 +4,7 @@ Composed ones run on every device and in every precision; the kernels in ``csrc`
 where they are first used. :func:`set_backend` chooses.
 """
 
+from .adamw import AdamWStep
 from .backend import get_backend, set_backend, use_backend
 from .bias_gelu import bias_gelu, gelu
 from .branches import AttentionBranch, MlpBranch
@@ -17,6 +18,7 @@ from .window_attention import position_bias, window_attention
 from .windows import shuffle_messages, window_partition, window_reverse
 
 __all__ = [
+    "AdamWStep",
     "AttentionBranch",
     "BiasLayerNorm",
     "ImagePatches",

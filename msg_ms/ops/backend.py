@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mindspore as ms
 from mindspore import ops
+from mindspore.ops import signature
 
 from ..errors import UserError
 from .build import cache_folder, kernel_library
@@ -97,10 +98,13 @@ def _built(cache: Path, compiler: str | None) -> Path | UserError:
         return error
 
 
-def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | None = None) -> ops.Custom | None:
+def kernel(
+    name: str, shapes: Callable, outputs: int = 1, gradient: Callable | None = None, writes: int = 0, reads: int = 0
+) -> ops.Custom | None:
     """The native kernel ``name`` as an operator, or None where operators are to be composed.
 
     ``shapes`` gives the outputs' shapes from the inputs'; all are float32. ``gradient`` is the operator's bprop.
+    One that changes parameters takes ``writes`` of them, and then ``reads`` inputs that it leaves alone.
     """
     library = native_library()
     if library is None:
@@ -109,4 +113,10 @@ def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | N
     def dtypes(*_):
         return ms.float32 if outputs == 1 else (ms.float32,) * outputs
 
-    return ops.Custom(f"{library}:{name}", shapes, dtypes, "aot", bprop=gradient)
+    found = ops.Custom(f"{library}:{name}", shapes, dtypes, "aot", bprop=gradient)
+    if writes > 0:
+        # What MindSpore's own optimizers say of themselves, so that whatever reads the parameters keeps its place.
+        found.add_prim_attr("side_effect_mem", True)
+        written = [signature.make_sig(f"written{i}", signature.sig_rw.RW_WRITE) for i in range(writes)]
+        found.set_signatures((*written, *(signature.make_sig(f"read{i}") for i in range(reads))))
+    return found

@@ -16,15 +16,15 @@ from .backend import kernel
 class AttentionBranch(nn.Cell):
     """x + keep * (window attention of the normalised x, projected), then the shuffle of its messages if ``shuffle``.
 
-    Native only: ``available`` tells. ``x`` and the result are (B*R, G, N, C); ``keep`` (B,) is a factor for every
-    image's branch, None for one; the rest are the parameters of :class:`LayerNorm` and :class:`WindowAttention`.
+    Native only: ``available`` tells. ``x`` and the result are (B*R, G, N, C); ``keep`` (2, B) has a factor for
+    each image's two branches, None for one; the rest are parameters of :class:`LayerNorm` and :class:`WindowAttention`.
     """
 
     def __init__(self, dim: int, scale: float, shuffle: bool):
         super().__init__()
         self.settings = Tensor(np.array([scale, shuffle], np.float32))
         self.no_bias = Tensor(np.zeros(3 * dim, np.float32))
-        self.one = Tensor(np.ones(1, np.float32))
+        self.one = Tensor(np.ones((2, 1), np.float32))
 
         def gradient_shapes(x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias, *_):
             return x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias
@@ -72,7 +72,7 @@ class MlpBranch(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        self.one = Tensor(np.ones(1, np.float32))
+        self.one = Tensor(np.ones((2, 1), np.float32))
 
         def gradient_shapes(x, gamma, beta, w1, w2, before, *_):
             return x, gamma, beta, w1, [w1[0]], w2, gamma

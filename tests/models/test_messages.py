@@ -45,7 +45,7 @@ def test_weights_are_the_messages_softmax_rows(choice, monkeypatch):
     if choice == "native":  # one compilation less
         assert np.abs(logits.asnumpy() - model(x).asnumpy()).max() < 1e-5
     assert [w.shape for w in weights] == [(2 * 2, 4, 17), (2 * 2, 1, 17)]
-    first = model.layers[0].blocks[0](model.embed(x, (8, 16, 2)), 2)
+    first = model.layers[0].blocks[0](model.embed(x, (8, 16, 2)))
     inputs = (first, model.forward_stages(x)[0])
     for stage, rows, tokens in zip(model.layers, weights, inputs, strict=True):
         rows = rows.asnumpy()

@@ -54,7 +54,7 @@ def product_case(draws: np.random.RandomState) -> dict:
 
 def branch_case(draws: np.random.RandomState, windows: int, tokens: int, channels: int) -> dict:
     batch, per_image, normal = draws.randint(1, 4), draws.randint(1, 3), normal_of(draws)
-    keep = (draws.rand(batch) > 0.3) / np.float32(0.7) if draws.rand() < 0.7 else np.ones(1)
+    keep = (draws.rand(2, batch) > 0.3) / np.float32(0.7) if draws.rand() < 0.7 else np.ones((2, 1))
     shape = (batch * per_image, windows, tokens, channels)
     return dict(
         x=normal(*shape), gamma=normal(channels), beta=normal(channels), keep=keep.astype(np.float32),
@@ -164,6 +164,17 @@ def run_token(kernels: Kernels, c: dict) -> dict:
     return {"out": out, "dx": dx}
 
 
+def run_adamw(kernels: Kernels, gradients: list[np.ndarray]) -> dict:
+    """Weights and moments after one update of every tensor, in place."""
+    gradients = [g.astype(np.float32) for g in gradients]
+    changed = [np.array(g) for _ in range(3) for g in gradients]
+    for second in changed[2 * len(gradients) :]:
+        np.square(second, second)
+    settings = [np.float32([x]) for x in (0.5, 0.01, 3)] + [np.float32([0.1, 0.001, 1e-8, *([0.05] * len(gradients))])]
+    kernels("adamw", [*changed, *gradients, *settings], [(1,)])
+    return {f"adamw/{i}": value for i, value in enumerate(changed)}
+
+
 CASES = {
     "attention": (attention_case, run_attention),
     "mlp": (mlp_case, run_mlp),
@@ -189,4 +200,5 @@ if __name__ == "__main__":
             found[f"{number}/{name}/{key}"] = value
     tensors = [np.random.RandomState(i).standard_normal(n) for i, n in enumerate((1, 5000, 70000, 3))]
     found["squared_norm"] = kernels("squared_norm", tensors, [(1,)])[0]
+    found.update(run_adamw(kernels, tensors))
     np.savez(sys.argv[2], **found)

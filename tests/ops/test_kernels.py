@@ -37,13 +37,13 @@ def attention(x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias, ke
     rows = linear(ops.layer_norm(x, gamma, beta), qkv, qkv_bias).reshape(-1, tokens, 3 * channels)
     bias = ops.position_bias(table, message, index)
     heads = ops.window_attention(rows, bias, float(settings[0]), lambda weights: weights)
-    total = ops.residual(x, linear(heads, proj, proj_bias), keep)
+    total = ops.residual(x, linear(heads, proj, proj_bias), keep[0])
     return ops.shuffle_messages(total) if settings[1] else total
 
 
 def mlp(x, gamma, beta, w1, b1, w2, b2, keep):
     hidden = ops.gelu(linear(ops.layer_norm(x, gamma, beta), w1, b1))
-    return ops.residual(x, linear(hidden, w2, b2), keep)
+    return ops.residual(x, linear(hidden, w2, b2), keep[1])
 
 
 def norm(x, bias, gamma, beta):

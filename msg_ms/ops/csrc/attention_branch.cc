@@ -21,7 +21,7 @@ struct AttentionBranch : Branch {
   int64_t heads;
 
   AttentionBranch(void **params, int64_t **shapes)
-      : Branch(shapes[0], data(params, 0), data(params, 9), shapes[9][0]),
+      : Branch(shapes[0], data(params, 0), data(params, 9), shapes[9][1]),
         gamma(data(params, 1)),
         beta(data(params, 2)),
         qkv_weight(data(params, 3)),
@@ -109,8 +109,8 @@ void backward(void **params, int64_t **shapes) {
 }  // namespace msg_ms
 
 // x (regions, windows, tokens, C), gamma, beta (C,), qkv's weight (3C, C) and bias (3C,), table ((2w-1)^2, heads),
-// message (heads, 2, 1, 1), proj's weight (C, C) and bias (C,), keep (images,) or (1,), settings (2,): scale, and 1 to
-// shuffle -> the sum, as x
+// message (heads, 2, 1, 1), proj's weight (C, C) and bias (C,), keep (2, images) or (2, 1) whose first row counts, settings
+// (2,): scale, and 1 to shuffle -> the sum, as x
 MSG_MS_KERNEL(attention_branch) {
   msg_ms::forward(params, shapes, msg_ms::data(params, msg_ms::kInputs), nullptr, nullptr);
   return 0;

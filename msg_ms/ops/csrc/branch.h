@@ -46,7 +46,7 @@ struct Branch {
         per_draw(count / draws),
         x(input),
         keep(factors),
-        whole(draws == 1 && factors[0] == 1.0f) {}
+        whole(std::all_of(factors, factors + draws, [](float factor) { return factor == 1.0f; })) {}
 
   // How many rows at a time keep `width` numbers each in the second-level cache, in units of `unit` rows.
   int64_t chunk(int64_t width, int64_t unit) const {

@@ -24,8 +24,13 @@ auto gelu_of(const float *bias, int64_t hidden, float *x, float *before) {
   };
 }
 
+// The second row of keep, which is input number i.
+Branch mlp(void **params, int64_t **shapes, int i) {
+  return {shapes[0], data(params, 0), data(params, i) + shapes[i][1], shapes[i][1]};
+}
+
 void forward(void **params, int64_t **shapes, float *out, float *before) {
-  const Branch branch(shapes[0], data(params, 0), data(params, 7), shapes[7][0]);
+  const Branch branch = mlp(params, shapes, 7);
   const float *gamma = data(params, 1), *beta = data(params, 2);
   const float *w1 = data(params, 3), *b1 = data(params, 4), *w2 = data(params, 5), *b2 = data(params, 6);
   const int64_t channels = branch.channels, hidden = shapes[3][0];
@@ -61,7 +66,7 @@ auto gelu_gradient_of(const float *before, int64_t hidden, float *d, float *afte
 }
 
 void backward(void **params, int64_t **shapes) {
-  const Branch branch(shapes[0], data(params, 0), data(params, 6), shapes[6][0]);
+  const Branch branch = mlp(params, shapes, 6);
   const float *gamma = data(params, 1), *beta = data(params, 2), *w1 = data(params, 3), *w2 = data(params, 4);
   const float *before = data(params, 5), *dout = data(params, 7);
   float *dx = data(params, 8), *dgamma = data(params, 9), *dbeta = data(params, 10);
@@ -90,8 +95,8 @@ void backward(void **params, int64_t **shapes) {
 }  // namespace
 }  // namespace msg_ms
 
-// x (regions, windows, tokens, C), gamma, beta (C,), w1 (H, C), b1 (H,), w2 (C, H), b2 (C,), keep (images,) or (1,)
-// -> the sum, as x
+// x (regions, windows, tokens, C), gamma, beta (C,), w1 (H, C), b1 (H,), w2 (C, H), b2 (C,), keep (2, images) or (2, 1)
+// whose second row counts -> the sum, as x
 MSG_MS_KERNEL(mlp_branch) {
   msg_ms::forward(params, shapes, msg_ms::data(params, msg_ms::kInputs), nullptr);
   return 0;

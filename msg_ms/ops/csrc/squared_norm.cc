@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "kernel.h"
+#include "tensors.h"
 
 namespace msg_ms {
 namespace {
@@ -27,18 +27,12 @@ double squares(const float *x, int64_t begin, int64_t end) {
 // any number of tensors -> (1,)
 MSG_MS_KERNEL(squared_norm) {
   using namespace msg_ms;
-  const int inputs = count - 1;
-  std::vector<int64_t> first(inputs + 1, 0);
-  for (int i = 0; i < inputs; ++i) first[i + 1] = first[i] + size(shapes[i], dims[i]);
   std::vector<double> sums(threads(), 0);
-  parallel_for(first[inputs], 1 << 15, [&](int part, int64_t begin, int64_t end) {
-    for (int i = 0; i < inputs; ++i) {
-      const int64_t from = begin > first[i] ? begin : first[i], to = end < first[i + 1] ? end : first[i + 1];
-      if (from < to) sums[part] += squares(data(params, i), from - first[i], to - first[i]);
-    }
+  for_each_piece(count - 1, shapes, dims, 1 << 15, [&](int part, int tensor, int64_t begin, int64_t end) {
+    sums[part] += squares(data(params, tensor), begin, end);
   });
   double total = 0;
   for (const double sum : sums) total += sum;
-  data(params, inputs)[0] = static_cast<float>(total);
+  data(params, count - 1)[0] = static_cast<float>(total);
   return 0;
 }
