@@ -31,8 +31,9 @@ class AttentionBranch(nn.Cell):
 
         grad = kernel("attention_branch_grad", gradient_shapes, 9)
 
-        def kept_shapes(x, gamma, beta, qkv, *_):
-            return x, [prod(x[:3]), qkv[0]], [prod(x[:3]), x[3]]
+        def kept_shapes(x, gamma, beta, qkv, qkv_bias, table, *_):
+            heads = table[1]
+            return x, [x[0] * x[1], heads, 3, x[2], x[3] // heads], [prod(x[:3]), x[3]]
 
         def bprop_kept(x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias, keep, settings, out, dout):
             found = grad(

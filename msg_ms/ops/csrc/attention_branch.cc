@@ -34,28 +34,29 @@ struct AttentionBranch : Branch {
         shuffled(data(params, 10)[1] != 0),
         heads(shapes[5][1]) {}
 
-  Attention attention(int64_t rows, const float *qkv, const float *bias) const {
+  Attention attention(int64_t rows, const float *qkv, const float *bias, float *kept) const {
     const int64_t side = std::lround(std::sqrt(static_cast<double>(tokens - 1)));
-    return {rows / tokens, tokens, heads, channels / heads, side, scale, qkv, qkv_bias, bias};
+    return {rows / tokens, tokens, heads, channels / heads, side, scale, qkv, qkv_bias, bias, kept};
   }
+
+  Attention attention() const { return attention(0, nullptr, nullptr, nullptr); }
 };
 
-// qkv (rows, 3C) and the heads' results (rows, C) are kept where there is room for them.
+// Queries, keys and values (see Attention) and the heads' results (rows, C) are kept where there is room for them.
 void forward(void **params, int64_t **shapes, float *out, float *kept_qkv, float *kept_heads) {
   const AttentionBranch branch(params, shapes);
   const int64_t channels = branch.channels;
   const bool keeps = kept_qkv != nullptr, apart = branch.apart();
   const LaidOut qkv_weight(apart, channels, 3 * channels, transposed(branch.qkv_weight, channels));
   const LaidOut proj_weight(apart, channels, channels, transposed(branch.proj_weight, channels));
-  const Memory bias(branch.attention(0, nullptr, nullptr).biases());
-  lay_out_bias(branch.attention(0, nullptr, nullptr), branch.table, branch.message, bias);
+  const Memory bias(branch.attention().biases());
+  lay_out_bias(branch.attention(), branch.table, branch.message, bias);
   branch.for_each_chunk(3 * channels, branch.tokens, apart, [&](int64_t first, int64_t n) {
-    Memory normal(n * channels), qkv_space(keeps ? 1 : 3 * n * channels), heads_space(keeps ? 1 : n * channels);
-    float *qkv = keeps ? kept_qkv + first * 3 * channels : qkv_space;
+    Memory normal(n * channels), qkv(3 * n * channels), heads_space(keeps ? 1 : n * channels);
     float *heads = keeps ? kept_heads + first * channels : heads_space;
     branch.normal(first, n, branch.gamma, branch.beta, normal);
     product(n, 3 * channels, channels, matrix(normal, channels), qkv_weight, qkv);
-    attend(branch.attention(n, qkv, bias), heads);
+    attend(branch.attention(n, qkv, bias, keeps ? kept_qkv + first * 3 * channels : nullptr), heads);
     product(n, channels, channels, matrix(heads, channels), proj_weight, out + first * channels,
             branch.sum(first, branch.proj_bias, out));
   });
@@ -64,7 +65,8 @@ void forward(void **params, int64_t **shapes, float *out, float *kept_qkv, float
 
 void backward(void **params, int64_t **shapes) {
   const AttentionBranch branch(params, shapes);
-  const float *qkv = data(params, kInputs), *heads = data(params, kInputs + 1), *dout = data(params, kInputs + 2);
+  float *qkv = data(params, kInputs);
+  const float *heads = data(params, kInputs + 1), *dout = data(params, kInputs + 2);
   const auto gradient = [&](int i) { return data(params, kInputs + 3 + i); };
   float *dx = gradient(0), *dgamma = gradient(1), *dbeta = gradient(2), *dqkv_weight = gradient(3), *dqkv_bias = gradient(4);
   float *dtable = gradient(5), *dmessage = gradient(6), *dproj_weight = gradient(7), *dproj_bias = gradient(8);
@@ -79,23 +81,24 @@ void backward(void **params, int64_t **shapes) {
   const bool apart = branch.apart() && 2 * channels * threads() <= branch.count;
   const LaidOut proj_weight(apart, channels, channels, matrix(branch.proj_weight, channels));
   const LaidOut qkv_weight(apart, wide, channels, matrix(branch.qkv_weight, channels));
-  const Attention shape = branch.attention(0, nullptr, nullptr);
+  const Attention shape = branch.attention();
   const Memory bias(shape.biases());
   lay_out_bias(shape, branch.table, branch.message, bias);
   const Memory dbias(shape.biases());
   {
     Sums gammas(channels, dgamma), betas(channels, dbeta), proj_biases(channels, dproj_bias), qkv_biases(wide, dqkv_bias);
-    Sums biases(shape.biases(), dbias), proj_weights(channels * channels, dproj_weight, apart);
-    Sums qkv_weights(wide * channels, dqkv_weight, apart);
+    Sums biases(shape.biases(), dbias);
+    WeightSum proj_weights(channels, channels, dproj_weight, apart), qkv_weights(wide, channels, dqkv_weight, apart);
     branch.for_each_chunk(6 * channels, branch.tokens, apart, [&](int64_t first, int64_t n) {
       const int64_t at = first * channels;
       Memory normal(n * channels), space(n * channels), dnormal(n * channels), dheads(n * channels), dqkv(n * wide);
       branch.normal(first, n, branch.gamma, branch.beta, normal);
       const float *d = branch.gradient(first, n, dsum + at, space, proj_biases);
       product(n, channels, channels, matrix(d, channels), proj_weight, dheads);
-      add_product(channels, channels, n, transposed(d, channels), matrix(heads + at, channels), proj_weights.own());
-      attend_grad(branch.attention(n, qkv + 3 * at, bias), dheads, dqkv, biases.parts(), qkv_biases.parts());
-      add_product(wide, channels, n, transposed(dqkv, wide), matrix(normal, channels), qkv_weights.own());
+      proj_weights.add(n, transposed(d, channels), matrix(heads + at, channels));
+      const Attention attention = branch.attention(n, nullptr, bias, qkv + 3 * at);
+      attend_grad(attention, dheads, dqkv, biases.parts(), qkv_biases.parts());
+      qkv_weights.add(n, transposed(dqkv, wide), matrix(normal, channels));
       product(n, channels, wide, matrix(dqkv, wide), qkv_weight, dnormal);
       branch.normal_gradient(first, n, dsum + at, dnormal, branch.gamma, dx + at, gammas, betas);
     });
@@ -116,7 +119,7 @@ MSG_MS_KERNEL(attention_branch) {
   return 0;
 }
 
-// the same -> the sum, qkv without its bias (rows, 3C), what the heads give (rows, C)
+// the same -> the sum, queries, keys and values (windows, heads, 3, tokens, C / heads), what the heads give (rows, C)
 MSG_MS_KERNEL(attention_branch_kept) {
   using namespace msg_ms;
   forward(params, shapes, data(params, kInputs), data(params, kInputs + 1), data(params, kInputs + 2));

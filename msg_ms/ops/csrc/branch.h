@@ -5,30 +5,58 @@
 
 #include "kernel.h"
 #include "norm.h"
+#include "product.h"
 
 namespace msg_ms {
 
-// A gradient of n numbers that every thread sums for itself; the parts are added up in `to` at the end. If not `many`
-// there is one part, for what threads do together: `to` itself.
+// A gradient of n numbers that every thread sums for itself; the parts are added up in `to` at the end.
 class Sums {
  public:
-  Sums(int64_t n, float *to, bool many = true) : n_(n), to_(to), many_(many), data_(many ? threads() * n : 1) {
+  Sums(int64_t n, float *to) : n_(n), to_(to), data_(threads() * n) {
     std::memset(to, 0, n * sizeof(float));
-    if (many) std::memset(data_, 0, threads() * n * sizeof(float));
   }
-  ~Sums() {
-    if (many_) add_parts(data_, threads(), n_, to_);
-  }
+  ~Sums() { add_parts(data_, threads(), n_, to_); }
 
-  float *of(int part) const { return many_ ? data_ + part * n_ : to_; }
-  float *own() const { return of(std::max(alone(), 0)); }
-  float *parts() const { return of(0); }
+  float *of(int part) const { return data_ + part * n_; }
+  float *parts() const { return data_; }
 
  private:
   int64_t n_;
   float *to_;
-  bool many_;
-  Memory data_;
+  Buffer data_;
+};
+
+// A weight's gradient, a sum of products. Where threads work apart every one of them has a sum of its own, the first in
+// `to`, which the others are added to at the end.
+class WeightSum {
+ public:
+  WeightSum(int64_t rows, int64_t columns, float *to, bool apart)
+      : rows_(rows), columns_(columns), to_(to), begun_(threads(), 0), others_(apart ? (threads() - 1) * rows * columns : 1) {}
+
+  ~WeightSum() {
+    const int64_t n = rows_ * columns_;
+    parallel_for(n, kLeastElements, [&](int, int64_t begin, int64_t end) {
+      if (!begun_[0]) std::memset(to_ + begin, 0, (end - begin) * sizeof(float));
+      for (int part = 1; part < static_cast<int>(begun_.size()); ++part) {
+        if (begun_[part]) add_parts(of(part) + begin, 1, end - begin, to_ + begin);
+      }
+    });
+  }
+
+  // Adds a (rows, depth) b (depth, columns).
+  void add(int64_t depth, Matrix a, Matrix b) {
+    const int part = std::max(alone(), 0);
+    product(rows_, columns_, depth, a, b, of(part), nullptr, begun_[part]);
+    begun_[part] = 1;
+  }
+
+ private:
+  float *of(int part) const { return part == 0 ? to_ : others_ + (part - 1) * rows_ * columns_; }
+
+  int64_t rows_, columns_;
+  float *to_;
+  std::vector<char> begun_;
+  Memory others_;
 };
 
 // The block's input (regions, windows, tokens, channels), and a factor for the branch of every image (or one for all).
@@ -94,6 +122,7 @@ struct Branch {
       for (int64_t i = first + row; i < first + row + rows; ++i) {
         const float kept = keep[i / per_draw], *from = x + i * channels;
         float *to = out + i * channels;
+        fetch(from + rows * channels + column, columns);  // for the next tile
 #pragma omp simd
         for (int64_t c = column; c < column + columns; ++c) to[c] = from[c] + kept * (to[c] + bias[c]);
       }

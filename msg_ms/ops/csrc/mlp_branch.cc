@@ -14,6 +14,7 @@ constexpr int kInputs = 8;  // x, gamma, beta, w1, b1, w2, b2, keep
 auto gelu_of(const float *bias, int64_t hidden, float *x, float *before) {
   return [=](int, int64_t row, int64_t rows, int64_t column, int64_t columns) {
     for (int64_t i = row; i < row + rows; ++i) {
+      if (before != nullptr) fetch<true>(before + (i + rows) * hidden + column, columns);  // for the next tile
       for_each_vector(columns, [&](int64_t c, int64_t n) {
         const int64_t at = i * hidden + column + c;
         const Vec in = load_lanes(x + at, n) + load_lanes(bias + column + c, n);
@@ -52,6 +53,7 @@ auto gelu_gradient_of(const float *before, int64_t hidden, float *d, float *afte
   return [=](int part, int64_t row, int64_t rows, int64_t column, int64_t columns) {
     float *total = sums + part * hidden + column;
     for (int64_t i = row; i < row + rows; ++i) {
+      fetch(before + (i + rows) * hidden + column, columns);  // for the next tile
       for_each_vector(columns, [&](int64_t c, int64_t n) {
         const int64_t at = i * hidden + column + c;
         const Vec in = load_lanes(before + at, n);
@@ -77,7 +79,7 @@ void backward(void **params, int64_t **shapes) {
   const LaidOut second_layer(apart, channels, hidden, matrix(w2, hidden));
   const LaidOut first_layer(apart, hidden, channels, matrix(w1, channels));
   Sums gammas(channels, dgamma), betas(channels, dbeta), biases1(hidden, db1), biases2(channels, db2);
-  Sums weights1(hidden * channels, dw1, apart), weights2(hidden * channels, dw2, apart);
+  WeightSum weights1(hidden, channels, dw1, apart), weights2(channels, hidden, dw2, apart);
   branch.for_each_chunk(2 * hidden, 1, apart, [&](int64_t first, int64_t n) {
     const int64_t at = first * channels;
     Memory normal(n * channels), space(n * channels), dnormal(n * channels), after(n * hidden), dbefore(n * hidden);
@@ -85,8 +87,8 @@ void backward(void **params, int64_t **shapes) {
     const float *d = branch.gradient(first, n, dout + at, space, biases2);
     product(n, hidden, channels, matrix(d, channels), second_layer, dbefore,
             gelu_gradient_of(before + first * hidden, hidden, dbefore, after, biases1.parts()));
-    add_product(channels, hidden, n, transposed(d, channels), matrix(after, hidden), weights2.own());
-    add_product(hidden, channels, n, transposed(dbefore, hidden), matrix(normal, channels), weights1.own());
+    weights2.add(n, transposed(d, channels), matrix(after, hidden));
+    weights1.add(n, transposed(dbefore, hidden), matrix(normal, channels));
     product(n, channels, hidden, matrix(dbefore, hidden), first_layer, dnormal);
     branch.normal_gradient(first, n, dout + at, dnormal, gamma, dx + at, gammas, betas);
   });

@@ -19,6 +19,7 @@ constexpr int tile_rows(int vectors) { return vectors == 2 ? 6 : 8; }
 constexpr int64_t kDepth = 256;          // steps between two visits to a tile
 constexpr int64_t kBlock = 1 << 17;      // elements of a that a thread keeps at hand
 constexpr int64_t kFar = 1024;           // steps of a so far apart fall into the same few lines of the cache
+constexpr int64_t kSecondLevel = 1 << 17;  // elements that the second-level cache holds, beside others
 constexpr int64_t kLeastWork = 1 << 17;  // multiplications that are worth a thread
 
 template <int kRows, int kVectors, bool add>
@@ -71,12 +72,16 @@ template <int kVectors>
 inline void lay_out_right(Matrix b, int64_t k, int64_t depth, int64_t j, int64_t columns, float *to) {
   constexpr int64_t kWidth = kVectors * kLanes;
   if (b.column == 1) {
-    for (int64_t i = 0; i < depth; ++i) {
-      const float *from = b.data + (k + i) * b.row + j;
+    const float *from = b.data + k * b.row + j;
+    for (int64_t i = 0; i < depth; ++i, from += b.row, to += kWidth) {
+      if (columns == kWidth) {
+        std::memcpy(to, from, kWidth * sizeof(float));
+        continue;
+      }
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
         const int64_t n = columns - v * kLanes;
-        store(to + i * kWidth + v * kLanes, n >= kLanes ? load(from + v * kLanes) : n > 0 ? load_part(from + v * kLanes, n) : Vec{});
+        store(to + v * kLanes, n >= kLanes ? load(from + v * kLanes) : n > 0 ? load_part(from + v * kLanes, n) : Vec{});
       }
     }
     return;
@@ -103,18 +108,20 @@ inline void lay_out_right(Matrix b, int64_t k, int64_t depth, int64_t j, int64_t
 // Rows [i, i + rows) and columns [k, k + depth) of a whose columns are contiguous: blocks of kRows rows, step by step.
 template <int kRows>
 inline void lay_out_left(Matrix a, int64_t i, int64_t rows, int64_t k, int64_t depth, float *to) {
-  constexpr int64_t kSteps = 8;  // whose cache lines serve the next rows as well
+  constexpr int64_t kSteps = 8;                    // whose cache lines serve the next rows as well
+  constexpr int kCopied = kRows == 6 ? 8 : kRows;  // in one instruction; what is too much is written over next
   for (int64_t first = 0; first < depth; first += kSteps) {
     const int64_t end = std::min(first + kSteps, depth);
     for (int64_t r = 0; r < rows; r += kRows) {
       const int64_t n = std::min<int64_t>(kRows, rows - r);
       const float *from = a.data + k * a.column + i + r;
       float *at = to + r * depth;
-      if (n == kRows) {
-        for (int64_t s = first; s < end; ++s) std::memcpy(at + s * kRows, from + s * a.column, kRows * sizeof(float));
-      } else {
-        for (int64_t s = first; s < end; ++s) std::memcpy(at + s * kRows, from + s * a.column, n * sizeof(float));
+      int64_t s = first;
+      if (r + kCopied <= rows) {
+        const int64_t most = std::min(end, depth - 1);
+        for (; s < most; ++s) std::memcpy(at + s * kRows, from + s * a.column, kCopied * sizeof(float));
       }
+      for (; s < end; ++s) std::memcpy(at + s * kRows, from + s * a.column, n * sizeof(float));
     }
   }
 }
@@ -126,7 +133,7 @@ void product_part(int part, int64_t i, int64_t end, int64_t j, int64_t right, in
   constexpr int kRows = tile_rows(kVectors);
   constexpr int64_t kWidth = kVectors * kLanes;
   const int64_t steps = std::min(depth, kDepth);
-  const bool turn = a.column >= kFar;
+  const bool turn = a.column >= kFar, far = add && (end - i) * c_row > kSecondLevel;  // where the sums are
   const int64_t most = round_up(std::max<int64_t>(kBlock / steps, kRows), kRows);
   Memory panel(steps * kWidth), block(turn ? round_up(std::min(most, end - i), kRows) * steps : 1);
   float *const packed = block, *const columns = panel;
@@ -147,6 +154,7 @@ void product_part(int part, int64_t i, int64_t end, int64_t j, int64_t right, in
           float *to = c + (i + r) * c_row + p;
           const float *from = turn ? packed + r * now : a.data + (i + r) * a.row + k * a.column;
           const int64_t a_row = turn ? 1 : a.row, a_step = turn ? kRows : a.column;
+          for (int64_t row = 0; far && row < n; ++row) fetch<true>(to + row * c_row, width);
           if (k == 0 && !add) {
             tiles<kVectors, false>(n, now, from, a_row, a_step, right_part, to, c_row, width);
           } else {

@@ -40,8 +40,4 @@ using Finish = std::function<void(int part, int64_t row, int64_t rows, int64_t c
 void product(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, const Finish &finish = nullptr,
              bool add = false);
 
-inline void add_product(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c) {
-  product(rows, columns, depth, a, b, c, nullptr, true);
-}
-
 }  // namespace msg_ms

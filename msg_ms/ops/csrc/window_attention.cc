@@ -112,22 +112,38 @@ class Head {
     return qkv + ((window * p.tokens + i) * 3 + which) * p.channels() + h * p.depth;
   }
 
+  float *kept(int64_t window, int which) const {
+    return p.kept + ((window * p.heads + h) * 3 + which) * p.tokens * p.depth;
+  }
+
   // One of queries, keys and values with its bias, times factor: (tokens, lanes).
   void take(int64_t window, int which, float factor, float *to) const {
-    const float *add = p.qkv_bias + which * p.channels() + h * p.depth;
-    for_each_vector(p.depth, [&](int64_t c, int64_t n) {
+    const float *add = p.qkv_bias + which * p.channels() + h * p.depth, *from = token(p.qkv, window, 0, which);
+    float *copy = p.kept == nullptr ? nullptr : kept(window, which);
+    const int64_t tokens = p.tokens, lanes = p.lanes, depth = p.depth, row = 3 * p.channels();
+    for_each_vector(depth, [&](int64_t c, int64_t n) {
       const Vec more = load_lanes(add + c, n);
-      for (int64_t i = 0; i < p.tokens; ++i) {
-        store(to + i * p.lanes + c, (load_lanes(token(p.qkv, window, i, which) + c, n) + more) * factor);
+      for (int64_t i = 0; i < tokens; ++i) {
+        const Vec value = (load_lanes(from + i * row + c, n) + more) * factor;
+        store(to + i * lanes + c, value);
+        if (copy != nullptr) store_lanes(copy + i * depth + c, value, n);
       }
     });
+  }
+
+  // The same as it was kept.
+  void take_kept(int64_t window, int which, float *to) const {
+    const float *from = kept(window, which);
+    const int64_t tokens = p.tokens, lanes = p.lanes, depth = p.depth;
+    for (int64_t i = 0; i < tokens; ++i) {
+      for_each_vector(depth, [&](int64_t c, int64_t n) { store(to + i * lanes + c, load_lanes(from + i * depth + c, n)); });
+    }
   }
 
   void fetch(int64_t window) const {
     for (int64_t i = 0; i < p.tokens; ++i) {
       for (int which = 0; which < 3; ++which) {
-        const float *from = token(p.qkv, window, i, which);
-        for (int64_t c = 0; c < p.depth; c += 16) __builtin_prefetch(from + c);
+        msg_ms::fetch(token(p.qkv, window, i, which), p.depth);
       }
     }
   }
@@ -146,14 +162,22 @@ class Head {
     }
   }
 
-  // Leaves the attention's weights in scores if `whole`, else lacking the factors in inverse.
-  template <bool whole>
-  void attend(int64_t window) {
+  void take(int64_t window) const {
     take(window, 0, p.scale, q);
     take(window, 1, 1.0f, k);
     take(window, 2, 1.0f, v);
-    // Every head takes short pieces far apart, which the processor doesn't fetch ahead by itself.
     if (window + 1 < p.windows) fetch(window + 1);
+  }
+
+  void take_kept(int64_t window) const {
+    take_kept(window, 0, q);
+    take_kept(window, 1, k);
+    take_kept(window, 2, v);
+  }
+
+  // Leaves the attention's weights in scores if `whole`, else lacking the factors in inverse.
+  template <bool whole>
+  void attend() {
     turn(k, across);
     product(p.tokens, p.columns, p.depth, q, p.lanes, 1, across, p.columns, scores, p.columns);
     const int64_t tokens = p.tokens, columns = p.columns;
@@ -200,7 +224,8 @@ class HeadGradient {
         grad_(p.tokens * p.lanes) {}
 
   void run(int64_t window) {
-    head.attend<true>(window);
+    head.take_kept(window);
+    head.attend<true>();
     for (int64_t i = 0; i < p.tokens; ++i) {
       const float *from = dout_ + (window * p.tokens + i) * p.channels() + head.h * p.depth;
       float *to = dy_ + i * p.lanes;
@@ -232,15 +257,18 @@ class HeadGradient {
  private:
   void put(int64_t window, int which, float factor) {
     float *total = dqkv_bias_ + which * p.channels() + head.h * p.depth;
-    for (int64_t i = 0; i < p.tokens; ++i) {
-      float *to = const_cast<float *>(head.token(dqkv_, window, i, which));
-      const float *from = grad_ + i * p.lanes;
-      for_each_vector(p.depth, [&](int64_t c, int64_t n) {
-        const Vec d = load(from + c) * factor;
-        store_lanes(to + c, d, n);
-        store_lanes(total + c, load_lanes(total + c, n) + d, n);
-      });
-    }
+    float *to = const_cast<float *>(head.token(dqkv_, window, 0, which));
+    const float *from = grad_;
+    const int64_t tokens = p.tokens, lanes = p.lanes, row = 3 * p.channels();
+    for_each_vector(p.depth, [&](int64_t c, int64_t n) {
+      Vec sum = load_lanes(total + c, n);
+      for (int64_t i = 0; i < tokens; ++i) {
+        const Vec d = load(from + i * lanes + c) * factor;
+        store_lanes(to + i * row + c, d, n);
+        sum += d;
+      }
+      store_lanes(total + c, sum, n);
+    });
   }
 
   const Attention &p;
@@ -258,7 +286,8 @@ void attend(const Attention &p, float *out) {
     Head head(p);
     Memory result(p.tokens * p.lanes);
     for_range(head, begin, end, [&](int64_t window) {
-      head.attend<false>(window);
+      head.take(window);
+      head.attend<false>();
       product(p.tokens, p.lanes, p.tokens, head.scores, p.columns, 1, head.v, p.lanes, result, p.lanes);
       for (int64_t i = 0; i < p.tokens; ++i) {
         float *to = out + (window * p.tokens + i) * p.channels() + head.h * p.depth;
@@ -293,14 +322,16 @@ void lay_out_bias(const Attention &p, const float *table, const float *message, 
 }
 
 void gather_bias(const Attention &p, const float *dbias, float *dtable, float *dmessage) {
-  for (int64_t h = 0; h < p.heads; ++h) {
-    const float *rows = dbias + h * p.tokens * p.columns;
-    for_each_offset(p, [&](int64_t row, int64_t column, int64_t entry) {
-      dtable[entry * p.heads + h] += rows[row * p.columns + column];
-    });
-    for (int64_t i = 1; i < p.tokens; ++i) dmessage[h * 2] += rows[i * p.columns];
-    for (int64_t j = 0; j < p.tokens; ++j) dmessage[h * 2 + 1] += rows[j];
-  }
+  parallel_for(p.heads, 4, [&](int, int64_t begin, int64_t end) {
+    for (int64_t h = begin; h < end; ++h) {
+      const float *rows = dbias + h * p.tokens * p.columns;
+      for_each_offset(p, [&](int64_t row, int64_t column, int64_t entry) {
+        dtable[entry * p.heads + h] += rows[row * p.columns + column];
+      });
+      for (int64_t i = 1; i < p.tokens; ++i) dmessage[h * 2] += rows[i * p.columns];
+      for (int64_t j = 0; j < p.tokens; ++j) dmessage[h * 2 + 1] += rows[j];
+    }
+  });
 }
 
 }  // namespace msg_ms

@@ -12,6 +12,7 @@ struct Attention {
   float scale;
   const float *qkv, *qkv_bias;  // (windows, tokens, 3 * channels), (3 * channels,): queries, keys, values, head by head
   const float *bias;            // (heads, tokens, columns), see lay_out_bias
+  float *kept;  // (windows, heads, 3, tokens, depth): scaled queries, keys and values, their bias included; or null
   int64_t columns = round_up(tokens, kLanes), lanes = round_up(depth, kLanes), rows = columns;  // of buffers
 
   int64_t biases() const { return heads * tokens * columns; }
@@ -23,11 +24,11 @@ struct Attention {
 // last token that the softmax leaves out: into (heads, tokens, columns).
 void lay_out_bias(const Attention &attention, const float *table, const float *message, float *bias);
 
-// out (windows, tokens, channels)
+// out (windows, tokens, channels); fills `kept` if there is one.
 void attend(const Attention &attention, float *out);
 
-// The gradient of qkv, from that of the result. Every part of a loop adds those of the position bias and of qkv's bias to
-// its own place in `dbias` (threads(), heads, tokens, columns) and `dqkv_bias` (threads(), 3 * channels).
+// The gradient of qkv, from `kept` and the result's gradient. Every part of a loop adds those of the position bias and of
+// qkv's bias to its own place in `dbias` (threads(), heads, tokens, columns) and `dqkv_bias` (threads(), 3 * channels).
 void attend_grad(const Attention &attention, const float *dout, float *dqkv, float *dbias, float *dqkv_bias);
 
 // Adds what attend_grad gave of one part's position bias to the gradients of table and message.
