@@ -1,5 +1,7 @@
 """Native kernels against the composed operators, outputs and gradients, on 200 random shapes."""
 
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,8 @@ from mindspore import Tensor
 
 from msg_ms import ops
 from msg_ms.models.attention import position_bias_index
-from msg_ms.ops.build import SANITIZE, kernel_library
-from ops.kernels import ATTENTION, CASES, MLP, Kernels, random_cases
+from msg_ms.ops.build import FLAGS, SANITIZE, SOURCES, kernel_library
+from ops.kernels import ATTENTION, CASES, MLP, Kernels, OtherProcess, random_cases
 
 TOLERANCE = 1e-5  # of a tensor's largest magnitude
 
@@ -98,9 +100,10 @@ def by_composed(name: str, case: dict) -> dict:
     return {key: value.asnumpy() for key, value in found.items()}
 
 
-def test_random_shapes_equal_the_composed_operators(kernels):
+def compare(kernels: Kernels, count: int) -> None:
+    """``count`` random cases against the composed operators; prints the largest differences."""
     worst = {}
-    for name, number, case in random_cases(200):
+    for name, number, case in random_cases(count):
         native, composed = CASES[name][1](kernels, case), by_composed(name, case)
         for key, expected in composed.items():
             assert native[key].shape == expected.shape, (number, name, key)
@@ -113,6 +116,31 @@ def test_random_shapes_equal_the_composed_operators(kernels):
             assert error < TOLERANCE, (number, name, key, error)
             worst[name, key] = max(error, worst.get((name, key), 0))
     print("\n" + "\n".join(f"{'.'.join(key)}: {error:.1e}" for key, error in worst.items()))
+
+
+def test_random_shapes_equal_the_composed_operators(kernels):
+    compare(kernels, 200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", ["-mno-avx512f", "-march=x86-64"])
+def test_random_shapes_on_processors_with_shorter_vectors(flags):
+    if platform.machine() != "x86_64":
+        pytest.skip("these are flags of x86-64")
+    compare(Kernels(str(kernel_library((flags,)))), 200)
+
+
+@pytest.mark.slow
+def test_random_shapes_on_arm(tmp_path):
+    """The hosts of Ascend devices are ARM: built by a cross compiler, run by an emulator (Debian has both)."""
+    compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
+    if compiler is None or emulator is None:
+        pytest.skip("needs g++-aarch64-linux-gnu and qemu-user")
+    program, sources = tmp_path / "kernels", [*SOURCES.glob("*.cc"), Path(__file__).with_name("driver.cc")]
+    flags = [flag for flag in FLAGS if flag != "-shared"]
+    line = [compiler, *flags, "-rdynamic", *sources, "-o", program, "-ldl", "-pthread"]
+    subprocess.run(line, check=True, capture_output=True)
+    compare(OtherProcess(emulator, "-L", "/usr/aarch64-linux-gnu", str(program)), 60)
 
 
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])

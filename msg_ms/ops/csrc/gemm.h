@@ -11,18 +11,18 @@ inline void product_block(int64_t depth, const float *a, int64_t a_row, int64_t 
   Vec total[kRows][kVectors] = {};
   for (int64_t k = 0; k < depth; ++k) {
     Vec right[kVectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) right[v] = load(b + k * b_row + v * kLanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const float left = a[r * a_row + k * a_step];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) total[r][v] += left * right[v];
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) store(c + r * c_row + v * kLanes, total[r][v]);
   }
 }
@@ -30,10 +30,13 @@ inline void product_block(int64_t depth, const float *a, int64_t a_row, int64_t 
 template <int kVectors>
 inline void product_columns(int64_t rows, int64_t depth, const float *a, int64_t a_row, int64_t a_step, const float *b,
                             int64_t b_row, float *c, int64_t c_row) {
-  constexpr int kRows = kVectors == 1 ? 8 : kVectors == 2 ? 8 : 5;
+  constexpr int kRows = tile_rows(kVectors);
   int64_t i = 0;
   for (; i + kRows <= rows; i += kRows) {
     product_block<kRows, kVectors>(depth, a + i * a_row, a_row, a_step, b, b_row, c + i * c_row, c_row);
+  }
+  for (; i + 4 <= rows; i += 4) {
+    product_block<4, kVectors>(depth, a + i * a_row, a_row, a_step, b, b_row, c + i * c_row, c_row);
   }
   for (; i + 2 <= rows; i += 2) {
     product_block<2, kVectors>(depth, a + i * a_row, a_row, a_step, b, b_row, c + i * c_row, c_row);
@@ -47,9 +50,11 @@ inline void product_columns(int64_t rows, int64_t depth, const float *a, int64_t
 inline void product(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t a_row, int64_t a_step,
                     const float *b, int64_t b_row, float *c, int64_t c_row) {
   int64_t j = 0;
+#ifdef MSG_MS_MANY_REGISTERS
   for (; j + 4 * kLanes <= columns; j += 4 * kLanes) {
     product_columns<4>(rows, depth, a, a_row, a_step, b + j, b_row, c + j, c_row);
   }
+#endif
   for (; j + 2 * kLanes <= columns; j += 2 * kLanes) {
     product_columns<2>(rows, depth, a, a_row, a_step, b + j, b_row, c + j, c_row);
   }

@@ -9,13 +9,6 @@
 namespace msg_ms {
 namespace {
 
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kMostVectors = 4;  // 32 registers
-constexpr int tile_rows(int vectors) { return vectors == 4 ? 6 : vectors == 3 ? 8 : 12; }
-#else
-constexpr int kMostVectors = 2;  // 16 registers
-constexpr int tile_rows(int vectors) { return vectors == 2 ? 6 : 8; }
-#endif
 constexpr int64_t kDepth = 256;          // steps between two visits to a tile
 constexpr int64_t kBlock = 1 << 17;      // elements of a that a thread keeps at hand
 constexpr int64_t kFar = 1024;           // steps of a so far apart fall into the same few lines of the cache
@@ -231,7 +224,7 @@ inline int tile_vectors(int64_t columns) {
 template <typename Use>
 void with_tile(int64_t columns, const Use &use) {
   switch (tile_vectors(columns)) {
-#if defined(__AVX512F__) || defined(__aarch64__)
+#ifdef MSG_MS_MANY_REGISTERS
     case 4: return use(std::integral_constant<int, 4>());
     case 3: return use(std::integral_constant<int, 3>());
 #endif
