@@ -13,6 +13,7 @@ from msg_ms.engine.device import check_half_precision, check_same_job, clamp_wor
 from msg_ms.engine.evaluate import EvalStep, evaluate
 from msg_ms.engine.log import progress
 from msg_ms.models.build import build_model
+from msg_ms.models.inference import optimize_for_inference
 from msg_ms.models.precision import set_precision
 from msg_ms.support import check_supported
 
@@ -35,6 +36,7 @@ def main() -> None:
     lines, _ = load_for_inference(model, checkpoint)
     for line in lines if ranks.first else ():
         print(line, file=sys.stderr)
+    optimize_for_inference(model)
 
     watched = progress(data.batches(), data.steps, "evaluate")
     step = EvalStep(model, config.model.num_classes)

@@ -56,7 +56,7 @@ def say(what: dict) -> None:
 def msg_ms(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, backend: str = "native") -> Callable:
     import mindspore as ms
 
-    from msg_ms import create_model
+    from msg_ms import create_model, optimize_for_inference
     from msg_ms.convert import convert_state_dict
     from msg_ms.engine.checkpoint import load_parameters
     from msg_ms.engine.device import setup_device
@@ -67,7 +67,7 @@ def msg_ms(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, backen
     model = create_model(job.model, drop_path_rate=0.0)
     load_parameters({p.name: p for p in model.get_parameters()}, convert_state_dict(state), "the benchmark's weights")
     if job.task == "inference":
-        model.set_train(False)
+        optimize_for_inference(model)  # as torch.compile with freezing and ONNX Runtime lay out weights once
         x = ms.Tensor(images)
         return lambda: model(x).asnumpy()
     return training_step(model, images, labels)

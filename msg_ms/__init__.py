@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from .errors import UserError
 from .models.features import MSGFeatures
+from .models.inference import optimize_for_inference
 from .models.msg_transformer import MSGTransformer
 from .models.variants import create_model, list_models
 from .version import __version__
@@ -18,4 +19,12 @@ except ModuleNotFoundError as error:  # everything but mindcv's registry works w
     if error.name is None or error.name.split(".")[0] != "mindcv":
         raise
 
-__all__ = ["MSGFeatures", "MSGTransformer", "UserError", "__version__", "create_model", "list_models"]
+__all__ = [
+    "MSGFeatures",
+    "MSGTransformer",
+    "UserError",
+    "__version__",
+    "create_model",
+    "list_models",
+    "optimize_for_inference",
+]

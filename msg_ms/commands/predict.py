@@ -24,6 +24,7 @@ from ..errors import UserError, shorten
 from ..files import written_whole
 from ..message_picture import draw_messages, stack_rows
 from ..models.build import build_model
+from ..models.inference import optimize_for_inference
 from ..models.msg_transformer import MSGTransformer
 from ..models.precision import set_precision
 from ..predictor import Prediction, Predictor, Unreadable
@@ -50,6 +51,8 @@ def main() -> None:
     lines, notes = load_for_inference(model, checkpoint)
     for line in lines:
         print(line, file=sys.stderr)
+    if args.show_messages is None:  # which asks the blocks for their own parameters
+        optimize_for_inference(model)
     names = names or default_class_names(config.model.num_classes, str(notes.get(CLASSES, "")))
 
     batch = min(args.batch_size or BATCH, len(files))

@@ -12,6 +12,7 @@ from mindspore import Tensor, nn
 
 from ..errors import UserError
 from ..files import written_whole
+from ..models.inference import refuse_optimized
 from ..models.msg_transformer import MSGTransformer
 from ..version import __version__
 from .check import Reference, Run, with_output
@@ -50,7 +51,7 @@ def export_onnx(
     onnx, onnxruntime = onnx_packages(opset)
     from .onnx_model import build_onnx
 
-    _check_size(model, path, ONNX_BYTES)
+    _check(model, path, ONNX_BYTES)
     with written_whole(path) as temporary:
         onnx.save(build_onnx(model, batch, opset, softmax, notes), temporary)
         try:
@@ -82,7 +83,7 @@ def export_mindir(
     ``model`` must be built of composed operators (``msg_ms.ops.use_backend``): a kernel compiled for this machine would
     not run elsewhere, and raises UserError.
     """
-    _check_size(model, path, MINDIR_BYTES)
+    _check(model, path, MINDIR_BYTES)
     cell = with_output(model, softmax).set_train(False)
     images = Tensor(shape=(batch, model.in_chans, *model.img_size), dtype=ms.float32)
     if batch is not None:
@@ -114,7 +115,8 @@ def _compare(reference: Reference, run: Run, path: Path, engine: str) -> str:
         raise UserError(f"{path} was not kept: {_first_line(error)}") from None
 
 
-def _check_size(model: MSGTransformer, path: Path, limit: int) -> None:
+def _check(model: MSGTransformer, path: Path, limit: int) -> None:
+    refuse_optimized(model, "an export")
     size = sum(parameter.size * 4 for parameter in model.get_parameters())
     if size >= limit:
         raise UserError(f"{path}: {size:,} bytes of weights; a {path.suffix} file holds fewer than {limit:,}")

@@ -11,6 +11,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
 from ..ops import position_bias
+from .inference import refuse_optimized
 from .msg_transformer import MSGBlock, MSGTransformer
 from .windows import stage_layouts, window_reverse
 
@@ -43,6 +44,7 @@ class MessageAttention(nn.Cell):
 
     def __init__(self, model: MSGTransformer):
         super().__init__(auto_prefix=False)
+        refuse_optimized(model, "the messages' attention")
         self.model = model
 
     def construct(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

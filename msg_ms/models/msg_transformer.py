@@ -239,6 +239,17 @@ class MSGTransformer(nn.Cell):
         self.norm = LayerNorm(self.num_features)
         self.head = Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
 
+    @property
+    def compile_phase(self) -> str | None:
+        """The graph that MindSpore runs this model in."""
+        return self._compile_phase
+
+    @compile_phase.setter
+    def compile_phase(self, value: str) -> None:
+        # It tells all Cells, hundreds of them, at every call: one image would wait milliseconds for that.
+        if value != self._compile_phase:
+            nn.Cell.compile_phase.fset(self, value)
+
     def no_weight_decay(self) -> set[str]:
         """Names that weight decay spares besides vectors, as mindcv's optimizers ask for them."""
         return {parameter.name for parameter in self.trainable_params() if spared(parameter.name)}

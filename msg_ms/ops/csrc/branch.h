@@ -59,6 +59,8 @@ class WeightSum {
   Memory others_;
 };
 
+constexpr float kWhole = 1.0f;  // the factor of branches that are never dropped
+
 // The block's input (regions, windows, tokens, channels), and a factor for the branch of every image (or one for all).
 struct Branch {
   int64_t regions, windows, tokens, channels, count, per_draw;

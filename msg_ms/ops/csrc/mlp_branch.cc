@@ -30,22 +30,32 @@ Branch mlp(void **params, int64_t **shapes, int i) {
   return {shapes[0], data(params, 0), data(params, i) + shapes[i][1], shapes[i][1]};
 }
 
-void forward(void **params, int64_t **shapes, float *out, float *before) {
-  const Branch branch = mlp(params, shapes, 7);
-  const float *gamma = data(params, 1), *beta = data(params, 2);
-  const float *w1 = data(params, 3), *b1 = data(params, 4), *w2 = data(params, 5), *b2 = data(params, 6);
-  const int64_t channels = branch.channels, hidden = shapes[3][0];
-  const bool apart = branch.apart();
-  const LaidOut first_layer(apart, channels, hidden, transposed(w1, channels));
-  const LaidOut second_layer(apart, hidden, channels, transposed(w2, hidden));
-  branch.for_each_chunk(hidden, 1, apart, [&](int64_t first, int64_t n) {
+struct Layers {
+  Matrix first, second;
+  const float *bias1, *bias2;
+  int64_t hidden;
+};
+
+void forward(const Branch &branch, const float *gamma, const float *beta, const Layers &layers, float *out,
+             float *before) {
+  const int64_t channels = branch.channels, hidden = layers.hidden;
+  branch.for_each_chunk(hidden, 1, branch.apart(), [&](int64_t first, int64_t n) {
     Memory normal(n * channels), inside(n * hidden);
     branch.normal(first, n, gamma, beta, normal);
-    product(n, hidden, channels, matrix(normal, channels), first_layer, inside,
-            gelu_of(b1, hidden, inside, before == nullptr ? nullptr : before + first * hidden));
-    product(n, channels, hidden, matrix(inside, hidden), second_layer, out + first * channels,
-            branch.sum(first, b2, out));
+    product(n, hidden, channels, matrix(normal, channels), layers.first, inside,
+            gelu_of(layers.bias1, hidden, inside, before == nullptr ? nullptr : before + first * hidden));
+    product(n, channels, hidden, matrix(inside, hidden), layers.second, out + first * channels,
+            branch.sum(first, layers.bias2, out));
   });
+}
+
+void forward(void **params, int64_t **shapes, float *out, float *before) {
+  const Branch branch = mlp(params, shapes, 7);
+  const int64_t channels = branch.channels, hidden = shapes[3][0];
+  const bool apart = branch.apart();
+  const LaidOut first(apart, channels, hidden, transposed(data(params, 3), channels));
+  const LaidOut second(apart, hidden, channels, transposed(data(params, 5), hidden));
+  forward(branch, data(params, 1), data(params, 2), {first, second, data(params, 4), data(params, 6), hidden}, out, before);
 }
 
 // From the gradient of gelu(before) to that of `before`, in place; gives gelu(before), and adds to the column sums.
@@ -115,5 +125,15 @@ MSG_MS_KERNEL(mlp_branch_kept) {
 // -> gradients of x, gamma, beta, w1, b1, w2, b2
 MSG_MS_KERNEL(mlp_branch_grad) {
   msg_ms::backward(params, shapes);
+  return 0;
+}
+
+// x (regions, windows, tokens, C), gamma, beta (C,), w1 (H, C) as lay_out_weight gives it, b1 (H,), w2 (C, H), laid out,
+// b2 (C,) -> the sum, as x
+MSG_MS_KERNEL(mlp_branch_laid_out) {
+  using namespace msg_ms;
+  const Branch branch(shapes[0], data(params, 0), &kWhole, 1);
+  const Layers layers{laid_out(data(params, 3)), laid_out(data(params, 5)), data(params, 4), data(params, 6), shapes[4][0]};
+  forward(branch, data(params, 1), data(params, 2), layers, data(params, 7), nullptr);
   return 0;
 }

@@ -142,8 +142,12 @@ void product_part(int part, int64_t i, int64_t end, int64_t j, int64_t right, in
           lay_out_right<kVectors>(b, k, now, p, width, columns);
           right_part = columns;
         }
+        // What follows in b comes from the memory meanwhile, a part with each tile: the processor fetches ahead too late.
+        const float *const next = right_part + (p + kWidth < right ? depth : steps) * kWidth;
+        const int64_t share = b.laid_out == nullptr ? 0 : round_up(now * kWidth * kRows / rows, 16);
         for (int64_t r = 0; r < rows; r += kRows) {
           const int64_t n = std::min<int64_t>(kRows, rows - r);
+          for (int64_t e = 0; e < share; e += 16) __builtin_prefetch(next + r / kRows * share + e, 0, 2);
           float *to = c + (i + r) * c_row + p;
           const float *from = turn ? packed + r * now : a.data + (i + r) * a.row + k * a.column;
           const int64_t a_row = turn ? 1 : a.row, a_step = turn ? kRows : a.column;
@@ -179,7 +183,7 @@ void product_of(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b
   const int64_t down = (rows + kRows - 1) / kRows, across = (columns + kWidth - 1) / kWidth;
   const int64_t parts = alone() >= 0 ? 1 : std::clamp<int64_t>(rows * columns * depth / kLeastWork, 1, threads());
   if (parts == 1) return product_part<kVectors>(std::max(alone(), 0), 0, rows, 0, columns, depth, a, b, c, columns, add, finish);
-  const Share share = choose_share(down, across, depth, rows * columns, parts, !finish);
+  const Share share = choose_share(down, across, depth, rows * columns, parts, !finish && b.laid_out == nullptr);
   const auto range = [&](int64_t n, int64_t unit, int part) {
     return std::make_pair(n * part / parts * unit, n * (part + 1) / parts * unit);
   };
@@ -235,10 +239,7 @@ void with_tile(int64_t columns, const Use &use) {
 
 }  // namespace
 
-LaidOut::LaidOut(bool many, int64_t depth, int64_t columns, Matrix b)
-    : matrix_(b), data_(many ? round_up(columns, tile_vectors(columns) * kLanes) * depth : 1) {
-  if (!many) return;
-  float *const to = data_;
+void lay_out(int64_t depth, int64_t columns, Matrix b, float *to) {
   with_tile(columns, [&](auto vectors) {
     constexpr int64_t kWidth = vectors * kLanes;
     parallel_for((columns + kWidth - 1) / kWidth, 1, [&](int, int64_t begin, int64_t end) {
@@ -247,7 +248,13 @@ LaidOut::LaidOut(bool many, int64_t depth, int64_t columns, Matrix b)
       }
     });
   });
-  matrix_.laid_out = to;
+}
+
+LaidOut::LaidOut(bool many, int64_t depth, int64_t columns, Matrix b)
+    : matrix_(b), data_(many ? round_up(columns, tile_vectors(columns) * kLanes) * depth : 1) {
+  if (!many) return;
+  lay_out(depth, columns, b, data_);
+  matrix_.laid_out = data_;
 }
 
 void product(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, const Finish &finish, bool add) {
@@ -261,6 +268,16 @@ MSG_MS_KERNEL(product) {
   using namespace msg_ms;
   const int64_t rows = shapes[0][0], in = shapes[0][1], out = shapes[1][0];
   product(rows, out, in, matrix(data(params, 0), in), transposed(data(params, 1), in), data(params, 2));
+  return 0;
+}
+
+// w (out, in) -> what products with w^T take: in times out rounded up to 64
+MSG_MS_KERNEL(lay_out_weight) {
+  using namespace msg_ms;
+  const int64_t out = shapes[0][0], in = shapes[0][1];
+  float *to = data(params, 1);
+  std::memset(to, 0, size(shapes[1], dims[1]) * sizeof(float));
+  lay_out(in, out, transposed(data(params, 0), in), to);
   return 0;
 }
 

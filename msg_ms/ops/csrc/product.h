@@ -21,7 +21,13 @@ struct Matrix {
 inline Matrix matrix(const float *data, int64_t columns) { return {data, columns, 1}; }
 inline Matrix transposed(const float *data, int64_t columns) { return {data, 1, columns}; }
 
-// The right side of products, (depth, columns), laid out once for many if `many`; by all threads.
+// The right side of products, (depth, columns), as tiles take it: `to` has room for depth times columns rounded up to 64.
+void lay_out(int64_t depth, int64_t columns, Matrix b, float *to);
+
+// What lay_out gave.
+inline Matrix laid_out(const float *data) { return {nullptr, 0, 0, data}; }
+
+// The same for as long as this lives, if `many` products are to take it.
 class LaidOut {
  public:
   LaidOut(bool many, int64_t depth, int64_t columns, Matrix b);

@@ -1,0 +1,89 @@
+"""Models that are optimized for inference give what they gave before, and say what they can't do any more."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from msg_ms import MSGFeatures, MSGTransformer, UserError, ops, optimize_for_inference
+from msg_ms.deploy.check import Reference
+from msg_ms.deploy.files import export_mindir
+from msg_ms.models.messages import MessageAttention
+
+SMALL = dict(
+    img_size=32, num_classes=5, embed_dim=16, depths=(1, 2), num_heads=(1, 2), window_size=4, shuffle_size=(2, 1)
+)
+
+
+def noisy(model):
+    """Parameters all far from zero and from each other's."""
+    draws = np.random.RandomState(0)
+    for parameter in model.get_parameters():
+        noise = draws.standard_normal(parameter.shape).astype(np.float32)
+        parameter.set_data(Tensor(parameter.asnumpy() + 0.3 * noise))
+    return model
+
+
+@pytest.mark.parametrize(
+    "change",
+    (
+        {},
+        # Windows of 7, heads of 12 channels, no shuffle, no bias of qkv, images that are not square.
+        {"img_size": (28, 56), "window_size": 7, "num_heads": (2, 4), "embed_dim": 24, "manip_type": "none",
+         "qkv_bias": False, "shuffle_size": (1, 1), "depths": (2,)},
+    ),
+)  # fmt: skip
+def test_the_result_is_the_same(change):
+    arguments = {**SMALL, **change}
+    depths = arguments["depths"]
+    arguments = {**arguments, "num_heads": arguments["num_heads"][: len(depths)]}
+    arguments["shuffle_size"] = arguments["shuffle_size"][: len(depths)]
+    with ops.use_backend("native"):
+        model = noisy(MSGTransformer(**arguments)).set_train(False)
+    height, width = model.img_size
+    images = Tensor(np.random.RandomState(1).standard_normal((3, 3, height, width)).astype(np.float32))
+    before = model(images).asnumpy()
+    assert optimize_for_inference(model) is model
+    names = [parameter.name for parameter in model.get_parameters()]
+    assert len(names) == len(set(names)) and not any("qkv" in name for name in names)
+    after = model(images).asnumpy()
+    assert np.abs(after - before).max() <= 1e-6 * np.abs(before).max()
+    assert np.abs(before).max() > 0.1
+
+
+def test_maps_too():
+    with ops.use_backend("native"):
+        model = noisy(MSGFeatures(**SMALL)).set_train(False)
+    images = Tensor(np.random.RandomState(1).standard_normal((1, 3, 32, 64)).astype(np.float32))
+    before = [x.asnumpy() for x in model(images)]
+    for a, b in zip(before, optimize_for_inference(model)(images), strict=True):
+        assert np.abs(a - b.asnumpy()).max() <= 1e-6 * np.abs(a).max()
+
+
+def test_what_needs_the_parameters_is_refused(tmp_path):
+    with ops.use_backend("native"):
+        model = MSGTransformer(**SMALL)
+    reference = Reference.of(model, False, 1)
+    optimize_for_inference(model)
+    with pytest.raises(UserError, match="training needs the blocks' own parameters"):
+        model.set_train()
+    with pytest.raises(UserError, match="the messages' attention needs"):
+        MessageAttention(model)
+    with pytest.raises(UserError, match="an export needs"):
+        export_mindir(model, Path(tmp_path / "x.mindir"), reference, 1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("choice", ("composed", "native"))
+def test_composed_and_half_precision_models_stay_as_they_are(choice):
+    from msg_ms.models.precision import set_precision
+
+    with ops.use_backend(choice):
+        model = MSGTransformer(**SMALL)
+        if choice == "native":
+            set_precision(model, "O2", "bfloat16")
+        names = {parameter.name for parameter in model.get_parameters()}
+        optimize_for_inference(model)
+    assert {parameter.name for parameter in model.get_parameters()} == names
+    assert model.set_train().training
