@@ -8,8 +8,9 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 
 from ..errors import UserError
-from ..ops import LaidOutBranches, LayOut
-from .msg_transformer import MSGBlock, MSGTransformer
+from ..ops import LaidOutBranches, LaidOutProduct, LayOut
+from .layers import PatchConv
+from .msg_transformer import MSGBlock, MSGTransformer, Stage
 
 
 def optimize_for_inference(model: MSGTransformer) -> MSGTransformer:
@@ -20,15 +21,32 @@ def optimize_for_inference(model: MSGTransformer) -> MSGTransformer:
     blocks don't take the native kernels (other devices, half precision, composed operators), nothing changes.
     """
     lay_out = LayOut()
-    blocks = [block for stage in model.layers for block in stage.blocks]
-    if lay_out.available and all(isinstance(b, MSGBlock) and b.fused and b.single for b in blocks):
+    if lay_out.available and all(_native(block) for stage in model.layers for block in stage.blocks):
+        if model.patch_norm:
+            model.patch_embed.proj = InferenceConv(model.patch_embed.proj, lay_out)
         for stage in model.layers:
-            first = stage.blocks[0]
-            branches = LaidOutBranches(first.attn.scale, first.shuffle, first.attn.num_heads)
-            stage.blocks = nn.CellList([InferenceBlock(block, lay_out, branches) for block in stage.blocks])
+            stage.blocks = nn.CellList(_inference_blocks(stage, lay_out))
+            if stage.downsample is not None:
+                stage.downsample.reduction = InferenceConv(stage.downsample.reduction, lay_out)
         for name, parameter in model.parameters_and_names():
             parameter.name = name
     return model.set_train(False)
+
+
+def _native(block: nn.Cell) -> bool:
+    return isinstance(block, MSGBlock) and block.fused and block.single
+
+
+def _inference_blocks(stage: Stage, lay_out: LayOut) -> list[InferenceBlock]:
+    """The stage's blocks, which it gives up one by one, so that their weights are not in memory twice."""
+    blocks, made = list(stage.blocks)[::-1], []
+    stage.blocks = nn.CellList()
+    attention = blocks[-1].attn
+    branches = LaidOutBranches(attention.scale, blocks[-1].shuffle, attention.num_heads)
+    del attention
+    while blocks:
+        made.append(InferenceBlock(blocks.pop(), lay_out, branches))
+    return made
 
 
 def refuse_optimized(model: MSGTransformer, what: str) -> None:
@@ -41,6 +59,22 @@ def _refusal(what: str) -> UserError:
     return UserError(
         f"{what} needs the blocks' own parameters, and this model is optimized for inference: build it anew"
     )
+
+
+class InferenceConv(nn.Cell):
+    """:class:`PatchConv` with its weight laid out, of patches that are rows already."""
+
+    def __init__(self, conv: PatchConv, lay_out: LayOut):
+        super().__init__()
+        out = conv.weight.shape[0]
+        self.weight = _frozen("weight", lay_out.weight(conv.weight.reshape(out, -1)))[0]
+        self.bias = _frozen("bias", conv.bias)[0]
+        self.matmul = LaidOutProduct(out)
+        self.product_dtype, self.stream_dtype = conv.product_dtype, conv.stream_dtype
+
+    def product(self, patches: Tensor) -> Tensor:
+        """Without the bias: (rows, C * k * k) -> (rows, O)."""
+        return self.matmul(patches, self.weight)
 
 
 class InferenceBlock(nn.Cell):

@@ -8,7 +8,7 @@ from .adamw import AdamWStep
 from .backend import get_backend, set_backend, use_backend
 from .bias_gelu import bias_gelu, gelu
 from .branches import AttentionBranch, MlpBranch
-from .laid_out import LaidOutBranches, LayOut
+from .laid_out import LaidOutBranches, LaidOutProduct, LayOut
 from .layer_norm import BiasLayerNorm, layer_norm
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
@@ -24,6 +24,7 @@ __all__ = [
     "BiasLayerNorm",
     "ImagePatches",
     "LaidOutBranches",
+    "LaidOutProduct",
     "LayOut",
     "MlpBranch",
     "Product",

@@ -38,6 +38,17 @@ class LayOut:
         return self._bias(table, message)
 
 
+class LaidOutProduct(nn.Cell):
+    """x w^T, (rows, in) -> (rows, out), with the weight as :class:`LayOut` gives it."""
+
+    def __init__(self, out: int):
+        super().__init__()
+        self.native = kernel("product_laid_out", lambda x, weight: [x[0], out])
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.native(x, weight)
+
+
 class LaidOutBranches(nn.Cell):
     """Both branches of a block, (B*R, G, N, C) -> the same, in inference.
 

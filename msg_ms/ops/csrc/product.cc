@@ -281,6 +281,14 @@ MSG_MS_KERNEL(lay_out_weight) {
   return 0;
 }
 
+// x (rows, in), w as lay_out_weight gives it -> (rows, out)
+MSG_MS_KERNEL(product_laid_out) {
+  using namespace msg_ms;
+  const int64_t rows = shapes[0][0], in = shapes[0][1], out = shapes[2][1];
+  product(rows, out, in, matrix(data(params, 0), in), laid_out(data(params, 1)), data(params, 2));
+  return 0;
+}
+
 // w (out, in), the result's gradient (rows, out) -> gradient of x
 MSG_MS_KERNEL(product_grad_rows) {
   using namespace msg_ms;
