@@ -41,9 +41,7 @@ def _inference_blocks(stage: Stage, lay_out: LayOut) -> list[InferenceBlock]:
     """The stage's blocks, which it gives up one by one, so that their weights are not in memory twice."""
     blocks, made = list(stage.blocks)[::-1], []
     stage.blocks = nn.CellList()
-    attention = blocks[-1].attn
-    branches = LaidOutBranches(attention.scale, blocks[-1].shuffle, attention.num_heads)
-    del attention
+    branches = LaidOutBranches(blocks[-1].attn.scale, blocks[-1].shuffle, blocks[-1].attn.num_heads)
     while blocks:
         made.append(InferenceBlock(blocks.pop(), lay_out, branches))
     return made
