@@ -14,8 +14,9 @@ from mindspore import Parameter
 from onnx import helper
 
 from ..models.attention import WindowAttention
+from ..models.block import MSGBlock
 from ..models.layers import LayerNorm, Linear, Mlp, PatchConv
-from ..models.msg_transformer import MSGBlock, MSGTransformer, PatchMerging
+from ..models.msg_transformer import MSGTransformer, PatchMerging
 from ..models.windows import window_partition, window_reverse
 from ..ops.bias_gelu import RSQRT_2
 from ..ops.layer_norm import EPSILON

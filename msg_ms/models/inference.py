@@ -9,8 +9,9 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn
 
 from ..errors import UserError
 from ..ops import LaidOutBranches, LaidOutProduct, LayOut
+from .block import MSGBlock
 from .layers import PatchConv
-from .msg_transformer import MSGBlock, MSGTransformer, Stage
+from .msg_transformer import MSGTransformer, Stage
 
 
 def optimize_for_inference(model: MSGTransformer) -> MSGTransformer:

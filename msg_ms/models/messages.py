@@ -11,8 +11,9 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
 from ..ops import position_bias
+from .block import MSGBlock
 from .inference import refuse_optimized
-from .msg_transformer import MSGBlock, MSGTransformer
+from .msg_transformer import MSGTransformer
 from .windows import stage_layouts, window_reverse
 
 _layouts = constexpr(stage_layouts)
