@@ -3,62 +3,20 @@
 #include "product.h"
 
 #include <algorithm>
-#include <type_traits>
 #include <utility>
+
+#include "tile.h"
 
 namespace msg_ms {
 namespace {
 
-constexpr int64_t kDepth = 256;          // steps between two visits to a tile
+constexpr int64_t kDepth = 768;          // most steps between two visits to a tile
+constexpr int64_t kFetchSteps = 16;
+constexpr int64_t kFewRows = 128;        // for which a weight has to be fetched, so fast are they done
 constexpr int64_t kBlock = 1 << 17;      // elements of a that a thread keeps at hand
 constexpr int64_t kFar = 1024;           // steps of a so far apart fall into the same few lines of the cache
 constexpr int64_t kSecondLevel = 1 << 17;  // elements that the second-level cache holds, beside others
 constexpr int64_t kLeastWork = 1 << 17;  // multiplications that are worth a thread
-
-template <int kRows, int kVectors, bool add>
-inline void tile(int64_t depth, const float *a, int64_t a_row, int64_t a_step, const float *b, float *c, int64_t c_row,
-                 int64_t columns) {
-  Vec total[kRows][kVectors] = {};
-  for (int64_t k = 0; k < depth; ++k) {
-    Vec right[kVectors];
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) right[v] = load(b + (k * kVectors + v) * kLanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      const float left = a[r * a_row + k * a_step];
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) total[r][v] += left * right[v];
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      float *to = c + r * c_row + v * kLanes;
-      const int64_t n = columns - v * kLanes;
-      if (n >= kLanes) {
-        store(to, add ? load(to) + total[r][v] : total[r][v]);
-      } else if (n > 0) {
-        store_part(to, add ? load_part(to, n) + total[r][v] : total[r][v], n);
-      }
-    }
-  }
-}
-
-template <int kVectors, bool add>
-void tiles(int64_t rows, int64_t depth, const float *a, int64_t a_row, int64_t a_step, const float *b, float *c,
-           int64_t c_row, int64_t columns) {
-  int64_t i = 0;
-  const auto some = [&](auto count) {
-    for (; i + count <= rows; i += count) {
-      tile<count, kVectors, add>(depth, a + i * a_row, a_row, a_step, b, c + i * c_row, c_row, columns);
-    }
-  };
-  some(std::integral_constant<int, tile_rows(kVectors)>());
-  some(std::integral_constant<int, 4>());
-  some(std::integral_constant<int, 2>());
-  some(std::integral_constant<int, 1>());
-}
 
 // Rows [k, k + depth) of `columns` columns of b from j, as (depth, kVectors * kLanes), zeros where there are none.
 template <int kVectors>
@@ -125,7 +83,7 @@ void product_part(int part, int64_t i, int64_t end, int64_t j, int64_t right, in
                   float *c, int64_t c_row, bool add, const Finish &finish) {
   constexpr int kRows = tile_rows(kVectors);
   constexpr int64_t kWidth = kVectors * kLanes;
-  const int64_t steps = std::min(depth, kDepth);
+  const int64_t visits = (depth + kDepth - 1) / kDepth, steps = (depth + visits - 1) / visits;
   const bool turn = a.column >= kFar, far = add && (end - i) * c_row > kSecondLevel;  // where the sums are
   const int64_t most = round_up(std::max<int64_t>(kBlock / steps, kRows), kRows);
   Memory panel(steps * kWidth), block(turn ? round_up(std::min(most, end - i), kRows) * steps : 1);
@@ -142,20 +100,28 @@ void product_part(int part, int64_t i, int64_t end, int64_t j, int64_t right, in
           lay_out_right<kVectors>(b, k, now, p, width, columns);
           right_part = columns;
         }
-        // What follows in b comes from the memory meanwhile, a part with each tile: the processor fetches ahead too late.
+        // For few rows, what follows in b has to be asked for meanwhile: the processor fetches ahead too late.
         const float *const next = right_part + (p + kWidth < right ? depth : steps) * kWidth;
-        const int64_t share = b.laid_out == nullptr ? 0 : round_up(now * kWidth * kRows / rows, 16);
+        const int64_t turns = (now + kFetchSteps - 1) / kFetchSteps;  // of a tile to ask
+        const bool fetches = b.laid_out != nullptr && rows < kFewRows;
+        const int64_t lines = fetches ? (now * kWidth / 16 * kRows + rows * turns - 1) / (rows * turns) : 0;
         for (int64_t r = 0; r < rows; r += kRows) {
           const int64_t n = std::min<int64_t>(kRows, rows - r);
-          for (int64_t e = 0; e < share; e += 16) __builtin_prefetch(next + r / kRows * share + e, 0, 2);
           float *to = c + (i + r) * c_row + p;
           const float *from = turn ? packed + r * now : a.data + (i + r) * a.row + k * a.column;
           const int64_t a_row = turn ? 1 : a.row, a_step = turn ? kRows : a.column;
+          const Ahead ahead{next + r / kRows * turns * lines * 16, lines, fetches ? kFetchSteps : now};
           for (int64_t row = 0; far && row < n; ++row) fetch<true>(to + row * c_row, width);
+          const auto run = [&](auto how) {
+            tiles<kVectors>(n, now, from, a_row, a_step, right_part, kWidth, ahead,
+                            [&](int64_t row, const auto &total) MSG_MS_INLINE {
+                              put_tile<how>(total, to + row * c_row, c_row, width);
+                            });
+          };
           if (k == 0 && !add) {
-            tiles<kVectors, false>(n, now, from, a_row, a_step, right_part, to, c_row, width);
+            run(std::integral_constant<Put, Put::kSet>());
           } else {
-            tiles<kVectors, true>(n, now, from, a_row, a_step, right_part, to, c_row, width);
+            run(std::integral_constant<Put, Put::kAdd>());
           }
           if (finish && k + now == depth) finish(part, i + r, n, p, width);
         }

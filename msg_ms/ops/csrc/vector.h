@@ -15,16 +15,6 @@ constexpr int kLanes = 8;
 constexpr int kLanes = 4;
 #endif
 
-// The tile of a product that stays in registers: as many rows as fit beside its right side and one number of the left.
-#if defined(__AVX512F__) || defined(__aarch64__)
-#define MSG_MS_MANY_REGISTERS  // 32
-constexpr int kMostVectors = 4;
-constexpr int tile_rows(int vectors) { return vectors == 4 ? 6 : vectors == 3 ? 8 : 12; }
-#else
-constexpr int kMostVectors = 2;
-constexpr int tile_rows(int vectors) { return vectors == 2 ? 6 : 8; }
-#endif
-
 using Vec = float __attribute__((vector_size(kLanes * 4)));
 using IntVec = int32_t __attribute__((vector_size(kLanes * 4)));
 
