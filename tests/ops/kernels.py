@@ -151,7 +151,23 @@ def run_product(kernels: Kernels, c: dict) -> dict:
     (out,) = kernels("product", [c["x"], c["weight"]], [c["dout"].shape])
     (dx,) = kernels("product_grad_rows", [c["weight"], c["dout"]], [c["x"].shape])
     (dweight,) = kernels("product_grad_weight", [c["x"], c["dout"]], [c["weight"].shape])
+    compare_laid_out(kernels, c["x"], c["weight"])
     return {"out": out, "dx": dx, "dweight": dweight}
+
+
+def compare_laid_out(kernels: Kernels, x: np.ndarray, weight: np.ndarray) -> None:
+    """The product with the weight laid out both ways, Strassen's of even sizes, against double precision."""
+    x = x[np.isfinite(x).all(1)]
+    for name, even in (("lay_out_weight", False), ("lay_out_weight_strassen", True)):
+        rows, inner, outer = (n - n % 2 if even else n for n in (*x.shape, len(weight)))
+        if rows * inner * outer == 0:
+            continue
+        x, weight = x[:rows, :inner], weight[:outer, :inner]
+        width, depth = (outer // 2, 7 * inner // 2) if even else (outer, inner)
+        (laid_out,) = kernels(name, [weight], [(-(-width // 64) * 64 * depth,)])
+        (out,) = kernels("product_laid_out", [x, laid_out], [(rows, outer)])
+        expected = x.astype(np.float64) @ weight.T
+        assert np.abs(out - expected).max() <= 1e-5 * np.abs(expected).max(), (name, rows, inner, outer)
 
 
 def run_attention(kernels: Kernels, c: dict) -> dict:

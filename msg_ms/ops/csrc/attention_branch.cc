@@ -154,7 +154,10 @@ MSG_MS_KERNEL(lay_out_position_bias) {
 // -> the sum, as x
 MSG_MS_KERNEL(attention_branch_laid_out) {
   using namespace msg_ms;
-  forward(laid_out_attention_of(params, shapes), laid_out(data(params, 3)), laid_out(data(params, 6)), data(params, 5),
-          data(params, kLaidOutInputs), nullptr, nullptr);
+  const int64_t channels = shapes[0][3];
+  const Matrix qkv_weight = laid_out(data(params, 3), size(shapes[3], dims[3]), channels, 3 * channels);
+  const Matrix proj_weight = laid_out(data(params, 6), size(shapes[6], dims[6]), channels, channels);
+  forward(laid_out_attention_of(params, shapes), qkv_weight, proj_weight, data(params, 5), data(params, kLaidOutInputs),
+          nullptr, nullptr);
   return 0;
 }

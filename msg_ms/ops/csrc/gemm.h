@@ -13,7 +13,7 @@ inline void product(int64_t rows, int64_t columns, int64_t depth, const float *a
     constexpr int64_t kWidth = vectors * kLanes;
     for (; j + kWidth <= columns; j += kWidth) {
       tiles<vectors>(rows, depth, a, a_row, a_step, b + j, b_row, NothingAhead(), [&](int64_t i, const auto &total) MSG_MS_INLINE {
-        put_tile<Put::kSet>(total, c + i * c_row + j, c_row, kWidth);
+        put_tile<false, false>(total, {nullptr, 0, c + i * c_row + j, c_row, kWidth});
       });
     }
   };

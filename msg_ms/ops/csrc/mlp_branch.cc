@@ -39,7 +39,8 @@ struct Layers {
 void forward(const Branch &branch, const float *gamma, const float *beta, const Layers &layers, float *out,
              float *before) {
   const int64_t channels = branch.channels, hidden = layers.hidden;
-  branch.for_each_chunk(hidden, 1, branch.apart(), [&](int64_t first, int64_t n) {
+  // Strassen's product takes rows by twos.
+  branch.for_each_chunk(hidden, branch.count % 2 == 0 ? 2 : 1, branch.apart(), [&](int64_t first, int64_t n) {
     Memory normal(n * channels), inside(n * hidden);
     branch.normal(first, n, gamma, beta, normal);
     product(n, hidden, channels, matrix(normal, channels), layers.first, inside,
@@ -133,7 +134,10 @@ MSG_MS_KERNEL(mlp_branch_grad) {
 MSG_MS_KERNEL(mlp_branch_laid_out) {
   using namespace msg_ms;
   const Branch branch(shapes[0], data(params, 0), &kWhole, 1);
-  const Layers layers{laid_out(data(params, 3)), laid_out(data(params, 5)), data(params, 4), data(params, 6), shapes[4][0]};
+  const int64_t channels = shapes[0][3], hidden = shapes[4][0];
+  const Matrix first = laid_out(data(params, 3), size(shapes[3], dims[3]), channels, hidden);
+  const Matrix second = laid_out(data(params, 5), size(shapes[5], dims[5]), hidden, channels);
+  const Layers layers{first, second, data(params, 4), data(params, 6), hidden};
   forward(branch, data(params, 1), data(params, 2), layers, data(params, 7), nullptr);
   return 0;
 }

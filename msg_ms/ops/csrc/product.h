@@ -16,6 +16,7 @@ struct Matrix {
   const float *data;
   int64_t row, column;
   const float *laid_out = nullptr;
+  bool strassen = false;  // laid out for Strassen's product
 };
 
 inline Matrix matrix(const float *data, int64_t columns) { return {data, columns, 1}; }
@@ -24,8 +25,14 @@ inline Matrix transposed(const float *data, int64_t columns) { return {data, 1, 
 // The right side of products, (depth, columns), as tiles take it: `to` has room for depth times columns rounded up to 64.
 void lay_out(int64_t depth, int64_t columns, Matrix b, float *to);
 
-// What lay_out gave.
-inline Matrix laid_out(const float *data) { return {nullptr, 0, 0, data}; }
+// The same for Strassen's product, which takes even numbers of rows, columns and steps: `to` has room for strassen_size.
+void lay_out_strassen(int64_t depth, int64_t columns, Matrix b, float *to);
+inline int64_t strassen_size(int64_t depth, int64_t columns) { return 7 * (depth / 2) * round_up(columns / 2, 64); }
+
+// What either gave, which its size tells.
+inline Matrix laid_out(const float *data, int64_t size, int64_t depth, int64_t columns) {
+  return {nullptr, 0, 0, data, size == strassen_size(depth, columns)};
+}
 
 // The same for as long as this lives, if `many` products are to take it.
 class LaidOut {
@@ -45,5 +52,9 @@ using Finish = std::function<void(int part, int64_t row, int64_t rows, int64_t c
 // c (rows, columns) = a (rows, depth) b (depth, columns), or added to c.
 void product(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, const Finish &finish = nullptr,
              bool add = false);
+
+// The same with a right side that lay_out_strassen gave, in seven eighths of the multiplications (see strassen.cc).
+void strassen_product(int64_t rows, int64_t columns, int64_t depth, Matrix a, const float *b, float *c,
+                      const Finish &finish);
 
 }  // namespace msg_ms

@@ -39,7 +39,7 @@ struct NothingAhead {
 
 // put(total), where total[r][v] is the sum over k of a[r * a_row + k * a_step] and the vector b[k * b_row + v * kLanes].
 template <int kRows, int kVectors, typename Ahead, typename Put>
-inline void tile(int64_t depth, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row, Ahead ahead,
+inline void tile(int64_t depth, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row, Ahead &ahead,
                  const Put &put) {
   Vec total[kRows][kVectors] = {};
   for (int64_t k = 0; k < depth;) {
@@ -64,36 +64,63 @@ inline void tile(int64_t depth, const float *a, int64_t a_row, int64_t a_step, c
 template <int kVectors, typename Ahead, typename Put>
 inline void tiles(int64_t rows, int64_t depth, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row,
                   Ahead ahead, const Put &put) {
-  int64_t i = 0;
-  const auto some = [&](auto count) MSG_MS_INLINE {
-    for (; i + count <= rows; i += count) {
+  constexpr int kRows = tile_rows(kVectors);
+  int64_t i = 0, fewer = (kRows - rows % kRows) % kRows;  // tiles of one row less leave none over, where rows are many
+  if (fewer * (kRows - 1) > rows) fewer = 0;
+  const auto some = [&](auto count, int64_t end) MSG_MS_INLINE {
+    for (; i + count <= end; i += count) {
       tile<count, kVectors>(depth, a + i * a_row, a_row, a_step, b, b_row, ahead,
-                                     [&](const auto &total) MSG_MS_INLINE { put(i, total); });
+                            [&](const auto &total) MSG_MS_INLINE { put(i, total); });
     }
   };
-  some(std::integral_constant<int, tile_rows(kVectors)>());
-  some(std::integral_constant<int, 4>());
-  some(std::integral_constant<int, 2>());
-  some(std::integral_constant<int, 1>());
+  some(std::integral_constant<int, kRows>(), rows - fewer * (kRows - 1));
+  some(std::integral_constant<int, kRows - 1>(), fewer > 0 ? rows : i);
+  some(std::integral_constant<int, 4>(), rows);
+  some(std::integral_constant<int, 2>(), rows);
+  some(std::integral_constant<int, 1>(), rows);
 }
 
-enum class Put { kSet, kAdd, kSubtract };
+template <int kRows, int kVectors>
+constexpr int64_t rows_of(const Vec (&)[kRows][kVectors]) {
+  return kRows;
+}
 
-// Rows of c, of `columns` that are at most the tile's, become the tile, or gain or lose it.
-template <Put how, int kRows, int kVectors>
-MSG_MS_INLINE inline void put_tile(const Vec (&total)[kRows][kVectors], float *c, int64_t c_row, int64_t columns) {
-  const auto put = [](Vec was, Vec sum) MSG_MS_INLINE { return how == Put::kAdd ? was + sum : was - sum; };
+// Where tiles go: c = was + sign * tile, for `columns` of the tile's. The rows of `was` or of c may be one and the same.
+struct Target {
+  const float *was;
+  int64_t was_row;
+  float *c;
+  int64_t c_row, columns;
+  float sign = 1.0f;
+
+  Target from(int64_t row) const { return {was + row * was_row, was_row, c + row * c_row, c_row, columns, sign}; }
+};
+
+// With fewer columns than the tile has; it comes from the memory, so that other tiles needn't.
+__attribute__((noinline)) inline void put_part(const float *tile, int64_t rows, int64_t row, const Target &to) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = 0; j < to.columns; ++j) {
+      to.c[r * to.c_row + j] = (to.was == nullptr ? 0.0f : to.was[r * to.was_row + j]) + to.sign * tile[r * row + j];
+    }
+  }
+}
+
+// The tile, or where there is one its sum with what was there.
+template <bool add, bool sign, int kRows, int kVectors>
+MSG_MS_INLINE inline void put_tile(const Vec (&total)[kRows][kVectors], const Target &to) {
+  if (to.columns < kVectors * kLanes) {
+    Vec copy[kRows][kVectors];
+    std::memcpy(copy, total, sizeof(copy));
+    Target part = to;
+    if (!add) part.was = nullptr;
+    return put_part(reinterpret_cast<const float *>(copy), kRows, kVectors * kLanes, part);
+  }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      float *to = c + r * c_row + v * kLanes;
-      const int64_t n = columns - v * kLanes;
-      if (n >= kLanes) {
-        store(to, how == Put::kSet ? total[r][v] : put(load(to), total[r][v]));
-      } else if (n > 0) {
-        store_part(to, how == Put::kSet ? total[r][v] : put(load_part(to, n), total[r][v]), n);
-      }
+      const Vec gain = sign ? to.sign * total[r][v] : total[r][v];
+      store(to.c + r * to.c_row + v * kLanes, add ? load(to.was + r * to.was_row + v * kLanes) + gain : gain);
     }
   }
 }
