@@ -53,7 +53,6 @@ class WindowAttention(nn.Cell):
         proj_drop: float = 0.0,
     ):
         super().__init__()
-        self.window_size = window_size
         self.num_heads = num_heads
         self.relative_position_bias_table = Parameter(
             initializer(truncated_normal(), ((2 * window_size - 1) ** 2, num_heads)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,13 @@ def optimize_for_inference(model: MSGTransformer, strassen: bool = True) -> MSGT
     results differ in rounding (by 1e-6 of the largest), and these weights take 7/4 of the memory. Without ``strassen``
     results are equal to the bit, and take a twentieth longer.
     """
-    lay_out = LayOut()
+    tokens = model.window_size**2 + 1
+    lay_out = LayOut(strassen and tokens % 2 == 0)
     if lay_out.available and all(_native(block) for stage in model.layers for block in stage.blocks):
         if model.patch_norm:
             model.patch_embed.proj = InferenceConv(model.patch_embed.proj, lay_out)
         for stage in model.layers:
-            stage.blocks = nn.CellList(_inference_blocks(stage, lay_out, strassen))
+            stage.blocks = nn.CellList(_inference_blocks(stage, lay_out))
             if stage.downsample is not None:
                 stage.downsample.reduction = InferenceConv(stage.downsample.reduction, lay_out)
         for name, parameter in model.parameters_and_names():
@@ -44,13 +44,13 @@ def _native(block: nn.Cell) -> bool:
     return isinstance(block, MSGBlock) and block.fused and block.single
 
 
-def _inference_blocks(stage: Stage, lay_out: LayOut, strassen: bool) -> list[InferenceBlock]:
+def _inference_blocks(stage: Stage, lay_out: LayOut) -> list[InferenceBlock]:
     """The stage's blocks, which it gives up one by one, so that their weights are not in memory twice."""
     blocks, made = list(stage.blocks)[::-1], []
     stage.blocks = nn.CellList()
     branches = LaidOutBranches(blocks[-1].attn.scale, blocks[-1].shuffle, blocks[-1].attn.num_heads)
     while blocks:
-        made.append(InferenceBlock(blocks.pop(), lay_out, branches, strassen))
+        made.append(InferenceBlock(blocks.pop(), lay_out, branches))
     return made
 
 
@@ -85,19 +85,17 @@ class InferenceConv(nn.Cell):
 class InferenceBlock(nn.Cell):
     """:class:`MSGBlock` with its weights laid out: (B*R, G, N, C) -> (B*R, G, N, C)."""
 
-    def __init__(self, block: MSGBlock, lay_out: LayOut, branches: LaidOutBranches, strassen: bool):
+    def __init__(self, block: MSGBlock, lay_out: LayOut, branches: LaidOutBranches):
         super().__init__()
-        tokens = block.attn.window_size**2 + 1
-        weight = partial(lay_out.weight, strassen=strassen and tokens % 2 == 0)
         gamma1, beta1, qkv, qkv_bias, table, message, proj, proj_bias = block.attention_parameters
         gamma2, beta2, w1, b1, w2, b2 = block.mlp_parameters
         if qkv_bias is None:
             qkv_bias = Tensor(np.zeros(qkv.shape[0], np.float32))
         bias = lay_out.position_bias(table, message)
         self.attention = _frozen(
-            "attention", gamma1, beta1, weight(qkv), qkv_bias, bias, weight(proj), proj_bias
+            "attention", gamma1, beta1, lay_out.weight(qkv), qkv_bias, bias, lay_out.weight(proj), proj_bias
         )
-        self.mlp = _frozen("mlp", gamma2, beta2, weight(w1), b1, weight(w2), b2)
+        self.mlp = _frozen("mlp", gamma2, beta2, lay_out.weight(w1), b1, lay_out.weight(w2), b2)
         self.branches = branches
 
     def construct(self, x: Tensor, keep: None = None) -> Tensor:

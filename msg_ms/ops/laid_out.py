@@ -18,27 +18,31 @@ def _round_up(n: int, to: int) -> int:
 
 
 class LayOut:
-    """What the kernels of this module take in place of parameters; native only: ``available`` tells."""
+    """What the kernels of this module take in place of parameters; native only: ``available`` tells.
 
-    LEAST = 128  # rows and columns of a weight for which Strassen's product is sooner
+    ``strassen``: products have even numbers of rows, and large weights may be laid out for Strassen's.
+    """
 
-    def __init__(self):
-        self._weight = kernel("lay_out_weight", lambda weight: [_round_up(weight[0], 64) * weight[1]])
+    LEAST = 128  # rows and columns for which that is sooner
+
+    def __init__(self, strassen: bool):
+        self.strassen = strassen
+        self._plain = kernel("lay_out_weight", lambda weight: [_round_up(weight[0], 64) * weight[1]])
         self._strassen = kernel(
             "lay_out_weight_strassen", lambda weight: [7 * _round_up(weight[0] // 2, 64) * (weight[1] // 2)]
         )
         self._bias = kernel("lay_out_position_bias", self._bias_shape)
-        self.available = self._weight is not None
+        self.available = self._plain is not None
 
     @staticmethod
     def _bias_shape(table: list[int], _: list[int]) -> list[int]:
         tokens = (int(table[0] ** 0.5) + 1) ** 2 // 4 + 1
         return [table[1] * tokens * _round_up(tokens, 16)]
 
-    def weight(self, weight: Tensor, strassen: bool = False) -> Tensor:
-        """Of a linear map, (out, in); with ``strassen`` for even numbers of rows, where it is large and even itself."""
-        fits = all(n % 2 == 0 and n >= self.LEAST for n in weight.shape)
-        return self._strassen(weight) if strassen and fits else self._weight(weight)
+    def weight(self, weight: Tensor) -> Tensor:
+        """Of a linear map, (out, in)."""
+        large = self.strassen and all(n % 2 == 0 and n >= self.LEAST for n in weight.shape)
+        return self._strassen(weight) if large else self._plain(weight)
 
     def position_bias(self, table: Tensor, message: Tensor) -> Tensor:
         """Of :class:`WindowAttention`'s parameters."""

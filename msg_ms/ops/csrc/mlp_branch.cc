@@ -59,10 +59,12 @@ void forward(void **params, int64_t **shapes, float *out, float *before) {
   forward(branch, data(params, 1), data(params, 2), {first, second, data(params, 4), data(params, 6), hidden}, out, before);
 }
 
-// From the gradient of gelu(before) to that of `before`, in place; gives gelu(before), and adds to the column sums.
-auto gelu_gradient_of(const float *before, int64_t hidden, float *d, float *after, float *sums) {
+// From the gradient of gelu(before) to that of `before`, `count` rows in place; gives gelu(before) in panels, and adds to
+// the column sums. The product's tiles are as wide as a panel.
+auto gelu_gradient_of(const float *before, int64_t count, int64_t hidden, float *d, float *after, float *sums) {
+  const int64_t width = panel_width(hidden);
   return [=](int part, int64_t row, int64_t rows, int64_t column, int64_t columns) {
-    float *total = sums + part * hidden + column;
+    float *total = sums + part * hidden + column, *panel = after + column * count;
     for (int64_t i = row; i < row + rows; ++i) {
       fetch(before + (i + rows) * hidden + column, columns);  // for the next tile
       for_each_vector(columns, [&](int64_t c, int64_t n) {
@@ -70,7 +72,7 @@ auto gelu_gradient_of(const float *before, int64_t hidden, float *d, float *afte
         const Vec in = load_lanes(before + at, n);
         const Vec distribution = normal_distribution(in);
         const Vec slope = load_lanes(d + at, n) * (distribution + in * normal_density(in));
-        store_lanes(after + at, in * distribution, n);
+        store_lanes(panel + i * width + c, in * distribution, n);
         store_lanes(d + at, slope, n);
         store_lanes(total + c, load_lanes(total + c, n) + slope, n);
       });
@@ -93,12 +95,13 @@ void backward(void **params, int64_t **shapes) {
   WeightSum weights1(hidden, channels, dw1, apart), weights2(channels, hidden, dw2, apart);
   branch.for_each_chunk(2 * hidden, 1, apart, [&](int64_t first, int64_t n) {
     const int64_t at = first * channels;
-    Memory normal(n * channels), space(n * channels), dnormal(n * channels), after(n * hidden), dbefore(n * hidden);
+    Memory normal(n * channels), space(n * channels), dnormal(n * channels), dbefore(n * hidden);
+    Memory after(n * round_up(hidden, panel_width(hidden)));
     branch.normal(first, n, gamma, beta, normal);
     const float *d = branch.gradient(first, n, dout + at, space, biases2);
     product(n, hidden, channels, matrix(d, channels), second_layer, dbefore,
-            gelu_gradient_of(before + first * hidden, hidden, dbefore, after, biases1.parts()));
-    weights2.add(n, transposed(d, channels), matrix(after, hidden));
+            gelu_gradient_of(before + first * hidden, n, hidden, dbefore, after, biases1.parts()));
+    weights2.add(n, transposed(d, channels), in_panels(after));
     weights1.add(n, transposed(dbefore, hidden), matrix(normal, channels));
     product(n, channels, hidden, matrix(dbefore, hidden), first_layer, dnormal);
     branch.normal_gradient(first, n, dout + at, dnormal, gamma, dx + at, gammas, betas);

@@ -115,6 +115,8 @@ void product_of(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b
 
 }  // namespace
 
+int64_t panel_width(int64_t columns) { return tile_vectors(columns) * kLanes; }
+
 void lay_out(int64_t depth, int64_t columns, Matrix b, float *to) {
   with_tile(columns, [&](auto vectors) {
     constexpr int64_t kWidth = vectors * kLanes;
@@ -127,7 +129,7 @@ void lay_out(int64_t depth, int64_t columns, Matrix b, float *to) {
 }
 
 LaidOut::LaidOut(bool many, int64_t depth, int64_t columns, Matrix b)
-    : matrix_(b), data_(many ? round_up(columns, tile_vectors(columns) * kLanes) * depth : 1) {
+    : matrix_(b), data_(many ? round_up(columns, panel_width(columns)) * depth : 1) {
   if (!many) return;
   lay_out(depth, columns, b, data_);
   matrix_.laid_out = data_;

@@ -25,6 +25,10 @@ inline Matrix transposed(const float *data, int64_t columns) { return {data, 1, 
 // The right side of products, (depth, columns), as tiles take it: `to` has room for depth times columns rounded up to 64.
 void lay_out(int64_t depth, int64_t columns, Matrix b, float *to);
 
+// For who writes a right side so at once: panels of so many columns, one after the other, (depth, width) each.
+int64_t panel_width(int64_t columns);
+inline Matrix in_panels(const float *data) { return {nullptr, 0, 0, data}; }
+
 // The same for Strassen's product, which takes even numbers of rows, columns and steps: `to` has room for strassen_size.
 void lay_out_strassen(int64_t depth, int64_t columns, Matrix b, float *to);
 inline int64_t strassen_size(int64_t depth, int64_t columns) { return 7 * (depth / 2) * round_up(columns / 2, 64); }
