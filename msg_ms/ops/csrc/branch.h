@@ -80,7 +80,7 @@ struct Branch {
 
   // How many rows at a time keep `width` numbers each in the second-level cache, in units of `unit` rows.
   int64_t chunk(int64_t width, int64_t unit) const {
-    constexpr int64_t kNumbers = 1 << 16, kFew = 150;
+    constexpr int64_t kNumbers = 1 << 16, kFew = 100;
     return std::max<int64_t>(1, std::max(kFew, kNumbers / width) / unit) * unit;
   }
 

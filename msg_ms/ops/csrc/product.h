@@ -1,6 +1,6 @@
 // Large matrix products on all threads: c = a b, with the result handed on tile by tile while it is in the cache.
 //
-// A tile of c stays in registers for `kDepth` steps. Its part of b is laid out for it just before, in the second-level
+// A tile of c stays in registers for hundreds of steps. Its part of b is laid out for it just before, in the second-level
 // cache, so that weights are taken as they are: laying them out costs a few percent where a product has 50 rows, less
 // where it has more. MindSpore's MatMul lays them out in memory at every call, and its results can't be handed on.
 #pragma once
@@ -25,11 +25,8 @@ inline Matrix transposed(const float *data, int64_t columns) { return {data, 1, 
 // The right side of products, (depth, columns), as tiles take it: `to` has room for depth times columns rounded up to 64.
 void lay_out(int64_t depth, int64_t columns, Matrix b, float *to);
 
-// For who writes a right side so at once: panels of so many columns, one after the other, (depth, width) each.
-int64_t panel_width(int64_t columns);
-inline Matrix in_panels(const float *data) { return {nullptr, 0, 0, data}; }
-
-// The same for Strassen's product, which takes even numbers of rows, columns and steps: `to` has room for strassen_size.
+// The same for Strassen's product (see strassen.cc), which takes even numbers of rows, columns and steps: `to` has room for
+// strassen_size.
 void lay_out_strassen(int64_t depth, int64_t columns, Matrix b, float *to);
 inline int64_t strassen_size(int64_t depth, int64_t columns) { return 7 * (depth / 2) * round_up(columns / 2, 64); }
 
@@ -38,7 +35,11 @@ inline Matrix laid_out(const float *data, int64_t size, int64_t depth, int64_t c
   return {nullptr, 0, 0, data, size == strassen_size(depth, columns)};
 }
 
-// The same for as long as this lives, if `many` products are to take it.
+// For who writes a right side so at once: panels of so many columns, one after the other, (depth, width) each.
+int64_t panel_width(int64_t columns);
+inline Matrix in_panels(const float *data) { return {nullptr, 0, 0, data}; }
+
+// A right side that is laid out for as long as this lives, if `many` products are to take it.
 class LaidOut {
  public:
   LaidOut(bool many, int64_t depth, int64_t columns, Matrix b);
@@ -57,7 +58,7 @@ using Finish = std::function<void(int part, int64_t row, int64_t rows, int64_t c
 void product(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, const Finish &finish = nullptr,
              bool add = false);
 
-// The same with a right side that lay_out_strassen gave, in seven eighths of the multiplications (see strassen.cc).
+// The same with a right side that lay_out_strassen gave, in seven eighths of the multiplications.
 void strassen_product(int64_t rows, int64_t columns, int64_t depth, Matrix a, const float *b, float *c,
                       const Finish &finish);
 
