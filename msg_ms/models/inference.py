@@ -17,9 +17,9 @@ from .msg_transformer import MSGTransformer, Stage
 def optimize_for_inference(model: MSGTransformer, strassen: bool = True) -> MSGTransformer:
     """Lay out the blocks' weights and position biases for the native kernels, in place; gives the model.
 
-    The result is the same, sooner: by a tenth to a fifth. The blocks' parameters are replaced, so that the model can't be
-    trained, exported, or given other weights from then on: load them before. Where blocks don't take the native kernels
-    (other devices, half precision, composed operators), nothing changes.
+    The result is the same, sooner: by a tenth to a fifth. The blocks' parameters are replaced, so that the model can't
+    be trained, exported, or given other weights from then on: load them before. Where blocks don't take the native
+    kernels (other devices, half precision, composed operators), nothing changes.
 
     Large products are Strassen's where windows have an even number of tokens, as those of 7 x 7 with their message do:
     results differ in rounding (by 1e-6 of the largest), and these weights take 7/4 of the memory. Without ``strassen``
