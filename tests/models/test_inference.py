@@ -54,7 +54,7 @@ def test_the_result_is_the_same(change):
 
 @pytest.fixture(scope="module")
 def large():
-    """A model whose weights Strassen's product takes, images, what it made of them before, and with how many numbers."""
+    """A model whose weights Strassen's product takes, images, what it made of them before, and its weights' numbers."""
     arguments = dict(embed_dim=128, num_heads=(2,), window_size=7, shuffle_size=(2,), depths=(2,), img_size=56)
     with ops.use_backend("native"):
         model = noisy(MSGTransformer(**SMALL | arguments)).set_train(False)

@@ -172,7 +172,9 @@ MSG_MS_KERNEL(lay_out_weight_strassen) {
 MSG_MS_KERNEL(product_laid_out) {
   using namespace msg_ms;
   const int64_t rows = shapes[0][0], in = shapes[0][1], out = shapes[2][1];
-  product(rows, out, in, matrix(data(params, 0), in), laid_out(data(params, 1), size(shapes[1], dims[1]), in, out), data(params, 2));
+  const Matrix weight = laid_out(data(params, 1), size(shapes[1], dims[1]), in, out);
+  if (weight.strassen && rows % 2 != 0) return 1;
+  product(rows, out, in, matrix(data(params, 0), in), weight, data(params, 2));
   return 0;
 }
 
