@@ -157,7 +157,7 @@ MSG_MS_KERNEL(attention_branch_laid_out) {
   const int64_t channels = shapes[0][3];
   const Matrix qkv_weight = laid_out(data(params, 3), size(shapes[3], dims[3]), channels, 3 * channels);
   const Matrix proj_weight = laid_out(data(params, 6), size(shapes[6], dims[6]), channels, channels);
-  if ((qkv_weight.strassen || proj_weight.strassen) && shapes[0][2] % 2 != 0) return 1;
+  if (!qkv_weight.takes(shapes[0][2]) || !proj_weight.takes(shapes[0][2])) return 1;
   forward(laid_out_attention_of(params, shapes), qkv_weight, proj_weight, data(params, 5), data(params, kLaidOutInputs),
           nullptr, nullptr);
   return 0;

@@ -12,9 +12,10 @@ inline void product(int64_t rows, int64_t columns, int64_t depth, const float *a
   const auto some = [&](auto vectors) {
     constexpr int64_t kWidth = vectors * kLanes;
     for (; j + kWidth <= columns; j += kWidth) {
-      tiles<vectors>(rows, depth, a, a_row, a_step, b + j, b_row, NothingAhead(), [&](int64_t i, const auto &total) MSG_MS_INLINE {
-        put_tile<false, false>(total, {nullptr, 0, c + i * c_row + j, c_row, kWidth});
-      });
+      tiles<vectors>(rows, depth, a, a_row, a_step, b + j, b_row, NothingAhead(),
+                     [&](int64_t i, const auto &total) MSG_MS_INLINE {
+                       put_tile<false>(total, {nullptr, 0, c + i * c_row + j, c_row, kWidth});
+                     });
     }
   };
   some(std::integral_constant<int, kMostVectors>());

@@ -140,7 +140,7 @@ MSG_MS_KERNEL(mlp_branch_laid_out) {
   const int64_t channels = shapes[0][3], hidden = shapes[4][0];
   const Matrix first = laid_out(data(params, 3), size(shapes[3], dims[3]), channels, hidden);
   const Matrix second = laid_out(data(params, 5), size(shapes[5], dims[5]), hidden, channels);
-  if ((first.strassen || second.strassen) && branch.count % 2 != 0) return 1;
+  if (!first.takes(branch.count) || !second.takes(branch.count)) return 1;
   const Layers layers{first, second, data(params, 4), data(params, 6), hidden};
   forward(branch, data(params, 1), data(params, 2), layers, data(params, 7), nullptr);
   return 0;

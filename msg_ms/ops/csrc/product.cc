@@ -56,7 +56,7 @@ void product_part(int part, int64_t i, int64_t end, int64_t j, int64_t right, in
           lay_out_right<kVectors>(b, k, now, p, width, columns);
           right_part = columns;
         }
-        Ahead ahead{nullptr, 0, NothingAhead::steps};
+        Ahead ahead;
         if (b.laid_out != nullptr) {
           const float *const next = right_part + (p + kWidth < right ? depth : steps) * kWidth;
           ahead = following(next, now * kWidth, rows, kRows, now);
@@ -72,7 +72,7 @@ void product_part(int part, int64_t i, int64_t end, int64_t j, int64_t right, in
           const auto run = [&](auto adds) {
             tiles<kVectors>(n, now, from, a_row, a_step, right_part, kWidth, ahead,
                             [&](int64_t row, const auto &total) MSG_MS_INLINE {
-                              put_tile<adds, false>(total, target.from(row));
+                              put_tile<adds>(total, target.from(row));
                               if (finish && k + now == depth) finish(part, i + r + row, rows_of(total), p, width);
                             });
           };
@@ -140,6 +140,17 @@ void product(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, f
   with_tile(columns, [&](auto vectors) { product_of<vectors>(rows, columns, depth, a, b, c, add, finish); });
 }
 
+namespace {
+
+// A weight's kernel: by one of the two ways to lay out, zeros where it leaves room.
+void lay_out_by(void (*way)(int64_t, int64_t, Matrix, float *), void **params, int *dims, int64_t **shapes) {
+  const int64_t out = shapes[0][0], in = shapes[0][1];
+  std::memset(data(params, 1), 0, size(shapes[1], dims[1]) * sizeof(float));
+  way(in, out, transposed(data(params, 0), in), data(params, 1));
+}
+
+}  // namespace
+
 }  // namespace msg_ms
 
 // x (rows, in), w (out, in) -> (rows, out)
@@ -152,19 +163,13 @@ MSG_MS_KERNEL(product) {
 
 // w (out, in) -> what products with w^T take: in times out rounded up to 64
 MSG_MS_KERNEL(lay_out_weight) {
-  using namespace msg_ms;
-  const int64_t out = shapes[0][0], in = shapes[0][1];
-  std::memset(data(params, 1), 0, size(shapes[1], dims[1]) * sizeof(float));
-  lay_out(in, out, transposed(data(params, 0), in), data(params, 1));
+  msg_ms::lay_out_by(msg_ms::lay_out, params, dims, shapes);
   return 0;
 }
 
 // w (out, in), both even -> what Strassen's products with w^T take: 7 / 2 in times out / 2 rounded up to 64
 MSG_MS_KERNEL(lay_out_weight_strassen) {
-  using namespace msg_ms;
-  const int64_t out = shapes[0][0], in = shapes[0][1];
-  std::memset(data(params, 1), 0, size(shapes[1], dims[1]) * sizeof(float));
-  lay_out_strassen(in, out, transposed(data(params, 0), in), data(params, 1));
+  msg_ms::lay_out_by(msg_ms::lay_out_strassen, params, dims, shapes);
   return 0;
 }
 
@@ -173,7 +178,7 @@ MSG_MS_KERNEL(product_laid_out) {
   using namespace msg_ms;
   const int64_t rows = shapes[0][0], in = shapes[0][1], out = shapes[2][1];
   const Matrix weight = laid_out(data(params, 1), size(shapes[1], dims[1]), in, out);
-  if (weight.strassen && rows % 2 != 0) return 1;
+  if (!weight.takes(rows)) return 1;
   product(rows, out, in, matrix(data(params, 0), in), weight, data(params, 2));
   return 0;
 }

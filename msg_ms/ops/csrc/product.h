@@ -17,6 +17,9 @@ struct Matrix {
   int64_t row, column;
   const float *laid_out = nullptr;
   bool strassen = false;  // laid out for Strassen's product
+
+  // Whether it can be the right side of so many rows.
+  bool takes(int64_t rows) const { return !strassen || rows % 2 == 0; }
 };
 
 inline Matrix matrix(const float *data, int64_t columns) { return {data, columns, 1}; }
@@ -57,9 +60,5 @@ using Finish = std::function<void(int part, int64_t row, int64_t rows, int64_t c
 // c (rows, columns) = a (rows, depth) b (depth, columns), or added to c.
 void product(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, const Finish &finish = nullptr,
              bool add = false);
-
-// The same with a right side that lay_out_strassen gave, in seven eighths of the multiplications.
-void strassen_product(int64_t rows, int64_t columns, int64_t depth, Matrix a, const float *b, float *c,
-                      const Finish &finish);
 
 }  // namespace msg_ms

@@ -79,10 +79,14 @@ inline int64_t even_share(int64_t n, int64_t most) {
 // rows are computed: the processor fetches ahead too late.
 inline Ahead following(const float *next, int64_t n, int64_t rows, int64_t rows_of_tile, int64_t depth) {
   constexpr int64_t kSteps = 16, kFewRows = 128;
-  if (rows >= kFewRows) return {next, 0, NothingAhead::steps};
+  if (rows >= kFewRows) return {};
   const int64_t turns = (rows + rows_of_tile - 1) / rows_of_tile * ((depth + kSteps - 1) / kSteps);
   return {next, (n / 16 + turns - 1) / turns, kSteps};
 }
+
+// What product() does with a right side that lay_out_strassen gave, in seven eighths of the multiplications.
+void strassen_product(int64_t rows, int64_t columns, int64_t depth, Matrix a, const float *b, float *c,
+                      const Finish &finish);
 
 // How many threads a product is worth; 1 for a thread that works alone.
 inline int64_t parts_worth(int64_t rows, int64_t columns, int64_t depth) {

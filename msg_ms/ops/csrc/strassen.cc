@@ -100,8 +100,8 @@ void strassen_part(int part, int64_t i, int64_t end, int64_t j, int64_t right, i
           const Ahead ahead = following(right_part + inner * kWidth, now * kWidth, pairs, tile_rows(kVectors), now);
           tiles<kVectors>(pairs, now, left.rows[t], left.row[t], 1, right_part, kWidth, ahead,
                           [&](int64_t row, const auto &total) MSG_MS_INLINE {
-                            put_tile<true, false>(total, one.from(row));
-                            put_tile<true, true>(total, other.from(row));
+                            put_tile<true>(total, one.from(row));
+                            put_tile<true>(total, other.from(row));
                             if (!finish || !last || t + 1 < kTerms) return;
                             finish(part, i + 2 * row, 2 * rows_of(total), p, width);
                             finish(part, i + 2 * row, 2 * rows_of(total), half + p, width);

@@ -21,10 +21,12 @@ constexpr int tile_rows(int vectors) { return vectors == 2 ? 6 : 8; }
 // What receives a tile has to be inlined, or the tile would pass through the memory.
 #define MSG_MS_INLINE __attribute__((always_inline))
 
+constexpr int64_t kAllSteps = int64_t{1} << 62;
+
 // What is asked of the memory while tiles are computed: `lines` of 16 numbers from `from` for every `steps` steps.
 struct Ahead {
-  const float *from;
-  int64_t lines, steps;
+  const float *from = nullptr;
+  int64_t lines = 0, steps = kAllSteps;
 
   void fetch() {
     for (int64_t i = 0; i < lines; ++i, from += 16) __builtin_prefetch(from, 0, 2);
@@ -32,14 +34,14 @@ struct Ahead {
 };
 
 struct NothingAhead {
-  static constexpr int64_t steps = int64_t{1} << 62;
+  static constexpr int64_t steps = kAllSteps;
 
   void fetch() {}
 };
 
 // put(total), where total[r][v] is the sum over k of a[r * a_row + k * a_step] and the vector b[k * b_row + v * kLanes].
-template <int kRows, int kVectors, typename Ahead, typename Put>
-inline void tile(int64_t depth, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row, Ahead &ahead,
+template <int kRows, int kVectors, typename Next, typename Put>
+inline void tile(int64_t depth, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row, Next &ahead,
                  const Put &put) {
   Vec total[kRows][kVectors] = {};
   for (int64_t k = 0; k < depth;) {
@@ -61,9 +63,9 @@ inline void tile(int64_t depth, const float *a, int64_t a_row, int64_t a_step, c
 }
 
 // The same for any number of rows, with put(i, total) for those from i.
-template <int kVectors, typename Ahead, typename Put>
+template <int kVectors, typename Next, typename Put>
 inline void tiles(int64_t rows, int64_t depth, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_row,
-                  Ahead ahead, const Put &put) {
+                  Next ahead, const Put &put) {
   constexpr int kRows = tile_rows(kVectors);
   int64_t i = 0, fewer = (kRows - rows % kRows) % kRows;  // tiles of one row less leave none over, where rows are many
   if (fewer * (kRows - 1) > rows) fewer = 0;
@@ -97,30 +99,29 @@ struct Target {
 };
 
 // With fewer columns than the tile has; it comes from the memory, so that other tiles needn't.
-__attribute__((noinline)) inline void put_part(const float *tile, int64_t rows, int64_t row, const Target &to) {
+__attribute__((noinline)) inline void put_part(bool add, const float *tile, int64_t rows, int64_t row, const Target &to) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t j = 0; j < to.columns; ++j) {
-      to.c[r * to.c_row + j] = (to.was == nullptr ? 0.0f : to.was[r * to.was_row + j]) + to.sign * tile[r * row + j];
+      const float put = tile[r * row + j];
+      to.c[r * to.c_row + j] = add ? to.was[r * to.was_row + j] + to.sign * put : put;
     }
   }
 }
 
-// The tile, or where there is one its sum with what was there.
-template <bool add, bool sign, int kRows, int kVectors>
+// c becomes the sum, or the tile as it is.
+template <bool add, int kRows, int kVectors>
 MSG_MS_INLINE inline void put_tile(const Vec (&total)[kRows][kVectors], const Target &to) {
   if (to.columns < kVectors * kLanes) {
     Vec copy[kRows][kVectors];
     std::memcpy(copy, total, sizeof(copy));
-    Target part = to;
-    if (!add) part.was = nullptr;
-    return put_part(reinterpret_cast<const float *>(copy), kRows, kVectors * kLanes, part);
+    return put_part(add, reinterpret_cast<const float *>(copy), kRows, kVectors * kLanes, to);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      const Vec gain = sign ? to.sign * total[r][v] : total[r][v];
-      store(to.c + r * to.c_row + v * kLanes, add ? load(to.was + r * to.was_row + v * kLanes) + gain : gain);
+      const Vec put = total[r][v];
+      store(to.c + r * to.c_row + v * kLanes, add ? load(to.was + r * to.was_row + v * kLanes) + to.sign * put : put);
     }
   }
 }
