@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from msg_ms.checkpoint import load_for_inference
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
 from msg_ms.data import EvalDataset, Shard, load_folders
 from msg_ms.engine import compile_cache
-from msg_ms.engine.checkpoint import load_for_inference
 from msg_ms.engine.device import check_half_precision, check_same_job, clamp_workers, setup_device
 from msg_ms.engine.evaluate import EvalStep, evaluate
 from msg_ms.engine.log import progress

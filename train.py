@@ -9,17 +9,23 @@ from datetime import timedelta
 from pathlib import Path
 
 from msg_ms import MSGTransformer
+from msg_ms.checkpoint import (
+    EMA_PREFIX,
+    OPTIMIZER_PREFIX,
+    SCALER_PREFIX,
+    load_for_inference,
+    load_pretrained,
+    parameters_by_name,
+)
 from msg_ms.cli import config_from_arguments, require, run_command_line, train_parser
 from msg_ms.config import Config, to_yaml
 from msg_ms.data import EvalDataset, Shard, TrainDataset, load_folders
 from msg_ms.engine import compile_cache
-from msg_ms.engine.checkpoint import AVERAGE, OPTIMIZER, SCALER, load_for_inference, load_pretrained, named
 from msg_ms.engine.device import check_half_precision, check_same_job, clamp_workers, setup_device
-from msg_ms.engine.ema import WeightAverage
+from msg_ms.engine.ema import WeightEMA
 from msg_ms.engine.epoch import EpochRunner
 from msg_ms.engine.evaluate import EvalStep, Evaluation, evaluate
 from msg_ms.engine.log import RunLog
-from msg_ms.engine.loss import SmoothedCrossEntropy
 from msg_ms.engine.loss_scale import build_scaler, scaler_state
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.ranks import GradientSum, Ranks
@@ -30,6 +36,7 @@ from msg_ms.engine.throughput import measure_throughput
 from msg_ms.engine.train_step import LossAndGradients, Update, build_step
 from msg_ms.errors import UserError
 from msg_ms.models.build import build_model
+from msg_ms.models.losses import SmoothedCrossEntropy
 from msg_ms.models.precision import set_precision
 from msg_ms.support import check_supported
 
@@ -101,7 +108,7 @@ def train(
         model.recompute_blocks()
     optimizer = build_optimizer(settings, model.trainable_params())
     scaler = build_scaler(config.amp_level, config.amp)
-    average = WeightAverage(optimizer.targets, settings.ema_decay) if settings.ema_decay > 0 else None
+    average = WeightEMA(optimizer.targets, settings.ema_decay) if settings.ema_decay > 0 else None
     gradient_sum = GradientSum(optimizer.targets, target) if ranks.world > 1 else None
     step = build_step(
         LossAndGradients(model, SmoothedCrossEntropy(config.model.label_smoothing), optimizer.targets, scaler),
@@ -109,9 +116,13 @@ def train(
         order.accumulation,
     )
 
-    state = {"": named(model.get_parameters()), OPTIMIZER: optimizer.state(), SCALER: scaler_state(scaler)}
+    state = {
+        "": parameters_by_name(model.get_parameters()),
+        OPTIMIZER_PREFIX: optimizer.state(),
+        SCALER_PREFIX: scaler_state(scaler),
+    }
     if average is not None:
-        state[AVERAGE] = average.state()
+        state[EMA_PREFIX] = average.state()
     checkpoints = Checkpoints(config, state, log, ranks, data.folder.classes)
     begin = Progress(
         settings.start_epoch, settings.start_epoch * data.steps, data.steps, order.batch_size, order.accumulation,
@@ -159,7 +170,7 @@ def finish_epoch(
     progress: Progress,
     rate: float,
     validate: Callable[[], Evaluation],
-    average: WeightAverage | None,
+    average: WeightEMA | None,
     checkpoints: Checkpoints,
     log: RunLog,
 ) -> Progress:
@@ -170,7 +181,7 @@ def finish_epoch(
     progress = keep_best(progress, result, checkpoints)
     log.info(f"epoch {epoch}/{epochs}: {result}; best top-1 {progress.best_accuracy:.2f}%")
     if average is not None:
-        with average.in_place_of_weights():
+        with average.swapped_in():
             averaged = validate()
             progress = keep_best(progress, averaged, checkpoints)
         log.info(f"epoch {epoch}/{epochs}, averaged weights: {averaged}; best top-1 {progress.best_accuracy:.2f}%")

@@ -20,9 +20,9 @@ import numpy as np
 from msg_ms.cli import run_command_line
 from msg_ms.config import load_config
 from msg_ms.engine.device import setup_device
-from msg_ms.engine.loss import SmoothedCrossEntropy
 from msg_ms.engine.optim import build_optimizer
-from msg_ms.engine.train_step import LossAndGradients, Update, build_step, drop_path_draws
+from msg_ms.engine.train_step import LossAndGradients, Update, build_step, drop_path_noise
+from msg_ms.models.losses import SmoothedCrossEntropy
 from msg_ms.models.variants import VARIANTS, create_model
 
 
@@ -61,7 +61,7 @@ def measure(name: str, batch: int, recompute: bool) -> dict:
     draws = np.random.RandomState(0)
     images, labels = draws.randn(batch, 3, 224, 224).astype(np.float32), np.arange(batch, dtype=np.int32)
     depth = sum(model.depths)
-    losses = [step.run([(images, labels, drop_path_draws(depth, batch, 0, k))], 1e-3) for k in range(2)]
+    losses = [step.run([(images, labels, drop_path_noise(depth, batch, 0, k))], 1e-3) for k in range(2)]
     ms.runtime.synchronize()
     return dict(losses=losses, process=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 

@@ -57,8 +57,8 @@ def msg_ms(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, backen
     import mindspore as ms
 
     from msg_ms import create_model, optimize_for_inference
+    from msg_ms.checkpoint import load_parameters
     from msg_ms.convert import convert_state_dict
-    from msg_ms.engine.checkpoint import load_parameters
     from msg_ms.engine.device import setup_device
     from msg_ms.ops import set_backend
 
@@ -75,14 +75,14 @@ def msg_ms(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, backen
 
 def training_step(model, images: np.ndarray, labels: np.ndarray) -> Callable:
     from msg_ms.config import load_config
-    from msg_ms.engine.loss import SmoothedCrossEntropy
     from msg_ms.engine.optim import build_optimizer
-    from msg_ms.engine.train_step import LossAndGradients, Update, build_step, drop_path_draws
+    from msg_ms.engine.train_step import LossAndGradients, Update, build_step, drop_path_noise
+    from msg_ms.models.losses import SmoothedCrossEntropy
 
     optimizer = build_optimizer(load_config(None).train, model.trainable_params())
     gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets)
     step = build_step(gradients, Update(optimizer, 5.0), 0)
-    draws = drop_path_draws(sum(model.depths), len(images), 0, 0)
+    draws = drop_path_noise(sum(model.depths), len(images), 0, 0)
     return lambda: step.run([(images, labels, draws)], 1e-4)
 
 

@@ -24,10 +24,10 @@ from msg_ms.cli import run_command_line
 from msg_ms.config import load_config
 from msg_ms.engine import compile_cache
 from msg_ms.engine.device import setup_device
-from msg_ms.engine.loss import SmoothedCrossEntropy
 from msg_ms.engine.optim import build_optimizer
-from msg_ms.engine.ranks import ALONE
+from msg_ms.engine.ranks import SINGLE_PROCESS
 from msg_ms.engine.train_step import LossAndGradients, TrainStep, Update
+from msg_ms.models.losses import SmoothedCrossEntropy
 from msg_ms.models.variants import VARIANTS, create_model
 
 
@@ -61,7 +61,7 @@ def main() -> None:
 def compile_once(name: str, folder: str) -> float:
     """Seconds to compile ``name``'s training step at batch 2, with the cache in ``folder``."""
     setup_device("CPU", 0)
-    compile_cache.enable(replace(load_config(None), compile_cache=folder), ALONE)
+    compile_cache.enable(replace(load_config(None), compile_cache=folder), SINGLE_PROCESS)
     model = create_model(name)
     optimizer = build_optimizer(load_config(None).train, model.trainable_params())
     step = TrainStep(LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets), Update(optimizer, 5.0))

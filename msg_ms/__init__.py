@@ -14,7 +14,7 @@ from .models.variants import create_model, list_models
 from .version import __version__
 
 try:
-    from .models import in_mindcv  # noqa: F401
+    from .models import mindcv_registry as in_mindcv  # noqa: F401
 except ModuleNotFoundError as error:  # everything but mindcv's registry works without it
     if error.name is None or error.name.split(".")[0] != "mindcv":
         raise

@@ -15,7 +15,7 @@ PARTIAL = ".partial-"  # folders that hold a file while it is written begin like
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path of the same name to write to, in a folder of its own beside ``path``.
 
     When the block ends well the file is flushed to the disk and moved into place; else nothing remains of it. Raises

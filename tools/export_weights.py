@@ -9,10 +9,10 @@ from pathlib import Path
 
 import yaml
 
+from msg_ms.checkpoint import EMA_PREFIX, Metadata, read_checkpoint, select_prefix, write_checkpoint
 from msg_ms.cli import run_command_line
-from msg_ms.engine.checkpoint import AVERAGE, Notes, part, read_checkpoint, write_checkpoint
 from msg_ms.errors import UserError
-from msg_ms.files import written_whole
+from msg_ms.files import atomic_write
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     args = parser.parse_args()
 
     arrays, notes = read_checkpoint(args.input)
-    weights = part(arrays, AVERAGE if args.ema else "")
+    weights = select_prefix(arrays, EMA_PREFIX if args.ema else "")
     if not weights:
         raise UserError(f"{args.input} holds no average of the weights; TRAIN.EMA_DECAY keeps one")
     name = args.name or model_name(notes)
@@ -36,12 +36,12 @@ def main() -> None:
         content = written.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     path = args.output / f"{name}-{digest[:8]}.ckpt"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
     print(f"{path}: {sum(w.size for w in weights.values()):,} parameters, {len(content):,} bytes, sha256 {digest}")
 
 
-def model_name(notes: Notes) -> str:
+def model_name(notes: Metadata) -> str:
     """``MODEL.NAME`` of the run that wrote the checkpoint."""
     if "config" not in notes:
         raise UserError("the checkpoint doesn't tell what it is of: add --name")

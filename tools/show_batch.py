@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
-from msg_ms.contact_sheet import write_sheet
 from msg_ms.data import TrainDataset, load_folders
 from msg_ms.data.transforms import MEAN, STD
+from msg_ms.visualize.contact_sheet import write_sheet
 
 
 def main() -> None:

@@ -12,11 +12,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..checkpoint.dtypes import KEEP, TYPES, finite
 from ..convert import cast_weights, check_buffers, convert_state_dict, dropped_names, export_state_dict
-from ..convert.apply import ConversionError, State
-from ..convert.fit import Changes, fit_weights
-from ..convert.precision import KEEP, TYPES, finite
-from ..engine.weight_files import (
+from ..convert.model_shapes import Changes, fit_weights
+from ..convert.names import ConversionError, State
+from ..convert.weight_files import (
     OUR_SUFFIXES,
     TORCH_SUFFIXES,
     compare_with_file,
@@ -25,7 +25,7 @@ from ..engine.weight_files import (
     write_weights,
 )
 from ..errors import UserError, printable
-from ..files import written_whole
+from ..files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def convert(source: Path, target: Path, options: Options) -> None:
         raise UserError(f"{source} doesn't convert: {error}") from None
     except MemoryError:
         raise UserError(f"{source}: needs more memory than there is") from None
-    with written_whole(target) as temporary:
+    with atomic_write(target) as temporary:
         write_weights(temporary, state, options.reverse)
         if options.verify:
             compare_with_file(temporary, state, options.reverse)

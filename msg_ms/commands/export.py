@@ -9,10 +9,10 @@ from pathlib import Path
 import mindspore as ms
 from mindspore.nn.utils import no_init_parameters
 
+from ..checkpoint import load_for_inference
 from ..config import Config, load_config
 from ..data.transforms import EVAL_RATIO, MEAN, STD
 from ..deploy import INPUT, OLDEST_OPSET, Reference, export_mindir, export_onnx, onnx_packages, output_name
-from ..engine.checkpoint import load_for_inference
 from ..engine.device import setup_device
 from ..errors import UserError
 from ..models.build import build_model

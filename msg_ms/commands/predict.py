@@ -12,23 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoint import load_for_inference
 from ..cli import config_from_arguments, model_parser, require
 from ..config import Config
-from ..contact_sheet import as_tile, write_png, write_sheet
-from ..data.class_names import ClassName, default_class_names, read_class_names
+from ..data.class_names import CLASSES_KEY, ClassName, default_class_names, read_class_names
 from ..data.folder import IMAGE_SUFFIXES
-from ..engine.checkpoint import CLASSES, load_for_inference
 from ..engine.device import check_half_precision, setup_device
 from ..engine.log import progress
 from ..errors import UserError, shorten
-from ..files import written_whole
-from ..message_picture import draw_messages, stack_rows
+from ..files import atomic_write
 from ..models.build import build_model
 from ..models.inference import optimize_for_inference
 from ..models.msg_transformer import MSGTransformer
 from ..models.precision import set_precision
-from ..predictor import Prediction, Predictor, Unreadable
 from ..support import check_supported
+from ..tasks.predictor import Prediction, Predictor, Unreadable
+from ..visualize.attention import draw_messages, stack_rows
+from ..visualize.contact_sheet import as_tile, write_png, write_sheet
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif", ".tif", ".tiff", ".webp")  # what is looked for in folders
 BATCH = 16  # pictures at a time, unless --batch-size says otherwise
@@ -53,7 +53,7 @@ def main() -> None:
         print(line, file=sys.stderr)
     if args.show_messages is None:  # which asks the blocks for their own parameters
         optimize_for_inference(model)
-    names = names or default_class_names(config.model.num_classes, str(notes.get(CLASSES, "")))
+    names = names or default_class_names(config.model.num_classes, str(notes.get(CLASSES_KEY, "")))
 
     batch = min(args.batch_size or BATCH, len(files))
     predictor = Predictor(model, config, batch, messages=args.show_messages is not None)
@@ -196,7 +196,7 @@ class Outputs:
             if args.json == STANDARD_OUTPUT:
                 sys.stdout.write(text)
             else:
-                with written_whole(Path(args.json)) as temporary:
+                with atomic_write(Path(args.json)) as temporary:
                     temporary.write_text(text, encoding="utf-8")
                 print(f"wrote {args.json}", file=told)
         if self.tiles:

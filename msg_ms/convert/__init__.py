@@ -1,8 +1,10 @@
 """Weights from the paper's PyTorch code and back: the name table, its strict application, and the files' readers."""
 
-from .adapt import adapt_weights
-from .apply import (
-    ConversionError,
+from ..checkpoint.dtypes import cast_weights
+from ..checkpoint.resize import adapt_weights
+from ..checkpoint.safetensors import check_safetensors, read_safetensors, write_safetensors
+from ..checkpoint.types import BrokenCheckpoint, ConversionError, LoadedWeights
+from .names import (
     check_buffers,
     check_names_and_shapes,
     convert_state_dict,
@@ -12,15 +14,13 @@ from .apply import (
     infer_architecture,
     variant_name,
 )
-from .precision import cast_weights
-from .safetensors_file import check_safetensors, read_safetensors, write_safetensors
-from .torch_file import TorchFile, TorchFileError, read_torch_file
-from .torch_write import write_torch_file
+from .torch_reader.file import read_torch_file
+from .torch_writer import write_torch_file
 
 __all__ = [
+    "BrokenCheckpoint",
     "ConversionError",
-    "TorchFile",
-    "TorchFileError",
+    "LoadedWeights",
     "adapt_weights",
     "cast_weights",
     "check_buffers",

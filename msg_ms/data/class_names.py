@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import UserError
 from .folder import class_folders, read_text
 
+CLASSES_KEY = "classes"  # of a checkpoint's metadata: a JSON list of class folders in the order of their labels
 IMAGENET_FILE = Path(__file__).with_name("imagenet_classes.txt")  # its sources and licences stand at its top
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ..errors import UserError
-from ..files import written_whole
-from ..models.inference import refuse_optimized
+from ..files import atomic_write
+from ..models.inference import require_trainable
 from ..models.msg_transformer import MSGTransformer
 from ..version import __version__
 from .check import Reference, Run, with_output
@@ -52,7 +52,7 @@ def export_onnx(
     from .onnx_model import build_onnx
 
     _check(model, path, ONNX_BYTES)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         onnx.save(build_onnx(model, batch, opset, softmax, notes), temporary)
         try:
             onnx.checker.check_model(str(temporary), full_check=True)
@@ -95,7 +95,7 @@ def export_mindir(
         operators.update(node.op_type for graph in (proto.graph, *proto.functions) for node in graph.node)
         proto.user_info.update({**notes, "msg_ms_version": __version__})
 
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         cell.set_inputs(images)
         ms.export(cell, images, file_name=str(temporary), file_format="MINDIR", custom_func=finish)
         if any("Custom" in name for name in operators):
@@ -116,7 +116,7 @@ def _compare(reference: Reference, run: Run, path: Path, engine: str) -> str:
 
 
 def _check(model: MSGTransformer, path: Path, limit: int) -> None:
-    refuse_optimized(model, "an export")
+    require_trainable(model, "an export")
     size = sum(parameter.size * 4 for parameter in model.get_parameters())
     if size >= limit:
         raise UserError(f"{path}: {size:,} bytes of weights; a {path.suffix} file holds fewer than {limit:,}")

@@ -12,7 +12,7 @@ from mindspore import communication
 
 from ..config import Config, to_yaml
 from ..errors import UserError
-from .ranks import ALONE, Ranks
+from .ranks import SINGLE_PROCESS, Ranks
 
 
 def setup_device(target: str, seed: int, jit_level: str = "") -> tuple[str, Ranks]:
@@ -29,7 +29,7 @@ def setup_device(target: str, seed: int, jit_level: str = "") -> tuple[str, Rank
     ms.set_context(mode=ms.GRAPH_MODE)
     if jit_level:
         ms.set_context(jit_config={"jit_level": jit_level})
-    ranks = _join() if "MS_ROLE" in os.environ or int(os.environ.get("RANK_SIZE", 1)) > 1 else ALONE
+    ranks = _join() if "MS_ROLE" in os.environ or int(os.environ.get("RANK_SIZE", 1)) > 1 else SINGLE_PROCESS
     ms.set_seed(seed)
     ms.dataset.config.set_seed(seed)
     return ms.get_context("device_target"), ranks
@@ -54,13 +54,13 @@ def check_same_job(ranks: Ranks, config: Config, files: Iterable[str]) -> None:
     """Raise UserError where the job's processes run other code, another configuration or other ``files``."""
     package = Path(__file__).parents[1]
     code = (path.read_bytes() for path in sorted(package.rglob("*.py")))
-    ranks.check_same("the code", code, "bring all nodes to the same version")
+    ranks.assert_same_on_all_ranks("the code", code, "bring all nodes to the same version")
     # What only says where things lie may differ from node to node.
     place = dict(output="", local_rank=0, data=replace(config.data, data_path="", val_list="", class_index=""))
     text = to_yaml(replace(config, **place))
-    ranks.check_same("the configuration", [text.encode()], "give all nodes the same file and flags")
+    ranks.assert_same_on_all_ranks("the configuration", [text.encode()], "give all nodes the same file and flags")
     names = ("/".join(Path(file).parts[-2:]).encode() for file in files)
-    ranks.check_same("the images", names, "give all nodes the same data")
+    ranks.assert_same_on_all_ranks("the images", names, "give all nodes the same data")
 
 
 def check_half_precision(level: str, dtype: str) -> None:

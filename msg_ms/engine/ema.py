@@ -11,7 +11,7 @@ from mindspore.ops import partial
 from .optim import for_each
 
 
-class WeightAverage(nn.Cell):
+class WeightEMA(nn.Cell):
     """``average = decay * average + (1 - decay) * weight`` after every update, from the weights it is made with.
 
     State: the averages, by the names of the weights.
@@ -31,7 +31,7 @@ class WeightAverage(nn.Cell):
         return ops.depend(True, for_each(partial(_move, 1.0 - self.decay), self.averages, self.targets))
 
     @contextlib.contextmanager
-    def in_place_of_weights(self) -> Iterator[None]:
+    def swapped_in(self) -> Iterator[None]:
         """Within the block the model computes with the averages; its own weights come back at the end."""
         own = [parameter.asnumpy().copy() for parameter in self.targets]
         _copy(self.averages, self.targets)

@@ -13,14 +13,14 @@ from mindspore.amp import LossScaler
 
 from ..config import Config
 from ..data import TrainDataset
-from ..data.dataset import Batch
+from ..data.classification import Batch
 from ..errors import UserError
 from .log import RunLog
 from .ranks import Ranks
 from .run_state import Checkpoints, Progress
 from .schedule import Schedule
 from .stop import StopRequest
-from .train_step import AccumulatedStep, TrainStep, drop_path_draws
+from .train_step import AccumulatedStep, TrainStep, drop_path_noise
 
 
 class Meter:
@@ -100,7 +100,7 @@ class EpochRunner:
         """The batches with what stochastic depth goes by."""
         first, shard = progress.step * progress.accumulation, self.data.order.shard
         return [
-            (*batch, drop_path_draws(self.blocks, progress.batch_size, self.config.seed, first + i, shard.rank))
+            (*batch, drop_path_noise(self.blocks, progress.batch_size, self.config.seed, first + i, shard.rank))
             for i, batch in enumerate(group)
         ]
 

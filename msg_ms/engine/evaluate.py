@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from .compile_cache import CachedCell
-from .ranks import ALONE, Ranks
+from .ranks import SINGLE_PROCESS, Ranks
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class EvalStep(CachedCell):
 
 
 def evaluate(
-    step: EvalStep, batches: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, ranks: Ranks = ALONE
+    step: EvalStep, batches: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, ranks: Ranks = SINGLE_PROCESS
 ) -> Evaluation:
     """Evaluate the step's model over ``batches`` of (images, labels), the last of which may be smaller.
 

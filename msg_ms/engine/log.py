@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..errors import UserError
-from ..files import written_whole
+from ..files import atomic_write
 
 Item = TypeVar("Item")
 
@@ -51,7 +51,7 @@ class RunLog:
         """Write a text file beside the log; the first rank does so for all."""
         if not self.first:
             return
-        with written_whole(self.run_dir / name) as temporary:
+        with atomic_write(self.run_dir / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def begin_metrics(self, step: int) -> None:

@@ -8,10 +8,10 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.ops import partial
 
+from ..checkpoint import parameters_by_name
 from ..config import TrainConfig
-from ..models.decay import decays
+from ..models.decay import has_weight_decay
 from ..ops import AdamWStep
-from .checkpoint import named
 
 # A loop over hundreds of parameters would be unrolled into calls within calls, beyond what the compiler takes.
 for_each = ops.HyperMap()
@@ -30,11 +30,11 @@ class AdamW(nn.Cell):
         self.moment1 = self.targets.clone(prefix="moment1", init="zeros")
         self.moment2 = self.targets.clone(prefix="moment2", init="zeros")
         self.updates = Parameter(Tensor(0, ms.float32), name="updates")
-        self.step = AdamWStep([weight_decay if decays(p) else 0.0 for p in parameters], betas, eps)
+        self.step = AdamWStep([weight_decay if has_weight_decay(p) else 0.0 for p in parameters], betas, eps)
 
     def state(self) -> dict[str, Parameter]:
         """Everything that a checkpoint must keep."""
-        return named([*self.moment1, *self.moment2, self.updates])
+        return parameters_by_name([*self.moment1, *self.moment2, self.updates])
 
     def construct(self, gradients: tuple[Tensor, ...], rate: Tensor, factor: Tensor) -> bool:
         """One update from ``factor`` times the gradients."""
@@ -49,13 +49,13 @@ class SGD(nn.Cell):
     def __init__(self, parameters: Sequence[Parameter], momentum: float, weight_decay: float):
         super().__init__()
         self.targets = ParameterTuple(parameters)
-        self.decay = tuple(weight_decay if decays(p) else 0.0 for p in parameters)
+        self.decay = tuple(weight_decay if has_weight_decay(p) else 0.0 for p in parameters)
         self.velocity = self.targets.clone(prefix="velocity", init="zeros")
         self.momentum = momentum
 
     def state(self) -> dict[str, Parameter]:
         """Everything that a checkpoint must keep."""
-        return named(self.velocity)
+        return parameters_by_name(self.velocity)
 
     def construct(self, gradients: tuple[Tensor, ...], rate: Tensor, factor: Tensor) -> bool:
         """One update from ``factor`` times the gradients."""

@@ -89,7 +89,7 @@ class Ranks:
             value = _broadcast()(Tensor(parameter.asnumpy().astype(np.float32).reshape(-1)))
             parameter.set_data(Tensor(value.asnumpy().reshape(parameter.shape)).astype(parameter.dtype))
 
-    def check_same(self, what: str, data: Iterable[bytes], remedy: str) -> None:
+    def assert_same_on_all_ranks(self, what: str, data: Iterable[bytes], remedy: str) -> None:
         """Raise UserError on every rank where the ranks' ``data`` are not the same, naming those that differ."""
         if self.world == 1:
             return
@@ -105,7 +105,7 @@ class Ranks:
         """Whether one of the ranks passes True."""
         return bool(self.sum([flag])[0])
 
-    def from_first(self, work: Callable[[], Any]) -> Any:
+    def run_on_rank0(self, work: Callable[[], Any]) -> Any:
         """What ``work`` gives on the first rank, on every rank; a UserError that it raises is raised on every rank."""
         told = {}
         if self.first:
@@ -119,11 +119,11 @@ class Ranks:
         return told["result"]
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 def parameter_bytes(parameters: Iterable[Parameter]) -> Iterable[bytes]:
-    """The parameters' values, for :meth:`Ranks.check_same`."""
+    """The parameters' values, for :meth:`Ranks.assert_same_on_all_ranks`."""
     return (parameter.asnumpy().tobytes() for parameter in parameters)
 
 

@@ -11,25 +11,24 @@ from pathlib import Path
 import yaml
 from mindspore import Parameter
 
+from ..checkpoint import (
+    EMA_PREFIX,
+    OPTIMIZER_PREFIX,
+    SCALER_PREFIX,
+    Arrays,
+    BrokenCheckpoint,
+    Metadata,
+    load_parameters,
+    read_checkpoint,
+    select_prefix,
+    to_numpy,
+    write_checkpoint,
+)
 from ..config import Config, to_yaml
 from ..errors import UserError, shorten
 from ..files import remove_partial
-from .checkpoint import (
-    AVERAGE,
-    CLASSES,
-    OPTIMIZER,
-    SCALER,
-    Arrays,
-    BrokenCheckpoint,
-    Notes,
-    arrays_of,
-    load_parameters,
-    part,
-    read_checkpoint,
-    write_checkpoint,
-)
 from .log import RunLog
-from .ranks import ALONE, Ranks, parameter_bytes
+from .ranks import SINGLE_PROCESS, Ranks, parameter_bytes
 
 PER_RUN_KEYS = ("OUTPUT", "TAG", "MODEL.RESUME", "MODEL.PRETRAINED", "EVAL_MODE", "THROUGHPUT_MODE", "LOCAL_RANK")
 
@@ -104,7 +103,7 @@ class Checkpoints:
         config: Config,
         state: Mapping[str, Mapping[str, Parameter]],
         log: RunLog,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
         classes: Sequence[str] = (),
     ):
         self.config, self.state, self.log, self.ranks, self.classes = config, state, log, ranks, classes
@@ -135,7 +134,7 @@ class Checkpoints:
             return
         arrays: Arrays = {}
         for prefix, parameters in self.state.items():
-            arrays |= arrays_of(parameters, prefix)
+            arrays |= to_numpy(parameters, prefix)
         path = self.run_dir / f"ckpt_{progress.step:08d}.ckpt"
         if self._write(path, arrays, progress):
             for old in self.files()[self.keep :]:
@@ -144,17 +143,17 @@ class Checkpoints:
     def save_best(self, progress: Progress) -> None:
         """Write the weights that the model has now as the best."""
         if self.ranks.first:
-            self._write(self.best, arrays_of(self.state[""]), progress)
+            self._write(self.best, to_numpy(self.state[""]), progress)
 
     def check_ranks(self) -> None:
         """Raise UserError where the ranks' weights differ."""
         remedy = "the devices don't compute the same, or one is faulty; go on from the last checkpoint"
-        self.ranks.check_same("the weights", parameter_bytes(self.state[""].values()), remedy)
+        self.ranks.assert_same_on_all_ranks("the weights", parameter_bytes(self.state[""].values()), remedy)
 
     def _write(self, path: Path, arrays: Arrays, progress: Progress) -> bool:
-        notes: Notes = {**dataclasses.asdict(progress), "config": to_yaml(self.config)}
+        notes: Metadata = {**dataclasses.asdict(progress), "config": to_yaml(self.config)}
         if self.classes:
-            notes[CLASSES] = json.dumps(list(self.classes))
+            notes["classes"] = json.dumps(list(self.classes))
         try:
             write_checkpoint(path, arrays, notes)
         except UserError as error:
@@ -175,7 +174,7 @@ class Checkpoints:
             progress = self._restore(start)
             return None if progress is None else dataclasses.asdict(progress)
 
-        fields = self.ranks.from_first(read)
+        fields = self.ranks.run_on_rank0(read)
         self.ranks.share(parameter for group in self.state.values() for parameter in group.values())
         self.check_ranks()
         return None if fields is None else Progress(**fields)
@@ -192,14 +191,16 @@ class Checkpoints:
         if found is None:
             return None
         path, arrays, notes = found
-        load_parameters(self.state[""], part(arrays, ""), path)
-        if "step" not in notes or not part(arrays, OPTIMIZER):
+        load_parameters(self.state[""], select_prefix(arrays, ""), path)
+        if "step" not in notes or not select_prefix(arrays, OPTIMIZER_PREFIX):
             self.log.info(f"starting from the weights in {path}")
-            load_parameters(self.state.get(AVERAGE, {}), part(arrays, "") if AVERAGE in self.state else {}, path)
+            load_parameters(
+                self.state.get(EMA_PREFIX, {}), select_prefix(arrays, "") if EMA_PREFIX in self.state else {}, path
+            )
             return None
         progress = Progress(**{field.name: notes[field.name] for field in dataclasses.fields(Progress)})
         progress, lines = progress.follow(start)
-        load_parameters(self.state[OPTIMIZER], part(arrays, OPTIMIZER), path)
+        load_parameters(self.state[OPTIMIZER_PREFIX], select_prefix(arrays, OPTIMIZER_PREFIX), path)
         lines += self._load_optional(arrays, path)
         lines += _differences(str(notes["config"]), self.config)
         self.log.info(f"going on from {path}, after epoch {progress.epoch} and update {progress.step}")
@@ -207,7 +208,7 @@ class Checkpoints:
             self.log.info(line)
         return progress
 
-    def _newest_good(self) -> tuple[Path, Arrays, Notes] | None:
+    def _newest_good(self) -> tuple[Path, Arrays, Metadata] | None:
         files = self.files()
         if files and not self.config.train.auto_resume:
             raise UserError(
@@ -226,14 +227,14 @@ class Checkpoints:
     def _load_optional(self, arrays: Arrays, path: Path) -> list[str]:
         """Loss scale and averages, where both the run and the checkpoint have them; lines where only one does."""
         lines = []
-        for prefix, what in ((SCALER, "loss scale"), (AVERAGE, "average of the weights")):
-            saved, wanted = part(arrays, prefix), self.state.get(prefix, {})
+        for prefix, what in ((SCALER_PREFIX, "loss scale"), (EMA_PREFIX, "average of the weights")):
+            saved, wanted = select_prefix(arrays, prefix), self.state.get(prefix, {})
             if saved.keys() == wanted.keys():
                 load_parameters(wanted, saved, path)
             elif wanted:
                 lines.append(f"the checkpoint has no such {what}; it begins now")
-                if prefix == AVERAGE:
-                    load_parameters(wanted, part(arrays, ""), path)
+                if prefix == EMA_PREFIX:
+                    load_parameters(wanted, select_prefix(arrays, ""), path)
             else:
                 lines.append(f"the checkpoint's {what} is dropped, as this configuration has none")
         return lines

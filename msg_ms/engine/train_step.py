@@ -12,7 +12,7 @@ from mindspore.ops import partial
 
 from ..ops import SquaredNorm
 from .compile_cache import CachedCell
-from .ema import WeightAverage
+from .ema import WeightEMA
 from .optim import SGD, AdamW, for_each
 
 _DEPTH = 2  # keeps these draws apart from those of the data
@@ -53,7 +53,7 @@ class Update(nn.Cell):
         optimizer: AdamW | SGD,
         clip_norm: float,
         scaler: LossScaler | None = None,
-        average: WeightAverage | None = None,
+        average: WeightEMA | None = None,
         world: int = 1,
         gradient_sum: nn.Cell | None = None,
     ):
@@ -91,7 +91,7 @@ class Update(nn.Cell):
 class TrainStep(CachedCell):
     """One update from one batch: ``step(images, labels, rate, draws)`` gives (loss, gradient norm before clipping).
 
-    ``draws`` (blocks, 2, B) are what stochastic depth goes by, see :func:`drop_path_draws`.
+    ``draws`` (blocks, 2, B) are what stochastic depth goes by, see :func:`drop_path_noise`.
     """
 
     def __init__(self, gradients: LossAndGradients, update: Update):
@@ -163,6 +163,6 @@ def build_step(gradients: LossAndGradients, update: Update, accumulation: int) -
     return AccumulatedStep(gradients, update, accumulation) if accumulation > 1 else TrainStep(gradients, update)
 
 
-def drop_path_draws(blocks: int, batch: int, seed: int, batch_number: int, rank: int = 0) -> np.ndarray:
+def drop_path_noise(blocks: int, batch: int, seed: int, batch_number: int, rank: int = 0) -> np.ndarray:
     """Uniform float32 (blocks, 2, batch) that follows from (seed, batch number, rank): a resumed run draws the same."""
     return np.random.default_rng((seed, batch_number, rank, _DEPTH)).random((blocks, 2, batch), np.float32)

@@ -7,7 +7,7 @@ from mindspore import Parameter, Tensor, nn
 
 from ..ops import AttentionBranch, MlpBranch, residual
 from .attention import WindowAttention
-from .evaluated import evaluated
+from .compile_time import compile_time_property
 from .layers import LayerNorm, Mlp
 from .windows import shuffle_messages
 
@@ -38,7 +38,7 @@ class MSGBlock(nn.Cell):
         self.fused = self.attention_branch.available and drop == attn_drop == 0
         self.single = True  # precision; both are plain flags, so that the compiler reads only the way that is taken
 
-    @evaluated
+    @compile_time_property
     def attention_parameters(self) -> tuple[Parameter | None, ...]:
         """What the attention branch takes, in its order."""
         attn = self.attn
@@ -47,7 +47,7 @@ class MSGBlock(nn.Cell):
             attn.rel_pos_msg, attn.proj.weight, attn.proj.bias,
         )  # fmt: skip
 
-    @evaluated
+    @compile_time_property
     def mlp_parameters(self) -> tuple[Parameter, ...]:
         """What the MLP branch takes, in its order."""
         fc1, fc2 = self.mlp.fc1, self.mlp.fc2

@@ -8,7 +8,7 @@ NO_DECAY_NAMES = ("absolute_pos_embed",)
 NO_DECAY_KEYWORDS = ("relative_position_bias_table", "rel_pos_msg")
 
 
-def spared(name: str) -> bool:
+def is_no_decay(name: str) -> bool:
     """Whether decay spares a parameter for its name: position bias and position embedding.
 
     The paper's code means to spare the message tokens too, but names them wrongly; its results come from decayed
@@ -17,6 +17,6 @@ def spared(name: str) -> bool:
     return name in NO_DECAY_NAMES or any(word in name for word in NO_DECAY_KEYWORDS)
 
 
-def decays(parameter: Parameter) -> bool:
+def has_weight_decay(parameter: Parameter) -> bool:
     """Whether weight decay applies: not to vectors, biases, position bias and position embedding."""
-    return parameter.ndim > 1 and not parameter.name.endswith(".bias") and not spared(parameter.name)
+    return parameter.ndim > 1 and not parameter.name.endswith(".bias") and not is_no_decay(parameter.name)

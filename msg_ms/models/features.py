@@ -64,7 +64,12 @@ class MSGFeatures(MSGTransformer):
     def out_channels(self) -> list[int]:
         return [info["chs"] for info in self.feature_info]
 
-    def leaves_out(self, name: str) -> bool:
+    @property
+    def output_norms(self) -> tuple[str, ...]:
+        """Prefixes of the parameters of the norms after the stages."""
+        return tuple(f"norm{i}." for i in range(len(self.layers)))
+
+    def ignores(self, name: str) -> bool:
         """Whether a classifier's parameter of this name has no place here: its norm, its head, a later stage."""
         path = name.split(".")
         if path[0] == "layers":

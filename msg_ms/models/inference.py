@@ -8,7 +8,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 
 from ..errors import UserError
-from ..ops import LaidOutBranches, LaidOutProduct, LayOut
+from ..ops import PackedBranches, PackedMatMul, WeightPacker
 from .block import MSGBlock
 from .layers import PatchConv
 from .msg_transformer import MSGTransformer, Stage
@@ -26,7 +26,7 @@ def optimize_for_inference(model: MSGTransformer, strassen: bool = True) -> MSGT
     results are equal to the bit, and take a twentieth longer.
     """
     tokens = model.window_size**2 + 1
-    lay_out = LayOut(strassen and tokens % 2 == 0)
+    lay_out = WeightPacker(strassen and tokens % 2 == 0)
     if lay_out.available and all(_native(block) for stage in model.layers for block in stage.blocks):
         if model.patch_norm:
             model.patch_embed.proj = InferenceConv(model.patch_embed.proj, lay_out)
@@ -44,17 +44,17 @@ def _native(block: nn.Cell) -> bool:
     return isinstance(block, MSGBlock) and block.fused and block.single
 
 
-def _inference_blocks(stage: Stage, lay_out: LayOut) -> list[InferenceBlock]:
+def _inference_blocks(stage: Stage, lay_out: WeightPacker) -> list[InferenceBlock]:
     """The stage's blocks, which it gives up one by one, so that their weights are not in memory twice."""
     blocks, made = list(stage.blocks)[::-1], []
     stage.blocks = nn.CellList()
-    branches = LaidOutBranches(blocks[-1].attn.scale, blocks[-1].shuffle, blocks[-1].attn.num_heads)
+    branches = PackedBranches(blocks[-1].attn.scale, blocks[-1].shuffle, blocks[-1].attn.num_heads)
     while blocks:
         made.append(InferenceBlock(blocks.pop(), lay_out, branches))
     return made
 
 
-def refuse_optimized(model: MSGTransformer, what: str) -> None:
+def require_trainable(model: MSGTransformer, what: str) -> None:
     """UserError where ``model`` is optimized for inference, and lacks the parameters that ``what`` needs."""
     if any(isinstance(block, InferenceBlock) for stage in model.layers for block in stage.blocks):
         raise _refusal(what)
@@ -69,12 +69,12 @@ def _refusal(what: str) -> UserError:
 class InferenceConv(nn.Cell):
     """:class:`PatchConv` with its weight laid out, of patches that are rows already."""
 
-    def __init__(self, conv: PatchConv, lay_out: LayOut):
+    def __init__(self, conv: PatchConv, lay_out: WeightPacker):
         super().__init__()
         out = conv.weight.shape[0]
         self.weight = _frozen("weight", lay_out.weight(conv.weight.reshape(out, -1)))[0]
         self.bias = _frozen("bias", conv.bias)[0]
-        self.matmul = LaidOutProduct(out)
+        self.matmul = PackedMatMul(out)
         self.product_dtype, self.stream_dtype = conv.product_dtype, conv.stream_dtype
 
     def product(self, patches: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class InferenceConv(nn.Cell):
 class InferenceBlock(nn.Cell):
     """:class:`MSGBlock` with its weights laid out: (B*R, G, N, C) -> (B*R, G, N, C)."""
 
-    def __init__(self, block: MSGBlock, lay_out: LayOut, branches: LaidOutBranches):
+    def __init__(self, block: MSGBlock, lay_out: WeightPacker, branches: PackedBranches):
         super().__init__()
         gamma1, beta1, qkv, qkv_bias, table, message, proj, proj_bias = block.attention_parameters
         gamma2, beta2, w1, b1, w2, b2 = block.mlp_parameters

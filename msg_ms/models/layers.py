@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, TruncatedNormal, Uniform, initializer
 
-from ..ops import BiasLayerNorm, Product, bias_gelu, patch_conv
+from ..ops import BiasLayerNorm, MatMul, bias_gelu, patch_conv
 from ..ops.layer_norm import EPSILON
 
 
@@ -30,7 +30,7 @@ class Linear(nn.Cell):
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(initializer(truncated_normal(), (out_features, in_features)), name="weight")
         self.bias = Parameter(initializer("zeros", (out_features,)), name="bias") if bias else None
-        self.matmul = Product()
+        self.matmul = MatMul()
         self.product_dtype = self.stream_dtype = ms.float32
 
     def product(self, x: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class PatchConv(nn.Cell):
         self.bias = Parameter(initializer(Uniform(bound), (out_channels,)), name="bias")
         self.stride, self.padding = stride, padding
         self.unfold = ms.get_context("device_target") == "CPU" if unfold is None else unfold
-        self.matmul = Product()
+        self.matmul = MatMul()
         self.product_dtype = self.stream_dtype = ms.float32
 
     def product(self, patches: Tensor) -> Tensor:

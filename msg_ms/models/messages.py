@@ -12,7 +12,7 @@ from mindspore.ops import constexpr
 
 from ..ops import position_bias
 from .block import MSGBlock
-from .inference import refuse_optimized
+from .inference import require_trainable
 from .msg_transformer import MSGTransformer
 from .windows import stage_layouts, window_reverse
 
@@ -45,7 +45,7 @@ class MessageAttention(nn.Cell):
 
     def __init__(self, model: MSGTransformer):
         super().__init__(auto_prefix=False)
-        refuse_optimized(model, "the messages' attention")
+        require_trainable(model, "the messages' attention")
         self.model = model
 
     def construct(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..ops import ImagePatches, TokenPatches
 from .architecture import EMBED_KERNEL, EMBED_PADDING, check_architecture
 from .block import MSGBlock
-from .decay import spared
+from .decay import is_no_decay
 from .layers import DropPath, LayerNorm, Linear, PatchConv, truncated_normal
 from .windows import stage_layouts, window_partition, window_reverse
 
@@ -197,7 +197,7 @@ class MSGTransformer(nn.Cell):
 
     def no_weight_decay(self) -> set[str]:
         """Names that weight decay spares besides vectors, as mindcv's optimizers ask for them."""
-        return {parameter.name for parameter in self.trainable_params() if spared(parameter.name)}
+        return {parameter.name for parameter in self.trainable_params() if is_no_decay(parameter.name)}
 
     def recompute_blocks(self) -> None:
         """Compute the blocks' insides again in the backward pass, so that only their inputs are kept for it."""

@@ -8,11 +8,11 @@ from .adamw import AdamWStep
 from .backend import get_backend, set_backend, use_backend
 from .bias_gelu import bias_gelu, gelu
 from .branches import AttentionBranch, MlpBranch
-from .laid_out import LaidOutBranches, LaidOutProduct, LayOut
 from .layer_norm import BiasLayerNorm, layer_norm
+from .matmul import MatMul
+from .packed import PackedBranches, PackedMatMul, WeightPacker
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
-from .product import Product
 from .residual import residual
 from .squared_norm import SquaredNorm
 from .window_attention import position_bias, window_attention
@@ -23,13 +23,13 @@ __all__ = [
     "AttentionBranch",
     "BiasLayerNorm",
     "ImagePatches",
-    "LaidOutBranches",
-    "LaidOutProduct",
-    "LayOut",
+    "MatMul",
     "MlpBranch",
-    "Product",
+    "PackedBranches",
+    "PackedMatMul",
     "SquaredNorm",
     "TokenPatches",
+    "WeightPacker",
     "bias_gelu",
     "gelu",
     "get_backend",

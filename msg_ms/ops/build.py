@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import written_whole
+from ..files import atomic_write
 
 SOURCES = Path(__file__).parent / "csrc"
 COMPILERS = ("g++", "clang++", "c++")
@@ -92,7 +92,7 @@ def _intact(folder: Path, key: str) -> Path | None:
 
 def _build(folder: Path, key: str, command: list[str]) -> Path:
     sources = [str(path) for path in _sources() if path.suffix == ".cc"]
-    with written_whole(folder / f"kernels-{key}.so") as library:
+    with atomic_write(folder / f"kernels-{key}.so") as library:
         done = subprocess.run([*command, *sources, "-o", str(library), "-pthread"], capture_output=True, text=True)
         if done.returncode != 0:
             reason = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])

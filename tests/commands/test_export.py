@@ -5,19 +5,19 @@ import sys
 
 import numpy as np
 import pytest
-from reference import SMALL, random_weights
-from small_run import CONFIG
+from support.reference import SMALL, random_weights
+from support.small_run import CONFIG
 
 from msg_ms import MSGTransformer, UserError
+from msg_ms.checkpoint import parameters_by_name, to_numpy, write_checkpoint
 from msg_ms.commands.export import main
-from msg_ms.engine.checkpoint import arrays_of, named, write_checkpoint
 
 
 @pytest.fixture
 def flags(tmp_path):
     (tmp_path / "small.yaml").write_text(CONFIG)
     model = random_weights(MSGTransformer(**SMALL))
-    write_checkpoint(tmp_path / "small.ckpt", arrays_of(named(model.get_parameters())))
+    write_checkpoint(tmp_path / "small.ckpt", to_numpy(parameters_by_name(model.get_parameters())))
     return ["--cfg", "small.yaml", "--resume", "small.ckpt", "--output"]
 
 

@@ -7,18 +7,25 @@ import sys
 import mindspore as ms
 import numpy as np
 import pytest
-from hostile_pickles import archive, tensor, text
 from mindspore import Tensor
-from reference import DATA, SMALL
+from support.hostile_pickles import archive, tensor, text
+from support.reference import FIXTURES, SMALL
 
 from msg_ms import MSGTransformer, UserError
+from msg_ms.checkpoint import (
+    load_pretrained,
+    load_weights,
+    parameters_by_name,
+    read_checkpoint,
+    to_numpy,
+    write_checkpoint,
+)
 from msg_ms.commands import convert_torch_ckpt
 from msg_ms.commands.convert_torch_ckpt import Options, convert
 from msg_ms.convert import read_torch_file, write_safetensors, write_torch_file
-from msg_ms.convert.fit import Changes
-from msg_ms.engine.checkpoint import arrays_of, load_pretrained, load_weights, named, read_checkpoint, write_checkpoint
+from msg_ms.convert.model_shapes import Changes
 
-CHECKPOINT, CONFIG = DATA / "ckpt_epoch_3.pth", DATA.parent.parent / "configs" / "digits_p4_win4_64.yaml"
+CHECKPOINT, CONFIG = FIXTURES / "ckpt_epoch_3.pth", FIXTURES.parent.parent / "configs" / "digits_p4_win4_64.yaml"
 TABLE = "layers.0.blocks.0.attn.relative_position_bias_table"
 
 
@@ -78,7 +85,7 @@ def test_prefixes_of_wrappers_and_keys_of_flat_files(run, tmp_path):
 
 def test_the_average_of_a_training_checkpoint(run, tmp_path):
     model = MSGTransformer(**SMALL)
-    own = arrays_of(named(model.get_parameters()))
+    own = to_numpy(parameters_by_name(model.get_parameters()))
     average = {f"ema.{name}": value + 1 for name, value in own.items()}
     write_checkpoint(tmp_path / "x.ckpt", {**own, **average, "optimizer.m.0": np.zeros(3, np.float32)}, dict(step=3))
     for key, name, added in (("model", "norm.gamma", 0), ("ema", "norm.gamma", 1)):
@@ -112,9 +119,9 @@ def test_verification_fails_where_a_bit_differs_and_keeps_the_old_file(run, monk
 def test_a_folder_is_converted_and_each_failure_told(command, tmp_path):
     (tmp_path / "in" / "deeper").mkdir(parents=True)
     for name in ("half.pth", "legacy.pth"):
-        shutil.copy(DATA / name, tmp_path / "in")
-    shutil.copy(DATA / "half.pth", tmp_path / "in" / "half.pt")
-    shutil.copy(DATA / "ddp.pth", tmp_path / "in" / "best.pth.tar")
+        shutil.copy(FIXTURES / name, tmp_path / "in")
+    shutil.copy(FIXTURES / "half.pth", tmp_path / "in" / "half.pt")
+    shutil.copy(FIXTURES / "ddp.pth", tmp_path / "in" / "best.pth.tar")
     (tmp_path / "in" / "cut.bin").write_bytes(CHECKPOINT.read_bytes()[:5000])
     (tmp_path / "in" / "notes.txt").write_text("no checkpoint")
     done = command("tools/convert_torch_ckpt.py", "--input", "in", "--output", "out/new", "--verify", status=2)
@@ -133,7 +140,7 @@ def test_a_folder_is_converted_and_each_failure_told(command, tmp_path):
 def test_a_folder_into_itself_replaces_no_source(run, tmp_path, capsys):
     for name in ("a.pth", "a.safetensors"):
         (tmp_path / name).write_bytes(b"")
-    shutil.copy(DATA / "half.pth", tmp_path / "a.pth")
+    shutil.copy(FIXTURES / "half.pth", tmp_path / "a.pth")
     assert run("--input", tmp_path, "--output", tmp_path, "--format", "safetensors") == 2
     assert (tmp_path / "a.safetensors").read_bytes() == b"" and sorted(os.listdir(tmp_path)) == [
         "a.pth",
@@ -169,7 +176,7 @@ def test_adaptation_on_the_way(run, tmp_path, capsys):
 
 def test_adaptation_of_position_embeddings_and_back_to_pytorch(tmp_path, capsys):
     model = MSGTransformer(**SMALL, ape=True)
-    write_checkpoint(tmp_path / "a.ckpt", arrays_of(named(model.get_parameters())))
+    write_checkpoint(tmp_path / "a.ckpt", to_numpy(parameters_by_name(model.get_parameters())))
     convert(tmp_path / "a.ckpt", tmp_path / "b.pth", Options(reverse=True, changes=Changes(img_size=48, window_size=6)))
     printed = capsys.readouterr().out
     assert "absolute_pos_embed resampled from 64 to 144 positions" in printed
@@ -185,7 +192,7 @@ def test_adaptation_of_position_embeddings_and_back_to_pytorch(tmp_path, capsys)
 def test_a_configuration_is_fitted_exactly_but_for_what_is_asked(run, tmp_path):
     model = MSGTransformer(img_size=64, embed_dim=48, depths=(1, 2, 1), num_heads=(2, 4, 8), window_size=4,
                            shuffle_size=(4, 2, 1), num_classes=7)  # fmt: skip
-    write_checkpoint(tmp_path / "a.ckpt", arrays_of(named(model.get_parameters())))
+    write_checkpoint(tmp_path / "a.ckpt", to_numpy(parameters_by_name(model.get_parameters())))
     line = ("--input", "a.ckpt", "--output", "a.pth", "--reverse", "--cfg", CONFIG)
     with pytest.raises(UserError, match=r"a.ckpt doesn't convert: .*head.weight is \(7, 192\), expected \(10, 192\)"):
         run(*line)
@@ -244,7 +251,7 @@ def test_the_wrong_direction_and_other_mistakes(run, tmp_path):
 
 @pytest.mark.parametrize("suffix", (".ckpt", ".safetensors"))
 def test_kept_types_load_into_a_single_precision_model(suffix, run, tmp_path):
-    run("--input", DATA / "bfloat16.pth", "--output", f"a{suffix}", "--dtype", "keep")
+    run("--input", FIXTURES / "bfloat16.pth", "--output", f"a{suffix}", "--dtype", "keep")
     model = MSGTransformer(img_size=64, embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4,
                            shuffle_size=(2, 1), num_classes=5)  # fmt: skip
     load_weights(model, tmp_path / f"a{suffix}")

@@ -11,12 +11,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
-from reference import DATA, EXTRA
+from support.reference import EXTRA, FIXTURES
 
 from msg_ms import MSGTransformer, UserError, create_model
+from msg_ms.checkpoint import read_checkpoint
 from msg_ms.convert import (
+    BrokenCheckpoint,
     ConversionError,
-    TorchFileError,
     convert_state_dict,
     dropped_names,
     export_state_dict,
@@ -26,10 +27,9 @@ from msg_ms.convert import (
     write_torch_file,
 )
 from msg_ms.convert.rules import RULES, Drop
-from msg_ms.engine.checkpoint import read_checkpoint
 
 FORMS = ("ckpt_epoch_3", "legacy", "ddp", "half", "bfloat16", "evil")
-CHECKPOINT = DATA / "ckpt_epoch_3.pth"
+CHECKPOINT = FIXTURES / "ckpt_epoch_3.pth"
 
 
 @pytest.fixture
@@ -46,13 +46,13 @@ def logits_of(arrays, arguments, images):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_the_checkpoint_gives_the_papers_logits(form, command, tmp_path):
-    done = command("tools/convert_torch_ckpt.py", "--input", DATA / f"{form}.pth", "--output", "out.ckpt")
+    done = command("tools/convert_torch_ckpt.py", "--input", FIXTURES / f"{form}.pth", "--output", "out.ckpt")
     assert "dropped    2 buffers on purpose" in done.stdout
     arrays, progress = read_checkpoint(tmp_path / "out.ckpt")
     assert progress == {}
     arguments = {**infer_architecture(arrays), "manip_type": "shuf"}
     assert arguments["depths"] == (1, 1) and arguments["window_size"] == 4 and arguments["shuffle_size"] == (2, 1)
-    with np.load(DATA / "ckpt_logits.npz") as wanted:
+    with np.load(FIXTURES / "ckpt_logits.npz") as wanted:
         error = np.abs(logits_of(arrays, arguments, wanted["x"]) - wanted["logits"]).max()
     assert error < {"half": 2e-2, "bfloat16": 2e-1}.get(form, 1e-5)
     assert ("posix.system" in done.stdout) == (form == "evil")
@@ -159,8 +159,8 @@ def test_cut_and_flipped_files_are_refused_or_exact(state, tmp_path):
 
 
 def test_a_cut_legacy_file_is_refused(tmp_path):
-    data, draws = (DATA / "legacy.pth").read_bytes(), random.Random(1)
-    wanted = read_torch_file(DATA / "legacy.pth").state
+    data, draws = (FIXTURES / "legacy.pth").read_bytes(), random.Random(1)
+    wanted = read_torch_file(FIXTURES / "legacy.pth").state
     for size in [0, 1, len(data) - 1] + [draws.randrange(len(data)) for _ in range(20)]:
         (tmp_path / "broken.pth").write_bytes(data[:size])
         assert exact_or_refused(tmp_path / "broken.pth", wanted)
@@ -179,7 +179,7 @@ def test_a_bad_input_is_one_line_and_leaves_nothing(broken, command, tmp_path):
         write_torch_file(source, {"conv1.weight": np.zeros((3, 3), np.float32)})
     elif broken == "config":
         shutil.copy(CHECKPOINT, source)
-        extra = ["--cfg", DATA.parent.parent / "configs" / "digits_p4_win4_64.yaml"]
+        extra = ["--cfg", FIXTURES.parent.parent / "configs" / "digits_p4_win4_64.yaml"]
     before = sorted(os.listdir(tmp_path))
     done = command("tools/convert_torch_ckpt.py", "--input", source, "--output", "out.ckpt", *extra, status=2)
     assert "in.pth" in done.stderr and done.stdout == ""
@@ -201,7 +201,7 @@ def test_tensors_can_not_reach_beyond_their_storage(change, tmp_path):
     with zipfile.ZipFile(tmp_path / "bad.pth", "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-    with pytest.raises(TorchFileError, match="beyond its storage"):
+    with pytest.raises(BrokenCheckpoint, match="beyond its storage"):
         read_torch_file(tmp_path / "bad.pth")
 
 

@@ -7,13 +7,13 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hostile import cases, ours, write_cases
-from hostile_pickles import CALLS, Case, archive, beside_weights, machines, text
-from reference import DATA
+from support.hostile import cases, ours, write_cases
+from support.hostile_pickles import CALLS, Case, archive, beside_weights, machines, text
+from support.reference import FIXTURES
 
 from msg_ms.commands.convert_torch_ckpt import Options, convert
 
-WORKER = Path(__file__).with_name("hostile_worker.py")
+WORKER = Path(__file__).parents[1] / "support" / "hostile_worker.py"
 # What Python's allocator and MindSpore's first uses take, whatever the file; measured at 5 MB.
 SLACK_KB = 16 << 10
 
@@ -25,7 +25,7 @@ def problems(found: list[Case], folder: Path, output: str) -> tuple[list[str], i
     write_cases(folder / "in", found)
     paths = [str(folder / "in" / f"{number}{case.suffix}") for number, case in enumerate(found)]
     # A good file first, so that what the first conversion of a process takes is not counted.
-    first = str(DATA / "half.pth") if output.endswith(".ckpt") else paths[0]
+    first = str(FIXTURES / "half.pth") if output.endswith(".ckpt") else paths[0]
     line = [sys.executable, str(WORKER), str(folder / "out" / output), first, *paths]
     done = subprocess.run(line, capture_output=True, text=True, cwd=folder / "out", timeout=300)
     results = [json.loads(row) for row in done.stdout.splitlines()][1:]
@@ -57,7 +57,7 @@ def test_hostile_pytorch_files(tmp_path):
 
 @pytest.mark.parametrize("suffix", (".ckpt", ".safetensors"))
 def test_damaged_checkpoints_of_ours(suffix, tmp_path):
-    convert(DATA / "half.pth", tmp_path / f"good{suffix}", Options())
+    convert(FIXTURES / "half.pth", tmp_path / f"good{suffix}", Options())
     data = (tmp_path / f"good{suffix}").read_bytes()
     if suffix == ".ckpt":
         marker = data.rfind(b"crc_num")

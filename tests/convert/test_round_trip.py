@@ -4,17 +4,17 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
-from reference import DATA, EXTRA
+from support.reference import EXTRA, FIXTURES
 
 import msg_ms
 from msg_ms import MSGTransformer
+from msg_ms.checkpoint import load_weights, parameters_by_name, read_checkpoint, to_numpy
+from msg_ms.checkpoint.dtypes import TYPES, cast, same_values
 from msg_ms.commands.convert_torch_ckpt import Options, convert
 from msg_ms.convert import export_state_dict, read_safetensors, read_torch_file, write_torch_file
-from msg_ms.convert.precision import TYPES, cast, same_values
-from msg_ms.engine.checkpoint import arrays_of, load_weights, named, read_checkpoint
 from msg_ms.models.variants import VARIANTS
 
-FORMS = [DATA / f"{form}.pth" for form in ("ckpt_epoch_3", "legacy", "ddp", "half", "bfloat16")]
+FORMS = [FIXTURES / f"{form}.pth" for form in ("ckpt_epoch_3", "legacy", "ddp", "half", "bfloat16")]
 FORMS += sorted(EXTRA.glob("upstream_*.pth")) if EXTRA else []
 THERE = dict(verify=True, dtype="keep")
 BACK = dict(verify=True, reverse=True)
@@ -53,7 +53,7 @@ def test_every_reference_checkpoint_comes_back_bit_for_bit(path, tmp_path):
 
 @pytest.mark.parametrize("kind", ("float16", "bfloat16"))
 def test_half_precision_widens_without_loss_and_narrows_back(kind, tmp_path, capsys):
-    source = DATA / ("half.pth" if kind == "float16" else "bfloat16.pth")
+    source = FIXTURES / ("half.pth" if kind == "float16" else "bfloat16.pth")
     convert(source, tmp_path / "a.ckpt", Options(verify=True))
     assert f"{kind} written as float32, every value exact" in capsys.readouterr().out
     assert {value.dtype for value in read_checkpoint(tmp_path / "a.ckpt")[0].values()} == {np.dtype(np.float32)}
@@ -63,7 +63,7 @@ def test_half_precision_widens_without_loss_and_narrows_back(kind, tmp_path, cap
 
 
 def test_narrowing_tells_what_it_rounds(tmp_path, capsys):
-    convert(DATA / "ddp.pth", tmp_path / "a.ckpt", Options(dtype="float16", verify=True))
+    convert(FIXTURES / "ddp.pth", tmp_path / "a.ckpt", Options(dtype="float16", verify=True))
     assert "float32 written as float16, 2" in (text := capsys.readouterr().out) and "values rounded" in text
     for name, value in read_checkpoint(tmp_path / "a.ckpt")[0].items():
         assert value.dtype == np.float16, name
@@ -71,8 +71,8 @@ def test_narrowing_tells_what_it_rounds(tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", ("float32", "keep"))
 def test_mindspore_loads_the_safetensors(kind, tmp_path):
-    convert(DATA / "bfloat16.pth", tmp_path / "a.safetensors", Options(verify=True, dtype=kind))
-    convert(DATA / "bfloat16.pth", tmp_path / "a.ckpt", Options(verify=True))
+    convert(FIXTURES / "bfloat16.pth", tmp_path / "a.safetensors", Options(verify=True, dtype=kind))
+    convert(FIXTURES / "bfloat16.pth", tmp_path / "a.ckpt", Options(verify=True))
     # MindSpore's own checksum does not work for bfloat16.
     loaded = ms.load_checkpoint(str(tmp_path / "a.safetensors"), format="safetensors", crc_check=kind != "keep")
     wanted = ms.load_checkpoint(str(tmp_path / "a.ckpt"))
@@ -86,7 +86,7 @@ def test_mindspore_loads_the_safetensors(kind, tmp_path):
 def papers_model(monkeypatch):
     """Makes a variant in PyTorch with random weights and the buffers that the paper's code has."""
     torch = pytest.importorskip("torch")
-    monkeypatch.syspath_prepend(DATA.parent.parent / "benchmarks")
+    monkeypatch.syspath_prepend(FIXTURES.parent.parent / "benchmarks")
     from torch_msg import Attention, TorchMSGTransformer
 
     def make(name, seed):
@@ -110,7 +110,7 @@ def test_an_index_in_half_precision_is_known_for_what_it_is(kind, tmp_path):
     small = MSGTransformer(
         img_size=192, embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=24, shuffle_size=(2, 1)
     )
-    state = export_state_dict(arrays_of(named(small.get_parameters())))
+    state = export_state_dict(to_numpy(parameters_by_name(small.get_parameters())))
     index = next(n for n in state if n.endswith("relative_position_index"))
     write_torch_file(tmp_path / "a.pth", {n: cast(v, TYPES[kind]) for n, v in state.items()})
     assert not same_values(read(tmp_path / "a.pth")[index], state[index])

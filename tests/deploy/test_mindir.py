@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 from mindspore.train.mind_ir_pb2 import ModelProto
-from reference import DATA, SMALL, Case, random_weights
+from support.reference import FIXTURES, SMALL, Case, random_weights
 
 from msg_ms import MSGTransformer, UserError
 from msg_ms.commands.export import choose_convolution
@@ -31,7 +31,7 @@ assert not any(name.split(".")[0] == "msg_ms" for name in sys.modules)
 
 
 def test_any_number_of_images_in_a_process_without_this_package(tmp_path):
-    case = Case(DATA / "options_win4_64.npz")
+    case = Case(FIXTURES / "options_win4_64.npz")
     with use_backend("composed"):
         model = case.model()
     x, wanted = case.inputs()[0], case.arrays["logits"]

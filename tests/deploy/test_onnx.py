@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mindspore import Tensor
-from reference import DATA, SMALL, Case, cases, random_weights
+from support.reference import FIXTURES, SMALL, Case, cases, random_weights
 
 from msg_ms import MSGTransformer, UserError
 from msg_ms.deploy import Reference, export_onnx
@@ -43,7 +43,7 @@ def test_case_with_any_number_of_images(case):
 
 @pytest.mark.parametrize("opset", [18, 20, 21])
 def test_operator_sets_give_the_same(opset):
-    case = Case(DATA / "options_win4_64.npz")
+    case = Case(FIXTURES / "options_win4_64.npz")
     proto = onnx_model.build_onnx(case.model(), 2, opset, False, {})
     assert proto.opset_import[0].version == opset
     assert ("Gelu" in {node.op_type for node in proto.graph.node}) == (opset >= 20)
@@ -51,7 +51,7 @@ def test_operator_sets_give_the_same(opset):
 
 
 def test_a_fixed_batch_leaves_nothing_to_run_time():
-    case = Case(DATA / "no_shuffle_win4_64.npz")
+    case = Case(FIXTURES / "no_shuffle_win4_64.npz")
     proto = onnx_model.build_onnx(case.model(), 2, 17, False, {})
     assert "Shape" not in {node.op_type for node in proto.graph.node}
     shapes = onnx.shape_inference.infer_shapes(proto).graph.value_info

@@ -13,15 +13,15 @@ from mindspore import nn, ops
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from reference import SMALL
+from support.reference import SMALL
 
 from msg_ms import MSGTransformer
 from msg_ms.config import AmpConfig, load_config
-from msg_ms.engine.ema import WeightAverage
-from msg_ms.engine.loss import SmoothedCrossEntropy
+from msg_ms.engine.ema import WeightEMA
 from msg_ms.engine.loss_scale import build_scaler
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.train_step import LossAndGradients, TrainStep, Update
+from msg_ms.models.losses import SmoothedCrossEntropy
 from msg_ms.models.precision import set_precision
 
 target, what = sys.argv[1:]
@@ -34,7 +34,7 @@ def training_step(level: str) -> tuple[nn.Cell, tuple]:
     set_precision(model, level)
     optimizer = build_optimizer(load_config(None).train, model.trainable_params())
     scaler = build_scaler(level, AmpConfig())
-    average = WeightAverage(optimizer.targets, 0.9)
+    average = WeightEMA(optimizer.targets, 0.9)
     gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets, scaler)
     step = TrainStep(gradients, Update(optimizer, 5.0, scaler, average))
     batch = (np.zeros((2, 3, 32, 32), np.float32), np.zeros(2, np.int32))

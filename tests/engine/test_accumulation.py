@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from reference import DATA, Case
+from support.reference import FIXTURES, Case
 
 from msg_ms.config import load_config
-from msg_ms.data.dataset import EpochOrder, Shard
-from msg_ms.engine.loss import SmoothedCrossEntropy
+from msg_ms.data.classification import EpochOrder, Shard
 from msg_ms.engine.optim import build_optimizer
-from msg_ms.engine.train_step import LossAndGradients, Update, build_step, drop_path_draws
+from msg_ms.engine.train_step import LossAndGradients, Update, build_step, drop_path_noise
+from msg_ms.models.losses import SmoothedCrossEntropy
 
 UPDATES, BATCH = 5, 8
 # Adam turns the rounding of tiny gradients into parts of a rate; the recipe's for 8 images is a twelfth of this one.
@@ -17,7 +17,7 @@ RATES = {"sgd": 0.1, "adamw": 1e-4}
 
 def train(count: int, optimizer_name: str) -> dict[str, np.ndarray]:
     """Parameters after five updates of BATCH images, each cut into ``count`` batches."""
-    model = Case(DATA / "options_win4_64.npz").model(drop_path_rate=0.2)
+    model = Case(FIXTURES / "options_win4_64.npz").model(drop_path_rate=0.2)
     config = load_config(None, TRAIN__OPTIMIZER__NAME=optimizer_name).train
     optimizer = build_optimizer(config, model.trainable_params())
     gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets)
@@ -26,7 +26,7 @@ def train(count: int, optimizer_name: str) -> dict[str, np.ndarray]:
     for update in range(UPDATES):
         images = data.randn(BATCH, 1, 64, 64).astype(np.float32)
         labels = data.randint(0, 7, BATCH).astype(np.int32)
-        draws = drop_path_draws(4, BATCH, 0, update)
+        draws = drop_path_noise(4, BATCH, 0, update)
         cuts = [slice(i, i + BATCH // count) for i in range(0, BATCH, BATCH // count)]
         loss, norm = step.run([(images[cut], labels[cut], draws[..., cut]) for cut in cuts], RATES[optimizer_name])
         assert np.isfinite([loss, norm]).all()
@@ -36,7 +36,7 @@ def train(count: int, optimizer_name: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("optimizer", ("sgd", "adamw"))
 def test_accumulation_equals_the_large_batch(optimizer):
     whole = train(1, optimizer)
-    start = {p.name: p.asnumpy() for p in Case(DATA / "options_win4_64.npz").model().get_parameters()}
+    start = {p.name: p.asnumpy() for p in Case(FIXTURES / "options_win4_64.npz").model().get_parameters()}
     assert max(np.abs(whole[name] - start[name]).max() for name in whole) > 1e-4  # it did train
     for count in (2, 4):
         for name, value in train(count, optimizer).items():
@@ -47,7 +47,7 @@ def test_accumulation_equals_the_large_batch(optimizer):
 
 
 def test_a_wrong_number_of_batches_is_refused():
-    model = Case(DATA / "options_win4_64.npz").model()
+    model = Case(FIXTURES / "options_win4_64.npz").model()
     optimizer = build_optimizer(load_config(None).train, model.trainable_params())
     gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets)
     step = build_step(gradients, Update(optimizer, 1.0), 2)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import mindspore as ms
 import pytest
-from small_run import CONFIG, write_images
+from support.small_run import CONFIG, write_images
 
 from msg_ms.config import load_config
 from msg_ms.engine import compile_cache
 from msg_ms.engine.compile_cache import CompileCache
-from msg_ms.engine.ranks import ALONE, Ranks
+from msg_ms.engine.ranks import SINGLE_PROCESS, Ranks
 from msg_ms.errors import UserError
 from msg_ms.ops import backend
 
@@ -63,7 +63,7 @@ def test_what_a_graph_follows_from_is_in_its_key(key, tmp_path, monkeypatch):
 def test_configuration_and_rank_are_facts_and_places_are_not(tmp_path, monkeypatch):
     config = replace(load_config(None), compile_cache=str(tmp_path / "cache"))
 
-    def facts(config, ranks=ALONE):
+    def facts(config, ranks=SINGLE_PROCESS):
         compile_cache.enable(config, ranks)
         return compile_cache._active.facts
 

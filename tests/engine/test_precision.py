@@ -4,22 +4,22 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
-from reference import DATA, SMALL, Case
+from support.reference import FIXTURES, SMALL, Case
 
 from msg_ms import MSGTransformer, UserError
 from msg_ms.config import AmpConfig, load_config
 from msg_ms.engine.device import check_half_precision
-from msg_ms.engine.ema import WeightAverage
-from msg_ms.engine.loss import SmoothedCrossEntropy
+from msg_ms.engine.ema import WeightEMA
 from msg_ms.engine.loss_scale import build_scaler, scaler_state
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.train_step import LossAndGradients, Update, build_step
+from msg_ms.models.losses import SmoothedCrossEntropy
 from msg_ms.models.precision import set_precision
 
 
 @pytest.mark.parametrize("level", ("O1", "O2"))
 def test_a_case_of_the_paper_in_half_precision(level):
-    case = Case(DATA / "options_win4_64.npz")
+    case = Case(FIXTURES / "options_win4_64.npz")
     model = case.model(drop_path_rate=0.0)
     set_precision(model, level)
     images, labels = case.inputs()
@@ -50,7 +50,7 @@ class Training:
         config = load_config(None, TRAIN__OPTIMIZER__NAME="adamw")
         self.optimizer = build_optimizer(config.train, self.model.trainable_params())
         self.scaler = build_scaler("O1", AmpConfig(**{"loss_scale": 8.0, "window": 2, **amp}))
-        self.average = WeightAverage(self.optimizer.targets, 0.9)
+        self.average = WeightEMA(self.optimizer.targets, 0.9)
         gradients = LossAndGradients(self.model, SmoothedCrossEntropy(), self.optimizer.targets, self.scaler)
         self.step = build_step(gradients, Update(self.optimizer, 1.0, self.scaler, self.average), count)
         self.draws = np.random.RandomState(0)
@@ -106,7 +106,7 @@ def test_bfloat16_where_the_device_lacks_it():
 
 
 def test_averaged_weights_follow_their_recurrence():
-    """Against NumPy in double precision over eight updates, and evaluated in the weights' place."""
+    """Against NumPy in double precision over eight updates, and compile_time_property in the weights' place."""
     training = Training(1)
     expected = {n: v.astype(np.float64) for n, v in training.values().items() if "ema." + n in training.values()}
     assert len(expected) == len(training.optimizer.targets)
@@ -122,7 +122,7 @@ def test_averaged_weights_follow_their_recurrence():
     image = Tensor(np.ones((1, 3, 32, 32), np.float32))
     training.model.set_train(False)
     own = training.model(image).asnumpy()
-    with training.average.in_place_of_weights():
+    with training.average.swapped_in():
         averaged = training.model(image).asnumpy()
         assert all(np.allclose(p.asnumpy(), expected[p.name], atol=1e-6) for p in training.optimizer.targets)
     assert (training.model(image).asnumpy() == own).all() and (averaged != own).any()

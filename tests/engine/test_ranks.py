@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from ranks.faults import free_port
-from reference import SMALL
+from support.faults import free_port
+from support.reference import SMALL
 
 
 def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment: str) -> None:
@@ -20,7 +20,7 @@ def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment
     line = [*launcher, f"--master_port={free_port()}"] if ranks > 1 else [sys.executable]
     paths = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "tests")}
     done = subprocess.run(
-        [*line, ROOT / "tests" / "ranks" / script, *map(str, arguments)],
+        [*line, ROOT / "tests" / "support" / script, *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, **paths, **environment},
         capture_output=True,
@@ -31,7 +31,7 @@ def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment
 
 
 def test_an_overflow_on_one_rank_is_skipped_by_all(tmp_path):
-    launch(2, "overflow.py", cwd=tmp_path, MODEL=json.dumps(SMALL))
+    launch(2, "rank_overflow.py", cwd=tmp_path, MODEL=json.dumps(SMALL))
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert ranks[0] == ranks[1]  # weights as well, although the images differ
     first, spoilt, last = ranks[0]
@@ -54,8 +54,8 @@ def test_an_overflow_on_one_rank_is_skipped_by_all(tmp_path):
 )
 def test_ranks_train_as_one_process(optimizer, ranks, accumulation, tmp_path):
     """Ten updates with the same images each, and the ranks' weights equal after every one."""
-    launch(1, "parallel.py", tmp_path / "one.npz", optimizer, 1, cwd=tmp_path)
-    launch(ranks, "parallel.py", tmp_path / "many.npz", optimizer, accumulation, cwd=tmp_path)
+    launch(1, "rank_parallel.py", tmp_path / "one.npz", optimizer, 1, cwd=tmp_path)
+    launch(ranks, "rank_parallel.py", tmp_path / "many.npz", optimizer, accumulation, cwd=tmp_path)
     with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "many.npz") as many:
         differences = {}
         for name in one.files:

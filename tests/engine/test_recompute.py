@@ -2,16 +2,16 @@
 
 import numpy as np
 from mindspore import Tensor
-from reference import DATA, Case
+from support.reference import FIXTURES, Case
 
-from msg_ms.engine.loss import SmoothedCrossEntropy
-from msg_ms.engine.train_step import LossAndGradients, drop_path_draws
+from msg_ms.engine.train_step import LossAndGradients, drop_path_noise
+from msg_ms.models.losses import SmoothedCrossEntropy
 
 
 def test_gradients_are_the_same():
-    case = Case(DATA / "options_win4_64.npz")
+    case = Case(FIXTURES / "options_win4_64.npz")
     images, labels = map(Tensor, case.inputs())
-    draws = Tensor(drop_path_draws(4, 2, 0, 0))
+    draws = Tensor(drop_path_noise(4, 2, 0, 0))
     results = []
     for again in (False, True):
         model = case.model(drop_path_rate=0.3)

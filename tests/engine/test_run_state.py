@@ -12,8 +12,8 @@ import pytest
 from mindspore import Parameter, Tensor
 
 from msg_ms import UserError
+from msg_ms.checkpoint import read_checkpoint, to_numpy, write_checkpoint
 from msg_ms.config import load_config
-from msg_ms.engine.checkpoint import arrays_of, read_checkpoint, write_checkpoint
 from msg_ms.engine.log import RunLog, read_metrics
 from msg_ms.engine.run_state import Checkpoints, Progress
 from msg_ms.files import PARTIAL, remove_partial
@@ -211,4 +211,4 @@ def test_state_is_what_was_saved():
     run = Run()
     run.save(5)
     arrays, _ = read_checkpoint(run.checkpoints.files()[0])
-    assert arrays.keys() == arrays_of(run.parameters[""]).keys() | {"optimizer.moment1.w"}
+    assert arrays.keys() == to_numpy(run.parameters[""]).keys() | {"optimizer.moment1.w"}

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from reference import DATA
+from support.reference import FIXTURES
 
 from msg_ms.config import load_config
 from msg_ms.engine.schedule import build_schedule
@@ -29,7 +29,7 @@ def test_the_imagenet_recipe():
 @pytest.mark.parametrize("kind", ("cosine", "linear", "step"))
 def test_a_thousand_updates_of_the_paper_codes_run(kind):
     """300 ImageNet epochs of 1,251 updates: start, both sides of the warm-up's end, the last ones, and between."""
-    with np.load(DATA / "schedules.npz") as file:
+    with np.load(FIXTURES / "schedules.npz") as file:
         updates, rates = file["updates"], file[kind]
     config = load_config(None, TRAIN__LR_SCHEDULER__NAME=kind).train
     found = build_schedule(config, steps_per_epoch=1251, images_per_update=1024)

@@ -6,26 +6,26 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
-from reference import DATA, Case
+from support.reference import FIXTURES, Case
 
 from msg_ms.config import load_config
 from msg_ms.convert import export_state_dict
-from msg_ms.engine.loss import SmoothedCrossEntropy
-from msg_ms.engine.optim import build_optimizer, decays
+from msg_ms.engine.optim import build_optimizer, has_weight_decay
 from msg_ms.engine.schedule import IMAGES_PER_UPDATE, build_schedule
 from msg_ms.engine.train_step import LossAndGradients, TrainStep, Update
+from msg_ms.models.losses import SmoothedCrossEntropy
 
 NAME = "trajectory_options_win4_64"
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    return json.loads((DATA / f"{NAME}.json").read_text())
+    return json.loads((FIXTURES / f"{NAME}.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def reference():
-    with np.load(DATA / f"{NAME}.npz") as file:
+    with np.load(FIXTURES / f"{NAME}.npz") as file:
         return dict(file)
 
 
@@ -44,7 +44,7 @@ def train_config(recipe):
 
 
 def test_ten_steps(recipe, reference):
-    model = Case(DATA / "options_win4_64.npz").model(drop_path_rate=0.0)
+    model = Case(FIXTURES / "options_win4_64.npz").model(drop_path_rate=0.0)
     config = train_config(recipe)
     optimizer = build_optimizer(config, model.trainable_params())
     gradients = LossAndGradients(model, SmoothedCrossEntropy(recipe["label_smoothing"]), optimizer.targets)
@@ -69,8 +69,8 @@ def test_ten_steps(recipe, reference):
 
 
 def test_weight_decay_groups_are_the_papers(recipe):
-    model = Case(DATA / "options_win4_64.npz").model()
-    names = {p.name: decays(p) for p in model.trainable_params()}
+    model = Case(FIXTURES / "options_win4_64.npz").model()
+    names = {p.name: has_weight_decay(p) for p in model.trainable_params()}
     as_torch = export_state_dict({name: np.array(value) for name, value in names.items()}, buffers=False)
     assert {name for name, value in as_torch.items() if value} == set(recipe["decay"])
     assert {name for name, value in as_torch.items() if not value} == set(recipe["no_decay"])

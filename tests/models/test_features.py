@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from numpy.lib.stride_tricks import sliding_window_view
-from reference import DATA, SMALL, Case
+from support.reference import FIXTURES, SMALL, Case
 
 import msg_ms
 from msg_ms import MSGFeatures, MSGTransformer, UserError
-from msg_ms.engine.checkpoint import arrays_of, load_pretrained, load_weights, named, write_checkpoint
+from msg_ms.checkpoint import load_pretrained, load_weights, parameters_by_name, to_numpy, write_checkpoint
 from msg_ms.models.windows import fitting_size
 
 
@@ -19,7 +19,7 @@ def draw(seed: int, *shape: int) -> np.ndarray:
 
 
 def set_all(cell, arrays: dict[str, np.ndarray]) -> None:
-    for name, parameter in named(cell.get_parameters()).items():
+    for name, parameter in parameters_by_name(cell.get_parameters()).items():
         parameter.set_data(Tensor(arrays[name]))
 
 
@@ -56,8 +56,8 @@ def windows(x: np.ndarray, w: int, s: int) -> np.ndarray:
 
 def test_maps_of_an_oblong_image_are_the_reference_codes():
     """Stage outputs of the paper's code come after the merging, which NumPy computes here from the maps."""
-    case = Case(DATA / "rectangular_win4_64x128.npz")
-    arrays = arrays_of(named(case.model().get_parameters()))
+    case = Case(FIXTURES / "rectangular_win4_64x128.npz")
+    arrays = to_numpy(parameters_by_name(case.model().get_parameters()))
     features = MSGFeatures(**{**case.arguments, "img_size": (64, 128)}).set_train(False)
     set_all(features, arrays)
     maps = [y.asnumpy() for y in features(Tensor(case.inputs()[0]))]
@@ -75,14 +75,14 @@ def test_maps_of_an_oblong_image_are_the_reference_codes():
 
 def test_norms_padding_and_gradients():
     features = MSGFeatures(**{**SMALL, "img_size": 20}, out_norm=True).set_train(False)
-    own = named(features.get_parameters())
+    own = parameters_by_name(features.get_parameters())
     assert {n for n in own if n.startswith("norm")} == {f"norm{i}.{p}" for i in (0, 1) for p in ("gamma", "beta")}
     norms = [[1 + 0.1 * draw(i, 16 * 2**i), draw(9 + i, 16 * 2**i)] for i in (0, 1)]
     for i, values in enumerate(norms):
         for name, value in zip(("gamma", "beta"), values, strict=True):
             own[f"norm{i}.{name}"].set_data(Tensor(value))
     plain = MSGFeatures(**SMALL, pad=False).set_train(False)
-    set_all(plain, arrays_of(own))
+    set_all(plain, to_numpy(own))
 
     x = draw(0, 2, 3, 30, 61)
     maps = [y.asnumpy() for y in features(Tensor(x))]
@@ -121,24 +121,24 @@ def test_norms_padding_and_gradients():
 
 def test_a_classifiers_checkpoint_fits(tmp_path):
     classifier = MSGTransformer(**SMALL)
-    weights = arrays_of(named(classifier.get_parameters()))
+    weights = to_numpy(parameters_by_name(classifier.get_parameters()))
     write_checkpoint(tmp_path / "classifier.ckpt", weights)
     every = MSGFeatures(**SMALL, out_norm=True)
     assert load_pretrained(every, tmp_path / "classifier.ckpt") == []
     first = MSGFeatures(**SMALL, out_indices=[0])
     assert load_pretrained(first, tmp_path / "classifier.ckpt") == []
     for backbone in (every, first):
-        found = arrays_of(named(backbone.get_parameters()))
+        found = to_numpy(parameters_by_name(backbone.get_parameters()))
         assert all((found[name] == weights[name]).all() for name in found.keys() & weights.keys())
     dropped = {name for name in weights if name.startswith(("norm.", "head."))}
-    assert weights.keys() - named(every.get_parameters()).keys() == dropped
+    assert weights.keys() - parameters_by_name(every.get_parameters()).keys() == dropped
     later = {name for name in weights if name.startswith(("layers.0.downsample.", "layers.1."))}
-    assert weights.keys() - named(first.get_parameters()).keys() == dropped | later
+    assert weights.keys() - parameters_by_name(first.get_parameters()).keys() == dropped | later
     with pytest.raises(UserError, match=r"the model has no (norm|head)"):
         load_weights(every, tmp_path / "classifier.ckpt")
     del weights["msg_tokens"]
     write_checkpoint(tmp_path / "less.ckpt", weights)
-    with pytest.raises(UserError, match="it lacks msg_tokens"):
+    with pytest.raises(UserError, match="msg_tokens is missing"):
         load_pretrained(first, tmp_path / "less.ckpt")
 
 

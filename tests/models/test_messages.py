@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from mindspore import Tensor
-from reference import SMALL
+from support.reference import SMALL
 
 from msg_ms import MSGTransformer
 from msg_ms.models.attention import position_bias_index

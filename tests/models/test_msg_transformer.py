@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
-from reference import SMALL
+from support.reference import SMALL
 
 from msg_ms import MSGTransformer, UserError
 from msg_ms.models.layers import DropPath, PatchConv

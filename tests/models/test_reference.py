@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-from reference import DATA, Case, cases
+from support.reference import FIXTURES, Case, cases
 
 from msg_ms import create_model
 from msg_ms.convert import export_state_dict
@@ -62,7 +62,7 @@ def test_case_in_graph_mode(case, choice, monkeypatch):
 
 def test_case_in_pynative_mode():
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    case = Case(DATA / "options_win4_64.npz")
+    case = Case(FIXTURES / "options_win4_64.npz")
     x, y = case.inputs()
     (_, logits, stages), gradients = Everything(case.model())(Tensor(x), Tensor(y))
     check_outputs(case, logits, stages)
@@ -80,7 +80,7 @@ class Stages(nn.Cell):
 
 
 def test_height_and_width_are_not_mixed_up():
-    case = Case(DATA / "rectangular_win4_64x128.npz")
+    case = Case(FIXTURES / "rectangular_win4_64x128.npz")
     stages = Stages(case.model())(Tensor(case.inputs()[0]))
     for i, stage in enumerate(stages):
         assert np.abs(stage.asnumpy() - case.arrays[f"feat/stage{i}"]).max() < 1e-5, f"stage {i}"

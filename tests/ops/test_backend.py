@@ -9,11 +9,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
+from support.kernels import Kernels
 
 from msg_ms import UserError, ops
 from msg_ms.ops import backend
 from msg_ms.ops.build import kernel_library
-from ops.kernels import Kernels
 
 ONES = (np.ones((2, 3)), np.ones((4, 3)))  # a product of both is 3 everywhere
 
@@ -42,7 +42,7 @@ def compiler(tmp_path, monkeypatch):
 
 
 def test_eight_processes_build_once_and_a_damaged_library_is_built_again(cache, compiler):
-    code = "import numpy as np; from msg_ms.ops.build import kernel_library; from ops.kernels import Kernels; "
+    code = "import numpy as np; from msg_ms.ops.build import kernel_library; from support.kernels import Kernels; "
     code += "x, w = np.ones((2, 3)), np.ones((4, 3)); "
     code += "out, = Kernels(str(kernel_library()))('product', [x, w], [(2, 4)]); print(out[1, 2])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -77,14 +77,14 @@ def test_other_flags_or_compilers_are_other_libraries(cache, tmp_path, monkeypat
 def test_without_a_compiler_operators_are_composed_and_the_log_says_so(cache, monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with caplog.at_level(logging.INFO, "msg_ms"):
-        cells = [ops.Product(), ops.Product()]
+        cells = [ops.MatMul(), ops.MatMul()]
     assert [record.getMessage() for record in caplog.records] == [
         "composed operators, slower than native kernels: no C++ compiler: no-such-compiler not found"
     ]
     assert (cells[0](Tensor(ONES[0], ms.float32), Tensor(ONES[1], ms.float32)).asnumpy() == 3).all()
     monkeypatch.setenv("MSG_MS_OPS", "native")
     with pytest.raises(UserError, match="no-such-compiler not found"):
-        ops.Product()
+        ops.MatMul()
 
 
 def test_a_compiler_that_fails_is_reported_and_leaves_nothing(cache, tmp_path, monkeypatch):
@@ -100,9 +100,9 @@ def test_a_compiler_that_fails_is_reported_and_leaves_nothing(cache, tmp_path, m
 def test_the_backend_is_chosen_by_call_or_environment(undecided, monkeypatch):
     assert ops.get_backend() == "auto"
     monkeypatch.setenv("MSG_MS_OPS", "composed")
-    assert ops.get_backend() == "composed" and ops.Product().native is None
+    assert ops.get_backend() == "composed" and ops.MatMul().native is None
     ops.set_backend("native")
-    assert ops.get_backend() == "native" and ops.Product().native is not None
+    assert ops.get_backend() == "native" and ops.MatMul().native is not None
     with pytest.raises(UserError, match="one of auto, native, composed"):
         ops.set_backend("fast")
     monkeypatch.setattr(backend, "_chosen", None)
@@ -113,13 +113,13 @@ def test_the_backend_is_chosen_by_call_or_environment(undecided, monkeypatch):
 
 def test_half_precision_is_composed(undecided):
     x, weight = Tensor(ONES[0], ms.float16), Tensor(ONES[1], ms.float16)
-    assert ops.Product()(x, weight).dtype == ms.float16
+    assert ops.MatMul()(x, weight).dtype == ms.float16
 
 
 @pytest.mark.parametrize("wanted", [None, "1", "3"])
 def test_kernels_take_all_cores_unless_told_otherwise(wanted):
     # MindSpore itself puts OMP_NUM_THREADS=1 into the environment where there is none.
-    code = "import os, msg_ms.ops; msg_ms.ops.Product(); print(os.environ['MSG_MS_THREADS'])"
+    code = "import os, msg_ms.ops; msg_ms.ops.MatMul(); print(os.environ['MSG_MS_THREADS'])"
     environment = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "MSG_MS_THREADS")}
     if wanted:
         environment["OMP_NUM_THREADS"] = wanted
@@ -128,7 +128,7 @@ def test_kernels_take_all_cores_unless_told_otherwise(wanted):
 
 
 def test_a_forked_process_computes_without_the_threads_it_left_behind():
-    code = "import os, numpy as np; from msg_ms.ops.build import kernel_library; from ops.kernels import Kernels; "
+    code = "import os, numpy as np; from msg_ms.ops.build import kernel_library; from support.kernels import Kernels; "
     code += "x, w = np.ones((999, 300)), np.ones((40, 300)); "
     code += "run = lambda: Kernels(str(kernel_library()))('product', [x, w], [(999, 40)]); "
     code += "run(); child = os.fork(); result = run()[0]; assert (result == 300).all(); "

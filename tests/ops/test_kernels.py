@@ -10,11 +10,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
+from support.kernels import ATTENTION, CASES, MLP, Kernels, OtherProcess, random_cases
 
 from msg_ms import ops
 from msg_ms.models.attention import position_bias_index
 from msg_ms.ops.build import FLAGS, SANITIZE, SOURCES, kernel_library
-from ops.kernels import ATTENTION, CASES, MLP, Kernels, OtherProcess, random_cases
 
 TOLERANCE = 1e-5  # of a tensor's largest magnitude
 
@@ -156,7 +156,7 @@ def test_what_is_not_a_number_stays_so(kernels, spoilt):
 def test_threads_change_nothing_but_rounding(kernels, tmp_path):
     found = []
     for threads in ("1", "8"):
-        script, output = Path(__file__).with_name("kernels.py"), tmp_path / f"{threads}.npz"
+        script, output = Path(__file__).parents[1] / "support" / "kernels.py", tmp_path / f"{threads}.npz"
         line = [sys.executable, str(script), str(kernel_library()), str(output), "80"]
         subprocess.run(line, check=True, env={"MSG_MS_THREADS": threads, "PATH": "/usr/bin:/bin"})
         with np.load(output) as file:
@@ -176,12 +176,18 @@ def test_address_sanitizer_finds_nothing(tmp_path):
         "PATH": "/usr/bin:/bin",
     }
     library = kernel_library(SANITIZE)
-    line = [sys.executable, str(Path(__file__).with_name("kernels.py")), str(library), str(tmp_path / "o.npz"), "80"]
+    line = [
+        sys.executable,
+        str(Path(__file__).parents[1] / "support" / "kernels.py"),
+        str(library),
+        str(tmp_path / "o.npz"),
+        "80",
+    ]
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     # And it does look: an output that is a row too short.
-    code = "import sys, numpy as np; from kernels import Kernels; x = np.ones((300, 64)); "
+    code = "import sys, numpy as np; from support.kernels import Kernels; x = np.ones((300, 64)); "
     code += "Kernels(sys.argv[1])('layer_norm', [x, x[0], x[0], x[0]], [(299, 64)])"
     line = [sys.executable, "-c", code, str(library)]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=Path(__file__).parent)
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
     assert "heap-buffer-overflow" in done.stderr

@@ -1,0 +1,39 @@
+"""Checkpoint files: formats, strict loading, adapting weights to other models."""
+
+from .files import (
+    EMA_PREFIX,
+    OPTIMIZER_PREFIX,
+    SCALER_PREFIX,
+    parameters_by_name,
+    read_checkpoint,
+    select_prefix,
+    to_numpy,
+    write_checkpoint,
+)
+from .load import load_for_inference, load_parameters, load_pretrained, load_weights
+from .resize import adapt_weights
+from .safetensors import read_safetensors, write_safetensors
+from .types import Arrays, BrokenCheckpoint, ConversionError, LoadedWeights, Metadata
+
+__all__ = [
+    "EMA_PREFIX",
+    "OPTIMIZER_PREFIX",
+    "SCALER_PREFIX",
+    "Arrays",
+    "BrokenCheckpoint",
+    "ConversionError",
+    "LoadedWeights",
+    "Metadata",
+    "adapt_weights",
+    "load_for_inference",
+    "load_parameters",
+    "load_pretrained",
+    "load_weights",
+    "parameters_by_name",
+    "read_checkpoint",
+    "read_safetensors",
+    "select_prefix",
+    "to_numpy",
+    "write_checkpoint",
+    "write_safetensors",
+]

@@ -1,0 +1,120 @@
+"""Read and write checkpoint files: atomic writes, strict reads.
+
+A checkpoint is a MindSpore ``.ckpt`` with a checksum. It holds the model's parameters under their own names, the rest
+of a run's state under prefixed names, and metadata (numbers and text) under ``run.``. Weights alone may also be stored
+as MindSpore ``.safetensors``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor
+
+from ..errors import UserError
+from ..files import atomic_write
+from .safetensors import read_safetensors, write_safetensors
+from .types import Arrays, BrokenCheckpoint, Metadata
+
+OPTIMIZER_PREFIX, SCALER_PREFIX, EMA_PREFIX, METADATA_PREFIX = "optimizer.", "scaler.", "ema.", "run."
+FORMATS = (".ckpt", ".safetensors")
+# What mindcv's trainer saves beside the weights: the optimizers' state and that of its training step.
+MINDCV_STATE = (
+    "adam_m.", "adam_v.", "moment", "beta1_power", "beta2_power", "learning_rate", "global_step", "scale_sense",
+    "updates",
+)  # fmt: skip
+TORCH_NORM = re.compile(r"(^|\.)norm\d*\.weight$")
+
+
+def write_checkpoint(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, int | float | str] = {}
+) -> None:
+    """Write arrays and metadata to a ``.ckpt`` or ``.safetensors`` file; replace an older file atomically.
+
+    Args:
+        path: The file to write; its suffix selects the format.
+        arrays: Arrays by name.
+        metadata: Numbers and text by name; ``.safetensors`` files store none.
+
+    Raises:
+        UserError: If the disk does not accept the file.
+    """
+    if path.suffix == ".safetensors":
+        with atomic_write(path) as temporary:
+            write_safetensors(temporary, arrays, "ms")
+        return
+    # Tensors over the arrays' own memory.
+    entries = [{"name": name, "data": Tensor.from_numpy(np.ascontiguousarray(value))} for name, value in arrays.items()]
+    # Plain floats would be stored in single precision, and a resumed run's metrics differ in the last digits.
+    extra = {
+        METADATA_PREFIX + name: Tensor(value, ms.float64) if isinstance(value, float) else value
+        for name, value in metadata.items()
+    }
+    with atomic_write(path) as temporary:
+        ms.save_checkpoint(entries, str(temporary), append_dict=extra, crc_check=True)
+
+
+def read_checkpoint(path: Path) -> tuple[Arrays, Metadata]:
+    """Read a ``.ckpt`` or ``.safetensors`` file.
+
+    Args:
+        path: The file to read.
+
+    Returns:
+        The arrays by name, and the metadata (empty for ``.safetensors``).
+
+    Raises:
+        UserError: If the file is missing or is not a checkpoint of this package.
+        BrokenCheckpoint: If the file is damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist")
+    if path.suffix not in FORMATS:
+        raise UserError(
+            f"{path} is not a {' or '.join(FORMATS)} file; convert PyTorch checkpoints with tools/convert_torch_ckpt.py"
+        )
+    if path.suffix == ".safetensors":
+        arrays = read_safetensors(path).state
+        if any(TORCH_NORM.search(name) for name in arrays):
+            raise UserError(f"{path} has PyTorch parameter names; convert it with tools/convert_torch_ckpt.py")
+        return arrays, {}
+    try:
+        loaded = ms.load_checkpoint(str(path), crc_check=True)
+    except Exception as error:  # MindSpore's parser fails in many ways on a damaged file
+        raise BrokenCheckpoint(f"{path}: damaged, or not a MindSpore checkpoint ({_first_line(error)})") from None
+    names = [name for name in loaded if name.startswith(METADATA_PREFIX)]
+    metadata = {name.removeprefix(METADATA_PREFIX): _plain(loaded.pop(name)) for name in names}
+    return {name: value.asnumpy() for name, value in loaded.items()}, metadata
+
+
+def _plain(value: Parameter | str) -> int | float | str:
+    return value if isinstance(value, str) else value.asnumpy().item()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def parameters_by_name(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
+    """Return a dictionary from each parameter's name to the parameter."""
+    return {parameter.name: parameter for parameter in parameters}
+
+
+def to_numpy(parameters: Mapping[str, Parameter], prefix: str = "") -> Arrays:
+    """Return the parameters' values by name, each name preceded by ``prefix``."""
+    return {prefix + name: parameter.asnumpy() for name, parameter in parameters.items()}
+
+
+def select_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    """Return the arrays whose names start with ``prefix``, without it; an empty prefix selects the model's parameters.
+
+    Checkpoints of mindcv's trainer are split in the same way.
+    """
+    if prefix:
+        return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+    others = (OPTIMIZER_PREFIX, SCALER_PREFIX, EMA_PREFIX, *MINDCV_STATE)
+    return {name: value for name, value in arrays.items() if not name.startswith(others)}

@@ -1,0 +1,101 @@
+"""Load checkpoints into models: exactly, for inference at another size, or for fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn
+
+from ..errors import UserError, shorten
+from ..models.features import MSGFeatures
+from .files import parameters_by_name, read_checkpoint, select_prefix
+from .resize import adapt_weights, is_adaptable
+from .types import Metadata
+
+
+def load_parameters(targets: Mapping[str, Parameter], arrays: Mapping[str, np.ndarray], source: Path) -> None:
+    """Set every parameter from the array of the same name; names and shapes must match exactly.
+
+    Args:
+        targets: Parameters by name.
+        arrays: Values by name.
+        source: The file that the arrays come from, for error messages.
+
+    Raises:
+        UserError: If names or shapes differ; the message lists all differences.
+    """
+    # The file format turns scalars into arrays of one element.
+    arrays = {
+        name: value.reshape(()) if name in targets and targets[name].ndim == 0 and value.shape == (1,) else value
+        for name, value in arrays.items()
+    }
+    names = [f"{name} is missing" for name in targets if name not in arrays]
+    names += [f"the model has no {name}" for name in arrays if name not in targets]
+    wrong_shape = [n for n, p in targets.items() if n in arrays and arrays[n].shape != tuple(p.shape)]
+    shapes = [f"{n} is {arrays[n].shape}, the model's is {tuple(targets[n].shape)}" for n in wrong_shape]
+    if names or shapes:
+        text = f"{source} does not fit this configuration: {shorten(names + shapes, separator='; ')}"
+        if not names and all(map(is_adaptable, wrong_shape)):
+            text += "; --pretrained and another --tag start a run from weights of other classes, windows or image sizes"
+        raise UserError(text)
+    for name, parameter in targets.items():
+        parameter.set_data(Tensor(arrays[name], parameter.dtype))
+
+
+def load_weights(model: nn.Cell, path: Path) -> None:
+    """Set the model's parameters from a checkpoint, which may also hold the rest of a training run.
+
+    Raises:
+        UserError: If the file is unreadable, or names or shapes differ.
+    """
+    load_parameters(parameters_by_name(model.get_parameters()), select_prefix(read_checkpoint(path)[0], ""), path)
+
+
+def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
+    """Set the model's parameters from a checkpoint for fine-tuning.
+
+    Position tables of other windows and image sizes are resampled, and the head of other classes is initialised again
+    (see :func:`msg_ms.checkpoint.resize.adapt_weights`). A backbone (:class:`msg_ms.MSGFeatures`) accepts a
+    classifier's checkpoint; it ignores the head, the last norm and the stages that the backbone lacks.
+
+    Args:
+        model: The model, or the part of a larger model that the checkpoint is for.
+        path: A checkpoint of this package.
+        prefix: Prefix of ``model``'s parameter names in a larger model, such as ``"backbone."``. The names in the
+            file may carry it or not.
+
+    Returns:
+        A line for each change.
+
+    Raises:
+        UserError: If the file is unreadable, or other names or shapes differ.
+    """
+    targets = {name.removeprefix(prefix): p for name, p in parameters_by_name(model.get_parameters()).items()}
+    arrays = select_prefix(read_checkpoint(path)[0], "")
+    arrays = (select_prefix(arrays, prefix) if prefix else {}) or arrays
+    initialised = ("head.",)
+    if isinstance(model, MSGFeatures):
+        arrays = {name: value for name, value in arrays.items() if name in targets or not model.ignores(name)}
+        initialised += model.output_norms
+    arrays, lines = adapt_weights(arrays, {name: tuple(p.shape) for name, p in targets.items()})
+    loaded = {name: p for name, p in targets.items() if name in arrays or not name.startswith(initialised)}
+    load_parameters(loaded, arrays, path)
+    return lines
+
+
+def load_for_inference(model: nn.Cell, path: Path) -> tuple[list[str], Metadata]:
+    """Set the model's parameters from a checkpoint of the same classes; windows and image size may differ.
+
+    Returns:
+        A line for each change, and the checkpoint's metadata.
+
+    Raises:
+        UserError: If the file is unreadable, or other names or shapes differ.
+    """
+    targets, (arrays, metadata) = parameters_by_name(model.get_parameters()), read_checkpoint(path)
+    shapes = {name: tuple(parameter.shape) for name, parameter in targets.items()}
+    arrays, lines = adapt_weights(select_prefix(arrays, ""), shapes, new_head=False)
+    load_parameters(targets, arrays, path)
+    return [f"{path}: {line}, without training; fine-tune with train.py --pretrained" for line in lines], metadata

@@ -1,0 +1,1 @@
+"""Read PyTorch checkpoints without PyTorch and without running their pickles."""

@@ -1,0 +1,1 @@
+"""Start, watch and restart a job of several processes under msrun."""

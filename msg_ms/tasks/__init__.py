@@ -1,0 +1,1 @@
+"""The tasks that the engine can train: one module per task."""

@@ -1,0 +1,107 @@
+"""Checkpoint files: whole, strict, and exactly the model's parameters."""
+
+import os
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor
+from support.reference import SMALL
+
+from msg_ms import MSGTransformer, UserError, create_model
+from msg_ms.checkpoint import (
+    load_parameters,
+    parameters_by_name,
+    read_checkpoint,
+    select_prefix,
+    to_numpy,
+    write_checkpoint,
+)
+
+
+@pytest.fixture
+def model():
+    return MSGTransformer(**SMALL)
+
+
+def test_a_checkpoint_holds_the_parameters_and_nothing_else(tmp_path):
+    with ms.nn.utils.no_init_parameters():
+        model = create_model("msg_tiny")
+    for parameter in model.get_parameters():
+        parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
+    write_checkpoint(tmp_path / "x.ckpt", to_numpy(parameters_by_name(model.get_parameters())))
+    loaded = ms.load_checkpoint(str(tmp_path / "x.ckpt"))
+    assert loaded.keys() == {p.name for p in model.trainable_params()}
+    assert sum(value.size for value in loaded.values()) == 25_086_116
+
+
+def test_values_and_notes_come_back(model, tmp_path):
+    notes = dict(step=66, accuracy=100 / 3, loss_sum=1.2345678912345678, config="A: 1\nB: [é]\n")
+    arrays = to_numpy(parameters_by_name(model.get_parameters()))
+    write_checkpoint(tmp_path / "x.ckpt", {**arrays, "ema.norm.beta": arrays["norm.beta"]}, notes)
+    found, position = read_checkpoint(tmp_path / "x.ckpt")
+    assert (
+        position == notes
+        and select_prefix(found, "").keys() == arrays.keys()
+        and select_prefix(found, "ema.").keys() == {"norm.beta"}
+    )
+    other = MSGTransformer(**SMALL)
+    load_parameters(parameters_by_name(other.get_parameters()), select_prefix(found, ""), tmp_path)
+    assert all((p.asnumpy() == arrays[p.name]).all() for p in other.get_parameters())
+    assert os.listdir(tmp_path) == ["x.ckpt"]
+
+
+def test_scalars_keep_their_shape(tmp_path):
+    write_checkpoint(tmp_path / "x.ckpt", {"optimizer.updates": np.float32(7)})
+    target = Parameter(Tensor(0, ms.float32), name="updates")
+    load_parameters(
+        parameters_by_name([target]), select_prefix(read_checkpoint(tmp_path / "x.ckpt")[0], "optimizer."), tmp_path
+    )
+    assert target.shape == () and float(target.asnumpy()) == 7
+
+
+def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
+    path = tmp_path / "x.ckpt"
+    write_checkpoint(path, to_numpy(parameters_by_name(model.get_parameters())))
+    before = path.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ms, "save_checkpoint", full)
+    with pytest.raises(UserError, match=r"can't write .*x.ckpt: No space left on device"):
+        write_checkpoint(path, {"w": np.zeros(3, np.float32)})
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["x.ckpt"]
+
+
+@pytest.mark.parametrize("damage", ("cut", "flip", "empty", "text"))
+def test_broken_files_are_refused_in_a_line(damage, model, tmp_path):
+    path = tmp_path / "x.ckpt"
+    write_checkpoint(path, to_numpy(parameters_by_name(model.get_parameters())), dict(step=0))
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        data = data[: len(data) // 2]
+    elif damage == "flip":
+        data[len(data) // 2] ^= 1
+    else:
+        data = b"" if damage == "empty" else b"not a checkpoint"
+    path.chmod(0o600)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"x.ckpt: damaged, or not a MindSpore checkpoint") as error:
+        read_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def test_another_models_checkpoint_is_refused_with_what_differs(model, tmp_path):
+    arrays = to_numpy(parameters_by_name(model.get_parameters()))
+    arrays["head.weight"] = arrays["head.weight"][:2]
+    del arrays["norm.beta"]
+    with pytest.raises(UserError) as error:
+        load_parameters(parameters_by_name(model.get_parameters()), {**arrays, "odd": np.zeros(1)}, tmp_path / "x.ckpt")
+    for text in (
+        "x.ckpt doesn't fit",
+        "lacks norm.beta",
+        "has no odd",
+        "head.weight is (2, 32), the model's is (3, 32)",
+    ):
+        assert text in str(error.value)

@@ -1,0 +1,140 @@
+"""The distributed scripts on CPU: mistakes in a line, faults, restarts, and evaluation on any number of processes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from support.faults import Script, node, run_fault, two_nodes
+from support.small_run import CONFIG, write_images
+from test_killed_runs import result
+
+from msg_ms import MSGTransformer
+from msg_ms.checkpoint import parameters_by_name, to_numpy, write_checkpoint
+from msg_ms.config import load_config
+from msg_ms.models.build import build_model
+
+SCRIPT = ROOT / "scripts" / "run_distribute_train.sh"
+
+
+@pytest.fixture
+def small(tmp_path):
+    write_images(tmp_path)
+    (tmp_path / "small.yaml").write_text(CONFIG.replace("BATCH_SIZE: 4", "BATCH_SIZE: 2"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        ([], {}, "usage: bash scripts/run_distribute_train.sh DEVICE_NUM CONFIG DATA_PATH [flags...]"),
+        (["two", "small.yaml", "data"], {}, "DEVICE_NUM=two: must be a whole number of at least 1"),
+        (["1000", "small.yaml", "data"], {}, "cores; at most 4 a core"),
+        (["2", "none.yaml", "data"], {}, "none.yaml"),
+        (["2", "small.yaml", "nowhere"], {}, "DATA_PATH=nowhere is no folder"),
+        (["2", "small.yaml", "data"], {"NNODES": "2"}, "MASTER_ADDR is missing: with NNODES=2 all nodes need"),
+        (["2", "small.yaml", "data"], {"NODE_RANK": "1"}, "NODE_RANK=1: nodes are numbered from 0, and NNODES=1"),
+        (["2", "small.yaml", "data"], {"MASTER_ADDR": "203.0.113.7"}, "choose the first node's own address"),
+        (["2", "small.yaml", "data"], {"DEVICE_TARGET": "Ascend"}, "this node has 0 Ascend devices (/dev/davinci*)"),
+        (["2", "small.yaml", "data"], {"RANK_TABLE_FILE": "no.json"}, "RANK_TABLE_FILE=no.json: there is no such file"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, environment, message, small):
+    done = subprocess.run(
+        ["bash", SCRIPT, *arguments],
+        cwd=small,
+        env={**os.environ, "PYTHON": sys.executable, "DEVICE_TARGET": "CPU", **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("fault", ("killed", "sigterm"))
+def test_a_fault_ends_the_job_and_it_goes_on(fault, tmp_path):
+    row = run_fault(fault, tmp_path)
+    assert row.left == 0 and row.seconds < 60 and row.status == (fault == "killed")
+    assert row.again.startswith("going on from ") and row.again.endswith("status 0")
+
+
+def kill_one_worker(script: Script, draws: np.random.RandomState, updates: int) -> None:
+    """SIGKILL for one of the processes, after ``updates`` more lines on updates."""
+    seen = script.output.count(", update ")
+    while script.output.count(", update ") < seen + updates:
+        assert script.process.poll() is None, script.output
+        time.sleep(0.02)
+    workers = script.workers()
+    os.kill(workers[draws.randint(len(workers))], signal.SIGKILL)
+
+
+def compare_with_restarts(folder, name, flags, kills, longest):
+    draws = np.random.RandomState(1)
+    script = Script(folder, flags=(*flags, "PRINT_FREQ", "1"), environment={"MAX_RESTARTS": str(kills)}).start()
+    for number in range(kills):
+        kill_one_worker(script, draws, 1 + draws.randint(longest))
+        script.wait_for(f"restart {number + 1} of {kills} in")
+    assert script.end(900) == 0, script.output
+    shutil.move(folder / "out" / name / "default", folder / "out" / name / "killed")
+    assert Script(folder, flags=(*flags, "PRINT_FREQ", "1")).start().end(900) == 0
+    assert result(folder / "out" / name / "killed") == result(folder / "out" / name / "default")
+    assert not script.processes()
+
+
+@pytest.mark.slow
+def test_a_job_with_a_killed_worker_restarts_to_the_same_weights(small):
+    flags = ("--opts", "TRAIN.EPOCHS", "10", "SAVE_STEPS", "2")
+    compare_with_restarts(small, "small", flags, kills=1, longest=10)
+
+
+@pytest.mark.slow
+def test_a_worker_killed_five_times(small):
+    flags = ("--opts", "TRAIN.EPOCHS", "40", "SAVE_STEPS", "2", "AUG.MIXUP", "0.8")
+    compare_with_restarts(small, "small", flags, kills=5, longest=20)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_two_nodes_train_as_one(small):
+    """Two network namespaces with addresses of their own, each with the documented command."""
+    flags = ("--opts", "TRAIN.EPOCHS", "4")
+    with two_nodes() as names:
+        nodes = [node(small, names[number], number, flags) for number in (0, 1)]
+        assert [script.end() for script in nodes] == [0, 0], nodes[0].output + nodes[1].output
+    assert Script(small, flags=flags).start().end() == 0
+    assert not list((small / "node1" / "out").glob("**/*.ckpt"))  # the first node's process writes for all
+    assert result(small / "node0" / "out" / "small" / "default") == result(small / "out" / "small" / "default")
+
+
+@pytest.mark.slow
+def test_evaluation_of_1797_images_on_one_to_four_processes(tmp_path):
+    subprocess.run([sys.executable, ROOT / "tools" / "make_digits.py", tmp_path / "digits"], check=True)
+    for label in range(10):
+        folder = tmp_path / "all" / "val" / str(label)
+        folder.mkdir(parents=True)
+        for part in ("train", "val"):
+            for image in (tmp_path / "digits" / part / str(label)).iterdir():
+                shutil.copy(image, folder / f"{part}-{image.name}")
+    config = ROOT / "configs" / "digits_p4_win4_64.yaml"
+    settings = load_config(config)
+    model: MSGTransformer = build_model(settings.model, settings.data.img_size)
+    write_checkpoint(tmp_path / "random.ckpt", to_numpy(parameters_by_name(model.get_parameters())))
+    lines = set()
+    for ranks in (1, 2, 3, 4):
+        done = subprocess.run(
+            ["bash", ROOT / "scripts" / "run_distribute_eval.sh", str(ranks), config, "all", "random.ckpt"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHON": sys.executable, "DEVICE_TARGET": "CPU"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines.add(done.stdout.strip().splitlines()[-1])
+    (line,) = lines
+    print(line)
+    assert line.endswith("on 1797 images")

@@ -1,0 +1,291 @@
+"""What happens when something of a distributed job fails: python tests/support/faults.py [name...] prints the table.
+
+Each fault meets the shipped script on a small job of two CPU processes. Told are the seconds from the fault to the end
+of the script, its status, the processes of the job that are left, what the person reads, and what starting it again
+does. ``node missing`` and ``other configuration`` take network namespaces, which need root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from support.small_run import CONFIG, write_images  # noqa: E402
+
+INJECTED = """
+import ctypes, os, resource, threading, time
+if os.environ.get("RANK_ID") == os.environ.get("FAULT_RANK") and os.environ.get("MS_ROLE") == "MS_WORKER":
+    if os.environ["FAULT"] == "exception":
+        def throw():
+            while not os.path.exists("throw"):
+                time.sleep(0.05)
+            main = ctypes.c_ulong(threading.main_thread().ident)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(RuntimeError))
+        threading.Thread(target=throw, daemon=True).start()
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))
+"""
+
+
+@dataclass
+class Script:
+    """One of the shipped scripts at work, with everything that it printed."""
+
+    folder: Path
+    devices: str = "2"
+    flags: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    namespace: str = ""
+    output: str = ""
+
+    def start(self) -> Script:
+        environment = {**os.environ, "DEVICE_TARGET": "CPU", "PYTHON": sys.executable, "MASTER_PORT": str(free_port())}
+        line = ["bash", str(ROOT / "scripts" / "run_distribute_train.sh"), self.devices, "small.yaml", "data"]
+        if self.namespace:
+            line = ["ip", "netns", "exec", self.namespace, *line]
+        self.process = subprocess.Popen(
+            [*line, "--output", "out", *self.flags],
+            cwd=self.folder,
+            env={**environment, **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        return self
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.output += line
+
+    def wait_for(self, text: str, seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while text not in self.output:
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{text!r} was not printed:\n{self.output}")
+            time.sleep(0.05)
+
+    def end(self, seconds: float = 300) -> int:
+        status = self.process.wait(seconds)
+        time.sleep(0.2)  # for the last lines
+        return status
+
+    def workers(self) -> dict[int, int]:
+        """Process numbers by rank."""
+        found = {}
+        for pid, environment in self.processes().items():
+            if environment.get("MS_ROLE") == "MS_WORKER" and os.getsid(pid) == pid:
+                found[int(environment["RANK_ID"])] = pid
+        return found
+
+    def processes(self) -> dict[int, dict[str, str]]:
+        """What lives of this job: all processes in its folder, but for the script itself."""
+        found, others = {}, (self.process.pid, os.getpid())
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (entry / "cwd").resolve() == self.folder.resolve() and int(entry.name) not in others:
+                    pairs = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+                    found[int(entry.name)] = dict(pair.partition("=")[::2] for pair in pairs)
+        return found
+
+
+@dataclass
+class Row:
+    fault: str
+    seconds: float
+    status: int
+    left: int
+    reads: str
+    again: str
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def row(name: str, script: Script, since: float, again: str | None = None) -> Row:
+    """The table's row for a script that is about to end; starts it again where ``again`` isn't given."""
+    status = script.end()
+    seconds = time.monotonic() - since
+    left = len(script.processes())
+    lines = [line for line in script.output.splitlines() if "error:" in line or "stopp" in line]
+    reads = " / ".join(line.split("] ")[-1].strip() for line in lines[:3])
+    if again is None:
+        repeated = Script(script.folder, flags=script.flags).start()
+        ended = repeated.end()
+        lines = [line.split("] ")[-1] for line in repeated.output.splitlines() if "going on from" in line]
+        again = f"{lines[0] if lines else 'begins again'}; status {ended}"
+    return Row(name, seconds, status, left, reads, again)
+
+
+def running(folder: Path, **environment: str) -> Script:
+    """A job in its second epoch."""
+    script = Script(folder, environment=environment).start()
+    script.wait_for("epoch 2/60")
+    return script
+
+
+def killed(folder: Path) -> Row:
+    script = running(folder)
+    os.kill(script.workers()[1], signal.SIGKILL)
+    return row("SIGKILL of rank 1", script, time.monotonic())
+
+
+def stopped(folder: Path) -> Row:
+    script = running(folder)
+    os.kill(script.workers()[1], signal.SIGSTOP)
+    return row("SIGSTOP of rank 1", script, time.monotonic())
+
+
+def thrown(folder: Path) -> Row:
+    (folder / "sitecustomize.py").write_text(INJECTED)
+    script = running(folder, FAULT="exception", FAULT_RANK="1", PYTHONPATH=str(folder))
+    (folder / "throw").touch()
+    return row("exception on rank 1", script, time.monotonic())
+
+
+def full_disk(folder: Path) -> Row:
+    (folder / "sitecustomize.py").write_text(INJECTED)
+    environment = dict(FAULT="disk", FAULT_RANK="0", PYTHONPATH=str(folder))
+    script = Script(folder, flags=("--opts", "TRAIN.EPOCHS", "3"), environment=environment).start()
+    return row("full disk on rank 0", script, time.monotonic())
+
+
+def port_taken(folder: Path) -> Row:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        script = Script(folder, environment={"MASTER_PORT": str(other.getsockname()[1])}).start()
+        return row("port taken", script, time.monotonic(), "the same, until the port is free")
+
+
+def wrong_count(folder: Path) -> Row:
+    script = Script(folder, environment={"DEVICE_TARGET": "GPU"}, devices="8").start()
+    return row("8 GPUs asked of a node that has none", script, time.monotonic(), "the same")
+
+
+def signalled(number: signal.Signals) -> Callable[[Path], Row]:
+    def fault(folder: Path) -> Row:
+        script = running(folder)
+        script.process.send_signal(number)
+        return row(f"{number.name} to the script", script, time.monotonic())
+
+    return fault
+
+
+def corrupt_image(folder: Path) -> Row:
+    (folder / "data" / "train" / "0" / "1.png").write_bytes(b"no picture")
+    script = Script(folder, flags=("--opts", "DATA.MAX_BAD_FILES", "0")).start()
+    return row("corrupt image on one rank", script, time.monotonic(), "the same, until the file is mended")
+
+
+@contextlib.contextmanager
+def two_nodes():
+    """Two network namespaces that see each other as 10.77.0.1 and 10.77.0.2; gives their names."""
+    names = [f"msg{os.getpid()}{node}" for node in (0, 1)]
+    run = lambda line: subprocess.run(line.split(), check=True, capture_output=True)  # noqa: E731
+    try:
+        for name in names:
+            run(f"ip netns add {name}")
+        run(f"ip link add veth0 netns {names[0]} type veth peer name veth0 netns {names[1]}")
+        for node, name in enumerate(names):
+            run(f"ip -n {name} addr add 10.77.0.{node + 1}/24 dev veth0")
+            run(f"ip -n {name} link set veth0 up")
+            run(f"ip -n {name} link set lo up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+def node(folder: Path, namespace: str, number: int, flags: tuple[str, ...] = (), **environment: str) -> Script:
+    """The script as node ``number`` of two, each with one process, in a folder of its own."""
+    own = folder / f"node{number}"
+    if not own.exists():
+        own.mkdir()
+        shutil.copytree(folder / "data", own / "data")
+        shutil.copy(folder / "small.yaml", own)
+    environment = {
+        "NNODES": "2", "NODE_RANK": str(number), "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "8118", **environment
+    }  # fmt: skip
+    return Script(own, "1", flags, environment, namespace).start()
+
+
+def node_missing(folder: Path) -> Row:
+    with two_nodes() as names:
+        script = node(folder, names[0], 0, CLUSTER_TIMEOUT="20")
+        return row("node missing (CLUSTER_TIMEOUT=20)", script, time.monotonic(), "the same, until the node is there")
+
+
+def other_configuration(folder: Path) -> Row:
+    with two_nodes() as names:
+        begin = time.monotonic()
+        first = node(folder, names[0], 0)
+        second = node(folder, names[1], 1, ("--opts", "TRAIN.BASE_LR", "1e-3"))
+        result = row("other configuration on one node", first, begin, "the same, until they agree")
+        second.end()
+        result.left += len(second.processes())
+        return result
+
+
+def node_killed(folder: Path) -> Row:
+    with two_nodes() as names:
+        first, second = node(folder, names[0], 0), node(folder, names[1], 1)
+        first.wait_for("epoch 2/60")
+        begin = time.monotonic()
+        os.kill(second.workers()[1], signal.SIGKILL)
+        result = row("SIGKILL of the other node's process", first, begin, "both nodes: goes on")
+        second.end()
+        result.left += len(second.processes())
+        return result
+
+
+FAULTS: dict[str, Callable[[Path], Row]] = {
+    "killed": killed,
+    "stopped": stopped,
+    "thrown": thrown,
+    "full_disk": full_disk,
+    "port_taken": port_taken,
+    "wrong_count": wrong_count,
+    "sigterm": signalled(signal.SIGTERM),
+    "sigint": signalled(signal.SIGINT),
+    "corrupt_image": corrupt_image,
+    "node_missing": node_missing,
+    "other_configuration": other_configuration,
+    "node_killed": node_killed,
+}
+
+
+def run_fault(name: str, folder: Path) -> Row:
+    write_images(folder)
+    (folder / "small.yaml").write_text(CONFIG.replace("BATCH_SIZE: 4", "BATCH_SIZE: 2") + "SAVE_STEPS: 2\n")
+    text = (folder / "small.yaml").read_text().replace("EPOCHS: 2,", "EPOCHS: 60,")
+    (folder / "small.yaml").write_text(text)
+    return FAULTS[name](folder)
+
+
+def main() -> None:
+    for name in sys.argv[1:] or FAULTS:
+        with tempfile.TemporaryDirectory() as folder:
+            r = run_fault(name, Path(folder))
+            print(f"| {r.fault} | {r.seconds:.0f} | {r.status} | {r.left} | {r.reads} | {r.again} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
