@@ -43,7 +43,7 @@ BANNED = [
 ]
 # Ordinary English, removed before the search.
 ALLOWED = [
-    r"takes (?:about|around|up to|at most|at least|less|more|most|as|longer?|over|seconds|minutes|hours|a few|place|\d)",
+    r"takes (?:about|around|up to|at most|at least|less|more|most|as|longer?|over|seconds|minutes|hours|place|\d)",
     r"1 - rate",
     r"(?:learning|peak|drop|drop-?path|dropout|depth|error|decay|sampling|transfer|hit|data|frame|clock) rates?",
     r"there (?:is|are) no",
