@@ -16,7 +16,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "repository/"
-LINK = re.compile(r"""(?P<before>\]\(|(?:src|href)=["'])(?P<target>[^)"'\s#]+)""")
+# Inline links, reference definitions and HTML attributes.
+LINK = re.compile(r"""(?P<before>\]\(|^\[[^\]]+\]: +|(?:src|href)=["'])(?P<target>[^)"'\s#]+)""", re.MULTILINE)
 LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".toml": "toml", ".cc": "cpp", ".h": "cpp"}
 
 
@@ -44,11 +45,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         file = None if path is None else files.get_file_from_path(site_path(path))
         if file is None:
             return match[0]
-        # MkDocs translates Markdown links, but not HTML.
-        markdown_link = match["before"] == "]("
-        folder = posixpath.dirname(page.file.src_uri)
-        target = posixpath.relpath(file.src_uri, folder or ".") if markdown_link else file.url_relative_to(page.file)
-        return match["before"] + target
+        if "=" in match["before"]:  # MkDocs translates Markdown links, but not HTML.
+            return match["before"] + file.url_relative_to(page.file)
+        return match["before"] + posixpath.relpath(file.src_uri, posixpath.dirname(page.file.src_uri) or ".")
 
     return LINK.sub(rewritten, markdown)
 

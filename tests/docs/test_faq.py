@@ -11,7 +11,9 @@ MODULES += [ROOT / "train.py", ROOT / "eval.py"]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 FAQ = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
 # A heading without a code span at its beginning describes a problem that has no message of ours.
-QUOTES = [quote for heading in re.findall(r"^### (`.*`)$", FAQ, re.MULTILINE) for quote in re.findall("`(.+?)`", heading)]
+QUOTES = [
+    quote for heading in re.findall(r"^### (`.*`)$", FAQ, re.MULTILINE) for quote in re.findall("`(.+?)`", heading)
+]
 
 
 def messages() -> set[str]:
