@@ -10,4 +10,4 @@ PYTHON=${PYTHON:-python}
 # mkdocs-material prints an advertisement for a successor otherwise.
 export NO_MKDOCS_2_WARNING=1
 "$PYTHON" -m mkdocs build --strict --site-dir "$site"
-echo "open $site/index.html"
+echo "Open $site/index.html. The search needs a server: $PYTHON -m http.server -d $site"
