@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import itertools
 import re
 import sys
 
@@ -104,11 +105,13 @@ def test_links_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_lists_follow_an_empty_line(page):
     """Without it, the site shows the list as one paragraph."""
-    item = re.compile(r"(?:[-*+]|\d+\.) ")
-    before = ""
-    for number, line in enumerate(prose(page).splitlines(), 1):
-        assert not item.match(line) or not before.strip() or before[0] == " " or item.match(before), f"line {number}"
-        before = line
+    item = re.compile(r"(?:[-*+]|1\.) ")
+    lines = prose(page).splitlines()
+    assert not [
+        line
+        for before, line in itertools.pairwise(lines)
+        if item.match(line) and before.strip() and not before.startswith(" ") and not item.match(before)
+    ]
 
 
 def test_every_guide_is_in_the_index():
