@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pages import ROOT, Command, commands
+from pages import ROOT, Command, blocks, commands
 
 LIMIT = 600  # seconds for a command
 DIGITS = "demo/digits_p4_win4_64/default"
@@ -163,6 +163,16 @@ def run(text: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]
     return done.returncode, "\n".join(done.stdout.strip().splitlines()[-15:])
 
 
+def make_example(folder: Path, environment: dict[str, str]) -> None:
+    """Create the data set and the configuration of docs/finetune.md from the page's own blocks."""
+    page = ROOT / "docs" / "finetune.md"
+    _, configuration = next(blocks(page, "yaml"))
+    (folder / "my_images.yaml").write_text(configuration)
+    for _, script in blocks(page, "sh"):
+        status, output = run(script, folder, environment)
+        assert status == 0, output
+
+
 def main() -> int:
     words = sys.argv[1:]
     selected = [c for c in commands() if not words or any(word in str(c) for word in words)]
@@ -185,6 +195,8 @@ def main() -> int:
                 skipped += 1
                 print(f"skipped        {command} ({reason})", flush=True)
                 continue
+            if "my_images" in text and not (folder / "my_images").exists():
+                make_example(folder, environment)
             started = time.monotonic()
             status, output = run(text, folder, environment)
             print(f"{'ok' if status == 0 else 'FAILED':7} {time.monotonic() - started:4.0f} s {command}", flush=True)
