@@ -25,21 +25,21 @@ class Metric:
 
     Attributes:
         key: Its name in ``metrics.jsonl``.
-        label: Its name in the log.
+        title: Its name in the log.
         format: A format string for its value.
         higher_is_better: Whether larger values are better.
         breaks_ties: Whether it decides between two epochs of equal primary metric.
     """
 
     key: str
-    label: str
+    title: str
     format: str = "{:.4f}"
     higher_is_better: bool = True
     breaks_ties: bool = False
 
     def text(self, value: float) -> str:
-        """Return label and value for the log."""
-        return f"{self.label} {self.format.format(value)}"
+        """Return title and value for the log."""
+        return f"{self.title} {self.format.format(value)}"
 
 
 @dataclass(frozen=True)
