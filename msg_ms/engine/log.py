@@ -94,7 +94,7 @@ class RunLog:
             self.scalars.flush()
 
     def close(self) -> None:
-        """Flush what is still in the queue of TensorBoard's writer."""
+        """Flush the queue of TensorBoard's writer."""
         if self.scalars is not None:
             self.scalars.close()
 

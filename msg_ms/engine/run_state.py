@@ -109,7 +109,7 @@ class Progress:
         """Continue this progress in a run that would begin as ``start``.
 
         Returns:
-            The progress with the new run's batch layout, and lines on what differs.
+            The progress with the new run's batch layout, and a line for each difference.
 
         Raises:
             UserError: If the new run would not see the same samples at the same steps.
@@ -126,7 +126,7 @@ class Progress:
         if self.batch_layout != start.batch_layout:
             lines.append(
                 f"the {self.samples_per_step} samples of a step were {self.batch_layout} and are now "
-                f"{start.batch_layout}: the samples stay the same, but what is random per batch is drawn again"
+                f"{start.batch_layout}: the samples stay the same, but per-batch randomness is drawn again"
             )
         layout = {name: getattr(start, name) for name in ("batch_size", "accumulation", "world_size")}
         return dataclasses.replace(self, **layout), lines

@@ -50,7 +50,7 @@ class Metrics:
         definitions: The metrics; the first one is primary and selects the best checkpoint.
         values: Their values by key.
         count: How many samples were evaluated.
-        unit: What a sample is, in the plural.
+        unit: Name of the samples, in the plural.
     """
 
     definitions: tuple[Metric, ...]
@@ -137,7 +137,7 @@ class Task:
     Attributes:
         metrics: The evaluation's metrics, the primary one first.
         loss_names: Names of the losses that the loss cell returns after the total.
-        sample_name: What a sample is, in the plural, for the log.
+        sample_name: Name of the samples, in the plural, for the log.
     """
 
     metrics: tuple[Metric, ...]

@@ -127,6 +127,7 @@ class ClassificationLoss(nn.Cell):
         self.model, self.loss = model, SmoothedCrossEntropy(smoothing)
 
     def construct(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor]:
+        """Return the mean loss of the batch."""
         return (self.loss(self.model(images, noise), labels),)
 
 
@@ -144,6 +145,7 @@ class ClassificationSums(nn.Cell):
         self.guesses = min(5, num_classes)
 
     def construct(self, images: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the three sums over the valid rows."""
         logits = self.model(images)
         log_probabilities = ops.log_softmax(logits, -1)
         labels = labels.reshape(-1, 1)

@@ -81,10 +81,7 @@ def test_train_resume_and_evaluate(run, command, tmp_path):
     assert "holds no average of the weights; TRAIN.EMA_DECAY keeps one" in message
     assert "images/s over 30 passes" in run("train.py", "--throughput", "--resume", best).stdout
     message = run("train.py", "--tag", "whole", "--batch-size", "6", "--opts", "TRAIN.EPOCHS", "3", status=2).stderr
-    assert (
-        "run made 3 steps per epoch of 1 batch of 4 on 1 device with seed 0; this run would make 2 of"
-        in message
-    )
+    assert "run made 3 steps per epoch of 1 batch of 4 on 1 device with seed 0; this run would make 2 of" in message
 
 
 @pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))

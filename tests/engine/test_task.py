@@ -58,7 +58,9 @@ def test_it_resumes_after_sigkill_with_the_same_bits(whole, tmp_path):
     # The resumed run begins with a batch of the other width: the cached graphs must not be mixed up.
     options = ("SAVE_STEPS", "1", "COMPILE_CACHE", str(tmp_path / "cache"))
     line = [sys.executable, SCRIPT, tmp_path, *options]
-    with subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        line, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
         for text in process.stdout:
             if "epoch 2/4, step 7/" in text:
                 process.kill()
