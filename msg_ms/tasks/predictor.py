@@ -85,7 +85,7 @@ class Predictor:
                 yield Prediction(file, image, *next(outputs))
 
     def _run(self, crops: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[np.ndarray, ...]]]:
-        """Return probabilities (n, K) and the attention weights of every crop; one compiled graph serves all batches."""
+        """Return probabilities (n, K) and attention weights of every crop; batches are padded to one size."""
         count = len(crops)
         images, _ = pad_batch((collate(crops),), self.batch_size)
         outputs = self.network(Tensor(images))
