@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..checkpoint.types import ConversionError
 from ..models.attention import relative_position_index
 
 
@@ -47,6 +48,8 @@ class Drop:
 
 def _window_size(table: np.ndarray) -> int:
     """Return the side w of the window from its bias table of shape ((2w-1)**2, heads)."""
+    if table.ndim != 2:
+        raise ConversionError(f"relative_position_bias_table is {table.shape}, expected 2 dimensions")
     return (math.isqrt(table.shape[0]) + 1) // 2
 
 

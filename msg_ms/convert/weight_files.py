@@ -8,7 +8,7 @@ import numpy as np
 
 from ..checkpoint.files import EMA_PREFIX, FORMATS, read_checkpoint, select_prefix, write_checkpoint
 from ..checkpoint.safetensors import read_safetensors, write_safetensors
-from ..checkpoint.types import Arrays, LoadedWeights
+from ..checkpoint.types import Arrays, BrokenCheckpoint, LoadedWeights
 from ..errors import UserError, nearest, shorten
 from .names import converts
 from .torch_reader.file import read_torch_file
@@ -30,7 +30,12 @@ def read_torch_weights(path: Path, key: str | None) -> LoadedWeights:
     Raises:
         UserError: If the file is unreadable or has this package's parameter names.
     """
-    file = _read_torch(path, key)
+    try:
+        file = _read_torch(path, key)
+    except BrokenCheckpoint as error:
+        # PyTorch Lightning's files have this suffix too.
+        hint = "; pass --reverse for a MindSpore checkpoint" if path.suffix == ".ckpt" else ""
+        raise BrokenCheckpoint(f"{error}{hint}") from None
     if not converts(file.state, "torch") and converts(file.state, "ours"):
         raise UserError(f"{path} has MindSpore parameter names; convert it with --reverse")
     return file

@@ -212,9 +212,23 @@ def test_dropped_buffers_must_equal_the_rebuilt_ones(run, tmp_path):
             run("--input", "x.pth", "--output", "x.ckpt")
 
 
+@pytest.mark.parametrize("changes", ((), ("--num-classes", 9, "--window-size", 2, "--img-size", 32)))
+def test_every_parameter_with_a_wrong_shape_is_refused(changes, run, tmp_path):
+    state = dict(read_torch_file(CHECKPOINT).state)
+    for name, value in state.items():
+        if changes and name.startswith("head."):
+            continue  # a replaced head may have any shape
+        for wrong in (value.reshape(-1)[0].reshape(()), value[None], value.reshape(-1)[:3].copy()):
+            write_torch_file(tmp_path / "x.pth", {**state, name: wrong})
+            with pytest.raises(UserError, match=r"^can't convert x.pth: "):
+                run("--input", "x.pth", "--output", "x.ckpt", *changes)
+    assert os.listdir(tmp_path) == ["x.pth"]
+
+
 def test_wrong_direction_and_other_mistakes(run, tmp_path):
     run("--input", CHECKPOINT, "--output", "a.safetensors")
     run("--input", "a.safetensors", "--output", "b.safetensors", "--reverse")
+    run("--input", CHECKPOINT, "--output", "d.ckpt")
     for arguments, message in {
         (
             "--input",
@@ -237,6 +251,12 @@ def test_wrong_direction_and_other_mistakes(run, tmp_path):
         ): r"must be a file that ends in .ckpt or .safetensors \(or pass --rev",
         ("--input", "a.safetensors", "--output", "c.ckpt", "--reverse"): "ends in .pth or .pt or .bin or .safetensors",
         ("--input", "a.safetensors", "--output", "a.safetensors", "--reverse"): "is the same file as --input",
+        (
+            "--input",
+            "d.ckpt",
+            "--output",
+            "c.ckpt",
+        ): "not a PyTorch checkpoint; pass --reverse for a MindSpore checkpoint$",
         ("--input", "none.pth", "--output", "c.ckpt"): "can't read none.pth: No such file",
         ("--input", tmp_path, "--output", "a.safetensors"): "must be a folder, because --input is one",
         ("--input", CHECKPOINT, "--output", "c.ckpt", "--format", "ckpt"): "--format ckpt: only for folders",
@@ -254,7 +274,7 @@ def test_wrong_direction_and_other_mistakes(run, tmp_path):
     }.items():
         with pytest.raises(UserError, match=message):
             run(*arguments)
-    assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "b.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "b.safetensors", "d.ckpt"]
 
 
 @pytest.mark.parametrize("suffix", (".ckpt", ".safetensors"))
