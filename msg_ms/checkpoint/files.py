@@ -91,6 +91,11 @@ def read_checkpoint(path: Path) -> tuple[Arrays, Metadata]:
         if _has_torch_names(arrays):
             raise UserError(f"{path} has PyTorch parameter names; convert it with tools/convert_torch_ckpt.py")
         return arrays, {}
+    try:  # a passing fault of permissions or network must not look like damage
+        with path.open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        raise UserError(f"can't read checkpoint {path}: {error.strerror or error}") from None
     try:
         loaded = ms.load_checkpoint(str(path), crc_check=True)
     except Exception as error:  # MindSpore's parser fails in many ways on a damaged file

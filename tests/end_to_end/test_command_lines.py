@@ -43,6 +43,7 @@ def test_train_resume_and_evaluate(run, command, tmp_path):
         "ckpt_00000006.ckpt",
         "config.yaml",
         "log_rank0.txt",
+        ".lock",
         "metrics.jsonl",
     }
     whole_log = done.stdout
@@ -78,7 +79,7 @@ def test_train_resume_and_evaluate(run, command, tmp_path):
     )
     assert to_numpy(weights) == to_numpy(best)
     message = command("tools/export_weights.py", "--input", best, "--output", "release", "--ema", status=2).stderr
-    assert "holds no average of the weights; TRAIN.EMA_DECAY keeps one" in message
+    assert "has no averaged weights; set TRAIN.EMA_DECAY in training" in message
     assert "images/s over 30 passes" in run("train.py", "--throughput", "--resume", best).stdout
     message = run("train.py", "--tag", "whole", "--batch-size", "6", "--opts", "TRAIN.EPOCHS", "3", status=2).stderr
     assert "run made 3 steps per epoch of 1 batch of 4 on 1 device with seed 0; this run would make 2 of" in message
