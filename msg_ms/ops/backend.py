@@ -98,7 +98,7 @@ def native_library() -> Path | None:
         raise library
     if str(library) not in _warned:
         _warned.add(str(library))
-        log.warning("using composed operators, which are slower than the native kernels: %s", library)
+        log.warning("using composed operators, slower than native kernels: %s", library)
     return None
 
 
