@@ -1,8 +1,7 @@
 // The GEMM micro-kernel: a tile of the product held in vector registers, for gemm.cc, strassen.cc and small_gemm.h.
 //
 // Terms follow BLIS (Van Zee and van de Geijn, "BLIS: a framework for rapidly instantiating BLAS functionality", 2015).
-// A panel is the part of b as wide as one tile. Guarantee: every entry of c is summed in the order of k, for any number of
-// rows.
+// A panel is the part of b as wide as one tile. Guarantee: every entry of c is summed in the order of k.
 #pragma once
 
 #include <algorithm>
