@@ -19,11 +19,12 @@ import numpy as np
 
 from msg_ms.cli import run_command_line
 from msg_ms.config import load_config
+from msg_ms.data.pipeline import drop_path_noise
 from msg_ms.engine.device import setup_device
 from msg_ms.engine.optim import build_optimizer
-from msg_ms.engine.train_step import LossAndGradients, Update, build_step, drop_path_noise
-from msg_ms.models.losses import SmoothedCrossEntropy
+from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, build_step
 from msg_ms.models.variants import VARIANTS, create_model
+from msg_ms.tasks.classification import ClassificationLoss
 
 
 def main() -> None:
@@ -56,8 +57,8 @@ def measure(name: str, batch: int, recompute: bool) -> dict:
     if recompute:
         model.recompute_blocks()
     optimizer = build_optimizer(load_config(None).train, model.trainable_params())
-    gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets)
-    step = build_step(gradients, Update(optimizer, 5.0), 1)
+    gradients = LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets)
+    step = build_step(gradients, OptimizerStep(optimizer, 5.0), 1)
     draws = np.random.RandomState(0)
     images, labels = draws.randn(batch, 3, 224, 224).astype(np.float32), np.arange(batch, dtype=np.int32)
     depth = sum(model.depths)

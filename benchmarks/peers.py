@@ -67,7 +67,7 @@ def msg_ms(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, backen
     model = create_model(job.model, drop_path_rate=0.0)
     load_parameters({p.name: p for p in model.get_parameters()}, convert_state_dict(state), "the benchmark's weights")
     if job.task == "inference":
-        optimize_for_inference(model)  # as torch.compile with freezing and ONNX Runtime lay out weights once
+        optimize_for_inference(model, strassen=True)  # torch.compile with freezing and ONNX Runtime pack weights too
         x = ms.Tensor(images)
         return lambda: model(x).asnumpy()
     return training_step(model, images, labels)
@@ -75,13 +75,14 @@ def msg_ms(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, backen
 
 def training_step(model, images: np.ndarray, labels: np.ndarray) -> Callable:
     from msg_ms.config import load_config
+    from msg_ms.data.pipeline import drop_path_noise
     from msg_ms.engine.optim import build_optimizer
-    from msg_ms.engine.train_step import LossAndGradients, Update, build_step, drop_path_noise
-    from msg_ms.models.losses import SmoothedCrossEntropy
+    from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, build_step
+    from msg_ms.tasks.classification import ClassificationLoss
 
     optimizer = build_optimizer(load_config(None).train, model.trainable_params())
-    gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets)
-    step = build_step(gradients, Update(optimizer, 5.0), 0)
+    gradients = LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets)
+    step = build_step(gradients, OptimizerStep(optimizer, 5.0), 0)
     draws = drop_path_noise(sum(model.depths), len(images), 0, 0)
     return lambda: step.run([(images, labels, draws)], 1e-4)
 
