@@ -63,7 +63,7 @@ def test_maps_of_an_oblong_image_are_the_reference_codes():
     maps = [y.asnumpy() for y in features(Tensor(case.inputs()[0]))]
     sizes = [(16 // 2**i, 32 // 2**i) for i in range(len(maps))]
     assert [y.shape[2:] for y in maps] == sizes and [y.shape[1] for y in maps] == features.out_channels
-    regions = [region for _, _, region in features.layouts]
+    regions = [region for _, _, region in features.geometry]
     for i, y in enumerate(maps):
         wanted = case.arrays[f"feat/stage{i}"][:, :, 1:]
         if i + 1 < len(maps):

@@ -22,7 +22,7 @@ NARROW = dict(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4, shuf
 
 def test_names_are_listed_and_nothing_is_said_to_be_pretrained():
     assert set(msg_ms.list_models()) == NAMES <= set(mindcv.list_models("msg*"))
-    assert set(mindcv.list_models(module="in_mindcv")) == NAMES
+    assert set(mindcv.list_models(module="mindcv_registry")) == NAMES
     assert not NAMES & set(mindcv.list_models(pretrained=True))
     for name in NAMES:
         assert mindcv.is_model(name) and mindcv.model_entrypoint(name).__name__ == name

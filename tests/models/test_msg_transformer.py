@@ -17,9 +17,9 @@ from msg_ms.ops import residual
         ({"img_size": 40}, r"img_size=40 .*fit: 32 or 64"),
         ({"num_heads": (3, 2)}, r"num_heads\[0\]=3 doesn't divide the 16 channels.*(2|4)"),
         ({"embed_dim": 18, "num_heads": (1, 1)}, r"shuffle_size\[0\]=2: its 4 .*18 channels.*embed_dim=20"),
-        ({"depths": (1, 1, 1)}, r"num_heads=\[1, 2\]: one entry"),
-        ({"shuffle_size": (2,)}, r"shuffle_size=\[2\]: one entry"),
-        ({"depths": ()}, r"depths=\[\]: one entry"),
+        ({"depths": (1, 1, 1)}, r"num_heads=\[1, 2\]: must have one entry"),
+        ({"shuffle_size": (2,)}, r"shuffle_size=\[2\]: must have one entry"),
+        ({"depths": ()}, r"depths=\[\]: must have one entry"),
         ({"manip_type": "swap"}, r"manip_type='swap': must be 'shuf' or 'none'"),
         ({"patch_size": 2}, r"patch_size=2: must be at least 3"),
         ({"drop_path_rate": 1.0}, r"drop_path_rate=1.0: must be at least 0 and below 1"),
@@ -36,7 +36,7 @@ def test_run_time_input_is_checked_and_other_sizes_run():
     assert model(Tensor(np.zeros((2, 3, 32, 64), np.float32))).shape == (2, 3)
     with pytest.raises(UserError, match=r"img_size=\(36, 32\)"):
         model(Tensor(np.zeros((1, 3, 36, 32), np.float32)))
-    with pytest.raises(UserError, match="1 channels, the model in_chans=3"):
+    with pytest.raises(UserError, match="1 channels, but the model has in_chans=3"):
         model(Tensor(np.zeros((1, 1, 32, 32), np.float32)))
 
 
@@ -53,7 +53,7 @@ def test_absolute_position_embedding_is_added_to_the_patch_tokens():
     offset = np.random.RandomState(0).randn(64, 16).astype(np.float32)
     embedded.absolute_pos_embed.set_data(Tensor(offset[None]))
     x = Tensor(np.random.RandomState(1).randn(2, 3, 32, 32).astype(np.float32))
-    without, with_ape = (m.embed(x, m.layouts[0]).asnumpy() for m in (plain, embedded))
+    without, with_ape = (m.embed(x, m.geometry[0]).asnumpy() for m in (plain, embedded))
     # (regions, G, N, C): regions of 2 x 2 windows of 4 x 4 tokens on the 8 x 8 map, the message token in front
     wanted = offset.reshape(2, 4, 2, 4, 16).transpose(0, 2, 1, 3, 4).reshape(4, 16, 16)
     assert np.abs(with_ape[:, :, 0] - without[:, :, 0]).max() == 0

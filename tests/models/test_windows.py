@@ -6,7 +6,7 @@ from mindspore import Tensor
 
 from msg_ms import UserError
 from msg_ms.models.attention import position_bias_index
-from msg_ms.models.windows import shuffle_messages, stage_layouts, window_partition, window_reverse
+from msg_ms.models.windows import shuffle_messages, stage_geometry, window_partition, window_reverse
 
 B, W, S, ROWS, COLUMNS, C = 2, 3, 2, 2, 3, 5  # rows and columns of shuffle regions
 
@@ -49,9 +49,9 @@ def test_position_bias_is_decoupled_for_the_message_token():
     assert index[1:, 1:].tolist() == [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
 
 
-def test_layouts_follow_from_shapes():
-    assert stage_layouts(224, 448, 4, 7, (4, 4, 2, 1)) == ((56, 112, 4), (28, 56, 4), (14, 28, 2), (7, 14, 1))
-    assert stage_layouts(64, 64, 4, 4, (4, 2, 2))[2] == (4, 4, 1)  # one window has nothing to shuffle
+def test_geometry_follows_from_shapes():
+    assert stage_geometry(224, 448, 4, 7, (4, 4, 2, 1)) == ((56, 112, 4), (28, 56, 4), (14, 28, 2), (7, 14, 1))
+    assert stage_geometry(64, 64, 4, 4, (4, 2, 2))[2] == (4, 4, 1)  # one window has nothing to shuffle
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_layouts_follow_from_shapes():
 )
 def test_a_size_that_does_not_fit_names_what_does(size, window, regions, fitting):
     with pytest.raises(UserError, match=f"img_size=.*fit: {fitting}$"):
-        stage_layouts(*size, 4, window, regions)
+        stage_geometry(*size, 4, window, regions)
 
 
 @pytest.mark.parametrize("regions", [(4, 4, 2, 1), (2, 3), (1, 2, 2), (3, 1)])
@@ -78,7 +78,7 @@ def test_what_the_error_names_is_what_fits(regions):
 
     def fits(height, width):
         try:
-            return bool(stage_layouts(height, width, 3, 2, regions))
+            return bool(stage_geometry(height, width, 3, 2, regions))
         except UserError as error:
             return str(error)
 
