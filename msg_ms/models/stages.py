@@ -53,8 +53,9 @@ class PatchMerging(nn.Cell):
         self.patches = TokenPatches()
 
     def construct(self, x: Tensor, geometry: StageGeometry, next_geometry: StageGeometry) -> Tensor:
-        height, width, region = geometry
-        rows, columns, next_region = height // self.window_size, width // self.window_size, next_geometry.region
+        # By position: Cell.to_float passes the arguments of a Cell on as plain tuples.
+        (height, width, region), (_, _, next_region) = geometry, next_geometry
+        rows, columns = height // self.window_size, width // self.window_size
         if self.patches.available and x.dtype == self.reduction.matmul_dtype == ms.float32:
             y = self.reduction.matmul_rows(self.patches(x, height, width, self.window_size, region, next_region))
             return self.norm(y, self.reduction.bias).reshape(-1, next_region**2, x.shape[2], y.shape[-1])
