@@ -85,6 +85,7 @@ class WindowAttention(nn.Cell):
         return ops.position_bias(self.relative_position_bias_table, self.rel_pos_msg, self.bias_index)
 
     def construct(self, x: Tensor) -> Tensor:
+        """Return the attention's output, without the residual."""
         _, _, tokens, channels = x.shape
         qkv = self.qkv(x).reshape(-1, tokens, 3 * channels).astype(self.matmul_dtype)
         heads = ops.window_attention(qkv, self.position_bias(), self.scale, self.attn_drop)

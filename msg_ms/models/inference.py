@@ -1,4 +1,4 @@
-"""Prepare a model for inference on CPU: compute once what depends on its parameters alone."""
+"""Faster inference on CPU: weights packed once, in place of at every call."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .stages import Stage
 def optimize_for_inference(model: nn.Cell, strassen: bool = False) -> nn.Cell:
     """Pack the weights and position biases for the native CPU kernels, in place.
 
-    The results are bit-identical, and inference takes a tenth to a fifth less time. The parameters of the blocks are
-    replaced. Load the weights and set the precision before; afterwards the model cannot be trained, exported or given
-    other weights. A backbone whose blocks do not use the native kernels (other devices, half precision, composed
-    operators) stays unchanged.
+    Results are bit-identical, and inference time on CPU drops by 5 to 15%. The parameters of the blocks are replaced.
+    Load the weights and set the precision before; afterwards the model cannot be trained, exported or given other
+    weights. A backbone whose blocks do not use the native kernels (other devices, half precision, composed operators)
+    stays unchanged.
 
     Args:
         model: An MSG-Transformer, or a larger Cell that contains one or several as backbones. Pass the largest Cell
             that is called: the compiled graphs of all Cells in ``model`` are discarded, but not those of Cells around
             it.
         strassen: Multiply large matrices by Strassen's algorithm where windows have an even number of tokens (7 x 7
-            windows with their MSG token do). This saves another twentieth of the time. Results then differ by
-            rounding, about 1e-6 of the largest value, and the packed weights take 7/4 of the memory.
+            windows with their MSG token do). This saves another 5% of the time. Results then differ by rounding,
+            about 1e-6 of the largest value, and the packed weights need 7/4 of the memory.
 
     Returns:
         The same ``model``, in evaluation mode.
@@ -123,6 +123,7 @@ class InferenceBlock(nn.Cell):
         self.branches = branches
 
     def construct(self, x: Tensor, drop_path_scale: None = None) -> Tensor:
+        """Return the tokens after the block; nothing is dropped in inference."""
         return self.branches(x, self.attention, self.mlp)
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:

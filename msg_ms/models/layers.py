@@ -52,11 +52,12 @@ class Linear(nn.Cell):
 
     def matmul_rows(self, x: Tensor) -> Tensor:
         """Return the product without the bias, (-1, out) in ``matmul_dtype``, for operators that add the bias."""
-        # A two-dimensional product: on CPU a batched one takes twice as long.
+        # A two-dimensional product: on CPU a batched one is half as fast.
         rows = x.reshape(-1, self.in_features).astype(self.matmul_dtype)
         return self.matmul(rows, self.weight.astype(self.matmul_dtype))
 
     def construct(self, x: Tensor) -> Tensor:
+        """Return x @ weight.T + bias in ``residual_dtype``."""
         y = self.matmul_rows(x)
         if self.bias is not None:
             y = ops.bias_add(y.astype(self.bias.dtype), self.bias)
@@ -88,22 +89,22 @@ class LayerNorm(nn.LayerNorm):
 
 
 class DropPath(nn.Cell):
-    """Stochastic depth: in training each image skips each of block i's two residual branches with ``rates[i]``.
+    """Stochastic depth: in training each image skips each of a block's two residual branches at random.
 
     An image is dropped as a whole. The paper's code draws once per shuffle region, a side effect of its tensor layout;
     at 224 pixels only the first two blocks have more than one region per image.
 
     Args:
-        rates: Probability of every block, at least 0 and below 1.
+        probabilities: Every block's probability p of skipping a branch, at least 0 and below 1.
     """
 
-    def __init__(self, rates: Sequence[float]):
+    def __init__(self, probabilities: Sequence[float]):
         super().__init__()
-        self.rates = tuple(float(rate) for rate in rates)
-        limits = np.array(self.rates, np.float32).reshape(-1, 1, 1)
+        self.probabilities = tuple(float(p) for p in probabilities)
+        limits = np.array(self.probabilities, np.float32).reshape(-1, 1, 1)
         self.limits, self.scales = Tensor(limits), Tensor((1 / (1 - limits)).astype(np.float32))
-        # Dropout of ones draws the mask and scales it by 1 / (1 - rate) in one kernel on every device.
-        self.masks = nn.CellList([nn.Dropout(p=rate) for rate in self.rates])
+        # Dropout of ones draws the mask and scales it by 1 / (1 - p) in one kernel on every device.
+        self.masks = nn.CellList([nn.Dropout(p=p) for p in self.probabilities])
 
     def construct(self, batch: int, drop_path_noise: Tensor | None = None) -> tuple[Tensor, ...] | None:
         """Return the scale of every image's branches, or None outside training and if no block drops any.
@@ -114,9 +115,9 @@ class DropPath(nn.Cell):
                 If None, the device draws them.
 
         Returns:
-            For every block float32 (2, B), with entries 0 or 1 / (1 - rate).
+            For every block float32 (2, B), with entries 0 or 1 / (1 - p).
         """
-        if not self.training or max(self.rates) == 0.0:
+        if not self.training or max(self.probabilities) == 0.0:
             return None
         if drop_path_noise is None:
             return tuple([mask(ops.ones((2, batch), ms.float32)) for mask in self.masks])
@@ -133,6 +134,7 @@ class Mlp(nn.Cell):
         self.drop = nn.Dropout(p=drop)
 
     def construct(self, x: Tensor) -> Tensor:
+        """Return the MLP's output, without the residual."""
         hidden = self.drop(bias_gelu(self.fc1.matmul_rows(x), self.fc1.bias, self.fc1.residual_dtype))
         return self.drop(self.fc2(hidden)).reshape(x.shape)
 
@@ -177,5 +179,6 @@ class PatchConv(nn.Cell):
         return self.matmul(patches, self.weight.reshape(self.weight.shape[0], -1))
 
     def construct(self, x: Tensor) -> Tensor:
+        """Return the convolution of ``x`` in ``residual_dtype``."""
         x, weight = x.astype(self.matmul_dtype), self.weight.astype(self.matmul_dtype)
         return patch_conv(x, weight, self.bias, self.stride, self.padding, self.unfold).astype(self.residual_dtype)

@@ -26,6 +26,7 @@ class SmoothedCrossEntropy(nn.Cell):
         self.smoothing = smoothing
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss; shapes and types as in the class."""
         log_probabilities = ops.log_softmax(logits.astype(ms.float32), -1)
         if labels.ndim == 2:
             return -(labels * log_probabilities).sum(-1).mean()

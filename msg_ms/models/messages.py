@@ -64,6 +64,7 @@ class MessageAttention(nn.Cell):
         self.model = model
 
     def construct(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the logits (B, num_classes) and, for each stage, weights (B*R, G, N)."""
         model = self.model
         batch, _, height, width = images.shape
         geometry = _geometry(height, width, model.patch_size, model.window_size, model.shuffle_size)

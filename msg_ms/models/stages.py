@@ -28,6 +28,7 @@ class PatchEmbed(nn.Cell):
         self.patches = ImagePatches(EMBED_KERNEL, patch_size, EMBED_PADDING)
 
     def construct(self, x: Tensor) -> Tensor:
+        """Return the map of patch tokens."""
         return self.norm(self.proj(x))
 
     def windows(self, x: Tensor, window_size: int, region: int) -> Tensor:
@@ -53,6 +54,7 @@ class PatchMerging(nn.Cell):
         self.patches = TokenPatches()
 
     def construct(self, x: Tensor, geometry: StageGeometry, next_geometry: StageGeometry) -> Tensor:
+        """Return the tokens in the geometry of the next stage."""
         # By position: Cell.to_float passes the arguments of a Cell on as plain tuples.
         (height, width, region), (_, _, next_region) = geometry, next_geometry
         rows, columns = height // self.window_size, width // self.window_size

@@ -32,7 +32,7 @@ def stage_geometry(
 ) -> tuple[StageGeometry, ...]:
     """Return the geometry of every stage for an image.
 
-    If a later stage has only one window, its region is 1 whatever ``shuffle_size`` says, as in the paper's code.
+    If a later stage has only one window, its region is 1 regardless of ``shuffle_size``, as in the paper's code.
 
     Args:
         height: Height of the image in pixels.

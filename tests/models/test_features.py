@@ -145,8 +145,8 @@ def test_a_classifiers_checkpoint_fits(tmp_path):
 def test_a_shorter_backbone_drops_paths_as_the_whole_one():
     arguments = {**SMALL, "depths": (2, 3), "drop_path_rate": 0.4}
     whole, short = MSGFeatures(**arguments), MSGFeatures(**arguments, out_indices=[0])
-    assert np.allclose(whole.drop_path.rates, [0, 0.1, 0.2, 0.3, 0.4])
-    assert np.allclose(short.drop_path.rates, whole.drop_path.rates[:2])
+    assert np.allclose(whole.drop_path.probabilities, [0, 0.1, 0.2, 0.3, 0.4])
+    assert np.allclose(short.drop_path.probabilities, whole.drop_path.probabilities[:2])
 
 
 def test_sizes_that_hold_an_image():

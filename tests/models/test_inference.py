@@ -1,4 +1,4 @@
-"""Models optimized for inference: the same results as before, and errors for what they can no longer do."""
+"""Models optimized for inference: the same results as before, and errors for uses that need the original parameters."""
 
 from pathlib import Path
 

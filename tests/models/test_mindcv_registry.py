@@ -42,10 +42,10 @@ def test_arguments_arrive_under_mindcvs_names():
     )
     assert type(model) is MSGTransformer and model.head.weight.shape == (10, 32)
     assert (model.in_chans, model.img_size) == (1, (32, 32))
-    assert model.drop_path.rates == (0, 0.4) and model.layers[0].blocks[0].mlp.drop.p == 0.1
+    assert model.drop_path.probabilities == (0, 0.4) and model.layers[0].blocks[0].mlp.drop.p == 0.1
     # None means the model's own default, as from a command line without the flag.
     plain = mindcv.create_model("msg_tiny", drop_rate=None, drop_path_rate=None, img_size=32, **NARROW)
-    assert plain.drop_path.rates == (0, 0.1)
+    assert plain.drop_path.probabilities == (0, 0.1)
 
 
 def test_mistakes():

@@ -146,7 +146,7 @@ def test_drop_path_follows_the_noise_it_receives():
 
 def test_drop_path_grows_linearly_over_all_blocks():
     model = MSGTransformer(**{**SMALL, "depths": (2, 3), "drop_path_rate": 0.4})
-    assert np.allclose(model.drop_path.rates, [0, 0.1, 0.2, 0.3, 0.4])
+    assert np.allclose(model.drop_path.probabilities, [0, 0.1, 0.2, 0.3, 0.4])
 
 
 def test_without_a_head_the_model_returns_features():
