@@ -67,7 +67,7 @@ def msg_ms(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, backen
     model = create_model(job.model, drop_path_rate=0.0)
     load_parameters({p.name: p for p in model.get_parameters()}, convert_state_dict(state), "the benchmark's weights")
     if job.task == "inference":
-        optimize_for_inference(model, strassen=True)  # torch.compile with freezing and ONNX Runtime pack weights too
+        optimize_for_inference(model, strassen=True)  # torch.compile and ONNX Runtime pack weights too
         x = ms.Tensor(images)
         return lambda: model(x).asnumpy()
     return training_step(model, images, labels)
@@ -98,7 +98,7 @@ def matrix_products(job: Job, state: dict, images: np.ndarray, labels: np.ndarra
     setup_device("CPU", 0)
     model = create_model(job.model)
     shapes = []  # rows, in, out
-    for i, (height, width, _) in enumerate(model.layouts):
+    for i, (height, width, _) in enumerate(model.geometry):
         windows, c = height * width // model.window_size**2 * job.batch, model.dims[i]
         rows, hidden = windows * (model.window_size**2 + 1), int(c * model.mlp_ratio)
         if i == 0:

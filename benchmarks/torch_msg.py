@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from msg_ms.models.attention import position_bias_index
-from msg_ms.models.windows import stage_layouts
+from msg_ms.models.windows import stage_geometry
 
 
 def partition(x: Tensor, w: int, s: int) -> Tensor:
@@ -131,7 +131,7 @@ class TorchMSGTransformer(nn.Module):
     ):
         super().__init__()
         self.window, self.region = window_size, shuffle_size[0]
-        layouts = (*stage_layouts(img_size, img_size, 4, window_size, tuple(shuffle_size)), None)
+        layouts = (*stage_geometry(img_size, img_size, 4, window_size, tuple(shuffle_size)), None)
         self.patch_embed = PatchEmbed(embed_dim)
         self.msg_tokens = nn.Parameter(torch.zeros(1, shuffle_size[0] ** 2, 1, embed_dim))
         self.layers = nn.ModuleList(

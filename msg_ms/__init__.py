@@ -2,8 +2,8 @@
 
 import os
 
-# Threads of OpenMP that spin for work would take the cores from MindSpore's own and from the kernels'; this must stand
-# in the environment before MindSpore loads its libraries.
+# Idle OpenMP threads must sleep: spinning ones would block the cores for MindSpore's own threads and the kernels'. The
+# variable must be set before MindSpore loads its libraries.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from .errors import UserError
@@ -14,8 +14,8 @@ from .models.variants import create_model, list_models
 from .version import __version__
 
 try:
-    from .models import mindcv_registry as in_mindcv  # noqa: F401
-except ModuleNotFoundError as error:  # everything but mindcv's registry works without it
+    from .models import mindcv_registry  # noqa: F401
+except ModuleNotFoundError as error:  # without mindcv only its registry is missing
     if error.name is None or error.name.split(".")[0] != "mindcv":
         raise
 

@@ -52,7 +52,7 @@ def main() -> None:
     for line in lines:
         print(line, file=sys.stderr)
     if args.show_messages is None:  # which asks the blocks for their own parameters
-        optimize_for_inference(model)
+        optimize_for_inference(model, strassen=True)
     names = names or default_class_names(config.model.num_classes, str(notes.get(CLASSES_KEY, "")))
 
     batch = min(args.batch_size or BATCH, len(files))
@@ -179,7 +179,7 @@ class Outputs:
         return f"{answer.file}: " + " | ".join(f"{row[i]:.1%} {self.names[i].name}" for i in best)
 
     def _show_messages(self, answer: Prediction, caption: str) -> None:
-        drawn = draw_messages(answer.crop, answer.weights, self.model.layouts, self.model.window_size, caption)
+        drawn = draw_messages(answer.crop, answer.weights, self.model.geometry, self.model.window_size, caption)
         if is_folder(self.args.show_messages):
             # In the pictures' own tree; their whole names, as a.jpg and a.png may lie side by side.
             below = answer.file.resolve().relative_to(self.common)

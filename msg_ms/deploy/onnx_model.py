@@ -16,7 +16,8 @@ from onnx import helper
 from ..models.attention import WindowAttention
 from ..models.block import MSGBlock
 from ..models.layers import LayerNorm, Linear, Mlp, PatchConv
-from ..models.msg_transformer import MSGTransformer, PatchMerging
+from ..models.msg_transformer import MSGTransformer
+from ..models.stages import PatchMerging
 from ..models.windows import window_partition, window_reverse
 from ..ops.bias_gelu import RSQRT_2
 from ..ops.layer_norm import EPSILON
@@ -145,7 +146,7 @@ def _merging(x: Value, cell: PatchMerging, layout: tuple[int, int, int], next_re
 def _messages(x: Value, model: MSGTransformer, batch: int | None) -> Value:
     """A message token for each of the windows ``x`` (B*R*G, w*w, C): (B*R*G, 1, C)."""
     graph, (windows, _, channels) = x.graph, x.shape
-    region = model.layouts[0][2] ** 2
+    region = model.geometry[0].region ** 2
     table = _weight(x, model.msg_tokens, model.msg_tokens.asnumpy().reshape(1, region, channels))
     if batch is None:
         (count,) = graph.add("Shape", x.reshape(-1, region, *x.shape[1:]).name, end=1)
@@ -157,7 +158,7 @@ def _messages(x: Value, model: MSGTransformer, batch: int | None) -> Value:
 
 
 def _embed(images: Value, model: MSGTransformer, batch: int | None) -> Value:
-    w, (height, width, region) = model.window_size, model.layouts[0]
+    w, (height, width, region) = model.window_size, model.geometry[0]
     x = window_partition(_patch_conv(images, model.patch_embed.proj), w, region)
     channels = x.shape[-1]
     x = x.reshape(-1, w * w, channels)
@@ -178,11 +179,11 @@ def _network(images: Value, model: MSGTransformer, batch: int | None) -> Value:
         x = x.reshape(-1, model.dims[i])
         for j, block in enumerate(stage.blocks):
             with graph.scope(f"layers.{i}.blocks.{j}"):
-                x = _block(x, block, model.layouts[i][2] ** 2, tokens)
+                x = _block(x, block, model.geometry[i].region ** 2, tokens)
         x = x.reshape(-1, tokens, model.dims[i])
         if stage.downsample is not None:
             with graph.scope(f"layers.{i}.downsample"):
-                x = _merging(x, stage.downsample, model.layouts[i], model.layouts[i + 1][2])
+                x = _merging(x, stage.downsample, model.geometry[i], model.geometry[i + 1].region)
     with graph.scope("head"):
         windows, channels = x.shape[0], x.shape[-1]
         x = _layer_norm(x.slice(1, 0, 1).reshape(-1, channels), model.norm)

@@ -1,1 +1,1 @@
-"""The model, leaf to root: windows, layers, attention, msg_transformer, features, variants, in_mindcv."""
+"""The models, from the bottom up: windows, layers, attention, block, stages, backbone, msg_transformer, features."""

@@ -1,53 +1,137 @@
-"""Whether a model's arguments can be, and fit each other."""
+"""The arguments that define a backbone, their defaults and their validation."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ..errors import UserError
+from .windows import StageGeometry, fitting_size, stage_geometry
 
-if TYPE_CHECKING:
-    from .msg_transformer import MSGTransformer
-
-EMBED_KERNEL, EMBED_PADDING = 7, 2  # the overlapped patch embedding's
+EMBED_KERNEL, EMBED_PADDING = 7, 2  # of the overlapped patch embedding, in pixels
 
 
-def check_architecture(
-    net: MSGTransformer, num_heads: tuple[int, ...], manip_type: str, rates: tuple[float, float, float]
-) -> None:
-    """Raise UserError for the first argument that can't be, or doesn't fit the others."""
-    stages = len(net.depths)
-    for name, values in (
-        ("depths", net.depths),
-        ("num_heads", num_heads),
-        ("shuffle_size", net.shuffle_size),
-    ):
+@dataclass(frozen=True)
+class Architecture:
+    """The arguments of :class:`msg_ms.MSGTransformer` except ``num_classes``, with the defaults of the paper's code."""
+
+    img_size: int | tuple[int, int] = 224
+    patch_size: int = 4
+    in_chans: int = 3
+    embed_dim: int = 96
+    depths: Sequence[int] = (2, 2, 6, 2)
+    num_heads: Sequence[int] = (3, 6, 12, 24)
+    window_size: int = 7
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    qk_scale: float | None = None
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    drop_path_rate: float = 0.1
+    ape: bool = False
+    patch_norm: bool = True
+    shuffle_size: Sequence[int] = (4, 4, 2, 1)
+    manip_type: str = "shuf"
+
+    @property
+    def image_sides(self) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+        return (self.img_size, self.img_size) if isinstance(self.img_size, int) else tuple(self.img_size)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Channels of every stage."""
+        return tuple(self.embed_dim * 2**i for i in range(len(self.depths)))
+
+    @property
+    def shuffles(self) -> tuple[bool, ...]:
+        """Whether each stage shuffles its MSG tokens."""
+        return tuple(self.manip_type == "shuf" and size > 1 for size in self.shuffle_size)
+
+    @property
+    def drop_path_rates(self) -> np.ndarray:
+        """The stochastic-depth probability of every block, which grows linearly from 0."""
+        return np.linspace(0, self.drop_path_rate, sum(self.depths))
+
+    @property
+    def geometry(self) -> tuple[StageGeometry, ...]:
+        """Return the geometry of every stage for ``img_size``; raise UserError if it does not fit."""
+        return stage_geometry(*self.image_sides, self.patch_size, self.window_size, tuple(self.shuffle_size))
+
+    def first_stages(self, count: int) -> Architecture:
+        """Return the architecture of a model that ends after ``count`` stages, with the same blocks up to there."""
+        check_stage_counts(self.depths, self.num_heads, self.shuffle_size)
+        blocks, remaining = sum(self.depths), sum(self.depths[:count])
+        # Stochastic depth grows up to the last block of the whole model.
+        share = (remaining - 1) / (blocks - 1) if blocks > 1 else 1.0
+        return replace(
+            self,
+            depths=tuple(self.depths[:count]),
+            num_heads=tuple(self.num_heads[:count]),
+            shuffle_size=tuple(self.shuffle_size[:count]),
+            drop_path_rate=self.drop_path_rate * share,
+        )
+
+    def padded(self) -> Architecture:
+        """Return the architecture with ``img_size`` rounded up to the next size that windows and regions fit."""
+        size = fitting_size(*self.image_sides, self.patch_size, self.window_size, tuple(self.shuffle_size))
+        return replace(self, img_size=size)
+
+    def check(self) -> None:
+        """Raise UserError for the first argument that is out of range or does not fit the others."""
+        check_stage_counts(self.depths, self.num_heads, self.shuffle_size)
+        for name, least in (
+            ("patch_size", EMBED_KERNEL - 2 * EMBED_PADDING),
+            ("in_chans", 1),
+            ("embed_dim", 1),
+            ("window_size", 1),
+        ):
+            check_at_least(name, getattr(self, name), least)
+        for name in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
+            rate = getattr(self, name)
+            if not 0 <= rate < 1:
+                raise UserError(f"{name}={rate}: must be at least 0 and below 1")
+        if self.manip_type not in ("shuf", "none"):
+            raise UserError(f"manip_type={self.manip_type!r}: must be 'shuf' or 'none'")
+        for i, (dim, heads, size) in enumerate(zip(self.dims, self.num_heads, self.shuffle_size, strict=True)):
+            check_heads(i, dim, heads)
+            if self.manip_type == "shuf":
+                check_region(i, dim, size, self.embed_dim)
+
+
+def check_stage_counts(depths: Sequence[int], num_heads: Sequence[int], shuffle_size: Sequence[int]) -> None:
+    """Raise UserError unless every argument has one positive entry per stage."""
+    stages = len(depths)
+    for name, values in (("depths", depths), ("num_heads", num_heads), ("shuffle_size", shuffle_size)):
         if stages == 0 or len(values) != stages or any(v < 1 for v in values):
             raise UserError(
-                f"{name}={list(values)}: one entry of at least 1 per stage, as many as depths={list(net.depths)}"
+                f"{name}={list(values)}: must have one entry of at least 1 per stage, as many as depths={list(depths)}"
             )
-    for name, value, least in (
-        ("patch_size", net.patch_size, EMBED_KERNEL - 2 * EMBED_PADDING),
-        ("in_chans", net.in_chans, 1),
-        ("num_classes", net.num_classes, 0),
-        ("embed_dim", net.dims[0], 1),
-        ("window_size", net.window_size, 1),
-    ):
-        if value < least:
-            raise UserError(f"{name}={value}: must be at least {least}")
-    for name, rate in zip(("drop_rate", "attn_drop_rate", "drop_path_rate"), rates, strict=True):
-        if not 0 <= rate < 1:
-            raise UserError(f"{name}={rate}: must be at least 0 and below 1")
-    if manip_type not in ("shuf", "none"):
-        raise UserError(f"manip_type={manip_type!r}: must be 'shuf' or 'none'")
-    for i, (dim, heads, size) in enumerate(zip(net.dims, num_heads, net.shuffle_size, strict=True)):
-        if dim % heads:
-            fitting = [h for h in range(1, dim + 1) if dim % h == 0]
-            nearest = sorted(fitting, key=lambda h: abs(h - heads))[:2]
-            raise UserError(f"num_heads[{i}]={heads} doesn't divide the {dim} channels of stage {i}; {nearest} would")
-        if manip_type == "shuf" and dim % size**2:
-            need = next(e for e in range(net.dims[0], net.dims[0] + size**2 + 1) if e * 2**i % size**2 == 0)
-            raise UserError(
-                f"shuffle_size[{i}]={size}: its {size**2} message groups don't divide the {dim} channels of "
-                f"stage {i}; embed_dim={need} would, and so would a region size whose square divides {dim}"
-            )
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Raise UserError if ``value`` is below ``least``."""
+    if value < least:
+        raise UserError(f"{name}={value}: must be at least {least}")
+
+
+def check_heads(stage: int, dim: int, heads: int) -> None:
+    """Raise UserError unless the attention heads divide the channels of a stage; name the nearest numbers that do."""
+    if dim % heads:
+        divisors = [h for h in range(1, dim + 1) if dim % h == 0]
+        nearest = sorted(divisors, key=lambda h: abs(h - heads))[:2]
+        raise UserError(
+            f"num_heads[{stage}]={heads} doesn't divide the {dim} channels of stage {stage}; {nearest} would"
+        )
+
+
+def check_region(stage: int, dim: int, size: int, embed_dim: int) -> None:
+    """Raise UserError unless the channels of a stage's MSG tokens can be shuffled in regions of ``size`` x ``size``."""
+    if dim % size**2:
+        need = next(e for e in range(embed_dim, embed_dim + size**2 + 1) if e * 2**stage % size**2 == 0)
+        raise UserError(
+            f"shuffle_size[{stage}]={size}: its {size**2} channel groups don't divide the {dim} channels of "
+            f"stage {stage}; embed_dim={need} would, and so would a region size whose square divides {dim}"
+        )

@@ -1,4 +1,4 @@
-"""Window attention over window tokens and one message token, with decoupled position bias."""
+"""Window attention over window tokens and one MSG token, with decoupled position bias."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .layers import Linear, truncated_normal
 
 
 def relative_position_index(window_size: int) -> np.ndarray:
-    """Row of the bias table for each pair of window tokens: int64 (w*w, w*w), values in [0, (2w-1)**2).
+    """Return the row of the bias table for each pair of window tokens: int64 (w*w, w*w), values in [0, (2w-1)**2).
 
     The row for a query at (y, x) and a key at (y', x') is (y - y' + w-1) * (2w-1) + (x - x' + w-1).
     """
@@ -23,10 +23,10 @@ def relative_position_index(window_size: int) -> np.ndarray:
 
 
 def position_bias_index(window_size: int) -> np.ndarray:
-    """As :func:`relative_position_index`, with the message token in front: int32 (N, N), N = w*w + 1.
+    """Return :func:`relative_position_index` with the MSG token in front: int32 (N, N), N = w*w + 1.
 
-    Two rows follow the table of (2w-1)**2 offsets: first the one for window tokens that look at the message
-    token, then the one for the message token's own query, whatever it looks at (itself included).
+    Two rows follow the table of (2w-1)**2 offsets. The first is for queries of window tokens and the MSG token's key.
+    The second is for the MSG token's query and every key, its own included.
     """
     offsets = (2 * window_size - 1) ** 2
     index = np.full((window_size**2 + 1,) * 2, offsets, np.int32)
@@ -38,8 +38,17 @@ def position_bias_index(window_size: int) -> np.ndarray:
 class WindowAttention(nn.Cell):
     """Multi-head self-attention in each window: (B*R, G, N, C) -> (B*R, G, N, C).
 
-    ``qk_scale`` replaces 1/sqrt(C / heads). ``relative_position_bias_table`` is ((2w-1)**2, heads);
-    ``rel_pos_msg`` is (heads, 2, 1, 1): window tokens to the message token, and the message token to all.
+    The parameter ``relative_position_bias_table`` is ((2w-1)**2, heads). The parameter ``rel_pos_msg`` is
+    (heads, 2, 1, 1): the bias from window tokens to the MSG token, and from the MSG token to all.
+
+    Args:
+        dim: Channels C.
+        window_size: Side w of a window in tokens.
+        num_heads: Attention heads; they divide ``dim``.
+        qkv_bias: Add a bias to queries, keys and values.
+        qk_scale: Scale of the queries; None means 1 / sqrt(C / heads).
+        attn_drop: Dropout of the attention weights.
+        proj_drop: Dropout of the output.
     """
 
     def __init__(
@@ -65,14 +74,19 @@ class WindowAttention(nn.Cell):
         self.attn_drop = nn.Dropout(p=attn_drop)
         self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(p=proj_drop)
-        self.product_dtype = ms.float32
+        self.matmul_dtype = ms.float32
+
+    def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
+        """Set the type of the matrix products; softmax and position bias stay float32."""
+        self.matmul_dtype = matmul
 
     def position_bias(self) -> Tensor:
-        """The bias added to the attention scores, the same for every window: (heads, N, N)."""
+        """Return the bias of the attention scores, the same for every window: (heads, N, N)."""
         return ops.position_bias(self.relative_position_bias_table, self.rel_pos_msg, self.bias_index)
 
     def construct(self, x: Tensor) -> Tensor:
+        """Return the attention's output, without the residual."""
         _, _, tokens, channels = x.shape
-        qkv = self.qkv(x).reshape(-1, tokens, 3 * channels).astype(self.product_dtype)
+        qkv = self.qkv(x).reshape(-1, tokens, 3 * channels).astype(self.matmul_dtype)
         heads = ops.window_attention(qkv, self.position_bias(), self.scale, self.attn_drop)
         return self.proj_drop(self.proj(heads)).reshape(x.shape)

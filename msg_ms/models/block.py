@@ -1,4 +1,4 @@
-"""The block that all stages are made of; shape letters as in ``windows.py``."""
+"""The block that all stages consist of; shape letters as in ``msg_ms/ops/windows.py``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ from .windows import shuffle_messages
 
 
 class MSGBlock(nn.Cell):
-    """Window attention, message shuffle, MLP, each with a residual: (B*R, G, N, C) -> (B*R, G, N, C)."""
+    """Window attention, shuffle of the MSG tokens, MLP; section 3 of the paper: (B*R, G, N, C) -> (B*R, G, N, C).
+
+    Args:
+        dim: Channels C.
+        num_heads: Attention heads.
+        window_size: Side of a window in tokens.
+        mlp_ratio: Hidden channels of the MLP, in multiples of ``dim``.
+        qkv_bias: Add a bias to queries, keys and values.
+        qk_scale: Scale of the queries; None means 1 / sqrt(C / heads).
+        drop: Dropout of the branches' outputs and of the MLP's hidden layer.
+        attn_drop: Dropout of the attention weights.
+        shuffle: Shuffle the MSG tokens within each region after the attention.
+    """
 
     def __init__(
         self,
@@ -35,32 +47,41 @@ class MSGBlock(nn.Cell):
         self.shuffle = shuffle
         self.attention_branch = AttentionBranch(dim, self.attn.scale, shuffle)
         self.mlp_branch = MlpBranch()
+        # Two plain flags, so that MindSpore compiles only the path that runs.
         self.fused = self.attention_branch.available and drop == attn_drop == 0
-        self.single = True  # precision; both are plain flags, so that the compiler reads only the way that is taken
+        self.single_precision = True
+
+    def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
+        """Choose between the native kernels, which need float32, and the composed operators."""
+        self.single_precision = matmul == residual == ms.float32
 
     @compile_time_property
     def attention_parameters(self) -> tuple[Parameter | None, ...]:
-        """What the attention branch takes, in its order."""
-        attn = self.attn
-        return (
-            self.norm1.gamma, self.norm1.beta, attn.qkv.weight, attn.qkv.bias, attn.relative_position_bias_table,
-            attn.rel_pos_msg, attn.proj.weight, attn.proj.bias,
-        )  # fmt: skip
+        """Return the parameters of the attention branch, in the order of :class:`msg_ms.ops.AttentionBranch`."""
+        norm, attn = self.norm1, self.attn
+        biases = (attn.relative_position_bias_table, attn.rel_pos_msg)
+        qkv, proj = (attn.qkv.weight, attn.qkv.bias), (attn.proj.weight, attn.proj.bias)
+        return norm.gamma, norm.beta, *qkv, *biases, *proj
 
     @compile_time_property
     def mlp_parameters(self) -> tuple[Parameter, ...]:
-        """What the MLP branch takes, in its order."""
+        """Return the parameters of the MLP branch, in the order of :class:`msg_ms.ops.MlpBranch`."""
         fc1, fc2 = self.mlp.fc1, self.mlp.fc2
         return self.norm2.gamma, self.norm2.beta, fc1.weight, fc1.bias, fc2.weight, fc2.bias
 
-    def construct(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """``keep`` (2, B) has a factor for each image's two branches, None for one."""
-        # The type as well: who casts the whole model (Cell.to_float, as mindcv's O3 does) sets no flag here.
-        if self.fused and self.single and x.dtype == ms.float32:
-            x = self.attention_branch(x, *self.attention_parameters, keep)
-            return self.mlp_branch(x, *self.mlp_parameters, keep)
-        first, second = (None, None) if keep is None else (keep[0], keep[1])
-        x = residual(x, self.attn(self.norm1(x)), first)
+    def construct(self, x: Tensor, drop_path_scale: Tensor | None = None) -> Tensor:
+        """Return the tokens after the block.
+
+        Args:
+            x: Tokens (B*R, G, N, C).
+            drop_path_scale: Factors (2, B) of each image's two residual branches; None means 1.
+        """
+        # The type of x matters too: Cell.to_float, which mindcv's O3 uses, bypasses set_compute_dtype.
+        if self.fused and self.single_precision and x.dtype == ms.float32:
+            x = self.attention_branch(x, *self.attention_parameters, drop_path_scale)
+            return self.mlp_branch(x, *self.mlp_parameters, drop_path_scale)
+        scales = (None, None) if drop_path_scale is None else (drop_path_scale[0], drop_path_scale[1])
+        x = residual(x, self.attn(self.norm1(x)), scales[0])
         if self.shuffle:
             x = shuffle_messages(x)
-        return residual(x, self.mlp(self.norm2(x)), second)
+        return residual(x, self.mlp(self.norm2(x)), scales[1])

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from ..config import ModelConfig
+from ..config import Config, ModelConfig
+from ..errors import UserError
 from .msg_transformer import MSGTransformer
 
 
+def check_supported(config: Config) -> None:
+    """Raise UserError for a setting of the paper's configuration files that this package does not implement."""
+    channels = config.model.msg.in_chans
+    if channels != 3:
+        raise UserError(f"MODEL.MSG.IN_CHANS={channels}: images are read as RGB, so only 3 is supported")
+
+
 def build_model(config: ModelConfig, img_size: int | tuple[int, int]) -> MSGTransformer:
-    """The MSG-Transformer of the section ``MODEL`` for images of ``img_size`` pixels: a square's side, or two sides."""
+    """Build the model of the section ``MODEL`` with random weights.
+
+    Args:
+        config: The section ``MODEL``.
+        img_size: Side of the square images in pixels, or (height, width).
+
+    Raises:
+        UserError: If a setting is out of range or does not fit the others.
+    """
     msg = config.msg
     return MSGTransformer(
         img_size=img_size,

@@ -1,4 +1,4 @@
-"""Attributes that the graph compiler takes the value of."""
+"""Attributes that Python evaluates while MindSpore compiles a graph."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class compile_time_property:
-    """A property that a ``construct`` may ask for, compile_time_property by Python while the graph is compiled.
+    """A read-only property for use in ``construct``, evaluated by Python at compile time.
 
-    The compiler reads the source of every Cell that it meets on the way to an attribute, called or not, and that of
-    a property as well: for a block's parameters that is most of its work. Of this it sees the result alone.
+    MindSpore compiles the source of an ordinary property, and that of every Cell on the way to its attributes. For a
+    block's parameters this is most of the compile time. Here only the value enters the graph.
     """
 
     def __init__(self, function: Callable[[Any], Any]):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from mindspore import Parameter
 
-NO_DECAY_NAMES = ("absolute_pos_embed",)
-NO_DECAY_KEYWORDS = ("relative_position_bias_table", "rel_pos_msg")
+NO_DECAY_NAMES = ("absolute_pos_embed", "relative_position_bias_table", "rel_pos_msg")
 
 
 def is_no_decay(name: str) -> bool:
-    """Whether decay spares a parameter for its name: position bias and position embedding.
+    """Return whether a parameter is excluded from weight decay by name: position biases and the position embedding.
 
-    The paper's code means to spare the message tokens too, but names them wrongly; its results come from decayed
-    ones, so they decay here.
+    Only the last component of the name counts, so that the model may be a part of a larger one
+    (``backbone.absolute_pos_embed``).
+
+    The paper's code also means to exclude the MSG tokens, but misspells their name. Its results come from decayed MSG
+    tokens, so they decay here too.
     """
-    return name in NO_DECAY_NAMES or any(word in name for word in NO_DECAY_KEYWORDS)
+    return name.rsplit(".", 1)[-1] in NO_DECAY_NAMES
 
 
 def has_weight_decay(parameter: Parameter) -> bool:
-    """Whether weight decay applies: not to vectors, biases, position bias and position embedding."""
+    """Return whether weight decay applies: not to vectors, biases, position biases and the position embedding."""
     return parameter.ndim > 1 and not parameter.name.endswith(".bias") and not is_no_decay(parameter.name)

@@ -1,4 +1,8 @@
-"""The model's leaves: Linear, LayerNorm, DropPath, Mlp and the overlapped patch convolution."""
+"""The smallest parts of the model: Linear, LayerNorm, DropPath, Mlp and the overlapped patch convolution.
+
+Layers with a method ``set_compute_dtype(matmul, residual)`` support mixed precision: ``matmul`` is the type of matrix
+products, ``residual`` that of the output. :func:`msg_ms.models.precision.set_precision` calls it.
+"""
 
 from __future__ import annotations
 
@@ -15,83 +19,113 @@ from ..ops.layer_norm import EPSILON
 
 
 def truncated_normal() -> Initializer:
-    """Normal with standard deviation 0.02, cut at -2 and 2 as the paper's code does: a hundred deviations out."""
+    """Return a normal distribution of standard deviation 0.02, cut at -2 and 2 as in the paper's code.
+
+    The cut is a hundred deviations out, so it has no effect in practice.
+    """
     return TruncatedNormal(sigma=0.02, mean=0.0, a=-2.0, b=2.0)
 
 
 class Linear(nn.Cell):
-    """Affine map of the last axis, (..., in) -> (..., out); weight (out, in), truncated-normal, bias zero.
+    """Linear layer on the last axis, (..., in) -> (..., out).
 
-    The product is computed in ``product_dtype``, the bias added in its own, and the sum given as ``stream_dtype``.
+    The bias is added in its own precision, float32.
+
+    Args:
+        in_features: Input channels.
+        out_features: Output channels.
+        bias: Add a bias, initialised to zero. The weight (out, in) is initialised by :func:`truncated_normal`.
+        output_float32: Return float32 at every precision level, as a model's last layer should.
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, output_float32: bool = False):
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features, self.out_features, self.output_float32 = in_features, out_features, output_float32
         self.weight = Parameter(initializer(truncated_normal(), (out_features, in_features)), name="weight")
         self.bias = Parameter(initializer("zeros", (out_features,)), name="bias") if bias else None
         self.matmul = MatMul()
-        self.product_dtype = self.stream_dtype = ms.float32
+        self.set_compute_dtype(ms.float32, ms.float32)
 
-    def product(self, x: Tensor) -> Tensor:
-        """Without the bias, as rows (-1, out) in ``product_dtype``: an operator that follows adds the bias itself."""
-        # One two-dimensional product: on CPU a batched one costs twice as much.
-        rows = x.reshape(-1, self.in_features).astype(self.product_dtype)
-        return self.matmul(rows, self.weight.astype(self.product_dtype))
+    def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
+        """Set the types of the matrix product and of the output."""
+        self.matmul_dtype, self.residual_dtype = matmul, residual
+
+    def matmul_rows(self, x: Tensor) -> Tensor:
+        """Return the product without the bias, (-1, out) in ``matmul_dtype``, for operators that add the bias."""
+        # A two-dimensional product: on CPU a batched one is half as fast.
+        rows = x.reshape(-1, self.in_features).astype(self.matmul_dtype)
+        return self.matmul(rows, self.weight.astype(self.matmul_dtype))
 
     def construct(self, x: Tensor) -> Tensor:
-        y = self.product(x)
+        """Return x @ weight.T + bias in ``residual_dtype``."""
+        y = self.matmul_rows(x)
         if self.bias is not None:
             y = ops.bias_add(y.astype(self.bias.dtype), self.bias)
-        return y.astype(self.stream_dtype).reshape((*x.shape[:-1], self.out_features))
+        return y.astype(self.residual_dtype).reshape((*x.shape[:-1], self.out_features))
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation of the last axis with PyTorch's epsilon, 1e-5; MindSpore's own default is 1e-7.
+    """Layer normalisation of the last axis, computed in float32.
 
-    Computed in single precision whatever comes in, and given as ``stream_dtype``.
+    Epsilon is PyTorch's 1e-5; MindSpore's default is 1e-7.
+
+    Args:
+        channels: Size C of the last axis.
     """
 
     def __init__(self, channels: int):
         super().__init__((channels,), epsilon=EPSILON)
-        self.stream_dtype = ms.float32
+        self.residual_dtype = ms.float32
         self.norm = BiasLayerNorm(channels)
 
+    def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
+        """Set the type of the output."""
+        self.residual_dtype = residual
+
     def construct(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``bias`` (C,) is added first: that of the product that ``x`` comes from."""
+        """Normalise ``x`` (..., C), after adding ``bias`` (C,) if there is one."""
         y = self.norm(x.reshape(-1, x.shape[-1]), bias, self.gamma, self.beta)
-        return y.astype(self.stream_dtype).reshape(x.shape)
+        return y.astype(self.residual_dtype).reshape(x.shape)
 
 
 class DropPath(nn.Cell):
-    """Stochastic depth: in training each image loses each of block i's two residual branches at ``rates[i]``.
+    """Stochastic depth: in training each image skips each of a block's two residual branches at random.
 
-    The paper's code draws once per shuffle region, an artefact of its tensor layout; at 224 pixels only the
-    first two blocks hold more than one region per image. Here an image is dropped as a whole at every stage.
+    An image is dropped as a whole. The paper's code draws once per shuffle region, a side effect of its tensor layout;
+    at 224 pixels only the first two blocks have more than one region per image.
+
+    Args:
+        probabilities: Every block's probability p of skipping a branch, at least 0 and below 1.
     """
 
-    def __init__(self, rates: Sequence[float]):
+    def __init__(self, probabilities: Sequence[float]):
         super().__init__()
-        self.rates = tuple(float(rate) for rate in rates)
-        limits = np.array(self.rates, np.float32).reshape(-1, 1, 1)
+        self.probabilities = tuple(float(p) for p in probabilities)
+        limits = np.array(self.probabilities, np.float32).reshape(-1, 1, 1)
         self.limits, self.scales = Tensor(limits), Tensor((1 / (1 - limits)).astype(np.float32))
-        # Dropout of ones draws the mask and scales it by 1 / (1 - rate) in one kernel on every device.
-        self.masks = nn.CellList([nn.Dropout(p=rate) for rate in self.rates])
+        # Dropout of ones draws the mask and scales it by 1 / (1 - p) in one kernel on every device.
+        self.masks = nn.CellList([nn.Dropout(p=p) for p in self.probabilities])
 
-    def construct(self, batch: int, draws: Tensor | None = None) -> tuple[Tensor, ...] | None:
-        """Each block's factors of its images' branches, (2, batch): 0 or 1 / (1 - rate); None where none is dropped.
+    def construct(self, batch: int, drop_path_noise: Tensor | None = None) -> tuple[Tensor, ...] | None:
+        """Return the scale of every image's branches, or None outside training and if no block drops any.
 
-        ``draws`` (blocks, 2, batch), uniform in [0, 1), decide which are kept; without them the device draws.
+        Args:
+            batch: Number of images B.
+            drop_path_noise: Uniform numbers in [0, 1), float32 (blocks, 2, B), that decide which branches remain.
+                If None, the device draws them.
+
+        Returns:
+            For every block float32 (2, B), with entries 0 or 1 / (1 - p).
         """
-        if not self.training or max(self.rates) == 0.0:
+        if not self.training or max(self.probabilities) == 0.0:
             return None
-        if draws is None:
+        if drop_path_noise is None:
             return tuple([mask(ops.ones((2, batch), ms.float32)) for mask in self.masks])
-        return ops.unstack(ops.stop_gradient((draws >= self.limits).astype(ms.float32) * self.scales))
+        return ops.unstack(ops.stop_gradient((drop_path_noise >= self.limits).astype(ms.float32) * self.scales))
 
 
 class Mlp(nn.Cell):
-    """Two linear layers around an exact (erf) GELU: (..., dim) -> (..., dim)."""
+    """Two linear layers with an exact (erf) GELU between them: (..., dim) -> (..., dim)."""
 
     def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0):
         super().__init__()
@@ -100,17 +134,21 @@ class Mlp(nn.Cell):
         self.drop = nn.Dropout(p=drop)
 
     def construct(self, x: Tensor) -> Tensor:
-        hidden = self.drop(bias_gelu(self.fc1.product(x), self.fc1.bias, self.fc1.stream_dtype))
+        """Return the MLP's output, without the residual."""
+        hidden = self.drop(bias_gelu(self.fc1.matmul_rows(x), self.fc1.bias, self.fc1.residual_dtype))
         return self.drop(self.fc2(hidden)).reshape(x.shape)
 
 
 class PatchConv(nn.Cell):
-    """Convolution with channels-last output, (B, C, H, W) -> (B, Ho, Wo, O), initialised as PyTorch's Conv2d.
+    """Convolution with channels-last output, (B, C, H, W) -> (B, Ho, Wo, O), initialised like PyTorch's Conv2d.
 
-    Precisions as in :class:`Linear`.
-
-    ``unfold`` chooses the way through unfolding and a matrix product (see :func:`msg_ms.ops.patch_conv`);
-    None takes it where the device target is CPU.
+    Args:
+        in_channels: Input channels C.
+        out_channels: Output channels O.
+        kernel_size: Side k of the square kernel.
+        stride: Stride in both directions.
+        padding: Zeros on every side.
+        unfold: Compute by unfolding and a matrix product, see :func:`msg_ms.ops.patch_conv`. None: only on CPU.
     """
 
     def __init__(
@@ -130,12 +168,17 @@ class PatchConv(nn.Cell):
         self.stride, self.padding = stride, padding
         self.unfold = ms.get_context("device_target") == "CPU" if unfold is None else unfold
         self.matmul = MatMul()
-        self.product_dtype = self.stream_dtype = ms.float32
+        self.set_compute_dtype(ms.float32, ms.float32)
 
-    def product(self, patches: Tensor) -> Tensor:
-        """Of single precision patches (rows, C * k * k), without the bias: (rows, O)."""
+    def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
+        """Set the types of the convolution and of the output."""
+        self.matmul_dtype, self.residual_dtype = matmul, residual
+
+    def matmul_rows(self, patches: Tensor) -> Tensor:
+        """Return the product with float32 patches (rows, C * k * k), without the bias: (rows, O)."""
         return self.matmul(patches, self.weight.reshape(self.weight.shape[0], -1))
 
     def construct(self, x: Tensor) -> Tensor:
-        x, weight = x.astype(self.product_dtype), self.weight.astype(self.product_dtype)
-        return patch_conv(x, weight, self.bias, self.stride, self.padding, self.unfold).astype(self.stream_dtype)
+        """Return the convolution of ``x`` in ``residual_dtype``."""
+        x, weight = x.astype(self.matmul_dtype), self.weight.astype(self.matmul_dtype)
+        return patch_conv(x, weight, self.bias, self.stride, self.padding, self.unfold).astype(self.residual_dtype)

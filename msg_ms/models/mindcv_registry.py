@@ -1,7 +1,8 @@
-"""The models in mindcv's registry, under mindcv's argument names; importing this file registers them."""
+"""The models in mindcv's registry, with mindcv's argument names; importing this module registers them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mindcv.models.registry import register_model
@@ -9,38 +10,35 @@ from mindcv.models.registry import register_model
 from ..errors import UserError
 from .features import MSGFeatures
 from .msg_transformer import MSGTransformer
-from .variants import VARIANTS, create_model
+from .variants import SIZES, VARIANTS, create_model
 
-# Where mindcv looks for the address of trained weights; there are none yet.
+# mindcv reads the address of pretrained weights here; none are published.
 default_cfgs = {
     name: {"url": "", "num_classes": 1000, "first_conv": "patch_embed.proj", "classifier": "head"} for name in VARIANTS
 }
 
 
-def _create(
-    name: str, pretrained: bool, num_classes: int, in_channels: int, kwargs: dict[str, Any]
-) -> MSGTransformer | MSGFeatures:
-    if pretrained:
-        raise UserError(f"pretrained=True: no trained weights of {name} are published; load a checkpoint instead")
-    if "image_size" in kwargs:  # as mindcv's Swin and vision transformers call it
-        kwargs["img_size"] = kwargs.pop("image_size")
-    return create_model(name, num_classes, in_chans=in_channels, **kwargs)
+def _factory(name: str) -> Callable[..., MSGTransformer | MSGFeatures]:
+    """Return the function that mindcv calls for a variant, with mindcv's argument names."""
+
+    def create(
+        pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any
+    ) -> MSGTransformer | MSGFeatures:
+        if pretrained:
+            raise UserError(f"pretrained=True: no trained weights of {name} are published; load a checkpoint instead")
+        if "image_size" in kwargs:  # the name that mindcv's Swin and vision transformers use
+            kwargs["img_size"] = kwargs.pop("image_size")
+        return create_model(name, num_classes, in_chans=in_channels, **kwargs)
+
+    parameters, flops = SIZES[name]
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = (
+        f"Build MSG-Transformer-{name.removeprefix('msg_')[0].upper()}: {parameters / 1e6:.1f}M parameters, "
+        f"{flops / 1e9:.1f} GFLOPs at 224 x 224."
+    )
+    return create
 
 
-# mindcv registers a model under the name of a function, and calls it with these names.
-@register_model
-def msg_tiny(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any) -> MSGTransformer:
-    """MSG-Transformer-T: 25.1M parameters, 3.8 GFLOPs."""
-    return _create("msg_tiny", pretrained, num_classes, in_channels, kwargs)
-
-
-@register_model
-def msg_small(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any) -> MSGTransformer:
-    """MSG-Transformer-S: 56.0M parameters, 8.5 GFLOPs."""
-    return _create("msg_small", pretrained, num_classes, in_channels, kwargs)
-
-
-@register_model
-def msg_base(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any) -> MSGTransformer:
-    """MSG-Transformer-B: 84.4M parameters, 14.3 GFLOPs."""
-    return _create("msg_base", pretrained, num_classes, in_channels, kwargs)
+# mindcv registers a function under its __name__, and lists it in this module's __all__.
+for _name in VARIANTS:
+    globals()[_name] = register_model(_factory(_name))

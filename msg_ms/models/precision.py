@@ -1,12 +1,13 @@
-"""Mixed precision: what is computed in half precision, and what stays single.
+"""Mixed precision: which parts run in half precision.
 
-| level | matrix products, convolutions | passed between layers | parameters, LayerNorm, softmax, biases, loss |
+| level | matrix products, convolutions | between layers | parameters, LayerNorm, softmax, biases, loss |
 |---|---|---|---|
 | O0 | single | single | single |
 | O1 | half | single | single |
 | O2 | half | half | single |
 
-"Half" is float16 or bfloat16. A parameter's gradient is single at every level: the cast to half is inside the graph.
+"Half" is float16 or bfloat16. A parameter's gradient is single precision at every level, as the cast to half is in the
+graph. The levels follow the names of NVIDIA Apex, which the paper's code uses.
 """
 
 from __future__ import annotations
@@ -14,22 +15,25 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import nn
 
-from .msg_transformer import MSGTransformer
-
 HALVES = {"float16": ms.float16, "bfloat16": ms.bfloat16}
 
 
-def set_precision(model: MSGTransformer, level: str, half: str = "float16") -> None:
-    """Set what every layer of ``model`` computes in, and what it gives; the logits are single at every level."""
-    product = ms.float32 if level == "O0" else HALVES[half]
-    stream = HALVES[half] if level == "O2" else ms.float32
+def set_precision(model: nn.Cell, level: str, half: str = "float16") -> None:
+    """Set the types that the layers of ``model`` compute in and pass on.
+
+    The layers of this package have a method ``set_compute_dtype(matmul, residual)``; other Cells stay unchanged. A
+    layer with ``output_float32 = True``, such as the classification head, returns float32 at every level.
+
+    Args:
+        model: A model, or a larger Cell that contains one. Set the precision before :func:`optimize_for_inference`.
+        level: "O0", "O1" or "O2".
+        half: The half-precision type, "float16" or "bfloat16".
+
+    Raises:
+        UserError: If the model is optimized for inference.
+    """
+    matmul = ms.float32 if level == "O0" else HALVES[half]
+    residual = HALVES[half] if level == "O2" else ms.float32
     for _, cell in model.cells_and_names():
-        _set_where_present(cell, "product_dtype", product)
-        _set_where_present(cell, "stream_dtype", stream)
-        _set_where_present(cell, "single", level == "O0")
-    _set_where_present(model.head, "stream_dtype", ms.float32)
-
-
-def _set_where_present(cell: nn.Cell, name: str, value: ms.Type) -> None:
-    if hasattr(cell, name):
-        setattr(cell, name, value)
+        if hasattr(cell, "set_compute_dtype"):
+            cell.set_compute_dtype(matmul, ms.float32 if getattr(cell, "output_float32", False) else residual)

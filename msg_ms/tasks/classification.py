@@ -20,12 +20,11 @@ from ..data.pipeline import Batch
 from ..engine.ranks import Ranks
 from ..engine.task import Metric, Metrics, Task
 from ..errors import UserError, shorten
-from ..models.build import build_model
+from ..models.build import build_model, check_supported
 from ..models.inference import optimize_for_inference
 from ..models.losses import SmoothedCrossEntropy
 from ..models.msg_transformer import MSGTransformer
 from ..models.precision import set_precision
-from ..support import check_supported
 
 
 class ClassificationTask(Task):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ..models.messages import attention_maps
-from ..models.windows import Layouts
+from ..models.windows import StageGeometry
 from .contact_sheet import put_text
 
 SIDE, GAP, HEAD, FOOT = 320, 12, 24, 24  # pixels: a panel's height at least, between panels, above and below them
@@ -17,7 +17,7 @@ WINDOW_LINE, REGION_LINE = (255, 255, 255), (0, 220, 255)
 
 
 def draw_messages(
-    crop: np.ndarray, weights: Sequence[np.ndarray], layouts: Layouts, window_size: int, caption: str
+    crop: np.ndarray, weights: Sequence[np.ndarray], layouts: Sequence[StageGeometry], window_size: int, caption: str
 ) -> np.ndarray:
     """One row: the model's input, uint8 RGB (H, W, 3), then for each stage what its message tokens attend to.
 

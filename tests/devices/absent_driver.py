@@ -1,9 +1,9 @@
-"""Libraries that stand in for a GPU's or an Ascend's driver that is not there, so that MindSpore's plugin loads.
+"""Stub libraries that replace a missing GPU or Ascend driver, so that MindSpore's plugin loads.
 
-MindSpore's wheel holds its GPU and Ascend plugins, and with them the code that selects a kernel for every operator of
-a graph; only the vendor's libraries below them are missing on a plain machine. Here every function that a plugin
-asks of those libraries exists and answers "success", and the few that give out handles or sizes do so. A graph can
-then be compiled for the device: its kernels are selected by the code that will select them there. Nothing can run.
+MindSpore's wheel contains its GPU and Ascend plugins, with the code that selects a kernel for every operator of a
+graph. On a machine without the device only the vendor's libraries are missing. Here every function that a plugin needs
+from them exists and returns "success"; the few that return handles or sizes return plausible ones. A graph can then be
+compiled for the device, and its kernels are selected by the same code as on the device. Nothing can run.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ CANN_FUNCTIONS = {
     "aclrtGetDevice": "(int *n) { *n = 0; return 0; }",
     "aclrtGetSocName": '(void) { return (long)"Ascend910B1"; }',
     "aclrtGetMemInfo": "(int kind, size_t *free, size_t *all) { *free = *all = 16ul << 30; return 0; }",
-    # MindSpore takes nearly all memory at once and never touches it here.
+    # MindSpore reserves nearly all memory at once and never touches it here.
     "aclrtMalloc": "(void **p, size_t n) { *p = malloc(n < 1 << 20 ? n : 64 << 20); return 0; }",
     "aclrtMallocHost": "(void **p, size_t n) { *p = malloc(n); return 0; }",
     "aclrtGetStreamId": "(void *stream, int *id) { *id = 0; return 0; }",
     "aclrtGetVersion": "(int *major, int *minor, int *patch) { *major = 1; *minor = *patch = 0; return 0; }",
     "aclrtProcessReport": "(void) { usleep(100000); return 0; }",
     "aclGetRecentErrMsg": '(void) { return (long)"absent driver"; }',
-    # A std::map<unsigned, std::string> in its place, empty.
+    # An empty std::map<unsigned, std::string>.
     "_ZN2ge13StatusFactory8InstanceEv": (
         "(void) { static void *map[8]; if (!map[3]) map[3] = map[4] = map + 1; return (long)map; }"
     ),
@@ -81,7 +81,7 @@ CANN_FUNCTIONS = {
 
 
 def cuda_environment(folder: Path) -> dict[str, str]:
-    """Build what stands in for CUDA 11.6 under ``folder``; gives the variables with which MindSpore finds it."""
+    """Build the stub of CUDA 11.6 under ``folder``; return the variables with which MindSpore finds it."""
     wanted = _undefined([PLUGIN / "libmindspore_gpu.so.11.6", PLUGIN / "gpu" / "libcuda_ops.so.11"], CUDA_SYMBOLS)
     _build(folder, CUDA_LIBRARIES, wanted, CUDA_FUNCTIONS)
     nvcc = folder / "bin" / "nvcc"
@@ -92,7 +92,7 @@ def cuda_environment(folder: Path) -> dict[str, str]:
 
 
 def cann_environment(folder: Path) -> dict[str, str]:
-    """The same for CANN. What MindSpore looks up by name at run time is found among the strings of its plugin."""
+    """Do the same for CANN. Functions that MindSpore looks up by name at run time are among its plugin's strings."""
     libraries = [
         PLUGIN / "libmindspore_ascend.so.2",
         PLUGIN / "libmindspore_ops_ascend.so",
@@ -115,7 +115,7 @@ def cann_environment(folder: Path) -> dict[str, str]:
 
 
 def _undefined(libraries: list[Path], pattern: str) -> dict[str, str]:
-    """Names that ``libraries`` ask for and none of them has, matching ``pattern``; each with the version asked for."""
+    """Return the undefined names that match ``pattern`` and that none of ``libraries`` defines, with their versions."""
     wanted, present = {}, set()
     for library in libraries:
         listing = subprocess.run(["readelf", "--dyn-syms", "-W", library], capture_output=True, text=True, check=True)
@@ -128,7 +128,7 @@ def _undefined(libraries: list[Path], pattern: str) -> dict[str, str]:
 
 
 def _build(folder: Path, libraries: tuple[str, ...], wanted: dict[str, str], functions: dict[str, str]) -> None:
-    """One library with every function of ``wanted``, under each of the names that are linked against."""
+    """Build one library with every function of ``wanted``, and copy it to each name that the plugin links against."""
     lines = ["#include <stdlib.h>", "#include <string.h>", "#include <unistd.h>"]
     lines += [f"long {name}{functions.get(name, '(void) { return 0; }')}" for name in sorted(wanted)]
     (folder / "driver.c").write_text("\n".join(lines) + "\n")
@@ -142,12 +142,12 @@ def _build(folder: Path, libraries: tuple[str, ...], wanted: dict[str, str], fun
         if library == libraries[0]:
             subprocess.run([*command, "-o", library], cwd=folder, check=True)
         else:
-            # Copies, as the loader takes two names of one file for one library.
+            # Copies and not links: the loader would treat two names of one file as one library.
             (folder / library).write_bytes((folder / libraries[0]).read_bytes())
 
 
 def environment(target: str, folder: Path) -> dict[str, str]:
-    """The process environment in which ``ms.set_device(target)`` works, with MindSpore's log of what it selects."""
+    """Return the environment in which ``ms.set_device(target)`` works and MindSpore logs the kernels it selects."""
     build = {"GPU": cuda_environment, "Ascend": cann_environment}[target]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA", "ASCEND", "LD_LIBRARY"))}
     return kept | build(folder) | {"GLOG_v": "1"}

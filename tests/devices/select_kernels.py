@@ -1,7 +1,7 @@
-"""python select_kernels.py GPU|Ascend O0|O2|<name of a control>: compile for a device, and say how it went.
+"""Compile the training step for a device and print the result: python select_kernels.py GPU|Ascend O0|O2|CONTROL.
 
-The training step is the shipped one (forward, backward, clipping, AdamW, loss scale, averaged weights) on the composed
-path. The controls are graphs whose answer is known, to show that the selection does refuse.
+The training step is the package's own (forward, backward, clipping, AdamW, loss scale, EMA) with composed operators.
+The controls are graphs with a known result; they show that the selection can refuse.
 """
 
 import sys
@@ -24,7 +24,7 @@ from msg_ms.engine.train_step import LossAndGradients, TrainStep, Update
 from msg_ms.models.losses import SmoothedCrossEntropy
 from msg_ms.models.precision import set_precision
 
-target, what = sys.argv[1:]
+target, name = sys.argv[1:]
 ms.set_device(target)
 ms.set_context(mode=ms.GRAPH_MODE)
 
@@ -60,7 +60,7 @@ def control(name: str) -> tuple[nn.Cell, tuple]:
     return Control(function), (ms.Tensor(np.ones((4, 4)), dtype),) * (2 if name == "bfloat16_product" else 1)
 
 
-graph, inputs = training_step(what) if what in ("O0", "O1", "O2") else control(what)
+graph, inputs = training_step(name) if name in ("O0", "O1", "O2") else control(name)
 try:
     graph.compile(*inputs)
     print("compiled", flush=True)

@@ -1,8 +1,8 @@
 """Every operator of the composed training graph has a kernel in MindSpore's wheel for GPU and Ascend.
 
 MindSpore's own plugins select the kernels, with the driver's libraries replaced (``absent_driver.py``). For the GPU the
-selection includes the types, and an operator it has no kernel for goes to the CPU, which the log tells. For Ascend
-it finds the operator among CANN's (aclnn) or the graph engine's (aclop); which types those take, only CANN knows.
+selection includes the types; an operator without a kernel falls back to the CPU, which the log shows. For Ascend the
+operator is found among CANN's (aclnn) or the graph engine's (aclop); only CANN knows which types those support.
 """
 
 import platform
@@ -28,10 +28,10 @@ def device(request, tmp_path_factory):
         pytest.skip("this wheel of MindSpore has no GPU plugin")
     environment = absent_driver.environment(request.param, tmp_path_factory.mktemp(request.param))
 
-    def select(what: str) -> str:
+    def select(name: str) -> str:
         script = Path(__file__).parent / "select_kernels.py"
         done = subprocess.run(
-            [sys.executable, str(script), request.param, what],
+            [sys.executable, str(script), request.param, name],
             capture_output=True, text=True, env=environment, timeout=300, errors="replace",
         )  # fmt: skip
         return done.stdout + done.stderr
@@ -47,10 +47,10 @@ def test_training_step(device, level):
         assert log.startswith("compiled"), log[-3000:]
         assert "backoff on CPU" not in log
     else:
-        # Building the kernels needs CANN's operator library; selecting them, which comes before, does not.
+        # Selecting kernels needs no CANN operator library; building them, which comes next, does.
         selected = dict(re.findall(r"CollectOpSelectedType\] (\w+) select (\w+) kernel", log))
         counts = re.search(r"PrintOpSelectedNum\] (\d+ \d+ \d+ \d+ \d+ \d+ \d+)", log)
-        assert counts, log[-3000:]  # it got through to the last operator
+        assert counts, log[-3000:]  # the selection reached the last operator
         assert set(selected.values()) <= {"aclnn", "aclop"}
         assert {"BatchMatMul", "LayerNorm", "LayerNormGrad", "Erf", "Softmax"} <= set(selected)
 

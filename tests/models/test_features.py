@@ -54,8 +54,8 @@ def windows(x: np.ndarray, w: int, s: int) -> np.ndarray:
     ).reshape(-1, s * s, w * w, x.shape[-1])
 
 
-def test_maps_of_an_oblong_image_are_the_reference_codes():
-    """Stage outputs of the paper's code come after the merging, which NumPy computes here from the maps."""
+def test_maps_of_a_rectangular_image_match_the_papers_code():
+    """The paper's code returns stage outputs after the merging, which NumPy computes here from the maps."""
     case = Case(FIXTURES / "rectangular_win4_64x128.npz")
     arrays = to_numpy(parameters_by_name(case.model().get_parameters()))
     features = MSGFeatures(**{**case.arguments, "img_size": (64, 128)}).set_train(False)
@@ -63,7 +63,7 @@ def test_maps_of_an_oblong_image_are_the_reference_codes():
     maps = [y.asnumpy() for y in features(Tensor(case.inputs()[0]))]
     sizes = [(16 // 2**i, 32 // 2**i) for i in range(len(maps))]
     assert [y.shape[2:] for y in maps] == sizes and [y.shape[1] for y in maps] == features.out_channels
-    regions = [region for _, _, region in features.layouts]
+    regions = [region for _, _, region in features.geometry]
     for i, y in enumerate(maps):
         wanted = case.arrays[f"feat/stage{i}"][:, :, 1:]
         if i + 1 < len(maps):
@@ -106,10 +106,10 @@ def test_norms_padding_and_gradients():
     assert abs(value.asnumpy() - sum((y * w.asnumpy()).sum() for y, w in zip(maps, weights, strict=True))) < 1e-2
     gradients = {p.name: g.asnumpy() for p, g in zip(parameters, gradients, strict=True)}
     assert min(np.abs(g).max() for g in gradients.values()) > 0
-    # Of the second map's norm the gradient is known: the sum of its weights.
+    # The gradient of the second map's beta is known: the sum of the map's weights.
     wanted = weights[1].asnumpy().sum((0, 2, 3))
     assert np.abs(gradients["norm1.beta"] - wanted).max() < 1e-4
-    # And along the first stage's last bias the slope is that of a central difference.
+    # The gradient of the first stage's last bias agrees with a central difference.
     bias, step = own["layers.0.blocks.0.mlp.fc2.bias"], draw(8, 16)
     start, ends = bias.asnumpy().copy(), []
     for sign in (1, -1):
@@ -145,8 +145,8 @@ def test_a_classifiers_checkpoint_fits(tmp_path):
 def test_a_shorter_backbone_drops_paths_as_the_whole_one():
     arguments = {**SMALL, "depths": (2, 3), "drop_path_rate": 0.4}
     whole, short = MSGFeatures(**arguments), MSGFeatures(**arguments, out_indices=[0])
-    assert np.allclose(whole.drop_path.rates, [0, 0.1, 0.2, 0.3, 0.4])
-    assert np.allclose(short.drop_path.rates, whole.drop_path.rates[:2])
+    assert np.allclose(whole.drop_path.probabilities, [0, 0.1, 0.2, 0.3, 0.4])
+    assert np.allclose(short.drop_path.probabilities, whole.drop_path.probabilities[:2])
 
 
 def test_sizes_that_hold_an_image():
@@ -154,7 +154,7 @@ def test_sizes_that_hold_an_image():
     assert fitting_size(800, 1333, *papers) == (896, 1344)
     assert fitting_size(224, 225, *papers) == (224, 448)
     assert fitting_size(1, 112, 4, 7, (4,)) == (112, 112)
-    # A single window in the last stage is a region by itself, several are not.
+    # A single window in the last stage forms a region of its own; several need regions of shuffle_size.
     assert fitting_size(200, 200, 4, 7, (4, 4, 2, 4)) == (224, 224)
     assert fitting_size(200, 230, 4, 7, (4, 4, 2, 4)) == (896, 896)
 
@@ -165,7 +165,7 @@ def test_impossible_outputs_are_refused(outputs):
         msg_ms.create_model("msg_tiny", features_only=True, out_indices=outputs)
 
 
-def test_the_papers_models_give_maps_at_strides_4_to_32():
+def test_the_papers_models_return_maps_at_strides_4_to_32():
     with ms.nn.utils.no_init_parameters():
         backbone = msg_ms.create_model("msg_tiny", features_only=True)
         classifier = msg_ms.create_model("msg_tiny")

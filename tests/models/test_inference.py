@@ -1,4 +1,4 @@
-"""Models that are optimized for inference give what they gave before, and say what they can't do any more."""
+"""Models optimized for inference: the same results as before, and errors for uses that need the original parameters."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from msg_ms import MSGFeatures, MSGTransformer, UserError, ops, optimize_for_inf
 from msg_ms.deploy.check import Reference
 from msg_ms.deploy.files import export_mindir
 from msg_ms.models.messages import MessageAttention
+from msg_ms.models.precision import set_precision
 
 SMALL = dict(
     img_size=32, num_classes=5, embed_dim=16, depths=(1, 2), num_heads=(1, 2), window_size=4, shuffle_size=(2, 1)
@@ -17,7 +18,7 @@ SMALL = dict(
 
 
 def noisy(model):
-    """Parameters all far from zero and from each other's."""
+    """Make all parameters differ from zero and from each other."""
     draws = np.random.RandomState(0)
     for parameter in model.get_parameters():
         noise = draws.standard_normal(parameter.shape).astype(np.float32)
@@ -44,37 +45,36 @@ def test_the_result_is_the_same(change):
     height, width = model.img_size
     images = Tensor(np.random.RandomState(1).standard_normal((3, 3, height, width)).astype(np.float32))
     before = model(images).asnumpy()
-    assert optimize_for_inference(model, strassen=False) is model
+    assert optimize_for_inference(model) is model
     names = [parameter.name for parameter in model.get_parameters()]
     assert len(names) == len(set(names)) and not any("qkv" in name for name in names)
     after = model(images).asnumpy()
-    assert np.abs(after - before).max() <= 1e-6 * np.abs(before).max()
-    assert np.abs(before).max() > 0.1
+    assert np.array_equal(after, before) and np.abs(before).max() > 0.1
 
 
 @pytest.fixture(scope="module")
 def large():
-    """A model whose weights Strassen's product takes, images, what it made of them before, and its weights' numbers."""
+    """A model large enough for Strassen's algorithm, images, its logits before, and the size of its weights before."""
     arguments = dict(embed_dim=128, num_heads=(2,), window_size=7, shuffle_size=(2,), depths=(2,), img_size=56)
     with ops.use_backend("native"):
         model = noisy(MSGTransformer(**SMALL | arguments)).set_train(False)
     images = np.random.RandomState(1).standard_normal((3, 3, 56, 56)).astype(np.float32)
-    before, numbers = model(Tensor(images)).asnumpy(), numbers_in_products(model)
-    return optimize_for_inference(model), images, before, numbers
+    before, size = model(Tensor(images)).asnumpy(), packed_size(model)
+    return optimize_for_inference(model, strassen=True), images, before, size
 
 
-def numbers_in_products(model):
+def packed_size(model):
     return sum(p.size for p in model.get_parameters() if p.name.startswith("layers") and p.size >= 128**2)
 
 
-def test_strassens_product_differs_by_rounding(large):
-    model, images, before, numbers = large
+def test_strassens_algorithm_differs_by_rounding(large):
+    model, images, before, size = large
     after = model(Tensor(images)).asnumpy()
     assert 0 < np.abs(after - before).max() <= 1e-5 * np.abs(before).max()
-    assert numbers_in_products(model) == 7 / 4 * numbers
+    assert packed_size(model) == 7 / 4 * size
 
 
-def test_an_image_keeps_what_is_not_a_number_to_itself(large):
+def test_infinity_in_one_image_does_not_reach_the_others(large):
     model, images, _, _ = large
     before, spoilt = model(Tensor(images)).asnumpy(), images.copy()
     spoilt[1, 0, 5, 5] = np.inf
@@ -83,23 +83,25 @@ def test_an_image_keeps_what_is_not_a_number_to_itself(large):
     assert np.array_equal(after[::2], before[::2])
 
 
-def test_maps_too():
+def test_feature_maps_are_the_same():
     with ops.use_backend("native"):
         model = noisy(MSGFeatures(**SMALL)).set_train(False)
     images = Tensor(np.random.RandomState(1).standard_normal((1, 3, 32, 64)).astype(np.float32))
     before = [x.asnumpy() for x in model(images)]
     for a, b in zip(before, optimize_for_inference(model)(images), strict=True):
-        assert np.abs(a - b.asnumpy()).max() <= 1e-6 * np.abs(a).max()
+        assert np.array_equal(a, b.asnumpy())
 
 
-def test_what_needs_the_parameters_is_refused(tmp_path):
+def test_uses_that_need_the_parameters_are_refused(tmp_path):
     with ops.use_backend("native"):
         model = MSGTransformer(**SMALL)
     reference = Reference.of(model, False, 1)
     optimize_for_inference(model)
     with pytest.raises(UserError, match="training needs the blocks' own parameters"):
         model.set_train()
-    with pytest.raises(UserError, match="the messages' attention needs"):
+    with pytest.raises(UserError, match="set_precision needs the blocks' own parameters"):
+        set_precision(model, "O1")
+    with pytest.raises(UserError, match="the MSG tokens' attention needs"):
         MessageAttention(model)
     with pytest.raises(UserError, match="an export needs"):
         export_mindir(model, Path(tmp_path / "x.mindir"), reference, 1)
@@ -108,8 +110,6 @@ def test_what_needs_the_parameters_is_refused(tmp_path):
 
 @pytest.mark.parametrize("choice", ("composed", "native"))
 def test_composed_and_half_precision_models_stay_as_they_are(choice):
-    from msg_ms.models.precision import set_precision
-
     with ops.use_backend(choice):
         model = MSGTransformer(**SMALL)
         if choice == "native":

@@ -1,4 +1,4 @@
-"""What the message tokens look at: against NumPy, and at the place of a mark."""
+"""The attention of the MSG tokens: compared with NumPy, and on images with a mark."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ DEPTHS = {**SMALL, "depths": (2, 1)}
 
 
 def by_numpy(block, x):
-    """The mean over heads of the message's softmax row, float64, from the block's parameters and its input."""
+    """Return the MSG token's softmax row, the mean over heads in float64, from the block's parameters and input."""
     values = {p.name.split("blocks.")[1].split(".", 1)[1]: p.asnumpy().astype(float) for p in block.get_parameters()}
     y = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
     y = y * values["norm1.gamma"] + values["norm1.beta"]
@@ -33,7 +33,7 @@ def by_numpy(block, x):
 
 
 @pytest.mark.parametrize("choice", ["native", "composed"])
-def test_weights_are_the_messages_softmax_rows(choice, monkeypatch):
+def test_weights_are_the_msg_tokens_softmax_rows(choice, monkeypatch):
     monkeypatch.setattr(backend, "_chosen", choice)
     model = MSGTransformer(**DEPTHS).set_train(False)
     draws = np.random.RandomState(0)
@@ -42,7 +42,7 @@ def test_weights_are_the_messages_softmax_rows(choice, monkeypatch):
         parameter.set_data(Tensor(parameter.asnumpy() + 0.3 * noise))
     x = Tensor(draws.standard_normal((2, 3, 32, 64)).astype(np.float32))
     logits, weights = MessageAttention(model)(x)
-    if choice == "native":  # one compilation less
+    if choice == "native":  # saves a compilation
         assert np.abs(logits.asnumpy() - model(x).asnumpy()).max() < 1e-5
     assert [w.shape for w in weights] == [(2 * 2, 4, 17), (2 * 2, 1, 17)]
     first = model.layers[0].blocks[0](model.embed(x, (8, 16, 2)))
@@ -51,17 +51,17 @@ def test_weights_are_the_messages_softmax_rows(choice, monkeypatch):
         rows = rows.asnumpy()
         assert np.abs(rows.sum(-1) - 1).max() < 1e-6
         assert np.abs(rows - by_numpy(stage.blocks[-1], tokens.asnumpy().astype(float))).max() < 1e-5
-        assert rows.max() > 0.2  # far from even, or the test would show little
+        assert rows.max() > 0.2  # far from uniform, so that the comparison is meaningful
 
 
-def test_a_mark_in_the_picture_is_where_its_windows_message_looks():
+def test_msg_tokens_attend_to_a_mark_in_their_window():
     model = MSGTransformer(**SMALL).set_train(False)
     own = {p.name: np.zeros(p.shape, np.float32) for p in model.get_parameters()}
     for name in own:
         own[name] += name.endswith("gamma")
     own["patch_embed.proj.weight"][0, :, 3, 3] = 1  # channel 0 sees pixel (4y + 1, 4x + 1) of token (y, x)
     own["layers.0.blocks.0.attn.qkv.bias"][:16] = 1
-    own["layers.0.blocks.0.attn.qkv.weight"][16:32, 0] = 5  # keys of marked tokens answer every query
+    own["layers.0.blocks.0.attn.qkv.weight"][16:32, 0] = 5  # the keys of marked tokens match every query
     for parameter in model.get_parameters():
         parameter.set_data(Tensor(own[parameter.name]))
     marks = [(0, 1, 9), (0, 6, 2), (1, 5, 14), (1, 3, 4)]  # image, row and column of tokens of an 8 x 16 map
@@ -74,5 +74,5 @@ def test_a_mark_in_the_picture_is_where_its_windows_message_looks():
     for image, y, x in marks:
         assert maps[image, y, x] > 0.99
     assert (maps > 0.5).sum() == len(marks)
-    unmarked = maps[0, 4:, 12:]  # a window without a mark: evenly over 16 tokens and itself
+    unmarked = maps[0, 4:, 12:]  # a window without a mark: uniform over 16 tokens and itself
     assert np.abs(unmarked - 1 / 17).max() < 1e-6

@@ -16,19 +16,21 @@ from msg_ms.checkpoint import load_weights, parameters_by_name
 from msg_ms.models.decay import has_weight_decay
 
 NAMES = {"msg_tiny", "msg_small", "msg_base"}
-# Two narrow stages instead of four; mindcv.create_model hands on what it doesn't know.
+# Two narrow stages instead of four; mindcv.create_model passes unknown arguments on.
 NARROW = dict(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4, shuffle_size=(2, 1))
 
 
-def test_names_are_listed_and_nothing_is_said_to_be_pretrained():
+def test_names_are_listed_and_none_is_pretrained():
     assert set(msg_ms.list_models()) == NAMES <= set(mindcv.list_models("msg*"))
-    assert set(mindcv.list_models(module="in_mindcv")) == NAMES
+    assert set(mindcv.list_models(module="mindcv_registry")) == NAMES
     assert not NAMES & set(mindcv.list_models(pretrained=True))
     for name in NAMES:
         assert mindcv.is_model(name) and mindcv.model_entrypoint(name).__name__ == name
         assert not registry.is_model_pretrained(name)
         cfg = registry.get_pretrained_cfg(name)
         assert cfg == {"url": "", "num_classes": 1000, "first_conv": "patch_embed.proj", "classifier": "head"}
+    tiny = mindcv.model_entrypoint("msg_tiny")
+    assert tiny.__doc__ == "Build MSG-Transformer-T: 25.1M parameters, 3.8 GFLOPs at 224 x 224."
     with ms.nn.utils.no_init_parameters():
         own = {p.name for p in mindcv.create_model("msg_tiny").get_parameters()}
     assert {"patch_embed.proj.weight", "head.weight", "head.bias"} < own
@@ -40,10 +42,10 @@ def test_arguments_arrive_under_mindcvs_names():
     )
     assert type(model) is MSGTransformer and model.head.weight.shape == (10, 32)
     assert (model.in_chans, model.img_size) == (1, (32, 32))
-    assert model.drop_path.rates == (0, 0.4) and model.layers[0].blocks[0].mlp.drop.p == 0.1
-    # None stands for the model's own default, as from a command line without the flag.
+    assert model.drop_path.probabilities == (0, 0.4) and model.layers[0].blocks[0].mlp.drop.p == 0.1
+    # None means the model's own default, as from a command line without the flag.
     plain = mindcv.create_model("msg_tiny", drop_rate=None, drop_path_rate=None, img_size=32, **NARROW)
-    assert plain.drop_path.rates == (0, 0.1)
+    assert plain.drop_path.probabilities == (0, 0.1)
 
 
 def test_mistakes():
@@ -80,7 +82,7 @@ def test_a_checkpoint_of_mindcvs_trainer_loads_here(tmp_path):
 
 
 def test_o3_computes_what_single_precision_does():
-    """mindcv's O3 is Cell.to_float: everything that comes to a block is half, which the native kernels can't read."""
+    """mindcv's O3 is Cell.to_float: blocks then receive half precision, which the native kernels can't read."""
     images = ms.Tensor(np.random.RandomState(0).standard_normal((2, 3, 32, 32)).astype(np.float32))
     model = mindcv.create_model("msg_tiny", num_classes=3, img_size=32, **NARROW).set_train(False)
     single = model(images).asnumpy()
@@ -88,7 +90,7 @@ def test_o3_computes_what_single_precision_does():
     assert 0 < np.abs(half - single).max() < 5e-3 * np.abs(single).max()
 
 
-def test_mindcvs_optimizers_spare_what_the_papers_code_spares():
+def test_mindcvs_optimizers_exclude_what_the_papers_code_excludes():
     model = mindcv.create_model("msg_tiny", img_size=32, ape=True, **NARROW)
     assert model.no_weight_decay() >= {"absolute_pos_embed", "layers.1.blocks.0.attn.rel_pos_msg"}
     decayed, rest, _ = init_group_params(model.trainable_params(), 0.05, "norm_and_bias", model.no_weight_decay())

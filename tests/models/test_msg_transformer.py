@@ -1,5 +1,8 @@
 """Constructor arguments, initialisation and run-time behaviour beyond the reference cases."""
 
+import dataclasses
+import inspect
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from mindspore import Tensor
 from support.reference import SMALL
 
 from msg_ms import MSGTransformer, UserError
+from msg_ms.models.architecture import Architecture
 from msg_ms.models.layers import DropPath, PatchConv
 from msg_ms.ops import residual
 
@@ -17,9 +21,9 @@ from msg_ms.ops import residual
         ({"img_size": 40}, r"img_size=40 .*fit: 32 or 64"),
         ({"num_heads": (3, 2)}, r"num_heads\[0\]=3 doesn't divide the 16 channels.*(2|4)"),
         ({"embed_dim": 18, "num_heads": (1, 1)}, r"shuffle_size\[0\]=2: its 4 .*18 channels.*embed_dim=20"),
-        ({"depths": (1, 1, 1)}, r"num_heads=\[1, 2\]: one entry"),
-        ({"shuffle_size": (2,)}, r"shuffle_size=\[2\]: one entry"),
-        ({"depths": ()}, r"depths=\[\]: one entry"),
+        ({"depths": (1, 1, 1)}, r"num_heads=\[1, 2\]: must have one entry"),
+        ({"shuffle_size": (2,)}, r"shuffle_size=\[2\]: must have one entry"),
+        ({"depths": ()}, r"depths=\[\]: must have one entry"),
         ({"manip_type": "swap"}, r"manip_type='swap': must be 'shuf' or 'none'"),
         ({"patch_size": 2}, r"patch_size=2: must be at least 3"),
         ({"drop_path_rate": 1.0}, r"drop_path_rate=1.0: must be at least 0 and below 1"),
@@ -31,12 +35,18 @@ def test_impossible_settings_name_argument_value_and_remedy(change, message):
         MSGTransformer(**{**SMALL, **change})
 
 
+def test_defaults_are_the_architectures():
+    parameters = inspect.signature(MSGTransformer).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name != "num_classes"}
+    assert defaults == dataclasses.asdict(Architecture())
+
+
 def test_run_time_input_is_checked_and_other_sizes_run():
     model = MSGTransformer(**SMALL).set_train(False)
     assert model(Tensor(np.zeros((2, 3, 32, 64), np.float32))).shape == (2, 3)
     with pytest.raises(UserError, match=r"img_size=\(36, 32\)"):
         model(Tensor(np.zeros((1, 3, 36, 32), np.float32)))
-    with pytest.raises(UserError, match="1 channels, the model in_chans=3"):
+    with pytest.raises(UserError, match="1 channels, but the model has in_chans=3"):
         model(Tensor(np.zeros((1, 1, 32, 32), np.float32)))
 
 
@@ -53,8 +63,8 @@ def test_absolute_position_embedding_is_added_to_the_patch_tokens():
     offset = np.random.RandomState(0).randn(64, 16).astype(np.float32)
     embedded.absolute_pos_embed.set_data(Tensor(offset[None]))
     x = Tensor(np.random.RandomState(1).randn(2, 3, 32, 32).astype(np.float32))
-    without, with_ape = (m.embed(x, m.layouts[0]).asnumpy() for m in (plain, embedded))
-    # (regions, G, N, C): regions of 2 x 2 windows of 4 x 4 tokens on the 8 x 8 map, the message token in front
+    without, with_ape = (m.embed(x, m.geometry[0]).asnumpy() for m in (plain, embedded))
+    # (regions, G, N, C): regions of 2 x 2 windows of 4 x 4 tokens on the 8 x 8 map, the MSG token in front
     wanted = offset.reshape(2, 4, 2, 4, 16).transpose(0, 2, 1, 3, 4).reshape(4, 16, 16)
     assert np.abs(with_ape[:, :, 0] - without[:, :, 0]).max() == 0
     assert np.abs(with_ape[:, :, 1:] - without[:, :, 1:] - wanted).max() < 1e-5
@@ -121,24 +131,24 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean():
     assert cell.set_train(False)(batch) is None
 
 
-def test_drop_path_follows_the_draws_it_is_given():
+def test_drop_path_follows_the_noise_it_receives():
     cell = DropPath((0.25, 0.9)).set_train(True)
-    draws = Tensor(np.array([[[0.2, 0.25, 0.9], [0.1, 0.3, 0.2]]] * 2, np.float32))
-    first, second = (x.asnumpy() for x in cell(3, draws))
+    noise = Tensor(np.array([[[0.2, 0.25, 0.9], [0.1, 0.3, 0.2]]] * 2, np.float32))
+    first, second = (x.asnumpy() for x in cell(3, noise))
     assert np.allclose(first, [[0, 4 / 3, 4 / 3], [0, 4 / 3, 0]]) and np.allclose(second, [[0, 0, 10], [0, 0, 0]])
     model = MSGTransformer(**{**SMALL, "drop_path_rate": 0.9}).set_train(True)
     x = Tensor(np.random.RandomState(0).randn(2, 3, 32, 32).astype(np.float32))
     kept, mixed = np.ones((2, 2, 2), np.float32), np.ones((2, 2, 2), np.float32)
     mixed[1, :, 0] = 0  # the second block loses both branches of the first image
-    alone, both = (model(x, Tensor(draws)).asnumpy() for draws in (kept, mixed))
+    alone, both = (model(x, Tensor(noise)).asnumpy() for noise in (kept, mixed))
     assert (alone[1] == both[1]).all() and not np.allclose(alone[0], both[0])
 
 
 def test_drop_path_grows_linearly_over_all_blocks():
     model = MSGTransformer(**{**SMALL, "depths": (2, 3), "drop_path_rate": 0.4})
-    assert np.allclose(model.drop_path.rates, [0, 0.1, 0.2, 0.3, 0.4])
+    assert np.allclose(model.drop_path.probabilities, [0, 0.1, 0.2, 0.3, 0.4])
 
 
-def test_without_a_head_the_model_gives_features():
+def test_without_a_head_the_model_returns_features():
     model = MSGTransformer(**{**SMALL, "num_classes": 0}).set_train(False)
     assert model(Tensor(np.zeros((2, 3, 32, 32), np.float32))).shape == (2, 32)

@@ -8,13 +8,8 @@ from support.reference import FIXTURES, Case, cases
 
 from msg_ms import create_model
 from msg_ms.convert import export_state_dict
+from msg_ms.models.variants import SIZES
 from msg_ms.ops import backend
-
-SIZES = {
-    "msg_tiny": (25_086_116, 3.824520192e9),
-    "msg_small": (55_968_514, 8.464716288e9),
-    "msg_base": (84_392_770, 14.252364288e9),
-}
 
 
 class Everything(nn.Cell):

@@ -6,7 +6,7 @@ from mindspore import Tensor
 
 from msg_ms import UserError
 from msg_ms.models.attention import position_bias_index
-from msg_ms.models.windows import shuffle_messages, stage_layouts, window_partition, window_reverse
+from msg_ms.models.windows import shuffle_messages, stage_geometry, window_partition, window_reverse
 
 B, W, S, ROWS, COLUMNS, C = 2, 3, 2, 2, 3, 5  # rows and columns of shuffle regions
 
@@ -27,7 +27,7 @@ def test_partition_lists_regions_windows_and_tokens_row_by_row():
     assert (channels_first.asnumpy() == x.transpose(0, 3, 1, 2)).all()
 
 
-def test_shuffle_moves_channel_groups_between_messages_and_nothing_else():
+def test_shuffle_moves_channel_groups_between_msg_tokens_and_nothing_else():
     regions, windows, tokens, channels = 3, 4, 6, 8
     x = np.random.RandomState(0).rand(regions, windows, tokens, channels).astype(np.float32)
     y = shuffle_messages(Tensor(x)).asnumpy()
@@ -41,17 +41,17 @@ def test_shuffle_moves_channel_groups_between_messages_and_nothing_else():
     assert (shuffle_messages(single).asnumpy() == x[:, :1]).all()
 
 
-def test_position_bias_is_decoupled_for_the_message_token():
+def test_position_bias_is_decoupled_for_the_msg_token():
     index = position_bias_index(2)
-    assert (index[0] == 10).all()  # the message's own query, itself included
-    assert (index[1:, 0] == 9).all()  # window tokens that look at the message
+    assert (index[0] == 10).all()  # the MSG token's query, its own key included
+    assert (index[1:, 0] == 9).all()  # queries of window tokens, key of the MSG token
     # query (y, x), key (y', x'): (y - y' + 1) * 3 + (x - x' + 1)
     assert index[1:, 1:].tolist() == [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
 
 
-def test_layouts_follow_from_shapes():
-    assert stage_layouts(224, 448, 4, 7, (4, 4, 2, 1)) == ((56, 112, 4), (28, 56, 4), (14, 28, 2), (7, 14, 1))
-    assert stage_layouts(64, 64, 4, 4, (4, 2, 2))[2] == (4, 4, 1)  # one window has nothing to shuffle
+def test_geometry_follows_from_shapes():
+    assert stage_geometry(224, 448, 4, 7, (4, 4, 2, 1)) == ((56, 112, 4), (28, 56, 4), (14, 28, 2), (7, 14, 1))
+    assert stage_geometry(64, 64, 4, 4, (4, 2, 2))[2] == (4, 4, 1)  # a single window has nothing to shuffle
 
 
 @pytest.mark.parametrize(
@@ -69,16 +69,16 @@ def test_layouts_follow_from_shapes():
 )
 def test_a_size_that_does_not_fit_names_what_does(size, window, regions, fitting):
     with pytest.raises(UserError, match=f"img_size=.*fit: {fitting}$"):
-        stage_layouts(*size, 4, window, regions)
+        stage_geometry(*size, 4, window, regions)
 
 
 @pytest.mark.parametrize("regions", [(4, 4, 2, 1), (2, 3), (1, 2, 2), (3, 1)])
-def test_what_the_error_names_is_what_fits(regions):
-    """Against trying every side up to the next that fits."""
+def test_sizes_in_the_error_are_those_that_fit(regions):
+    """Compare with a search through all sides."""
 
     def fits(height, width):
         try:
-            return bool(stage_layouts(height, width, 3, 2, regions))
+            return bool(stage_geometry(height, width, 3, 2, regions))
         except UserError as error:
             return str(error)
 
