@@ -7,42 +7,32 @@ from pathlib import Path
 
 from msg_ms.checkpoint import load_for_inference
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
-from msg_ms.data import EvalDataset, Shard, load_folders
-from msg_ms.engine import compile_cache
-from msg_ms.engine.device import check_half_precision, check_same_job, clamp_workers, setup_device
-from msg_ms.engine.evaluate import EvalStep, evaluate
-from msg_ms.engine.log import progress
-from msg_ms.models.build import build_model
-from msg_ms.models.inference import optimize_for_inference
-from msg_ms.models.precision import set_precision
-from msg_ms.support import check_supported
+from msg_ms.engine.evaluate import Evaluation
+from msg_ms.engine.runtime import start
+from msg_ms.tasks import build_task
 
 
 def main() -> None:
-    config = config_from_arguments(config_parser("Evaluate a checkpoint on the images under val/.").parse_args())
-    check_supported(config)
+    """Print the checkpoint's metrics on the validation data."""
+    parser = config_parser("Evaluate a checkpoint on the validation data.")
+    config = config_from_arguments(parser.parse_args(), EVAL_MODE=True)
     checkpoint = Path(require(config.model.resume, "--resume"))
     require(config.data.data_path, "--data-path")
-    _, ranks = setup_device(config.device_target, config.seed, config.jit_level)
-    check_half_precision(config.amp_level, config.amp.dtype)
-    _, folder = load_folders(config.data, config.model.num_classes, training=False)
-    check_same_job(ranks, config, folder.files)
-    compile_cache.enable(config, ranks)
+    runtime = start(config, build_task)  # device, ranks, precision, task, compile cache
+    task, ranks = runtime.task, runtime.ranks
 
-    shard, workers = Shard(ranks.rank, ranks.world), clamp_workers(config.data.num_workers)
-    data = EvalDataset(folder, config.data, config.test.crop, workers, shard)
-    model = build_model(config.model, config.data.img_size)
-    set_precision(model, config.amp_level, config.amp.dtype)
+    model = task.build_model()
     lines, _ = load_for_inference(model, checkpoint)
-    for line in lines if ranks.first else ():
+    for line in lines if ranks.is_main else ():
         print(line, file=sys.stderr)
-    optimize_for_inference(model)
-
-    watched = progress(data.batches(), data.steps, "evaluate")
-    step = EvalStep(model, config.model.num_classes)
-    result = evaluate(step, (batch for batch, _ in watched), config.data.batch_size, ranks)
-    if ranks.first:
-        print(f"{checkpoint}: {result}")
+    task.optimize_for_inference(model, strassen=False)  # the same bits as validation during training
+    evaluation = Evaluation(model, task.evaluator(model), task.eval_data(runtime.shard, runtime.workers), ranks)
+    if runtime.cache is not None:
+        with runtime.cache.use(f"evaluate {evaluation.data.signatures}"):
+            evaluation.compile_graphs()
+    metrics = evaluation.run()
+    if ranks.is_main:
+        print(f"{checkpoint}: {metrics}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the command lines share: the paper code's flags, and errors as one line with status 2."""
+"""Shared parts of the command lines: the paper code's flags, and errors as one line with status 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import UserError
 
 
 def run_command_line(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and end the process: a :class:`UserError` becomes one line on stderr and status 2."""
+    """Run ``main`` and exit; a :class:`UserError` becomes one line on stderr and status 2."""
     try:
         status = main() or 0
     except UserError as error:
@@ -21,14 +21,14 @@ def run_command_line(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
-    except BrokenPipeError:  # who read the output has gone, as head does
+    except BrokenPipeError:  # the reader of the output has exited, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     sys.exit(status)
 
 
 def model_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the flags of whatever runs a model; :func:`config_from_arguments` reads its result."""
+    """Return a parser with the flags of every command that runs a model, for :func:`config_from_arguments`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML configuration, see configs/")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="replace configuration keys")
@@ -36,13 +36,15 @@ def model_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, help="images per device")
     parser.add_argument("--img-size", type=int, metavar="PIXELS", help="side of the model's input (DATA.IMG_SIZE)")
     parser.add_argument("--window-size", type=int, metavar="TOKENS", help="side of a window (MODEL.MSG.WINDOW_SIZE)")
-    parser.add_argument("--amp-opt-level", choices=["O0", "O1", "O2"], help="mixed precision (default: O0)")
+    parser.add_argument(
+        "--amp-opt-level", choices=["O0", "O1", "O2"], help="mixed precision (default: O0 on CPU, else O1)"
+    )
     parser.add_argument("--device-target", choices=["CPU", "GPU", "Ascend"], help="default: MindSpore's choice")
     return parser
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
-    """:func:`model_parser` with the flags that train.py and eval.py have beyond it."""
+    """Return :func:`model_parser` with the further flags of train.py and eval.py."""
     parser = model_parser(description)
     parser.add_argument("--data-path", help="folder that holds train/ and val/ with one folder per class")
     parser.add_argument("--output", metavar="DIR", help="results go to DIR/<MODEL.NAME>/<tag> (default: output)")
@@ -51,39 +53,47 @@ def config_parser(description: str) -> argparse.ArgumentParser:
 
 
 def train_parser() -> argparse.ArgumentParser:
-    """The parser of train.py."""
-    parser = config_parser("Train an MSG-Transformer, evaluating after each epoch.")
-    parser.add_argument("--accumulation-steps", type=int, help="micro-steps per update")
-    parser.add_argument("--pretrained", metavar="CKPT", help="weights to begin from; classes and sizes may differ")
-    parser.add_argument("--eval", action="store_true", help="evaluate --resume and end")
-    parser.add_argument("--throughput", action="store_true", help="measure inference speed on one batch and end")
+    """Return the parser of train.py."""
+    parser = config_parser("Train a model; evaluate it after each epoch.")
+    parser.add_argument("--accumulation-steps", type=int, help="batches per optimizer step")
+    parser.add_argument(
+        "--pretrained", metavar="CKPT", help="weights to start a run from; classes and sizes may differ"
+    )
+    parser.add_argument("--eval", action="store_true", help="evaluate --resume and exit")
+    parser.add_argument("--throughput", action="store_true", help="measure inference speed on one batch and exit")
     return parser
 
 
-def config_from_arguments(args: argparse.Namespace) -> Config:
-    """The configuration that the flags describe; flags stand above ``--opts``, which stand above the file."""
-    given = vars(args)
-    return load_config(
-        args.cfg,
-        args.opts,
+def config_from_arguments(args: argparse.Namespace, **overrides: object) -> Config:
+    """Return the configuration that the flags describe.
+
+    Flags override ``--opts``, which override the file.
+
+    Args:
+        args: The parsed flags.
+        overrides: Further keys, with ``__`` for the dots, that override the flags.
+    """
+    flags = vars(args)
+    keys = dict(
         DATA__BATCH_SIZE=args.batch_size,
-        DATA__DATA_PATH=given.get("data_path"),
+        DATA__DATA_PATH=flags.get("data_path"),
         DATA__IMG_SIZE=args.img_size,
         MODEL__MSG__WINDOW_SIZE=args.window_size,
         MODEL__RESUME=args.resume,
-        MODEL__PRETRAINED=given.get("pretrained"),
-        OUTPUT=given.get("output"),
-        TAG=given.get("tag"),
+        MODEL__PRETRAINED=flags.get("pretrained"),
+        OUTPUT=flags.get("output"),
+        TAG=flags.get("tag"),
         DEVICE_TARGET=args.device_target,
-        TRAIN__ACCUMULATION_STEPS=given.get("accumulation_steps"),
+        TRAIN__ACCUMULATION_STEPS=flags.get("accumulation_steps"),
         AMP_OPT_LEVEL=args.amp_opt_level,
-        EVAL_MODE=given.get("eval") or None,
-        THROUGHPUT_MODE=given.get("throughput") or None,
+        EVAL_MODE=flags.get("eval") or None,
+        THROUGHPUT_MODE=flags.get("throughput") or None,
     )
+    return load_config(args.cfg, args.opts, **{**keys, **overrides})
 
 
 def require(value: str, flag: str) -> str:
-    """``value`` where it is given; else the error that asks for ``flag``."""
+    """Return ``value``; raise UserError that asks for ``flag`` if it is empty."""
     if not value:
         raise UserError(f"{flag} is missing")
     return value

@@ -7,7 +7,7 @@ Where this project adds a key of its own, the field says so.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ PROBABILITY = within(0, 1)
 DROP_RATE = Check("at least 0 and below 1", lambda v: 0 <= v < 1)
 STAGES = Check("a list of numbers of at least 1", lambda v: len(v) > 0 and all(n >= 1 for n in v))
 RANGE = Check("two numbers above 0 in rising order", lambda v: len(v) == 2 and 0 < v[0] <= v[1])
+MILESTONES = Check("epochs in rising order", lambda v: all(n >= 1 for n in v) and sorted(set(v)) == list(v))
 BETAS = Check("two numbers in [0, 1)", lambda v: len(v) == 2 and all(0 <= b < 1 for b in v))
 FILE_NAME = Check("a name without '/'", lambda v: v not in ("", ".", "..") and "/" not in v)
 
@@ -96,9 +97,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    name: str = key("cosine", one_of("cosine", "linear", "step"))
+    name: str = key("cosine", one_of("cosine", "linear", "step", "multistep"))
     decay_epochs: int = key(30, at_least(1))
     decay_rate: float = key(0.1, within(0, 1))
+    milestones: tuple[int, ...] = key((), MILESTONES)  # this project's own: epochs after which multistep decays
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,10 @@ class TrainConfig:
     start_epoch: int = key(0, at_least(0))
     epochs: int = key(300, at_least(1))
     warmup_epochs: int = key(20, at_least(0))
+    warmup_steps: int = key(0, at_least(0))  # this project's own: replaces WARMUP_EPOCHS unless 0
     weight_decay: float = key(0.05, at_least(0))
-    # The three rates are for 512 images per update and scale linearly with the real number.
+    # The three learning rates are for BASE_BATCH_SIZE images per step and scale linearly with the real number.
+    base_batch_size: int = key(512, at_least(1))  # this project's own; the paper's code fixes 512
     base_lr: float = key(5e-4, above(0))
     warmup_lr: float = key(5e-7, at_least(0))
     min_lr: float = key(5e-6, at_least(0))
@@ -134,9 +138,9 @@ class AmpConfig:
 
     dtype: str = key("float16", one_of("float16", "bfloat16"))
     loss_scale: float = key(65536.0, at_least(1))  # at the beginning, or throughout
-    dynamic: bool = key(True)  # halved after an overflow, doubled after WINDOW updates without one
+    dynamic: bool = key(True)  # halved after an overflow, doubled after WINDOW steps without one
     window: int = key(2000, at_least(1))
-    max_skipped: int = key(20, at_least(1))  # updates skipped one after the other that end the run
+    max_skipped: int = key(20, at_least(1))  # consecutive skipped steps that end the run
 
 
 @dataclass(frozen=True)
@@ -168,21 +172,22 @@ class TestConfig:
 class Config:
     """The whole tree; ``load_config`` builds it, ``to_yaml`` writes it."""
 
+    task: str = key("classification", one_of("classification"))  # this project's own: what the model is trained for
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     aug: AugConfig = field(default_factory=AugConfig)
     test: TestConfig = field(default_factory=TestConfig)
     amp: AmpConfig = field(default_factory=AmpConfig)
-    amp_opt_level: str = key("", one_of("", "O0", "O1", "O2"))  # empty stands for O0
+    amp_opt_level: str = key("", one_of("", "O0", "O1", "O2"))  # empty: O0 on CPU, the paper's O1 on GPU and Ascend
     output: str = key("output")
     tag: str = key("default", FILE_NAME)
     save_freq: int = key(1, at_least(1))  # epochs between two checkpoints
-    save_steps: int = key(0, at_least(0))  # this project's own: updates between two checkpoints; 0 saves by epoch
-    keep_last: int = key(3, at_least(1))  # this project's own: how many checkpoints stay, beside the best
+    save_steps: int = key(0, at_least(0))  # this project's own: steps between two checkpoints; 0 saves by epoch
+    keep_last: int = key(3, at_least(1))  # this project's own: how many checkpoints to keep, besides the best
     print_freq: int = key(100, at_least(1))
     jit_level: str = key("", one_of("", "O0", "O1", "O2"))  # this project's own: MindSpore's; empty: its choice
-    compile_cache: str = key("")  # this project's own: folder for the compiled graph, for faster starts; empty: none
+    compile_cache: str = key("")  # this project's own: folder for compiled graphs, for faster starts; empty: none
     seed: int = key(0, at_least(0))
     eval_mode: bool = key(False)
     throughput_mode: bool = key(False)
@@ -190,10 +195,16 @@ class Config:
     device_target: str = key("", one_of("", "CPU", "GPU", "Ascend"))  # this project's own; empty: MindSpore's choice
 
     @property
-    def amp_level(self) -> str:
-        return self.amp_opt_level or "O0"
+    def training(self) -> bool:
+        """Whether the run trains, as opposed to evaluating or measuring speed."""
+        return not (self.eval_mode or self.throughput_mode)
 
     @property
     def run_dir(self) -> Path:
-        """Where a run writes everything: ``<OUTPUT>/<MODEL.NAME>/<TAG>``."""
+        """The folder of the run's results: ``<OUTPUT>/<MODEL.NAME>/<TAG>``."""
         return Path(self.output) / self.model.name / self.tag
+
+    def without_paths(self) -> Config:
+        """Return the configuration without what may differ between nodes: places of files, and the rank."""
+        data = replace(self.data, data_path="", val_list="", class_index="")
+        return replace(self, output="", compile_cache="", local_rank=0, data=data)

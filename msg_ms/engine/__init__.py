@@ -1,1 +1,1 @@
-"""Training and evaluation: device, schedule, optimizer, loss, step, evaluation, checkpoints, log."""
+"""The engine: set-up, training loop, evaluation loop and checkpoints of any task."""

@@ -1,9 +1,9 @@
-"""A process's first and largest graph kept across starts, under everything that it follows from.
+"""Keep compiled graphs across starts, in a folder named by everything that they follow from.
 
-MindSpore's own cache numbers graphs by the order in which a process compiles them, takes its folder from the first of
-them and trusts the numbers. Here only the first graph goes there (the training step's, or evaluation's), in a folder
-named by a digest of code, configuration, versions, device and inputs, so that it is only found again where it
-would be compiled again to the same.
+MindSpore's own cache numbers graphs in the order in which a process compiles them, chooses its folder at the first of
+them, and trusts the numbers: graphs compiled in another order are mixed up, with wrong results. So a run compiles all
+its graphs at the start, in one fixed order, in a folder named by a digest of code, configuration, versions, device and
+input shapes. A graph is only reused where compiling it again would yield the same.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
 
 from ..config import Config, to_yaml
 from ..errors import UserError
@@ -29,10 +26,19 @@ from ..ops import backend
 from .ranks import Ranks
 
 PACKAGE = Path(__file__).parents[1]
+_used = False  # MindSpore keeps the folder of a process's first cached graph for all later ones
 
 
 class CompileCache:
-    """Graphs under ``folder`` that follow from ``facts``, besides the code, the versions and the device."""
+    """Compiled graphs under ``folder``.
+
+    Args:
+        folder: The cache's root.
+        facts: Everything that the graphs follow from, besides code, versions and device.
+
+    Raises:
+        UserError: If the folder can't be written.
+    """
 
     def __init__(self, folder: Path, *facts: str):
         self.folder, self.facts = folder.resolve(), facts
@@ -41,26 +47,38 @@ class CompileCache:
         except OSError as error:
             raise UserError(f"COMPILE_CACHE={folder}: can't be written ({error.strerror or error})") from None
 
-    def key(self, what: str) -> str:
-        """A digest of everything that the graph called ``what`` follows from."""
+    def key(self, graphs: str) -> str:
+        """Return a digest of everything that the graphs follow from; ``graphs`` names them and their input shapes."""
         digest = hashlib.sha256()
         library = backend.native_library()
         versions = (ms.__version__, np.__version__, platform.python_version(), ms.get_context("device_target"))
-        for text in (*self.facts, *versions, str(library), what):
+        for text in (*self.facts, *versions, str(library), graphs):
             digest.update(text.encode() + b"\0")
         for path in sorted((*PACKAGE.rglob("*.py"), *PACKAGE.rglob("csrc/*"))):
             digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()[:32]
 
     @contextlib.contextmanager
-    def use(self, what: str) -> Iterator[None]:
-        """Within it, what MindSpore compiles comes from the cache or goes there."""
-        target = self.folder / self.key(what)
+    def use(self, graphs: str) -> Iterator[None]:
+        """Within the block, MindSpore reads graphs from the cache or writes them there.
+
+        The block must compile the same graphs in the same order whenever the facts and ``graphs`` are the same.
+        MindSpore allows one folder per process, so only the first block of a process uses the cache.
+
+        Args:
+            graphs: The graphs of the block, and the shapes of their inputs.
+        """
+        global _used
+        if _used:
+            yield
+            return
+        _used = True
+        target = self.folder / self.key(graphs)
         if target.is_dir():
             with _mindspore_cache(target):
                 yield
             return
-        # What a killed process leaves half-written is never found, as its folder has another name.
+        # What a killed process leaves half-written is never found, since its folder has another name.
         with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=self.folder, ignore_cleanup_errors=True) as new:
             with _mindspore_cache(Path(new)):
                 yield
@@ -83,28 +101,9 @@ def _mindspore_cache(folder: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
-_active: CompileCache | None = None
-_used = False  # MindSpore keeps the folder of a process's first graph for all that follow
-
-
-def enable(config: Config, ranks: Ranks) -> None:
-    """The process's first graph from now on goes through the cache in ``COMPILE_CACHE``; an empty one has none."""
-    global _active
-    _active = None
-    if config.compile_cache:
-        place = dict(output="", compile_cache="", data=replace(config.data, data_path="", val_list="", class_index=""))
-        facts = to_yaml(replace(config, **place)), f"rank {ranks.rank} of {ranks.world}"
-        _active = CompileCache(Path(config.compile_cache), *facts)
-
-
-class CachedCell(nn.Cell):
-    """A Cell whose graph goes through the cache where one is enabled and it is the first."""
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        global _used
-        if _active is None or _used:
-            return super().compile(*args, **kwargs)
-        _used = True
-        shapes = tuple((tuple(x.shape), str(x.dtype)) if isinstance(x, ms.Tensor) else repr(x) for x in args)
-        with _active.use(f"{type(self).__name__} {self.training} {shapes}"):
-            return super().compile(*args, **kwargs)
+def build_cache(config: Config, ranks: Ranks) -> CompileCache | None:
+    """Return the cache in ``COMPILE_CACHE``; None where the key is empty."""
+    if not config.compile_cache:
+        return None
+    facts = to_yaml(config.without_paths()), f"rank {ranks.rank} of {ranks.world_size}"
+    return CompileCache(Path(config.compile_cache), *facts)

@@ -1,24 +1,29 @@
-"""The one place that sets MindSpore's device, mode and seeds."""
+"""Set MindSpore's device, mode and seeds, and join the other processes of the job."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import replace
-from pathlib import Path
 
 import mindspore as ms
 from mindspore import communication
 
-from ..config import Config, to_yaml
 from ..errors import UserError
 from .ranks import SINGLE_PROCESS, Ranks
 
 
 def setup_device(target: str, seed: int, jit_level: str = "") -> tuple[str, Ranks]:
-    """Graph mode on ``target`` at ``jit_level`` (empty: MindSpore's choice) with all of MindSpore's seeds set.
+    """Select graph mode, the device and all seeds; under msrun or with a rank table, join the job.
 
-    Under msrun, or with a rank table, the process joins the others of its job. Gives the target and its place there.
+    Args:
+        target: "CPU", "GPU" or "Ascend"; empty leaves the choice to MindSpore.
+        seed: Seed of MindSpore and its data pipelines.
+        jit_level: MindSpore's ``jit_level``; empty leaves the choice to MindSpore.
+
+    Returns:
+        The device target, and the place of this process in its job.
+
+    Raises:
+        UserError: If the device can't be used, or the job's other processes did not start in time.
     """
     try:
         if target:
@@ -29,14 +34,15 @@ def setup_device(target: str, seed: int, jit_level: str = "") -> tuple[str, Rank
     ms.set_context(mode=ms.GRAPH_MODE)
     if jit_level:
         ms.set_context(jit_config={"jit_level": jit_level})
-    ranks = _join() if "MS_ROLE" in os.environ or int(os.environ.get("RANK_SIZE", 1)) > 1 else SINGLE_PROCESS
+    distributed = "MS_ROLE" in os.environ or int(os.environ.get("RANK_SIZE", 1)) > 1
+    ranks = _join() if distributed else SINGLE_PROCESS
     ms.set_seed(seed)
     ms.dataset.config.set_seed(seed)
     return ms.get_context("device_target"), ranks
 
 
 def _join() -> Ranks:
-    """Meet the job's other processes. The scheduler's process, which msrun starts as well, stays in here to its end."""
+    """Join the other processes of the job. The scheduler process, which msrun starts too, stays in here."""
     try:
         communication.init()
     except RuntimeError as error:
@@ -44,27 +50,22 @@ def _join() -> Ranks:
             raise
         limit = os.environ.get("MS_TOPO_TIMEOUT", "some")
         raise UserError(
-            f"not all processes of the job were there within {limit} seconds: check that every node runs the same "
-            "command with its own NODE_RANK, and reaches MASTER_ADDR (CLUSTER_TIMEOUT is how long to wait)"
+            f"not all processes of the job started within {limit} seconds: check that every node runs the same "
+            "command with its own NODE_RANK and can reach MASTER_ADDR (CLUSTER_TIMEOUT sets the waiting time)"
         ) from None
     return Ranks(communication.get_rank(), communication.get_group_size())
 
 
-def check_same_job(ranks: Ranks, config: Config, files: Iterable[str]) -> None:
-    """Raise UserError where the job's processes run other code, another configuration or other ``files``."""
-    package = Path(__file__).parents[1]
-    code = (path.read_bytes() for path in sorted(package.rglob("*.py")))
-    ranks.assert_same_on_all_ranks("the code", code, "bring all nodes to the same version")
-    # What only says where things lie may differ from node to node.
-    place = dict(output="", local_rank=0, data=replace(config.data, data_path="", val_list="", class_index=""))
-    text = to_yaml(replace(config, **place))
-    ranks.assert_same_on_all_ranks("the configuration", [text.encode()], "give all nodes the same file and flags")
-    names = ("/".join(Path(file).parts[-2:]).encode() for file in files)
-    ranks.assert_same_on_all_ranks("the images", names, "give all nodes the same data")
-
-
 def check_half_precision(level: str, dtype: str) -> None:
-    """Raise UserError where the device can't multiply matrices in the precision that ``AMP`` asks for."""
+    """Check that the device can multiply matrices in the precision that ``AMP`` asks for.
+
+    Args:
+        level: The AMP level, "O0", "O1" or "O2".
+        dtype: "float16" or "bfloat16".
+
+    Raises:
+        UserError: If it can't.
+    """
     if level == "O0":
         return
     ones = ms.Tensor([[1.0, 1.0]], getattr(ms, dtype))
@@ -73,9 +74,9 @@ def check_half_precision(level: str, dtype: str) -> None:
     except (RuntimeError, TypeError, ValueError):
         target = ms.get_context("device_target")
         other = "AMP.DTYPE float16, or AMP_OPT_LEVEL O0" if dtype == "bfloat16" else "AMP_OPT_LEVEL O0"
-        raise UserError(f"AMP.DTYPE={dtype}: the {target} of this machine has no such products; use {other}") from None
+        raise UserError(f"AMP.DTYPE={dtype}: this {target} has no matrix products of that type; use {other}") from None
 
 
-def clamp_workers(wanted: int) -> int:
-    """``wanted`` data workers, but no more than there are cores: MindSpore refuses more."""
-    return max(1, min(wanted, os.cpu_count() or 1))
+def clamp_workers(requested: int) -> int:
+    """Return the number of data workers, at most one per core: MindSpore refuses more."""
+    return max(1, min(requested, os.cpu_count() or 1))

@@ -12,9 +12,11 @@ from .optim import for_each
 
 
 class WeightEMA(nn.Cell):
-    """``average = decay * average + (1 - decay) * weight`` after every update, from the weights it is made with.
+    """Exponential moving average of the weights: ``ema = decay * ema + (1 - decay) * weight`` at every step.
 
-    State: the averages, by the names of the weights.
+    Args:
+        parameters: The weights; the average starts at their present values.
+        decay: The decay per step, in [0, 1).
     """
 
     def __init__(self, parameters: Sequence[Parameter], decay: float):
@@ -24,7 +26,7 @@ class WeightEMA(nn.Cell):
         self.decay = decay
 
     def state(self) -> dict[str, Parameter]:
-        """Everything that a checkpoint must keep."""
+        """Return everything that a checkpoint must hold, by the names of the weights."""
         return {weight.name: average for weight, average in zip(self.targets, self.averages, strict=True)}
 
     def construct(self) -> bool:
@@ -32,7 +34,7 @@ class WeightEMA(nn.Cell):
 
     @contextlib.contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Within the block the model computes with the averages; its own weights come back at the end."""
+        """Within the block, the model has the averaged weights; afterwards its own again."""
         own = [parameter.asnumpy().copy() for parameter in self.targets]
         _copy(self.averages, self.targets)
         try:

@@ -1,4 +1,4 @@
-"""What a person watches: one log file per run, plain lines, a progress bar on a terminal, metrics as JSON lines."""
+"""Log files, progress bars and metrics of a run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ Item = TypeVar("Item")
 
 
 class RunLog:
-    """Lines go to the terminal and to ``log_rank0.txt``, metrics to ``metrics.jsonl``, both in ``run_dir``.
+    """Writes lines to the terminal and ``log_rank<rank>.txt``, and metrics to ``metrics.jsonl``.
 
-    A run that is resumed appends to both. Where tensorboardX is installed, the metrics go to ``tensorboard/`` as well.
-    A full disk costs lines, never the run.
+    A resumed run appends to both. If tensorboardX is installed, metrics also go to ``tensorboard/``. On a full disk
+    lines are lost, but the run continues.
+
+    Args:
+        run_dir: The folder to write to.
+        rank: The rank of this process; only rank 0 prints and writes metrics.
+
+    Raises:
+        UserError: If the folder can't be written.
     """
 
     def __init__(self, run_dir: Path, rank: int = 0):
-        self.run_dir, self.first = run_dir, rank == 0
+        self.run_dir, self.is_main = run_dir, rank == 0
         self.metrics_file = run_dir / "metrics.jsonl"
         self.scalars = None
         self.logger = logging.getLogger(f"msg_ms.{run_dir}")
@@ -45,18 +52,19 @@ class RunLog:
             self.logger.addHandler(handler)
 
     def info(self, line: str) -> None:
+        """Write a line."""
         self.logger.info(line)
 
     def write(self, name: str, text: str) -> None:
-        """Write a text file beside the log; the first rank does so for all."""
-        if not self.first:
+        """Write a text file beside the log, on rank 0."""
+        if not self.is_main:
             return
         with atomic_write(self.run_dir / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def begin_metrics(self, step: int) -> None:
-        """Keep the records up to update ``step``, from where a run that was killed writes the rest again."""
-        if not self.first:
+        """Keep the records up to ``step``, where a resumed run continues."""
+        if not self.is_main:
             return
         if self.metrics_file.exists():
             kept = [json.dumps(record) + "\n" for record in read_metrics(self.metrics_file) if record["step"] <= step]
@@ -68,8 +76,8 @@ class RunLog:
         self.scalars = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=step + 1)
 
     def metrics(self, **values: Any) -> None:
-        """Append one record, which has a ``step``, to ``metrics.jsonl``; the first rank does so for all."""
-        if not self.first:
+        """Append a record, which has a ``step``, to ``metrics.jsonl``, on rank 0."""
+        if not self.is_main:
             return
         try:
             with self.metrics_file.open("a", encoding="utf-8") as file:
@@ -79,25 +87,25 @@ class RunLog:
         self.watch(**values)
 
     def watch(self, step: int, **values: float) -> None:
-        """Figures for TensorBoard alone."""
+        """Write figures to TensorBoard only."""
         if self.scalars is not None:
             for name, value in values.items():
                 self.scalars.add_scalar(name, value, step)
             self.scalars.flush()
 
     def close(self) -> None:
-        """Hand TensorBoard what is still in its writer's queue."""
+        """Flush what is still in the queue of TensorBoard's writer."""
         if self.scalars is not None:
             self.scalars.close()
 
     def progress(self, items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
-        """As :func:`progress`, with this log's lines written above the bar."""
+        """Yield items as :func:`progress` does, with this log's lines written above the bar."""
         with logging_redirect_tqdm([self.logger]):
             yield from progress(items, total, description)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``metrics.jsonl``, without what a killed run left unfinished."""
+    """Return the records of a ``metrics.jsonl``; incomplete lines of a killed run are ignored."""
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -110,7 +118,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def progress(items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
-    """The items, each with a bar to write figures to; the bar shows itself on a terminal only."""
+    """Yield each item with a progress bar to write figures to; the bar is shown on a terminal only."""
     hidden = not sys.stderr.isatty()
     with tqdm(total=total, desc=description, disable=hidden, leave=False, dynamic_ncols=True) as bar:
         for item in items:

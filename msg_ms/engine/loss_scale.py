@@ -7,11 +7,11 @@ from mindspore.amp import DynamicLossScaler, LossScaler, StaticLossScaler
 
 from ..config import AmpConfig
 
-FACTOR = 2  # what the dynamic scale is divided by after an overflow, and multiplied by after WINDOW updates without
+FACTOR = 2  # divides the dynamic scale after an overflow, and multiplies it after WINDOW steps without one
 
 
 def build_scaler(level: str, config: AmpConfig) -> LossScaler | None:
-    """MindSpore's own scaler as ``AMP`` asks for it; None where nothing is to scale (O0, and bfloat16's wide range)."""
+    """Return MindSpore's scaler as ``AMP`` configures it; None where none is needed (O0, or bfloat16's wide range)."""
     if level == "O0" or config.dtype != "float16":
         return None
     if config.dynamic:
@@ -20,5 +20,5 @@ def build_scaler(level: str, config: AmpConfig) -> LossScaler | None:
 
 
 def scaler_state(scaler: LossScaler | None) -> dict[str, Parameter]:
-    """Everything that a checkpoint must keep."""
+    """Return everything that a checkpoint must hold, by name."""
     return {} if scaler is None else {name: p for name, p in vars(scaler).items() if isinstance(p, Parameter)}

@@ -1,4 +1,4 @@
-"""Optimizers as Cells whose ``construct`` takes the gradients and the learning rate of the update."""
+"""Optimizers as Cells that receive the gradients and the learning rate of a step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from ..config import TrainConfig
 from ..models.decay import has_weight_decay
 from ..ops import AdamWStep
 
-# A loop over hundreds of parameters would be unrolled into calls within calls, beyond what the compiler takes.
+# A loop over hundreds of parameters would be unrolled into nested calls, deeper than the compiler accepts.
 for_each = ops.HyperMap()
 
 
 class AdamW(nn.Cell):
-    """AdamW as PyTorch computes it: decoupled decay first, then Adam with bias correction, ``eps`` after the root.
+    """AdamW as in PyTorch: decoupled decay first, then Adam with bias correction, ``eps`` outside the square root.
 
-    State: the moments, named ``moment1.<parameter>`` and ``moment2.<parameter>``, and the number of updates.
+    Args:
+        parameters: The parameters to train; they keep their names.
+        betas: Decay rates of the two moments.
+        eps: Term added to the denominator.
+        weight_decay: Decay of the parameters that :func:`msg_ms.models.decay.has_weight_decay` selects.
     """
 
     def __init__(self, parameters: Sequence[Parameter], betas: tuple[float, float], eps: float, weight_decay: float):
@@ -29,22 +33,28 @@ class AdamW(nn.Cell):
         self.targets = ParameterTuple(parameters)
         self.moment1 = self.targets.clone(prefix="moment1", init="zeros")
         self.moment2 = self.targets.clone(prefix="moment2", init="zeros")
-        self.updates = Parameter(Tensor(0, ms.float32), name="updates")
+        self.steps = Parameter(Tensor(0, ms.float32), name="updates")  # the name in checkpoints
         self.step = AdamWStep([weight_decay if has_weight_decay(p) else 0.0 for p in parameters], betas, eps)
 
     def state(self) -> dict[str, Parameter]:
-        """Everything that a checkpoint must keep."""
-        return parameters_by_name([*self.moment1, *self.moment2, self.updates])
+        """Return everything that a checkpoint must hold, by name."""
+        return parameters_by_name([*self.moment1, *self.moment2, self.steps])
 
-    def construct(self, gradients: tuple[Tensor, ...], rate: Tensor, factor: Tensor) -> bool:
-        """One update from ``factor`` times the gradients."""
-        updates = self.updates + 1.0
-        done = self.step(self.targets, self.moment1, self.moment2, gradients, factor, rate, updates)
-        return ops.depend(ops.depend(True, ops.assign(self.updates, updates)), done)
+    def construct(self, gradients: tuple[Tensor, ...], lr: Tensor, factor: Tensor) -> bool:
+        """Step from ``factor`` times the gradients, which compensates loss scale, clipping and averaging."""
+        steps = self.steps + 1.0
+        done = self.step(self.targets, self.moment1, self.moment2, gradients, factor, lr, steps)
+        return ops.depend(ops.depend(True, ops.assign(self.steps, steps)), done)
 
 
 class SGD(nn.Cell):
-    """SGD with Nesterov momentum and weight decay as PyTorch computes it; state: the velocities."""
+    """SGD with Nesterov momentum and weight decay, as in PyTorch.
+
+    Args:
+        parameters: The parameters to train; they keep their names.
+        momentum: Momentum of the velocities.
+        weight_decay: Decay of the parameters that :func:`msg_ms.models.decay.has_weight_decay` selects.
+    """
 
     def __init__(self, parameters: Sequence[Parameter], momentum: float, weight_decay: float):
         super().__init__()
@@ -54,25 +64,25 @@ class SGD(nn.Cell):
         self.momentum = momentum
 
     def state(self) -> dict[str, Parameter]:
-        """Everything that a checkpoint must keep."""
+        """Return everything that a checkpoint must hold, by name."""
         return parameters_by_name(self.velocity)
 
-    def construct(self, gradients: tuple[Tensor, ...], rate: Tensor, factor: Tensor) -> bool:
-        """One update from ``factor`` times the gradients."""
-        update = partial(self.update_one, rate, factor)
-        return ops.depend(True, for_each(update, self.decay, self.targets, self.velocity, gradients))
+    def construct(self, gradients: tuple[Tensor, ...], lr: Tensor, factor: Tensor) -> bool:
+        """Step from ``factor`` times the gradients, which compensates loss scale, clipping and averaging."""
+        step = partial(self.step_one, lr, factor)
+        return ops.depend(True, for_each(step, self.decay, self.targets, self.velocity, gradients))
 
-    def update_one(self, rate, factor, decay, parameter, velocity, gradient):
-        """The step on one parameter, in place."""
+    def step_one(self, lr, factor, decay, parameter, velocity, gradient):
+        """Step one parameter in place."""
         gradient = gradient * factor + decay * parameter
         moved = self.momentum * velocity + gradient
         ops.assign(velocity, moved)
-        ops.assign(parameter, parameter - rate * (gradient + self.momentum * moved))
+        ops.assign(parameter, parameter - lr * (gradient + self.momentum * moved))
         return True
 
 
 def build_optimizer(config: TrainConfig, parameters: Sequence[Parameter]) -> AdamW | SGD:
-    """The optimizer that ``TRAIN.OPTIMIZER`` names, for these parameters."""
+    """Return the optimizer that ``TRAIN.OPTIMIZER`` names, for these parameters."""
     if config.optimizer.name == "sgd":
         return SGD(parameters, config.optimizer.momentum, config.weight_decay)
     return AdamW(parameters, config.optimizer.betas, config.optimizer.eps, config.weight_decay)

@@ -1,6 +1,7 @@
-"""The processes of a job and what they tell each other, through MindSpore's collectives.
+"""The processes of a job and their collectives.
 
-MindSpore's CPU backend sums, gathers and broadcasts single precision alone: other data travels as bytes, each a float.
+MindSpore's CPU backend sums, gathers and broadcasts single precision only. Other data is sent as bytes: two bytes
+make an integer below 65,536, which float32 holds exactly on every device.
 """
 
 from __future__ import annotations
@@ -39,102 +40,142 @@ class _Broadcast(nn.Cell):
 _gather, _broadcast = functools.cache(_Gather), functools.cache(_Broadcast)  # compiled once
 
 
+def _encode(data: bytes) -> np.ndarray:
+    """Return an even number of bytes as float32, two bytes per number."""
+    return np.frombuffer(data, "<u2").astype(np.float32)
+
+
+def _decode(numbers: np.ndarray) -> bytes:
+    return numbers.astype("<u2").tobytes()
+
+
 @dataclass(frozen=True)
 class Ranks:
-    """``rank`` of ``world`` processes; alone, nothing is exchanged and every call gives back what it gets."""
+    """The place of this process in its job.
+
+    A single process communicates with nobody: every method returns its own input.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
+    """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
     def gather(self, values: Iterable[float]) -> np.ndarray:
-        """Every rank's ``values``, as many on each, as float64 (world, n)."""
+        """Gather equally many numbers from every rank: float64 (world_size, n)."""
         own = np.array(list(values), np.float64)
-        if self.world == 1:
+        if self.world_size == 1:
             return own[None]
-        digits = np.frombuffer(own.tobytes(), np.uint8).astype(np.float32)
-        rows = _gather()(Tensor(digits)).asnumpy().reshape(self.world, -1).astype(np.uint8)
-        return np.frombuffer(rows.tobytes(), np.float64).reshape(self.world, -1)
+        rows = _gather()(Tensor(_encode(own.tobytes()))).asnumpy()
+        return np.frombuffer(_decode(rows), np.float64).reshape(self.world_size, -1)
 
-    def sum(self, values: Iterable[float]) -> np.ndarray:
-        """The sums over all ranks, the same on each to the last bit."""
-        return self.gather(values).sum(0)
-
-    def tell(self, value: Any) -> Any:
-        """What the first rank passes, on every rank; it must be plain enough for JSON."""
-        if self.world == 1:
-            return value
-        text = np.frombuffer(json.dumps(value).encode() if self.first else b"", np.uint8).astype(np.float32)
-        length = int(self.gather([len(text)])[0, 0])
-        text = text if self.first else np.zeros(length, np.float32)
-        return json.loads(_broadcast()(Tensor(text)).asnumpy().astype(np.uint8).tobytes())
+    def gather_bytes(self, data: bytes) -> list[bytes]:
+        """Gather data of any length from every rank, in the order of the ranks; two bytes travel as four."""
+        if self.world_size == 1:
+            return [data]
+        lengths = self.gather([len(data)])[:, 0].astype(int)
+        padded = data.ljust(-(-int(lengths.max()) // 2) * 2, b"\0")
+        if not padded:
+            return [b""] * self.world_size
+        rows = _gather()(Tensor(_encode(padded))).asnumpy().reshape(self.world_size, -1)
+        return [_decode(row)[:length] for row, length in zip(rows, lengths, strict=True)]
 
     def gather_text(self, text: str) -> str:
-        """Every rank's text, one after the other."""
-        if self.world == 1:
-            return text
-        digits = np.frombuffer(text.encode(), np.uint8).astype(np.float64)
-        longest = int(self.gather([len(digits)]).max())
-        rows = self.gather(np.pad(digits, (0, longest - len(digits))))
-        return "".join(row[row > 0].astype(np.uint8).tobytes().decode() for row in rows)
+        """Gather the text of every rank and join it in the order of the ranks."""
+        return "".join(part.decode() for part in self.gather_bytes(text.encode()))
 
-    def share(self, parameters: Iterable[Parameter]) -> None:
-        """Set the parameters of every rank to the first rank's."""
-        if self.world == 1:
+    def sum(self, values: Iterable[float]) -> np.ndarray:
+        """Sum over all ranks; every rank gets the same bits."""
+        return self.gather(values).sum(0)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether any rank passes True."""
+        return bool(self.sum([flag])[0])
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Return rank 0's value on every rank; it must be serialisable as JSON."""
+        if self.world_size == 1:
+            return value
+        text = json.dumps(value).encode() if self.is_main else b""
+        length = int(self.gather([len(text)])[0, 0])
+        numbers = _encode(text.ljust(length + length % 2)) if self.is_main else np.zeros(-(-length // 2), np.float32)
+        return json.loads(_decode(_broadcast()(Tensor(numbers)).asnumpy())[:length])
+
+    def broadcast_parameters(self, parameters: Iterable[Parameter]) -> None:
+        """Set the parameters of every rank to rank 0's."""
+        if self.world_size == 1:
             return
         for parameter in parameters:
             value = _broadcast()(Tensor(parameter.asnumpy().astype(np.float32).reshape(-1)))
             parameter.set_data(Tensor(value.asnumpy().reshape(parameter.shape)).astype(parameter.dtype))
 
-    def assert_same_on_all_ranks(self, what: str, data: Iterable[bytes], remedy: str) -> None:
-        """Raise UserError on every rank where the ranks' ``data`` are not the same, naming those that differ."""
-        if self.world == 1:
+    def assert_same_on_all_ranks(self, name: str, data: Iterable[bytes], remedy: str) -> None:
+        """Check that every rank has the same data.
+
+        Args:
+            name: The data in words, for the error message.
+            data: The data in pieces.
+            remedy: What to do where they differ, for the error message.
+
+        Raises:
+            UserError: On every rank, if the data differ; the message names the ranks that differ from rank 0.
+        """
+        if self.world_size == 1:
             return
         checksum = 0
         for piece in data:
             checksum = zlib.crc32(piece, checksum)
-        sums = self.gather([checksum])[:, 0]
-        odd = [str(rank) for rank in range(self.world) if sums[rank] != sums[0]]
-        if odd:
-            raise UserError(f"{what} of rank {', '.join(odd)} not the same as rank 0's: {remedy}")
-
-    def any(self, flag: bool) -> bool:
-        """Whether one of the ranks passes True."""
-        return bool(self.sum([flag])[0])
+        checksums = self.gather([checksum])[:, 0]
+        different = [str(rank) for rank in range(self.world_size) if checksums[rank] != checksums[0]]
+        if different:
+            raise UserError(f"{name} of rank {', '.join(different)} differs from rank 0's: {remedy}")
 
     def run_on_rank0(self, work: Callable[[], Any]) -> Any:
-        """What ``work`` gives on the first rank, on every rank; a UserError that it raises is raised on every rank."""
-        told = {}
-        if self.first:
+        """Call ``work`` on rank 0 and return its result on every rank.
+
+        Raises:
+            UserError: On every rank, if ``work`` raises one.
+        """
+        outcome = {}
+        if self.is_main:
             try:
-                told = {"result": work()}
+                outcome = {"result": work()}
             except UserError as error:
-                told = {"error": str(error)}
-        told = self.tell(told)
-        if "error" in told:
-            raise UserError(told["error"])
-        return told["result"]
+                outcome = {"error": str(error)}
+        outcome = self.broadcast_object(outcome)
+        if "error" in outcome:
+            raise UserError(outcome["error"])
+        return outcome["result"]
 
 
 SINGLE_PROCESS = Ranks()
 
 
 def parameter_bytes(parameters: Iterable[Parameter]) -> Iterable[bytes]:
-    """The parameters' values, for :meth:`Ranks.assert_same_on_all_ranks`."""
+    """Yield the parameters' values, for :meth:`Ranks.assert_same_on_all_ranks`."""
     return (parameter.asnumpy().tobytes() for parameter in parameters)
 
 
 class GradientSum(nn.Cell):
     """The gradients summed over all ranks.
 
-    On CPU as one vector in one all-reduce. On GPU and Ascend each gradient has its own, marked for the backend to fuse
-    into buckets of about ``BUCKET`` bytes, which it sends while the backward pass is still computing others.
+    On CPU they travel as one vector in one all-reduce. On GPU and Ascend each gradient has its own all-reduce, marked
+    for the backend to fuse into buckets of about ``BUCKET_BYTES``. The backend sends a bucket while the backward pass
+    still computes others.
+
+    Args:
+        parameters: The parameters that the gradients belong to.
+        device_target: "CPU", "GPU" or "Ascend".
     """
 
-    BUCKET = 32 << 20
+    BUCKET_BYTES = 32 << 20
 
     def __init__(self, parameters: Iterable[Parameter], device_target: str):
         super().__init__(auto_prefix=False)
@@ -142,22 +183,23 @@ class GradientSum(nn.Cell):
         self.shapes, self.sizes = shapes, [int(np.prod(shape)) for shape in shapes]
         self.one_vector = device_target == "CPU"
         self.all_reduce = ops.AllReduce()
-        self.reducers = () if self.one_vector else tuple(_reducer(number) for number in self._buckets())
+        self.reducers = () if self.one_vector else tuple(_reducer(bucket) for bucket in self._buckets())
 
     def _buckets(self) -> list[int]:
-        """A bucket's number for each gradient; backward passes finish the last layers first, which fill bucket 1."""
+        """Return each gradient's bucket; backward passes finish the last layers first, which fill bucket 1."""
         ends = np.cumsum([4 * size for size in reversed(self.sizes)])
-        return [1 + int(end // self.BUCKET) for end in ends][::-1]
+        return [1 + int(end // self.BUCKET_BYTES) for end in ends][::-1]
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if not self.one_vector:
-            return self.each(self.reducers, gradients)
+            return self.reduce_each(self.reducers, gradients)
         flat = ops.cat([gradient.reshape(-1) for gradient in gradients])
         parts = ops.split(self.all_reduce(flat), self.sizes)
         return tuple([part.reshape(shape) for part, shape in zip(parts, self.shapes)])  # noqa: B905 (graph mode)
 
     @staticmethod
-    def each(reducers, gradients):
+    def reduce_each(reducers, gradients):
+        """Apply each gradient's own all-reduce."""
         return ops.HyperMap()(_apply, reducers, gradients)
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as requests that the training loop answers between two updates."""
+"""SIGTERM and SIGINT as requests that the training loop answers between two steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """While in use, the first signal sets ``requested``; a second one takes its usual effect.
+    """Within the block, the first signal sets ``requested``; a second one has its usual effect.
 
     with StopRequest() as stop:
         while not stop.requested: ...

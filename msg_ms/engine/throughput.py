@@ -1,29 +1,33 @@
-"""Inference speed on one batch, counted as the paper's code does: 50 passes to warm up, 30 timed."""
+"""Inference speed on one batch, measured as the paper's code does: 50 passes to warm up, 30 timed."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
-import mindspore as ms
 import numpy as np
-
-from ..models.inference import optimize_for_inference
-from ..models.msg_transformer import MSGTransformer
+from mindspore import Tensor, nn
 
 WARM_UP, TIMED = 50, 30
 
 
-def measure_throughput(model: MSGTransformer, images: np.ndarray) -> str:
-    """A line with the images per second for a batch (B, C, H, W); the model serves inference alone from then on."""
-    batch = ms.Tensor(images)
-    optimize_for_inference(model)
+def measure_throughput(model: nn.Cell, inputs: Sequence[np.ndarray], unit: str) -> str:
+    """Return a line with the samples per second.
 
-    def run(times: int) -> float:
+    Args:
+        model: The model in evaluation mode.
+        inputs: Its inputs, each with a first axis of batch size.
+        unit: What a sample is, in the plural.
+    """
+    batch = [Tensor(array) for array in inputs]
+
+    def run(passes: int) -> float:
         begin = time.perf_counter()
-        for _ in range(times):
-            result = model(batch)
-        result.asnumpy()  # waits for the device
+        for _ in range(passes):
+            result = model(*batch)
+        (result[0] if isinstance(result, tuple) else result).asnumpy()  # waits for the device
         return time.perf_counter() - begin
 
     run(WARM_UP)
-    return f"batch size {len(images)}: {TIMED * len(images) / run(TIMED):.1f} images/s over {TIMED} passes"
+    count = len(inputs[0])
+    return f"batch size {count}: {TIMED * count / run(TIMED):.1f} {unit}/s over {TIMED} passes"

@@ -11,8 +11,8 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from ..config import Config
-from ..data.classification import BadFiles, decode_file
 from ..data.collate import collate
+from ..data.pipeline import BadFiles, decode_file
 from ..data.transforms import resize_and_crop
 from ..errors import UserError
 from ..models.messages import MessageAttention

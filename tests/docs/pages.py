@@ -1,4 +1,4 @@
-"""The commands that README.md and the guides show, taken out of their text."""
+"""Read the commands and code blocks of the README files, CONTRIBUTING.md and the guides."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"`((?:\w+=\S+ )*(?:python|bash) [^`]+)`")
+# The English README comes first, so that run_all.py recognizes the commands of its translation as repeated.
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("README.*.md")), ROOT / "CONTRIBUTING.md"]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:\w+=\S+ )*(?:python|bash|msg-ms-\w+) [^`]+)`")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command as a reader would copy it, on one line and without its comment."""
+    """A command on one line, without its comment."""
 
     page: str
     line: int
     text: str
-    span: bool = False  # in a sentence, which may leave out what it isn't about
+    span: bool = False  # in a sentence, which may omit some of the flags
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}: {self.text}"
 
     @property
     def words(self) -> list[str]:
-        """Its words without the variables that are set before it."""
+        """The command's words without leading variable assignments."""
         words = shlex.split(self.text)
         while re.match(r"\w+=", words[0]):
             words.pop(0)
@@ -36,21 +38,32 @@ class Command:
 
     @property
     def fragment(self) -> bool:
-        """Whether something is left out on purpose, as in ``eval.py ...``."""
+        """Whether the command is abbreviated, as in ``eval.py ...``."""
         return "..." in self.text
 
 
 def blocks(page: Path, language: str) -> Iterator[tuple[int, str]]:
-    """(line, text) of each code block in ``language``."""
+    """Yield (line, text) of each code block in ``language``."""
     text = page.read_text(encoding="utf-8")
-    for found in BLOCK.finditer(text):
-        if found[1] == language:
-            yield text.count("\n", 0, found.start()) + 2, found[2]
+    for block in BLOCK.finditer(text):
+        if block[1] == language:
+            yield text.count("\n", 0, block.start()) + 2, block[2]
+
+
+def without_comments(text: str) -> str:
+    """Remove shell, Python and YAML comments, trailing spaces and empty lines."""
+    lines = [re.sub(r"(^|\s+)#.*", "", line).rstrip() for line in text.splitlines()]
+    return "\n".join(line for line in lines if line)
+
+
+def prose(page: Path) -> str:
+    """Return the page with its code blocks blanked, so that line numbers stay."""
+    return BLOCK.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), page.read_text(encoding="utf-8"))
 
 
 def commands() -> list[Command]:
-    """Every command of every page, in their order: lines of ``bash`` blocks and code spans that begin as one does."""
-    found = []
+    """Return the commands of all pages in order: lines of ``bash`` blocks, and code spans that begin like a command."""
+    result = []
     for page in PAGES:
         name = str(page.relative_to(ROOT))
         of_page = []
@@ -62,12 +75,11 @@ def commands() -> list[Command]:
                 if text.endswith("\\"):
                     text = text[:-1]
                     continue
-                if command := re.sub(r"(^|\s+)#.*", "", text):
+                if command := without_comments(text):
                     of_page.append(Command(name, begin, command))
                 text = ""
-        prose = page.read_text(encoding="utf-8")
-        prose = BLOCK.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), prose)
-        for span in INLINE.finditer(prose):
-            of_page.append(Command(name, prose.count("\n", 0, span.start()) + 1, " ".join(span[1].split()), span=True))
-        found += sorted(of_page, key=lambda command: command.line)
-    return found
+        text = prose(page)
+        for span in INLINE.finditer(text):
+            of_page.append(Command(name, text.count("\n", 0, span.start()) + 1, " ".join(span[1].split()), span=True))
+        result += sorted(of_page, key=lambda command: command.line)
+    return result

@@ -1,8 +1,9 @@
-"""Run the commands of README.md and the guides: python tests/docs/run_all.py [WORD...], those with one of the words.
+"""Run the commands of the README files and the guides: python tests/docs/run_all.py [WORD...].
 
-Each runs in one copy of the repository, with small data, two classes and shallow models in place of ImageNet, and must
-end with status 0. What is replaced, and what isn't run and why, is told by the tables below. Takes about 15 minutes.
-MSG_MS_MINDCV names a clone of mindcv 0.3.0 for its commands.
+With words, only the commands that contain one of them run. All commands run in one copy of the repository, with a small
+data set and shallow models in place of ImageNet's, and must exit with status 0. The tables below list the replacements
+and the commands that are skipped. Takes about 15 minutes. Set MSG_MS_MINDCV to a clone of mindcv 0.3.0 to run its
+commands.
 """
 
 from __future__ import annotations
@@ -18,38 +19,40 @@ import tempfile
 import time
 from pathlib import Path
 
-from pages import ROOT, Command, commands
+from pages import ROOT, Command, blocks, commands
 
 LIMIT = 600  # seconds for a command
 DIGITS = "demo/digits_p4_win4_64/default"
 
-# What is not run: the first row that is found in a command's text, and why.
+# Skipped commands: a pattern, and the reason.
 SKIPPED = [
-    (r"run_tests\.sh|-m pytest|-m ruff", "the suite and the linter, which continuous integration runs"),
+    (r"run_tests\.sh|-m pytest|-m ruff", "the tests and the linter, which continuous integration runs"),
     (r"tests/docs/run_all", "this script"),
-    (r"pip install", "changes the environment; tests/test_wheel.py installs the wheel"),
-    (r"git clone", "needs the network; MSG_MS_MINDCV stands for the clone"),
+    (r"pip (install|wheel)", "changes the environment; tests/end_to_end/test_wheel.py installs the wheel"),
+    (r"git clone", "needs the network; MSG_MS_MINDCV replaces the clone"),
+    (r"^(source|npu-smi|nvidia-smi|converter_lite|apt) ", "needs a device's software"),
+    (r"^tail -f", "never ends"),
     (r"run_version_matrix", "installs four versions of MindSpore"),
-    (r"NNODES=2", "needs two nodes; `pytest -m slow tests/test_launch.py` makes them"),
+    (r"NNODES=2", "needs two nodes; `pytest -m slow tests/launch` starts them on one"),
     (r"^python benchmarks/", "minutes of timing, and peers to install"),
-    (r"tests/ranks/faults", "minutes of killed processes"),
-    (r"PICTURE\|FOLDER|\.\.\.$|export_weights\.py --ema$", "a synopsis, not a whole command"),
+    (r"faults\.py", "minutes of killed processes"),
+    (r"\|FOLDER|\.\.\.$|export_weights\.py --ema$", "abbreviated"),
 ]
-# What is replaced, in this order: pattern, replacement; the reason stands beside it.
+# Replacements in the commands, in this order.
 REPLACED = [
-    (r"<imagenet>|(?<=check_dataset\.py )X$", "imagenet"),  # two classes, made here
-    (r"<folder>|<run>", DIGITS),  # the quick start's run
+    (r"<imagenet>|(?<=check_dataset\.py )X$", "imagenet"),  # made below, with two classes
+    (r"<folder>|<run>", DIGITS),  # the run of the quickstart
     (r"--cfg F\b", "--cfg configs/digits_p4_win4_64.yaml"),
     (r"(?<=digits_p4_win4_64\.yaml --data-path )(D|imagenet)$", "demo/digits"),
-    (r"(--device-target |DEVICE_TARGET=)(Ascend|GPU)", r"\1CPU"),  # where this runs
+    (r"(--device-target |DEVICE_TARGET=)(Ascend|GPU)", r"\1CPU"),  # the device of this machine
     (r"(run_distribute_\w+\.sh) 8", r"\1 2"),  # processes for two cores
     (r"(?<=imagenet )(.*)--batch-size \d+", r"\1--batch-size 2"),  # of eight images
     (r"TRAIN\.EPOCHS 30 TRAIN\.WARMUP_EPOCHS 5", "TRAIN.EPOCHS 1 TRAIN.WARMUP_EPOCHS 0"),  # minutes
-    (r"msg_tiny-2_\d+\.ckpt", "msg_tiny-2_1.ckpt"),  # the number of updates of an epoch, one here
-    # mindcv trains the whole msg_tiny.
+    (r"msg_tiny-2_\d+\.ckpt", "msg_tiny-2_1.ckpt"),  # one step per epoch
+    # mindcv trains the full msg_tiny.
     (r"(?=MODEL\.NUM_CLASSES 10 TEST\.CROP False)", "MODEL.MSG.DEPTHS [2,4,12,4] "),
 ]
-# Configurations in the copy: what follows these keys there instead.
+# Replacements in the copied configurations.
 SMALL_RUN = "DATA: {BATCH_SIZE: 2, NUM_WORKERS: 1}\nTRAIN: {EPOCHS: 1, WARMUP_EPOCHS: 0}\n"
 SHALLOW = {
     "configs/msg_*_p4_win7_224.yaml": [
@@ -68,44 +71,44 @@ import cv2
 import numpy as np
 
 import msg_ms
+from msg_ms.checkpoint import EMA_PREFIX, parameters_by_name, to_numpy, write_checkpoint
 from msg_ms.config import load_config
 from msg_ms.convert import export_state_dict, write_torch_file
-from msg_ms.engine.checkpoint import AVERAGE, arrays_of, named, write_checkpoint
 from msg_ms.models.build import build_model
 
-draws = np.random.default_rng(0)
+generator = np.random.default_rng(0)
 
 
 def images(folder, classes, count, size):
     for label in range(classes):
         (folder / str(label)).mkdir(parents=True)
         for i in range(count):
-            picture = draws.integers(0, 256, (size, size + 20, 3), np.uint8)
-            cv2.imwrite(str(folder / str(label) / f"{i}.jpg"), picture)
+            image = generator.integers(0, 256, (size, size + 20, 3), np.uint8)
+            cv2.imwrite(str(folder / str(label) / f"{i}.jpg"), image)
 
 
-for part, count in (("train", 4), ("val", 2)):
-    images(Path("imagenet") / part, 2, count, 240)
-    images(Path("few") / part, 10, count // 2, 64)
+for split, count in (("train", 4), ("val", 2)):
+    images(Path("imagenet") / split, 2, count, 240)
+    images(Path("few") / split, 10, count // 2, 64)
 Path("checkpoints").mkdir()
 for name in ("msg_tiny", "msg_base"):
     config = load_config(f"configs/{name}_p4_win7_224.yaml")
-    weights = arrays_of(named(build_model(config.model, 224).get_parameters()))
+    weights = to_numpy(parameters_by_name(build_model(config.model, 224).get_parameters()))
     torch = export_state_dict(weights)
     write_checkpoint(Path(f"{name}.ckpt"), weights)
     write_torch_file(Path(f"checkpoints/{name}.pth"), torch)
     if name == "msg_tiny":
         write_torch_file(Path("ckpt_epoch_299.pth"), torch)
-        both = {f"{at}.{n}": value for at in ("model", "model_ema") for n, value in torch.items()}
+        both = {f"{key}.{n}": value for key in ("model", "model_ema") for n, value in torch.items()}
         write_torch_file(Path("ckpt.pth"), both)
-        write_checkpoint(Path("ckpt_1000.ckpt"), {**weights, **{AVERAGE + n: value for n, value in weights.items()}})
+        write_checkpoint(Path("ckpt_1000.ckpt"), {**weights, **{EMA_PREFIX + n: value for n, value in weights.items()}})
 """
 
 
 def copy_repository(folder: Path, environment: dict[str, str]) -> None:
-    """The repository with small configurations, data and checkpoints; ``python`` and ``.venv`` are this interpreter."""
-    kept = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "demo", "output", "build", "*.egg-info", "rank_*")
-    shutil.copytree(ROOT, folder, ignore=kept, dirs_exist_ok=True)
+    """Copy the repository, with small configurations, data and checkpoints, and this interpreter as ``.venv``."""
+    ignored = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "demo", "output", "build", "*.egg-info", "rank_*")
+    shutil.copytree(ROOT, folder, ignore=ignored, dirs_exist_ok=True)
     for pattern, changes in SHALLOW.items():
         for file in folder.glob(pattern):
             text = file.read_text()
@@ -118,22 +121,22 @@ def copy_repository(folder: Path, environment: dict[str, str]) -> None:
     (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (programs / "python").chmod(0o755)
     digest = subprocess.run("cksum < pyproject.toml", shell=True, cwd=folder, capture_output=True, text=True).stdout
-    (folder / ".venv" / f".installed-{digest.split()[0]}").touch()  # scripts/venv.sh asks for it
-    shutil.copy(ROOT / "tests" / "data" / "half.pth", folder)
+    (folder / ".venv" / f".installed-{digest.split()[0]}").touch()  # scripts/venv.sh checks for it
+    shutil.copy(ROOT / "tests" / "fixtures" / "half.pth", folder)
     if clone := os.environ.get("MSG_MS_MINDCV"):
         (folder / "mindcv").symlink_to(Path(clone).resolve())
     subprocess.run([sys.executable, "-c", SETUP], cwd=folder, env=environment, check=True)
 
 
-def why_not(command: Command) -> str:
-    """Why it is not run; empty where it is."""
+def reason_to_skip(command: Command) -> str:
+    """Return why the command cannot run here, or an empty string."""
     for pattern, reason in SKIPPED:
         if re.search(pattern, command.text):
             return reason
     if "mindcv_run" in command.text or "demo/mindcv" in command.text:
-        return "" if os.environ.get("MSG_MS_MINDCV") else "MSG_MS_MINDCV names no clone of mindcv"
-    if "build_docs" in command.text and importlib.util.find_spec("pdoc") is None:
-        return "pdoc is not installed"
+        return "" if os.environ.get("MSG_MS_MINDCV") else "MSG_MS_MINDCV is not set"
+    if "build_docs" in command.text and importlib.util.find_spec("mkdocs") is None:
+        return "mkdocs is not installed"
     return ""
 
 
@@ -150,7 +153,7 @@ def free_port() -> int:
 
 
 def run(text: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """(status, last lines of output) of the command in ``folder``, without what earlier runs left in ``output``."""
+    """Run a command in ``folder``, after removing ``output/``, and return its status and last lines of output."""
     shutil.rmtree(folder / "output", ignore_errors=True)
     environment = {**environment, "MASTER_PORT": str(free_port())}
     line = ["timeout", "--signal=INT", str(LIMIT), "bash", "-c", text]
@@ -160,35 +163,48 @@ def run(text: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]
     return done.returncode, "\n".join(done.stdout.strip().splitlines()[-15:])
 
 
+def make_example(folder: Path, environment: dict[str, str]) -> None:
+    """Create the data set and the configuration of docs/finetune.md from the page's own blocks."""
+    page = ROOT / "docs" / "finetune.md"
+    _, configuration = next(blocks(page, "yaml"))
+    (folder / "my_images.yaml").write_text(configuration)
+    for _, script in blocks(page, "sh"):
+        status, output = run(script, folder, environment)
+        assert status == 0, output
+
+
 def main() -> int:
     words = sys.argv[1:]
-    wanted = [c for c in commands() if not words or any(word in str(c) for word in words)]
+    selected = [c for c in commands() if not words or any(word in str(c) for word in words)]
     failed = skipped = 0
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "repository"
-        path = os.pathsep.join([str(folder / ".venv" / "bin"), os.environ["PATH"]])
+        # The second folder has the installed msg-ms-* commands.
+        path = os.pathsep.join([str(folder / ".venv" / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
         copy_repository(folder, environment)
-        if words and not any("quickstart" in c.text for c in wanted):
-            run("bash scripts/quickstart.sh", folder, environment)  # makes demo/, which most of them use
+        if words and not any("quickstart" in c.text for c in selected):
+            run("bash scripts/quickstart.sh", folder, environment)  # creates demo/, which most commands use
         seen: set[str] = set()
-        for command in wanted:
+        for command in selected:
             text = replaced(command.text)
-            reason = why_not(command) or ("as before" if text in seen else "")
+            reason = reason_to_skip(command) or ("repeated" if text in seen else "")
             seen.add(text)
             if reason:
                 skipped += 1
                 print(f"skipped        {command} ({reason})", flush=True)
                 continue
+            if "my_images" in text and not (folder / "my_images").exists():
+                make_example(folder, environment)
             started = time.monotonic()
             status, output = run(text, folder, environment)
             print(f"{'ok' if status == 0 else 'FAILED':7} {time.monotonic() - started:4.0f} s {command}", flush=True)
             if status:
                 failed += 1
                 print(f"    as: {text}\n    status {status}:\n{output}", flush=True)
-    ran = len(wanted) - skipped
-    print(f"{ran - failed} of {ran} commands ended with status 0, {skipped} not run, {time.monotonic() - begin:.0f} s")
+    ran = len(selected) - skipped
+    print(f"{ran - failed} of {ran} commands exited with status 0, {skipped} skipped, {time.monotonic() - begin:.0f} s")
     return int(failed > 0)
 
 

@@ -5,10 +5,11 @@ import pytest
 from support.reference import FIXTURES, Case
 
 from msg_ms.config import load_config
-from msg_ms.data.classification import EpochOrder, Shard
+from msg_ms.data import EpochOrder, Shard
+from msg_ms.data.pipeline import drop_path_noise
 from msg_ms.engine.optim import build_optimizer
-from msg_ms.engine.train_step import LossAndGradients, Update, build_step, drop_path_noise
-from msg_ms.models.losses import SmoothedCrossEntropy
+from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, build_step
+from msg_ms.tasks.classification import ClassificationLoss
 
 UPDATES, BATCH = 5, 8
 # Adam turns the rounding of tiny gradients into parts of a rate; the recipe's for 8 images is a twelfth of this one.
@@ -20,15 +21,15 @@ def train(count: int, optimizer_name: str) -> dict[str, np.ndarray]:
     model = Case(FIXTURES / "options_win4_64.npz").model(drop_path_rate=0.2)
     config = load_config(None, TRAIN__OPTIMIZER__NAME=optimizer_name).train
     optimizer = build_optimizer(config, model.trainable_params())
-    gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets)
-    step = build_step(gradients, Update(optimizer, 1.0), count)
+    gradients = LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets)
+    step = build_step(gradients, OptimizerStep(optimizer, 1.0), count)
     data = np.random.RandomState(0)
     for update in range(UPDATES):
         images = data.randn(BATCH, 1, 64, 64).astype(np.float32)
         labels = data.randint(0, 7, BATCH).astype(np.int32)
         draws = drop_path_noise(4, BATCH, 0, update)
         cuts = [slice(i, i + BATCH // count) for i in range(0, BATCH, BATCH // count)]
-        loss, norm = step.run([(images[cut], labels[cut], draws[..., cut]) for cut in cuts], RATES[optimizer_name])
+        (loss,), norm = step.run([(images[cut], labels[cut], draws[..., cut]) for cut in cuts], RATES[optimizer_name])
         assert np.isfinite([loss, norm]).all()
     return {p.name: p.asnumpy() for p in model.get_parameters()}
 
@@ -49,9 +50,9 @@ def test_accumulation_equals_the_large_batch(optimizer):
 def test_a_wrong_number_of_batches_is_refused():
     model = Case(FIXTURES / "options_win4_64.npz").model()
     optimizer = build_optimizer(load_config(None).train, model.trainable_params())
-    gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets)
-    step = build_step(gradients, Update(optimizer, 1.0), 2)
-    with pytest.raises(ValueError, match="takes 2 batches, not 1"):
+    gradients = LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets)
+    step = build_step(gradients, OptimizerStep(optimizer, 1.0), 2)
+    with pytest.raises(ValueError, match="needs 2 batches, got 1"):
         step.run([(np.zeros(1), np.zeros(1), np.zeros(1))], 1e-3)
 
 

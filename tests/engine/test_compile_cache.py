@@ -1,4 +1,4 @@
-"""The graph kept across starts: found again by the same run, and by no other."""
+"""The graphs kept across starts: reused by the same run, and by no other."""
 
 import json
 from dataclasses import replace
@@ -10,13 +10,13 @@ from support.small_run import CONFIG, write_images
 
 from msg_ms.config import load_config
 from msg_ms.engine import compile_cache
-from msg_ms.engine.compile_cache import CompileCache
+from msg_ms.engine.compile_cache import CompileCache, build_cache
 from msg_ms.engine.ranks import SINGLE_PROCESS, Ranks
 from msg_ms.errors import UserError
 from msg_ms.ops import backend
 
 
-def test_a_second_start_finds_its_graph_and_computes_the_same(tmp_path, command):
+def test_a_second_start_reuses_both_graphs_and_computes_the_same(tmp_path, command):
     write_images(tmp_path)
     (tmp_path / "small.yaml").write_text(CONFIG)
     flags = ("--cfg", "small.yaml", "--data-path", "data", "--opts", "COMPILE_CACHE", "cache", "OUTPUT")
@@ -28,19 +28,19 @@ def test_a_second_start_finds_its_graph_and_computes_the_same(tmp_path, command)
         graphs = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.mindir")}
         if output == "one":
             first = graphs
-            assert len(first) == 1  # the training step
+            assert len(first) == 2  # training step and evaluation
     assert found[0] == found[1] and found[0]
-    assert graphs == first and done.stderr.count("Use the compilation cache") == 1
+    assert graphs == first and done.stderr.count("Use the compilation cache") == 2
     assert not list((tmp_path / "cache").glob(".partial*"))
 
 
 @pytest.fixture
 def key(tmp_path):
-    return lambda *facts, what="step (2, 3)": CompileCache(tmp_path / "cache", *facts).key(what)
+    return lambda *facts, graphs="step (2, 3)": CompileCache(tmp_path / "cache", *facts).key(graphs)
 
 
 def test_what_a_graph_follows_from_is_in_its_key(key, tmp_path, monkeypatch):
-    keys = [key("a"), key("b"), key("a", what="step (4, 3)")]
+    keys = [key("a"), key("b"), key("a", graphs="step (4, 3)")]
     monkeypatch.setattr(ms, "__version__", "2.99.0")
     keys.append(key("a"))
     monkeypatch.undo()
@@ -60,14 +60,13 @@ def test_what_a_graph_follows_from_is_in_its_key(key, tmp_path, monkeypatch):
     assert key("a") == keys[-1]
 
 
-def test_configuration_and_rank_are_facts_and_places_are_not(tmp_path, monkeypatch):
+def test_configuration_and_rank_are_facts_and_paths_are_not(tmp_path):
     config = replace(load_config(None), compile_cache=str(tmp_path / "cache"))
 
     def facts(config, ranks=SINGLE_PROCESS):
-        compile_cache.enable(config, ranks)
-        return compile_cache._active.facts
+        return build_cache(config, ranks).facts
 
-    monkeypatch.setattr(compile_cache, "_active", None)
+    assert build_cache(load_config(None), SINGLE_PROCESS) is None
     base = facts(config)
     assert facts(replace(config, output="elsewhere")) == base
     assert facts(replace(config, train=replace(config.train, clip_grad=1.0))) != base

@@ -12,9 +12,9 @@ from msg_ms.engine.device import check_half_precision
 from msg_ms.engine.ema import WeightEMA
 from msg_ms.engine.loss_scale import build_scaler, scaler_state
 from msg_ms.engine.optim import build_optimizer
-from msg_ms.engine.train_step import LossAndGradients, Update, build_step
-from msg_ms.models.losses import SmoothedCrossEntropy
+from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, build_step
 from msg_ms.models.precision import set_precision
+from msg_ms.tasks.classification import ClassificationLoss
 
 
 @pytest.mark.parametrize("level", ("O1", "O2"))
@@ -30,8 +30,8 @@ def test_a_case_of_the_paper_in_half_precision(level):
 
     # The gradient through the scaled loss, unscaled, against the paper's in single precision.
     scaler = build_scaler(level, AmpConfig(loss_scale=1024.0))
-    gradients = LossAndGradients(model, SmoothedCrossEntropy(), model.trainable_params(), scaler)
-    loss, found = gradients(Tensor(images), Tensor(labels), Tensor(np.zeros((4, 2, 2), np.float32)))
+    gradients = LossAndGradients(ClassificationLoss(model), model.trainable_params(), scaler)
+    (loss,), found = gradients(Tensor(images), Tensor(labels), Tensor(np.zeros((4, 2, 2), np.float32)))
     assert abs(float(loss.asnumpy()) - case.arrays["loss"]) < 5e-3
     assert {gradient.dtype for gradient in found} == {ms.float32}
     by_name = {p.name: g.asnumpy() / 1024 for p, g in zip(model.trainable_params(), found, strict=True)}
@@ -51,8 +51,8 @@ class Training:
         self.optimizer = build_optimizer(config.train, self.model.trainable_params())
         self.scaler = build_scaler("O1", AmpConfig(**{"loss_scale": 8.0, "window": 2, **amp}))
         self.average = WeightEMA(self.optimizer.targets, 0.9)
-        gradients = LossAndGradients(self.model, SmoothedCrossEntropy(), self.optimizer.targets, self.scaler)
-        self.step = build_step(gradients, Update(self.optimizer, 1.0, self.scaler, self.average), count)
+        gradients = LossAndGradients(ClassificationLoss(self.model), self.optimizer.targets, self.scaler)
+        self.step = build_step(gradients, OptimizerStep(self.optimizer, 1.0, self.scaler, self.average), count)
         self.draws = np.random.RandomState(0)
 
     def update(self, spoilt: bool = False) -> tuple[float, float]:

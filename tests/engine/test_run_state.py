@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which stay, which one it goes on from, and what kills and full disks leave."""
+"""The checkpoints of a run: which are kept, which one it resumes from, and what kills and full disks leave."""
 
 import json
 import os
@@ -24,7 +24,7 @@ START = Progress(epoch_steps=10, batch_size=8, seed=3)
 class Run:
     """The checkpoints of a run in the working directory, with the lines that it logged."""
 
-    def __init__(self, average: bool = False, size: int = 3, **overrides):
+    def __init__(self, ema: bool = False, size: int = 3, **overrides):
         self.config = load_config(None, TAG="run", MODEL__NAME="m", **overrides)
         self.lines = []
         self.info = self.lines.append
@@ -33,7 +33,7 @@ class Run:
             "optimizer.": {"moment1.w": self.parameter("moment1.w", size)},
             "scaler.": {},
         }
-        if average:
+        if ema:
             self.parameters["ema."] = {"w": self.parameter("ema.w", size)}
         self.checkpoints = Checkpoints(self.config, self.parameters, self)
 
@@ -45,7 +45,7 @@ class Run:
         for group in self.parameters.values():
             for parameter in group.values():
                 parameter.set_data(Tensor(np.full(parameter.shape, step, np.float32)))
-        self.checkpoints.save(replace(START, step=step, epoch=step // 10, best_accuracy=99.5, **changes))
+        self.checkpoints.save(replace(START, step=step, epoch=step // 10, best_score=99.5, **changes))
 
     def names(self) -> list[str]:
         return sorted(os.listdir(self.config.run_dir))
@@ -60,11 +60,11 @@ def test_the_last_few_and_the_best_stay():
         run.save(step)
     run.checkpoints.save_best(START)
     assert run.names() == ["best.ckpt", "ckpt_00000015.ckpt", "ckpt_00000020.ckpt"]
-    arrays, notes = read_checkpoint(run.checkpoints.best)
-    assert arrays.keys() == {"w"} and notes["config"].startswith("DATA:")
+    arrays, metadata = read_checkpoint(run.checkpoints.best)
+    assert arrays.keys() == {"w"} and metadata["config"].startswith("TASK:")
 
 
-def test_a_run_goes_on_from_the_newest_good_checkpoint_and_says_which_it_passed_over():
+def test_a_run_resumes_from_the_newest_good_checkpoint_and_names_the_damaged_ones():
     run = Run()
     for step in (5, 10, 15):
         run.save(step)
@@ -75,53 +75,52 @@ def test_a_run_goes_on_from_the_newest_good_checkpoint_and_says_which_it_passed_
         path.write_bytes(data if damage is None else damage)
     again = Run()
     progress = again.checkpoints.restore(START)
-    assert progress == replace(START, step=5, best_accuracy=99.5) and again.values() == {5.0}
+    assert progress == replace(START, step=5, best_score=99.5) and again.values() == {5.0}
     assert [line.split(": ")[0][-18:] for line in again.lines[:2]] == ["ckpt_00000015.ckpt", "ckpt_00000010.ckpt"]
-    assert all(line.startswith("passing over ") for line in again.lines[:2]) and "ckpt_00000005" in again.lines[2]
+    assert (
+        all(line.startswith("skipping damaged checkpoint ") for line in again.lines[:2])
+        and "ckpt_00000005" in again.lines[2]
+    )
 
     (run.config.run_dir / "ckpt_00000005.ckpt").write_bytes(b"\0" * 100)
-    with pytest.raises(UserError, match=r"none of the checkpoints in .* is whole"):
+    with pytest.raises(UserError, match=r"all checkpoints in .* are damaged"):
         Run().checkpoints.restore(START)
 
 
-def test_a_run_that_would_see_other_pictures_is_refused():
+def test_a_run_that_would_see_other_samples_is_refused():
     run = Run()
     run.save(5)
     for other in (replace(START, batch_size=6), replace(START, epoch_steps=9), replace(START, seed=4)):
-        with pytest.raises(
-            UserError, match=r"10 updates an epoch of 1 batch of 8 images on 1 device with seed 3; this"
-        ):
+        with pytest.raises(UserError, match=r"10 steps per epoch of 1 batch of 8 on 1 device with seed 3; this run"):
             Run().checkpoints.restore(other)
-    # The same pictures in other parts: two devices of four batches of one image.
+    # The same samples divided differently: two devices of four batches of one image.
     again = Run()
-    cut = replace(START, batch_size=1, accumulation=4, world=2)
-    assert again.checkpoints.restore(cut) == replace(cut, step=5, best_accuracy=99.5)
-    assert again.lines[1].startswith(
-        "an update's 8 images were 1 batch of 8 images on 1 device and are now 4 batches of"
-    )
+    layout = replace(START, batch_size=1, accumulation=4, world_size=2)
+    assert again.checkpoints.restore(layout) == replace(layout, step=5, best_score=99.5)
+    assert again.lines[1].startswith("the 8 samples of a step were 1 batch of 8 on 1 device and are now 4 batches of")
 
 
-def test_changed_settings_are_told():
+def test_changed_settings_are_logged():
     run = Run()
     run.save(5)
     again = Run(TRAIN__EPOCHS=310, OUTPUT="output")
     again.checkpoints.restore(START)
-    assert again.lines[1:] == ["settings that changed since: TRAIN.EPOCHS 300 is now 310"]
+    assert again.lines[1:] == ["changed settings: TRAIN.EPOCHS 300 is now 310"]
 
 
 def test_a_finished_folder_is_not_overwritten():
     Run().save(5)
-    with pytest.raises(UserError, match=r"holds a run already .*choose another --tag"):
+    with pytest.raises(UserError, match=r"already holds a run .*use another --tag"):
         Run(TRAIN__AUTO_RESUME=False).checkpoints.restore(START)
 
 
-def test_averages_begin_at_the_weights_where_a_checkpoint_has_none():
+def test_the_ema_starts_at_the_weights_if_a_checkpoint_has_none():
     Run().save(5)
-    again = Run(average=True)
+    again = Run(ema=True)
     again.checkpoints.restore(START)
-    assert again.values() == {5.0} and "the checkpoint has no such average of the weights; it begins now" in again.lines
+    assert again.values() == {5.0} and "the checkpoint has no such EMA of the weights; it starts now" in again.lines
     again.save(7)
-    assert "the checkpoint's average of the weights is dropped" in str(_lines_of_restoring(Run()))
+    assert "the checkpoint's EMA of the weights is dropped" in str(_lines_of_restoring(Run()))
 
 
 def _lines_of_restoring(run: Run) -> list[str]:
@@ -129,15 +128,15 @@ def _lines_of_restoring(run: Run) -> list[str]:
     return run.lines
 
 
-def test_weights_alone_begin_a_run():
-    run = Run(average=True)
+def test_a_run_starts_from_weights_alone():
+    run = Run(ema=True)
     write_checkpoint(run.config.run_dir / "w.ckpt", {"w": np.full(3, 2, np.float32)})
-    again = Run(average=True, MODEL__RESUME=str(run.config.run_dir / "w.ckpt"))
+    again = Run(ema=True, MODEL__RESUME=str(run.config.run_dir / "w.ckpt"))
     assert again.checkpoints.restore(START) is None and again.values() == {2.0, 0.0}
     assert (again.parameters["ema."]["w"].asnumpy() == 2).all()
 
 
-def test_a_full_disk_is_told_and_older_checkpoints_stay():
+def test_a_full_disk_is_logged_and_older_checkpoints_stay():
     run = Run(size=300_000)
     run.save(5)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -172,18 +171,19 @@ def test_two_hundred_killed_saves_always_leave_a_good_checkpoint():
         interrupted += any(name.startswith(PARTIAL) for name in run.names())
         remove_partial(run.config.run_dir)
         newest = run.checkpoints.files()[0]
-        arrays, notes = read_checkpoint(newest)
-        assert notes["step"] >= reached and (arrays["w"] == notes["step"]).all()
-        reached = notes["step"]
+        arrays, metadata = read_checkpoint(newest)
+        assert metadata["step"] >= reached and (arrays["w"] == metadata["step"]).all()
+        reached = metadata["step"]
         assert kills < 1000
     assert reached > 50  # and others were finished
     assert Run(size=400_000).checkpoints.restore(START).step == reached
-    # The last kill may have come between the new file's arrival and the old one's removal.
-    assert run.names()[-1] == newest.name and all(name.startswith("ckpt_") for name in run.names()[-2:])
-    assert len(run.names()) <= 2
+    # Kills between the new file's arrival and the old one's removal leave files, which the next save removes.
+    assert newest.name in run.names() and all(name.startswith("ckpt_") for name in run.names())
+    run.save(reached + 1)
+    assert run.names() == [f"ckpt_{reached + 1:08d}.ckpt"]
 
 
-def test_metrics_begin_where_the_checkpoint_stands(tmp_path):
+def test_metrics_continue_after_the_checkpoint(tmp_path):
     log = RunLog(tmp_path)
     log.begin_metrics(0)
     for step in (10, 20, 30):
@@ -212,3 +212,12 @@ def test_state_is_what_was_saved():
     run.save(5)
     arrays, _ = read_checkpoint(run.checkpoints.files()[0])
     assert arrays.keys() == to_numpy(run.parameters[""]).keys() | {"optimizer.moment1.w"}
+
+
+def test_progress_of_an_earlier_version_is_read():
+    old = dict(epoch=2, step=25, epoch_steps=10, batch_size=8, accumulation=1, world=2, seed=3, accuracy=80.0)
+    old |= dict(best_accuracy=90.0, loss_sum=5.0, counted=5, skipped=1, skipped_in_a_row=0, config="...")
+    progress = Progress.from_metadata(old)
+    assert (progress.world_size, progress.score, progress.best_score) == (2, 80.0, 90.0)
+    assert progress.mean_losses == [1.0]
+    assert Progress.from_metadata(progress.to_metadata()) == progress

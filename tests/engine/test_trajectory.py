@@ -11,9 +11,9 @@ from support.reference import FIXTURES, Case
 from msg_ms.config import load_config
 from msg_ms.convert import export_state_dict
 from msg_ms.engine.optim import build_optimizer, has_weight_decay
-from msg_ms.engine.schedule import IMAGES_PER_UPDATE, build_schedule
-from msg_ms.engine.train_step import LossAndGradients, TrainStep, Update
-from msg_ms.models.losses import SmoothedCrossEntropy
+from msg_ms.engine.schedule import build_schedule
+from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, TrainStep
+from msg_ms.tasks.classification import ClassificationLoss
 
 NAME = "trajectory_options_win4_64"
 
@@ -30,7 +30,7 @@ def reference():
 
 
 def train_config(recipe):
-    """The recipe as a configuration whose epoch is one update of IMAGES_PER_UPDATE images."""
+    """The recipe as a configuration whose epoch is one step of BASE_BATCH_SIZE images."""
     return load_config(
         None,
         TRAIN__BASE_LR=recipe["base_lr"],
@@ -47,15 +47,15 @@ def test_ten_steps(recipe, reference):
     model = Case(FIXTURES / "options_win4_64.npz").model(drop_path_rate=0.0)
     config = train_config(recipe)
     optimizer = build_optimizer(config, model.trainable_params())
-    gradients = LossAndGradients(model, SmoothedCrossEntropy(recipe["label_smoothing"]), optimizer.targets)
-    step = TrainStep(gradients, Update(optimizer, config.clip_grad))
-    schedule = build_schedule(config, 1, IMAGES_PER_UPDATE)
-    draws = Tensor(np.zeros((4, 2, len(reference["ys"][0])), np.float32))
+    gradients = LossAndGradients(ClassificationLoss(model, recipe["label_smoothing"]), optimizer.targets)
+    step = TrainStep(gradients, OptimizerStep(optimizer, config.clip_grad))
+    schedule = build_schedule(config, 1, config.base_batch_size)
+    noise = Tensor(np.zeros((4, 2, len(reference["ys"][0])), np.float32))
     for k in range(recipe["total_steps"]):
-        rate = schedule.at_update(k)
-        assert abs(rate - reference["lrs"][k]) < 1e-9
+        lr = schedule.at_step(k)
+        assert abs(lr - reference["lrs"][k]) < 1e-9
         x, y = Tensor(reference["xs"][k]), Tensor(reference["ys"][k].astype(np.int32))
-        loss, norm = step(x, y, Tensor(rate, ms.float32), draws)
+        (loss,), norm = step(Tensor(lr, ms.float32), x, y, noise)
         assert abs(float(loss.asnumpy()) - reference["losses"][k]) < 1e-4, k
         assert abs(float(norm.asnumpy()) / reference["grad_norms"][k] - 1) < 1e-3, k
     final = export_state_dict({p.name: p.asnumpy() for p in model.get_parameters()}, buffers=False)

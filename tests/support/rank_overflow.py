@@ -12,9 +12,9 @@ from msg_ms.config import AmpConfig, load_config
 from msg_ms.engine.loss_scale import build_scaler
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.ranks import GradientSum
-from msg_ms.engine.train_step import LossAndGradients, TrainStep, Update
-from msg_ms.models.losses import SmoothedCrossEntropy
+from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, TrainStep
 from msg_ms.models.precision import set_precision
+from msg_ms.tasks.classification import ClassificationLoss
 
 ms.set_context(mode=ms.GRAPH_MODE)
 ms.set_device("CPU")
@@ -25,9 +25,9 @@ model = MSGTransformer(**arguments)
 set_precision(model, "O1")
 optimizer = build_optimizer(load_config(None).train, model.trainable_params())
 scaler = build_scaler("O1", AmpConfig(loss_scale=8.0))
-gradients = LossAndGradients(model, SmoothedCrossEntropy(), optimizer.targets, scaler)
+gradients = LossAndGradients(ClassificationLoss(model), optimizer.targets, scaler)
 step = TrainStep(
-    gradients, Update(optimizer, 1.0, scaler, None, get_group_size(), GradientSum(optimizer.targets, "CPU"))
+    gradients, OptimizerStep(optimizer, 1.0, scaler, None, get_group_size(), GradientSum(optimizer.targets, "CPU"))
 )
 draws = np.random.RandomState(get_rank())  # every rank has images of its own
 

@@ -1,0 +1,260 @@
+"""Batches through mindspore.dataset, for any task.
+
+The pipeline passes indices on, and one function builds a batch from them. A sample's random numbers follow from
+(seed, epoch, index) alone. So neither the number of workers or ranks nor a resume changes a sample.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import mindspore.dataset as ds
+import numpy as np
+
+from ..errors import UserError
+from .transforms import decode
+
+Batch = tuple[np.ndarray, ...]
+Signature = tuple[tuple[tuple[int, ...], type], ...]  # shape and NumPy type of every array of a batch
+_DROP_PATH = 2  # separates these random numbers from those of the samples
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of the data that a process sees: ``rank`` of ``world_size``."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+WHOLE = Shard()
+
+
+@dataclass
+class BadFiles:
+    """Files that could not be decoded, with the reasons.
+
+    Attributes:
+        limit: How many of them training accepts.
+        fatal: The error that ends the run, once there are more.
+    """
+
+    limit: int
+    reasons: dict[str, str] = field(default_factory=dict)
+    fatal: str | None = None
+    reported: int = 0
+
+    def record(self, file: str, error: Exception) -> None:
+        """Note a file and why it could not be decoded."""
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        self.reasons[file] = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", reason)  # Pillow's name for its input
+        if len(self.reasons) > self.limit and self.fatal is None:
+            self.fatal = f"more than DATA.MAX_BAD_FILES={self.limit} files can't be decoded: {', '.join(self.reasons)}"
+
+    def unreported(self) -> list[str]:
+        """Return a line for each file recorded since the last call."""
+        new = list(self.reasons.items())[self.reported :]
+        self.reported += len(new)
+        return [f"can't decode {file} ({reason}); another image replaces it" for file, reason in new]
+
+
+class EpochOrder:
+    """The order of the samples: a new permutation per epoch; an incomplete last step is dropped.
+
+    A step consists of ``accumulation`` batches of ``batch_size`` samples on each rank. Its samples do not depend on
+    this division: a rank reads its own contiguous part of them, and a batch its part of that.
+
+    Args:
+        samples: Number of samples in the data set.
+        batch_size: Samples per batch.
+        seed: Seed of the permutations.
+        shard: The part of this process.
+        accumulation: Batches per step; 0 means 1.
+    """
+
+    def __init__(self, samples: int, batch_size: int, seed: int, shard: Shard = WHOLE, accumulation: int = 1):
+        self.samples, self.batch_size, self.seed, self.shard = samples, batch_size, seed, shard
+        self.accumulation = max(1, accumulation)
+        self.steps = samples // (batch_size * self.accumulation * shard.world_size)
+
+    def indices(self, epoch: int) -> np.ndarray:
+        """Return this rank's samples of an epoch: int64 (steps, accumulation, batch_size)."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.samples)
+        shape = (self.steps, self.shard.world_size, self.accumulation, self.batch_size)
+        return order[: np.prod(shape)].reshape(shape)[:, self.shard.rank]
+
+    def batches(self, first_step: int, epochs: int) -> Iterator[tuple[np.int64, np.int64, np.ndarray]]:
+        """Yield (batch number, epoch, indices) from ``first_step`` to the end of the last epoch."""
+        for epoch in range(first_step // self.steps, epochs):
+            begin = max(first_step, epoch * self.steps)
+            batches = self.indices(epoch)[begin - epoch * self.steps :].reshape(-1, self.batch_size)
+            for number, indices in enumerate(batches, begin * self.accumulation):
+                yield np.int64(number), np.int64(epoch), indices
+
+
+class TrainPipeline:
+    """Shuffled training batches. Subclasses implement :meth:`build_batch` and :meth:`name_of`.
+
+    Args:
+        order: The order of the samples.
+        columns: Names of the arrays of a batch.
+        workers: Threads that build batches.
+        source: Where the samples come from, for error messages.
+        max_bad_files: How many undecodable files training accepts.
+
+    Raises:
+        UserError: If there are fewer samples than one step needs.
+    """
+
+    signatures: Sequence[Signature] = ()
+
+    def __init__(
+        self, order: EpochOrder, columns: Sequence[str], workers: int, source: str = "the data", max_bad_files: int = 0
+    ):
+        self.order, self.columns, self.workers = order, list(columns), workers
+        self.steps = order.steps
+        self.bad_files = BadFiles(max_bad_files)
+        if self.steps == 0:
+            shard, accumulation = order.shard, order.accumulation
+            raise UserError(
+                f"{source} has {order.samples} samples, fewer than one batch of DATA.BATCH_SIZE={order.batch_size}"
+                + (f" times {accumulation} batches per step" if accumulation > 1 else "")
+                + (f" on each of {shard.world_size} devices" if shard.world_size > 1 else "")
+            )
+
+    def __len__(self) -> int:
+        return self.order.samples
+
+    def build_batch(self, number: int, epoch: int, indices: np.ndarray) -> Batch:
+        """Return batch ``number``, counted from the start of the run, made of the samples ``indices``."""
+        raise NotImplementedError
+
+    def name_of(self, index: int) -> str:
+        """Return a sample's name, such as its file."""
+        return str(index)
+
+    def files_of(self, step: int) -> list[str]:
+        """Return the names of the samples of a step."""
+        epoch, place = divmod(step, self.steps)
+        return [self.name_of(index) for index in self.order.indices(epoch)[place].ravel()]
+
+    def batches(self, first_step: int, epochs: int, log: Callable[[str], None] = print) -> Iterator[Batch]:
+        """Yield all batches from ``first_step`` to the end of the last epoch.
+
+        Args:
+            first_step: The step to start at, counted from the start of the run.
+            epochs: Epochs of the whole run.
+            log: Is called with a line for each file that could not be decoded.
+
+        Raises:
+            UserError: If too many files can't be decoded.
+        """
+        for batch in run_in_parallel(
+            lambda: self.order.batches(first_step, epochs), self.build_batch, self.columns, self.workers
+        ):
+            for line in self.bad_files.unreported():
+                log(line)
+            if self.bad_files.fatal is not None:
+                raise UserError(self.bad_files.fatal)
+            yield batch
+
+
+class EvalPipeline:
+    """Evaluation batches in order, each padded to ``batch_size``. Subclasses implement :meth:`build_batch`.
+
+    Rank r of n reads samples r, r + n, ..., so every sample is evaluated exactly once. The last array of a batch is
+    float32 (batch_size,): 1 for a sample, 0 for padding.
+
+    Args:
+        samples: Number of samples in the data set.
+        batch_size: Samples per batch.
+        columns: Names of the arrays of a batch, without the last one.
+        workers: Threads that build batches.
+        shard: The part of this process.
+    """
+
+    signatures: Sequence[Signature] = ()
+
+    def __init__(self, samples: int, batch_size: int, columns: Sequence[str], workers: int = 1, shard: Shard = WHOLE):
+        self.batch_size, self.columns, self.workers = batch_size, [*columns, "valid"], workers
+        self.indices = range(shard.rank, samples, shard.world_size)
+        self.steps = -(-len(self.indices) // batch_size)
+        self.bad_files = BadFiles(limit=0)
+
+    def build_batch(self, indices: np.ndarray) -> Batch:
+        """Return the arrays of the samples ``indices``, not padded."""
+        raise NotImplementedError
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield all batches.
+
+        Raises:
+            UserError: If a file can't be decoded, since no other may replace it.
+        """
+        size = self.batch_size
+
+        def parts() -> Iterator[tuple[np.int64, np.int64, np.ndarray]]:
+            for step in range(self.steps):
+                yield np.int64(step), np.int64(0), np.array(self.indices[step * size : (step + 1) * size], np.int64)
+
+        def build(_number: int, _epoch: int, indices: np.ndarray) -> Batch:
+            return pad_batch(self.build_batch(indices), size)
+
+        for batch in run_in_parallel(parts, build, self.columns, self.workers):
+            for file, reason in self.bad_files.reasons.items():
+                raise UserError(f"can't evaluate: {file} can't be decoded ({reason}); replace the file")
+            yield batch
+
+
+def pad_batch(arrays: Sequence[np.ndarray], batch_size: int) -> Batch:
+    """Pad arrays (n, ...) to ``batch_size`` with copies of the last row; append which rows are real.
+
+    Returns:
+        The arrays (batch_size, ...), then float32 (batch_size,) with 1 for real rows and 0 for copies.
+    """
+    count = len(arrays[0])
+    valid = (np.arange(batch_size) < count).astype(np.float32)
+    if count == batch_size:
+        return (*arrays, valid)
+    rows = np.minimum(np.arange(batch_size), count - 1)
+    return (*(array[rows] for array in arrays), valid)
+
+
+def drop_path_noise(blocks: int, batch: int, seed: int, number: int, rank: int = 0) -> np.ndarray:
+    """Return the random numbers of stochastic depth for a batch: uniform float32 (blocks, 2, batch).
+
+    They follow from the seed, the batch's number and the rank, so that a resumed run drops the same branches.
+    """
+    return np.random.default_rng((seed, int(number), rank, _DROP_PATH)).random((blocks, 2, batch), np.float32)
+
+
+def run_in_parallel(
+    parts: Callable[[], Iterator[tuple[np.int64, np.int64, np.ndarray]]],
+    build: Callable[[int, int, np.ndarray], Batch],
+    columns: Sequence[str],
+    workers: int,
+) -> Iterator[Batch]:
+    """Call ``build`` for every part on ``workers`` threads; yield the results in the order of the parts.
+
+    A worker builds a whole batch: passing on single images costs as much as a fifth of making them.
+    """
+    ds.config.set_prefetch_size(2)  # rows in each queue; a row is a whole batch here, 77 MB for 128 images
+    cv2.setNumThreads(1)  # the workers are the threads; OpenCV's own would only get in their way
+    inputs = ["number", "epoch", "indices"]
+    pipeline = ds.GeneratorDataset(parts, inputs, shuffle=False, num_parallel_workers=1)
+    pipeline = pipeline.map(build, inputs, list(columns), num_parallel_workers=workers)
+    return pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True)
+
+
+def decode_file(file: str, bad_files: BadFiles) -> np.ndarray | None:
+    """Return the image, uint8 RGB (H, W, 3); record the file and return None if it can't be read or decoded."""
+    try:
+        with open(file, "rb") as stream:  # noqa: PTH123 (half the time of Path.read_bytes)
+            return decode(stream.read())
+    except Exception as error:
+        # Raised inside MindSpore's pipeline it would reach the user as pages of traceback; the consumer reports it.
+        bad_files.record(file, error)
+        return None

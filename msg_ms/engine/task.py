@@ -1,0 +1,192 @@
+"""The interface between the engine and a task.
+
+A task supplies the model, the data, the loss and the evaluator. The engine owns the training loop. Batches are tuples
+of arrays, as many as the task's cells accept; the engine never looks inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from ..checkpoint import load_pretrained
+from ..data.pipeline import Batch, EpochOrder, Shard, Signature
+from .ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that evaluation computes.
+
+    Attributes:
+        key: Its name in ``metrics.jsonl``.
+        label: Its name in the log.
+        format: A format string for its value.
+        higher_is_better: Whether larger values are better.
+        breaks_ties: Whether it decides between two epochs of equal primary metric.
+    """
+
+    key: str
+    label: str
+    format: str = "{:.4f}"
+    higher_is_better: bool = True
+    breaks_ties: bool = False
+
+    def text(self, value: float) -> str:
+        """Return label and value for the log."""
+        return f"{self.label} {self.format.format(value)}"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The result of an evaluation.
+
+    Attributes:
+        definitions: The metrics; the first one is primary and selects the best checkpoint.
+        values: Their values by key.
+        count: How many samples were evaluated.
+        unit: What a sample is, in the plural.
+    """
+
+    definitions: tuple[Metric, ...]
+    values: dict[str, float]
+    count: int
+    unit: str = "images"
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The primary metric and the tie-breaker, signed so that larger is better."""
+        primary = self.definitions[0]
+        tie = next((metric for metric in self.definitions if metric.breaks_ties), primary)
+        return self._signed(primary), self._signed(tie)
+
+    def _signed(self, metric: Metric) -> float:
+        value = self.values[metric.key]
+        return value if metric.higher_is_better else -value
+
+    def __str__(self) -> str:
+        figures = ", ".join(metric.text(self.values[metric.key]) for metric in self.definitions)
+        return f"{figures} on {self.count} {self.unit}"
+
+
+class TrainData(Protocol):
+    """Training batches in a fixed order.
+
+    Attributes:
+        steps: Optimizer steps per epoch.
+        order: The order of the samples, with batch size, accumulation and shard.
+        signatures: Shape and type of every array, for each kind of batch; empty if unknown.
+    """
+
+    steps: int
+    order: EpochOrder
+    signatures: Sequence[Signature]
+
+    def batches(self, first_step: int, epochs: int, log: Callable[[str], None]) -> Iterator[Batch]:
+        """Yield the batches from ``first_step`` to the end of the last epoch, as the loss cell accepts them."""
+
+    def files_of(self, step: int) -> list[str]:
+        """Return the names of the samples of a step, for the report on a bad batch."""
+
+    def __len__(self) -> int:
+        """Return the number of samples on all ranks."""
+
+
+class EvalData(Protocol):
+    """Evaluation batches of one shard.
+
+    Attributes:
+        steps: Number of batches.
+        signatures: As in :class:`TrainData`.
+    """
+
+    steps: int
+    signatures: Sequence[Signature]
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield all batches, as the evaluator's network accepts them."""
+
+
+class Evaluator(Protocol):
+    """Turns batches into metrics.
+
+    Attributes:
+        network: A Cell that runs on the arrays of a batch and returns a tuple of tensors.
+    """
+
+    network: nn.Cell
+
+    def reset(self) -> None:
+        """Forget all batches."""
+
+    def update(self, batch: Batch, outputs: tuple[Tensor, ...]) -> None:
+        """Add the network's outputs for a batch."""
+
+    def compute(self, ranks: Ranks) -> Metrics:
+        """Return the metrics over all batches of all ranks."""
+
+
+class Task:
+    """A kind of model with its data, loss and metrics. Subclasses implement the methods that raise.
+
+    Attributes:
+        metrics: The evaluation's metrics, the primary one first.
+        loss_names: Names of the losses that the loss cell returns after the total.
+        sample_name: What a sample is, in the plural, for the log.
+    """
+
+    metrics: tuple[Metric, ...]
+    loss_names: tuple[str, ...] = ()
+    sample_name: str = "images"
+
+    def fingerprint(self) -> Iterable[bytes]:
+        """Return data that must agree on all ranks, such as the names of the files."""
+        return ()
+
+    def warnings(self) -> Sequence[str]:
+        """Return lines on the data that a person should read before training."""
+        return ()
+
+    def metadata(self) -> dict[str, str]:
+        """Return text to store in every checkpoint."""
+        return {}
+
+    def build_model(self) -> nn.Cell:
+        """Return the model in the configured precision."""
+        raise NotImplementedError
+
+    def describe(self, model: nn.Cell) -> str:
+        """Return a line on the model for the log."""
+        return f"{sum(parameter.size for parameter in model.trainable_params()):,} parameters"
+
+    def load_pretrained(self, model: nn.Cell, path: Path) -> list[str]:
+        """Set the model's weights from a checkpoint for fine-tuning; return a line for each change."""
+        return load_pretrained(model, path)
+
+    def train_data(self, shard: Shard, workers: int) -> TrainData:
+        """Return the training data of one shard."""
+        raise NotImplementedError
+
+    def eval_data(self, shard: Shard, workers: int) -> EvalData:
+        """Return the evaluation data of one shard."""
+        raise NotImplementedError
+
+    def loss_cell(self, model: nn.Cell) -> nn.Cell:
+        """Return a Cell from the arrays of a batch to ``(total loss, *named losses)``, all scalars."""
+        raise NotImplementedError
+
+    def evaluator(self, model: nn.Cell) -> Evaluator:
+        """Return the evaluator of a model."""
+        raise NotImplementedError
+
+    def optimize_for_inference(self, model: nn.Cell, **options: Any) -> None:
+        """Prepare the model for faster inference, in place, where possible."""
+
+    def inference_inputs(self, batch: Batch) -> tuple[np.ndarray, ...]:
+        """Return the arrays of an evaluation batch that the model itself accepts."""
+        return batch[:1]

@@ -1,0 +1,282 @@
+"""The training loop of any task: steps, checkpoints, evaluation after each epoch, resuming."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from mindspore import nn
+
+from ..checkpoint import EMA_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX, load_for_inference, parameters_by_name
+from ..config import to_yaml
+from ..data.pipeline import Batch
+from ..errors import UserError
+from .ema import WeightEMA
+from .evaluate import Evaluation
+from .log import RunLog
+from .loss_scale import build_scaler, scaler_state
+from .meter import Meter
+from .optim import build_optimizer
+from .ranks import GradientSum
+from .run_state import Checkpoints, Progress
+from .runtime import Runtime
+from .schedule import build_schedule
+from .stop import StopRequest
+from .task import Metrics
+from .throughput import measure_throughput
+from .train_step import LossAndGradients, OptimizerStep, build_step
+
+
+class Trainer:
+    """Trains a task's model, or evaluates it with the run's log.
+
+    Args:
+        runtime: Configuration, task and ranks.
+        model: The task's model.
+        log: The log of the run.
+    """
+
+    def __init__(self, runtime: Runtime, model: nn.Cell, log: RunLog):
+        self.runtime, self.model, self.log = runtime, model, log
+        self.config, self.task, self.ranks = runtime.config, runtime.task, runtime.ranks
+        eval_data = self.task.eval_data(runtime.shard, runtime.workers)
+        self.evaluation = Evaluation(model, self.task.evaluator(model), eval_data, self.ranks, log.progress)
+
+    def load_checkpoint(self) -> Path:
+        """Load the weights in ``MODEL.RESUME``, or the best ones of this run, and return their file."""
+        path = Path(self.config.model.resume or self.config.run_dir / "best.ckpt")
+        for line in load_for_inference(self.model, path)[0]:
+            self.log.info(line)
+        return path
+
+    def evaluate(self) -> Metrics:
+        """Evaluate the model's present weights."""
+        return self.evaluation.run()
+
+    def measure_throughput(self) -> str:
+        """Return a line with the inference speed on the first evaluation batch."""
+        batch = next(self.evaluation.data.batches())
+        self.task.optimize_for_inference(self.model, strassen=True)
+        line = measure_throughput(self.model, self.task.inference_inputs(batch), self.task.sample_name)
+        return f"{line}, precision {self.config.amp_opt_level}"
+
+    def fit(self) -> None:
+        """Train until ``TRAIN.EPOCHS``, from the newest checkpoint of the run if there is one.
+
+        Raises:
+            UserError: If a loss is not finite, the ranks disagree, or the last checkpoint could not be written.
+        """
+        config, log, epochs = self.config, self.log, self.config.train.epochs
+        self.data = data = self.task.train_data(self.runtime.shard, self.runtime.workers)
+        for line in self.task.warnings():
+            log.info(line)
+        if config.model.pretrained:
+            for line in self.task.load_pretrained(self.model, Path(config.model.pretrained)):
+                log.info(f"{config.model.pretrained}: {line}")
+        self._build()
+        layout = dict(batch_size=data.order.batch_size, accumulation=data.order.accumulation)
+        first = config.train.start_epoch
+        start = Progress(
+            first, first * data.steps, data.steps, **layout, world_size=self.ranks.world_size, seed=config.seed
+        )
+        progress = self.checkpoints.restore(start) or start
+        log.write("config.yaml", to_yaml(config))
+        log.begin_metrics(progress.step)
+        if progress.epoch >= epochs:
+            log.info(f"all {epochs} epochs are finished; {self._best(progress)}, weights in {self.checkpoints.best}")
+            return
+        samples = f"{len(data):,} training {self.task.sample_name}"
+        log.info(f"{samples}, {data.steps} steps per epoch; compiling the first step")
+        self._compile()
+        self.schedule = build_schedule(config.train, data.steps, progress.samples_per_step)
+        started = time.time()
+        progress = self._run_epochs(progress)
+        self._report_end(progress, timedelta(seconds=int(time.time() - started)))
+
+    def _build(self) -> None:
+        """Build optimizer, loss scaler, EMA, the step and the checkpoints."""
+        settings, ranks, world_size = self.config.train, self.ranks, self.ranks.world_size
+        optimizer = build_optimizer(settings, self.model.trainable_params())
+        self.scaler = scaler = build_scaler(self.config.amp_opt_level, self.config.amp)
+        self.ema = ema = WeightEMA(optimizer.targets, settings.ema_decay) if settings.ema_decay > 0 else None
+        gradient_sum = GradientSum(optimizer.targets, self.runtime.target) if world_size > 1 else None
+        self.step = build_step(
+            LossAndGradients(self.task.loss_cell(self.model), optimizer.targets, scaler),
+            OptimizerStep(optimizer, settings.clip_grad, scaler, ema, world_size, gradient_sum),
+            self.data.order.accumulation,
+        )
+        state = {
+            "": parameters_by_name(self.model.get_parameters()),
+            OPTIMIZER_PREFIX: optimizer.state(),
+            SCALER_PREFIX: scaler_state(scaler),
+        }
+        if ema is not None:
+            state[EMA_PREFIX] = ema.state()
+        self.checkpoints = Checkpoints(self.config, state, self.log, ranks, self.task.metadata())
+
+    def _compile(self) -> None:
+        """Compile all graphs through the compile cache, if there is one; otherwise the first use compiles."""
+        if self.runtime.cache is not None:
+            train, evaluation = self.data.signatures, self.evaluation
+            with self.runtime.cache.use(f"train {train} evaluate {evaluation.data.signatures}"):
+                self.step.compile_graphs(train)
+                evaluation.compile_graphs()
+
+    def _run_epochs(self, progress: Progress) -> Progress:
+        epochs, save_freq = self.config.train.epochs, self.config.save_freq
+        # One iterator over all epochs, so that none waits for its workers to start.
+        batches = self.data.batches(progress.step, epochs, self.log.info)
+        with StopRequest() as self.stop:
+            stopping = False
+            while progress.epoch < epochs and not stopping:
+                progress = self._run_steps(batches, progress)
+                due = False
+                if progress.step == (progress.epoch + 1) * self.data.steps:
+                    progress = self._finish_epoch(progress)
+                    due = progress.epoch % save_freq == 0 or progress.epoch == epochs
+                stopping = self.ranks.any(self.stop.requested)
+                if due or stopping:
+                    self.checkpoints.save(progress)
+        return progress
+
+    def _run_steps(self, batches: Iterator[Batch], progress: Progress) -> Progress:
+        """Run the remaining steps of the epoch, or fewer if the run is asked to stop."""
+        steps, config = self.data.steps, self.config
+        first, end = progress.step, (progress.epoch + 1) * steps
+        meter = Meter()
+        groups = (meter.next_batches(batches, progress.accumulation) for _ in range(first, end))
+        title = f"epoch {progress.epoch + 1}/{config.train.epochs}"
+        for group, bar in self.log.progress(groups, end - first, title):
+            lr = self.schedule.at_step(progress.step)
+            losses, norm = self.step.run(group, lr)
+            meter.count_step()
+            # All ranks must count the same losses, and stop after the same step.
+            *losses, stop_requests = self.ranks.sum([*losses, self.stop.requested])
+            losses = [loss / self.ranks.world_size for loss in losses]
+            progress = self._count(progress, losses, norm)
+            bar.set_postfix(
+                loss=f"{losses[0]:.3f}",
+                lr=f"{lr:.2e}",
+                speed=f"{progress.samples_per_step / meter.seconds:.0f}/s",
+                data_wait=f"{meter.data_wait_fraction:.0%}",
+                refresh=False,
+            )
+            done = progress.step - progress.epoch * steps
+            if done % config.print_freq == 0 or done == steps:
+                self._report(f"{title}, step {done}/{steps}", progress, norm, lr, meter)
+            if stop_requests > 0:
+                self.stop.requested = True
+                break
+            if config.save_steps and progress.step % config.save_steps == 0 and done < steps:
+                self.checkpoints.save(progress)
+        return progress
+
+    def _count(self, progress: Progress, losses: list[float], norm: float) -> Progress:
+        """Return the progress after a step; raise UserError if the run can't continue."""
+        step, loss = progress.step, losses[0]
+        progress = replace(progress, step=step + 1)
+        if all(map(math.isfinite, losses)) and math.isfinite(norm):
+            return progress.add_losses(losses)
+        if self.scaler is None or math.isfinite(norm):
+            self._abort(step, f"has loss {loss} and gradient norm {norm}", "")
+        progress = replace(progress, skipped=progress.skipped + 1, skipped_in_a_row=progress.skipped_in_a_row + 1)
+        scale = float(self.scaler.scale_value.asnumpy())
+        self.log.info(
+            f"step {step + 1} skipped: loss {loss}, gradient norm {norm}; loss scale now {scale:g}, "
+            f"{progress.skipped} skipped so far"
+        )
+        if progress.skipped_in_a_row >= self.config.amp.max_skipped:
+            reason = f"is the last of {progress.skipped_in_a_row} skipped in a row (loss {loss}, loss scale {scale:g})"
+            self._abort(step, reason, "Try AMP_OPT_LEVEL O0 to see whether half precision is the cause. ")
+        return progress
+
+    def _report(self, title: str, progress: Progress, norm: float, lr: float, meter: Meter) -> None:
+        speed = progress.samples_per_step / meter.seconds
+        remaining = self.config.train.epochs * self.data.steps - progress.step
+        eta = timedelta(seconds=int(remaining * meter.seconds))
+        loss, *named = progress.mean_losses or [0.0]
+        named = dict(zip(self.task.loss_names, named, strict=True))
+        details = " (" + ", ".join(f"{name} {value:.4f}" for name, value in named.items()) + ")" if named else ""
+        skipped = f"{progress.skipped} skipped, " if progress.skipped else ""
+        self.log.info(
+            f"{title}: loss {loss:.4f}{details}, grad norm {norm:.3f}, lr {lr:.3e}, {skipped}{speed:.1f} "
+            f"{self.task.sample_name}/s, data wait {meter.data_wait_fraction:.0%}, ETA {eta}"
+        )
+        self.log.watch(
+            progress.step,
+            gradient_norm=norm,
+            lr=lr,
+            running_loss=loss,
+            samples_per_second=speed,
+            data_wait=meter.data_wait_fraction,
+            skipped=progress.skipped,
+            **{f"running_loss/{name}": value for name, value in named.items()},
+        )
+
+    def _abort(self, step: int, reason: str, advice: str) -> None:
+        """End the run without saving, since its weights may be spoilt, and list the files of the batch."""
+        files = self.ranks.gather_text("".join(f"{file}\n" for file in self.data.files_of(step)))
+        self.log.write("bad_batch.txt", files)
+        raise UserError(
+            f"step {step + 1} {reason}; {self.checkpoints.newest}, and the files of the batch are listed in "
+            f"{self.log.run_dir / 'bad_batch.txt'}. {advice}A lower TRAIN.BASE_LR, a longer warm-up or TRAIN.CLIP_GRAD "
+            "usually helps"
+        )
+
+    def _finish_epoch(self, progress: Progress) -> Progress:
+        """Evaluate the weights, and their EMA if there is one; keep the better ones as the best."""
+        losses = progress.mean_losses or [0.0]
+        lr = self.schedule.at_step(progress.step - 1)
+        progress = replace(progress, epoch=progress.epoch + 1, loss_sums=(), counted=0)
+        title, values = f"epoch {progress.epoch}/{self.config.train.epochs}", {}
+        metrics = self.evaluate()
+        progress = self._keep_best(replace(progress, score=metrics.rank[0]), metrics)
+        self.log.info(f"{title}: {metrics}; {self._best(progress)}")
+        if self.ema is not None:
+            with self.ema.swapped_in():
+                averaged = self.evaluate()
+                progress = self._keep_best(progress, averaged)
+            self.log.info(f"{title}, EMA weights: {averaged}; {self._best(progress)}")
+            values = {f"ema_{key}": value for key, value in averaged.values.items()}
+        named = zip(self.task.loss_names, losses[1:], strict=True)
+        self.log.metrics(
+            epoch=progress.epoch,
+            step=progress.step,
+            primary=self.task.metrics[0].key,
+            train_loss=losses[0],
+            **{f"train_loss/{name}": value for name, value in named},
+            lr=lr,
+            **metrics.values,
+            skipped=progress.skipped,
+            **values,
+        )
+        return progress
+
+    def _keep_best(self, progress: Progress, metrics: Metrics) -> Progress:
+        """Save the model's present weights as the best, if they are."""
+        best = (progress.best_score, progress.best_tie_breaker)
+        if metrics.rank <= best and self.checkpoints.best.exists():
+            return progress
+        score, tie_breaker = max(metrics.rank, best)
+        progress = replace(progress, best_score=score, best_tie_breaker=tie_breaker)
+        self.checkpoints.save_best(progress)
+        return progress
+
+    def _best(self, progress: Progress) -> str:
+        """Return the best primary metric so far, in words."""
+        metric = self.task.metrics[0]
+        return f"best {metric.text(progress.best_score if metric.higher_is_better else -progress.best_score)}"
+
+    def _report_end(self, progress: Progress, duration: timedelta) -> None:
+        if self.checkpoints.failure:
+            raise UserError(f"ended after step {progress.step} without its last checkpoint: {self.checkpoints.failure}")
+        if progress.epoch < self.config.train.epochs:
+            newest = self.checkpoints.newest
+            self.log.info(f"stopped at step {progress.step}; {newest}; rerun the same command to resume")
+        else:
+            weights = self.checkpoints.best
+            self.log.info(f"training finished in {duration}; {self._best(progress)}, weights in {weights}")

@@ -1,0 +1,184 @@
+"""Image classification: class folders, cross entropy, top-1 and top-5 accuracy."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from ..config import Config
+from ..data import EvalDataset, ImageFolder, Shard, TrainDataset, load_folders
+from ..data.class_names import CLASSES_KEY
+from ..data.pipeline import Batch
+from ..engine.ranks import Ranks
+from ..engine.task import Metric, Metrics, Task
+from ..models.build import build_model
+from ..models.inference import optimize_for_inference
+from ..models.losses import SmoothedCrossEntropy
+from ..models.msg_transformer import MSGTransformer
+from ..models.precision import set_precision
+from ..support import check_supported
+
+
+class ClassificationTask(Task):
+    """An MSG-Transformer classifier on image folders.
+
+    Args:
+        config: The whole configuration.
+
+    Raises:
+        UserError: If the configuration asks for something that this package does not support.
+    """
+
+    metrics = (
+        Metric("top1", "top-1", "{:.2f}%"),
+        Metric("top5", "top-5", "{:.2f}%"),
+        Metric("loss", "loss", "{:.4f}", higher_is_better=False, breaks_ties=True),
+    )
+
+    def __init__(self, config: Config):
+        check_supported(config)
+        self.config = config
+
+    @functools.cached_property
+    def folders(self) -> tuple[ImageFolder | None, ImageFolder]:
+        """The training images (None if the run does not train) and the validation images."""
+        return load_folders(self.config.data, self.config.model.num_classes, self.config.training)
+
+    def fingerprint(self) -> Iterable[bytes]:
+        """Return the files' names below their class folders."""
+        train, val = self.folders
+        return ("/".join(Path(file).parts[-2:]).encode() for file in (train or val).files)
+
+    def warnings(self) -> Sequence[str]:
+        """Return lines on ignored files."""
+        return [line for folder in self.folders if folder is not None for line in folder.warnings]
+
+    def metadata(self) -> dict[str, str]:
+        """Return the class folders' names in the order of their labels."""
+        return {CLASSES_KEY: json.dumps(list(self.folders[1].classes))}
+
+    def build_model(self) -> MSGTransformer:
+        """Return the classifier in the configured precision."""
+        config = self.config
+        model = build_model(config.model, config.data.img_size)
+        set_precision(model, config.amp_opt_level or "O0", config.amp.dtype)
+        return model
+
+    def describe(self, model: MSGTransformer) -> str:
+        """Return name, number of parameters, FLOPs and precision."""
+        height, width = model.img_size
+        return (
+            f"{self.config.model.name}: {super().describe(model)}, {model.flops() / 1e9:.2f} GFLOPs at "
+            f"{height} x {width}, precision {self.config.amp_opt_level}"
+        )
+
+    def train_data(self, shard: Shard, workers: int) -> TrainDataset:
+        """Return batches of images, labels and noise for stochastic depth."""
+        config = self.config
+        return TrainDataset(
+            self.folders[0],
+            config.data,
+            config.aug,
+            config.model.num_classes,
+            config.model.label_smoothing,
+            config.seed,
+            workers,
+            shard,
+            config.train.accumulation_steps,
+            blocks=sum(config.model.msg.depths),
+        )
+
+    def eval_data(self, shard: Shard, workers: int) -> EvalDataset:
+        """Return batches of images, labels and which rows are real."""
+        return EvalDataset(self.folders[1], self.config.data, self.config.test.crop, workers, shard)
+
+    def loss_cell(self, model: MSGTransformer) -> ClassificationLoss:
+        """Return the smoothed cross entropy of the model's logits."""
+        if self.config.train.use_checkpoint:
+            model.recompute_blocks()
+        return ClassificationLoss(model, self.config.model.label_smoothing)
+
+    def evaluator(self, model: MSGTransformer) -> ClassificationEvaluator:
+        """Return the evaluator of top-1, top-5 and cross entropy."""
+        return ClassificationEvaluator(model, self.config.model.num_classes)
+
+    def optimize_for_inference(self, model: MSGTransformer, **options: Any) -> None:
+        """Pack the model's weights for the native kernels, in place."""
+        optimize_for_inference(model, **options)
+
+
+class ClassificationLoss(nn.Cell):
+    """The training loss: images (B, 3, S, S), labels (B,) or (B, K), noise (blocks, 2, B) -> (loss,).
+
+    Args:
+        model: The classifier.
+        smoothing: Label smoothing of hard labels.
+    """
+
+    def __init__(self, model: nn.Cell, smoothing: float = 0.0):
+        super().__init__(auto_prefix=False)
+        self.model, self.loss = model, SmoothedCrossEntropy(smoothing)
+
+    def construct(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor]:
+        return (self.loss(self.model(images, noise), labels),)
+
+
+class ClassificationSums(nn.Cell):
+    """Sums over a batch: images, labels (B,), valid (B,) -> (cross entropy, top-1 hits, top-5 hits).
+
+    Args:
+        model: The classifier.
+        num_classes: With fewer than five classes, top-5 counts all of them.
+    """
+
+    def __init__(self, model: nn.Cell, num_classes: int):
+        super().__init__(auto_prefix=False)
+        self.model = model
+        self.guesses = min(5, num_classes)
+
+    def construct(self, images: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = self.model(images)
+        log_probabilities = ops.log_softmax(logits, -1)
+        labels = labels.reshape(-1, 1)
+        losses = -ops.gather_elements(log_probabilities, 1, labels).reshape(-1)
+        hits = (ops.topk(logits, self.guesses)[1] == labels).astype(ms.float32)
+        top1, top5 = hits[:, 0], hits.sum(1)
+        # Padding must not count even if its loss is NaN.
+        losses = ops.select(valid > 0, losses, ops.zeros_like(losses))
+        return losses.sum(), (top1 * valid).sum(), (top5 * valid).sum()
+
+
+class ClassificationEvaluator:
+    """Accuracy in percent and mean cross entropy without smoothing.
+
+    Args:
+        model: The classifier.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, model: nn.Cell, num_classes: int):
+        self.network = ClassificationSums(model, num_classes)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.sums, self.count = np.zeros(3), 0
+
+    def update(self, batch: Batch, outputs: tuple[Tensor, ...]) -> None:
+        """Add the sums over a batch."""
+        self.sums += [float(value.asnumpy()) for value in outputs]
+        self.count += int(batch[-1].sum())
+
+    def compute(self, ranks: Ranks) -> Metrics:
+        """Return the metrics over all images of all ranks."""
+        *sums, count = ranks.sum([*self.sums, self.count])
+        loss, top1, top5 = np.array(sums) / max(1, count)
+        values = {"top1": float(100 * top1), "top5": float(100 * top5), "loss": float(loss)}
+        return Metrics(ClassificationTask.metrics, values, int(count))
