@@ -17,15 +17,12 @@ from ..cli import config_from_arguments, model_parser, require
 from ..config import Config
 from ..data.class_names import CLASSES_KEY, ClassName, default_class_names, read_class_names
 from ..data.folder import IMAGE_SUFFIXES
-from ..engine.device import check_half_precision, setup_device
 from ..engine.log import progress
+from ..engine.runtime import start
 from ..errors import UserError, shorten
 from ..files import atomic_write
-from ..models.build import build_model
-from ..models.inference import optimize_for_inference
 from ..models.msg_transformer import MSGTransformer
-from ..models.precision import set_precision
-from ..support import check_supported
+from ..tasks import build_task
 from ..tasks.predictor import Prediction, Predictor, Unreadable
 from ..visualize.attention import draw_msg_attention, stack_rows
 from ..visualize.contact_sheet import as_tile, write_png, write_sheet
@@ -44,20 +41,17 @@ def main() -> None:
     """Classify the images and write the requested outputs."""
     args = parse_arguments()
     config = config_from_arguments(args)
-    check_supported(config)
     checkpoint = Path(require(config.model.resume, "--resume"))
     names = read_class_names(args.classes, config.model.num_classes, config.data.class_index) if args.classes else None
     files = list_images(args.files)
     check_outputs(args, len(files))
-    setup_device(config.device_target, config.seed, config.jit_level)
-    check_half_precision(config.amp_level, config.amp.dtype)
-    model = build_model(config.model, config.data.img_size).set_train(False)
-    set_precision(model, config.amp_level, config.amp.dtype)
+    runtime = start(config, build_task, uses_data=False)
+    model = runtime.task.build_model().set_train(False)
     lines, metadata = load_for_inference(model, checkpoint)
     for line in lines:
         print(line, file=sys.stderr)
     if args.show_messages is None:  # --show-messages needs the original parameters
-        optimize_for_inference(model, strassen=True)
+        runtime.task.optimize_for_inference(model, strassen=True)
     names = names or default_class_names(config.model.num_classes, str(metadata.get(CLASSES_KEY, "")))
 
     batch = min(args.batch_size or BATCH, len(files))

@@ -70,7 +70,7 @@ def test_training_names_counts_and_replaces_a_bad_file(kind, data):
     batches = list(dataset.batches(0, 2, lines.append))
     assert len(batches) == 6 and all(np.isfinite(images).all() for images, _ in batches)
     assert len(lines) == 1 and lines[0].startswith(f"can't decode {bad} (")
-    assert lines[0].endswith("another image takes its place")
+    assert lines[0].endswith("another image replaces it")
     again = TrainDataset(scan_folder(data / "train"), config.data, config.aug, 3, 0.1, 0, 2)
     replaced = list(again.batches(0, 2, lines.append))
     assert all((a[0] == b[0]).all() for a, b in zip(batches, replaced, strict=True))  # the same replacement every time
@@ -134,7 +134,7 @@ def test_the_number_of_classes_must_fit(data):
     ):
         load_folders(config.data, 1000, training=True)
     listed = scan_folder(data / "train")
-    with pytest.raises(UserError, match=r"24 images, fewer than one batch of DATA.BATCH_SIZE=128"):
+    with pytest.raises(UserError, match=r"24 samples, fewer than one batch of DATA.BATCH_SIZE=128"):
         TrainDataset(listed, config.data, config.aug, 3, 0.1, 0, 1)
 
 

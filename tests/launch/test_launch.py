@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from support.faults import Script, node, run_fault, two_nodes
+from support.run_files import result
 from support.small_run import CONFIG, write_images
-from test_killed_runs import result
 
 from msg_ms import MSGTransformer
 from msg_ms.checkpoint import parameters_by_name, to_numpy, write_checkpoint
