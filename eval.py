@@ -22,8 +22,8 @@ def main() -> None:
     task, ranks = runtime.task, runtime.ranks
 
     model = task.build_model()
-    lines, _ = load_for_inference(model, checkpoint)
-    for line in lines if ranks.is_main else ():
+    lines, metadata = load_for_inference(model, checkpoint)
+    for line in (*lines, *task.check_inference(checkpoint, metadata)) if ranks.is_main else ():
         print(line, file=sys.stderr)
     task.optimize_for_inference(model, strassen=False)  # the same bits as validation during training
     evaluation = Evaluation(model, task.evaluator(model), task.eval_data(runtime.shard, runtime.workers), ranks)
@@ -33,6 +33,7 @@ def main() -> None:
     metrics = evaluation.run()
     if ranks.is_main:
         print(f"{checkpoint}: {metrics}")
+    metrics.require_finite()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def main() -> None:
     if config.eval_mode:
         log.info(f"{trainer.load_checkpoint()}: {trainer.evaluate()}")
     elif config.throughput_mode:
-        trainer.load_checkpoint()
+        trainer.load_checkpoint_if_any()
         log.info(trainer.measure_throughput())
     else:
         trainer.fit()

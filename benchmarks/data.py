@@ -1,8 +1,8 @@
-"""The input pipeline side by side with PyTorch's DataLoader and timm: python benchmarks/data.py --workers 2.
+"""Compare the input pipeline with PyTorch's DataLoader and timm: python benchmarks/data.py --workers 2.
 
-Both read the same generated JPEG files of 500 x 375 pixels with the paper's recipe, rounds alternate, and what counts
-is the ratio of the medians. CPU time is that of all threads and processes, start-up of the workers included.
-Needs torch, torchvision and timm.
+Both read the same generated JPEG files of 500 x 375 pixels with the paper's recipe. Rounds alternate, and the result is
+the ratio of the medians. CPU time includes all threads and processes and the start-up of the workers.
+It needs torch, torchvision and timm.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SMOOTHING, CLASSES = 0.1, 1000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="CPU time per image and images/s, ours over PyTorch's.")
+    parser = argparse.ArgumentParser(description="CPU time per image and images/s, relative to PyTorch.")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
@@ -38,17 +38,17 @@ def main() -> None:
     try:
         import timm_peer
     except ImportError as error:
-        raise UserError(f"torch, torchvision and timm are needed: {error}") from None
+        raise UserError(f"this benchmark needs torch, torchvision and timm: {error}") from None
 
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), args.images)
         config = load_config(None, DATA__BATCH_SIZE=args.batch)
-        listed = scan_folder(folder)
+        image_folder = scan_folder(folder)
 
         def ours(training: bool) -> Iterable:
             if not training:
-                return EvalDataset(listed, config.data, True, args.workers).batches()
-            data = TrainDataset(listed, config.data, config.aug, CLASSES, SMOOTHING, 0, args.workers)
+                return EvalDataset(image_folder, config.data, True, args.workers).batches()
+            data = TrainDataset(image_folder, config.data, config.aug, CLASSES, SMOOTHING, 0, args.workers)
             return data.batches(0, 1)
 
         def theirs(training: bool) -> Iterable:
@@ -69,14 +69,14 @@ def main() -> None:
 
 
 def write_images(folder: Path, count: int) -> None:
-    """JPEGs with structure on several scales, about as large as ImageNet's."""
-    draws = np.random.RandomState(0)
+    """Write JPEG files with structure on several scales, about as large as ImageNet's."""
+    rng = np.random.RandomState(0)
     for i in range(count):
         target = folder / f"class{i % 8}"
         target.mkdir(exist_ok=True)
         pixels = np.zeros((375, 500, 3), np.float32)
         for side in (4, 16, 64, 256):
-            noise = draws.standard_normal((side, side, 3)).astype(np.float32)
+            noise = rng.standard_normal((side, side, 3)).astype(np.float32)
             pixels += cv2.resize(noise, (500, 375), interpolation=cv2.INTER_CUBIC) * 100 / side**0.5
         cv2.imwrite(
             str(target / f"{i:05d}.JPEG"),
@@ -86,7 +86,7 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def measure(runs: dict[str, Callable[[], Iterable]], rounds: int) -> dict[str, dict[str, float]]:
-    """Medians of CPU milliseconds per image and images per second, the first round of each not counted."""
+    """Return the medians of CPU milliseconds per image and of images per second, without the first round."""
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for n in range(rounds + 1):
         for name, run in runs.items():
@@ -105,7 +105,7 @@ def measure(runs: dict[str, Callable[[], Iterable]], rounds: int) -> dict[str, d
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and the children that have ended."""
+    """Return the CPU time of this process and of its finished children."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 

@@ -1,8 +1,8 @@
-"""Inference side by side with PyTorch, torch.compile and ONNX Runtime: python benchmarks/latency.py.
+"""Compare inference with PyTorch, torch.compile and ONNX Runtime: python benchmarks/latency.py.
 
-Needs the peers: pip install 'msg-ms[benchmarks]'. All get the same weights, images and number of threads; their
-outputs are compared before anything is timed. Rounds alternate between them, and what counts are ratios of medians.
-"matrix products" is MindSpore's MatMul alone on the model's shapes, the part that no kernel of ours can shorten.
+It needs the peers: pip install 'msg-ms[benchmarks]'. All peers use the same weights, images and number of threads.
+Their outputs are compared before any timing. Rounds alternate between the peers. The results are ratios of medians.
+"matrix products" is MindSpore's MatMul alone on the model's shapes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Peak memory of a training step with and without TRAIN.USE_CHECKPOINT: python benchmarks/memory.py --model msg_base.
+"""Measure a training step's memory with and without TRAIN.USE_CHECKPOINT: python benchmarks/memory.py --model msg_base.
 
-Each setting runs in a process of its own. "pool" is what MindSpore's memory pool held at most, which on GPU and Ascend
-is the device's memory; "process" is the whole process, with the compiler and what the CPU's kernels keep to themselves.
+Each setting runs in its own process. "pool" is the peak of MindSpore's memory pool, on GPU and Ascend the device
+memory. "process" is the peak of the whole process, with the compiler and the workspaces of the CPU kernels.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Peak memory of two training steps, with and without recomputation.")
     parser.add_argument("--model", choices=list(VARIANTS), default="msg_base")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--child", choices=["kept", "recomputed"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=["saved", "recomputed"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         print(json.dumps(measure(args.model, args.batch, args.child == "recomputed")))
         return
-    found = {}
-    for child in ("kept", "recomputed"):
+    results = {}
+    for child in ("saved", "recomputed"):
         line = [sys.executable, __file__, "--model", args.model, "--batch", str(args.batch), "--child", child]
         environment = {**os.environ, "MS_DEV_RUNTIME_CONF": "memory_statistics:True"}
         output = subprocess.run(line, env=environment, check=True, capture_output=True, text=True).stdout
         (result,) = (json.loads(row) for row in output.splitlines() if row.startswith("{"))
         pool = max(int(size) for size in re.findall(r"actual peak used mem:(\d+)M", output))
-        found[child] = {"pool": pool, **result}
-    for what in ("pool", "process"):
-        kept, recomputed = found["kept"][what], found["recomputed"][what]
-        print(f"{what:8}  {kept:6} MB  with USE_CHECKPOINT {recomputed:6} MB  ({recomputed / kept - 1:+.0%})")
-    print(f"same losses: {found['kept']['losses'] == found['recomputed']['losses']}")
+        results[child] = {"pool": pool, **result}
+    for memory in ("pool", "process"):
+        saved, recomputed = results["saved"][memory], results["recomputed"][memory]
+        print(f"{memory:8}  {saved:6} MB  with USE_CHECKPOINT {recomputed:6} MB  ({recomputed / saved - 1:+.0%})")
+    print(f"same losses: {results['saved']['losses'] == results['recomputed']['losses']}")
 
 
 def measure(name: str, batch: int, recompute: bool) -> dict:
-    """Losses of two updates and the process's peak memory in MB."""
+    """Return the losses of two steps and the peak memory of the process in MB."""
     setup_device("CPU", seed=1)
     model = create_model(name, num_classes=1000)
     if recompute:

@@ -1,7 +1,7 @@
-"""One way to run a model, in a process of its own: prepares, compares, and runs when the parent says so.
+"""Run a model with one framework, in its own process, on request of the parent.
 
-``python peers.py <JSON>`` with the fields of :class:`Job`. It prints a line of JSON when it is ready (what it computed
-first, for comparison), one for every line "<n>" on its input (the seconds of n runs), and at the end its peak memory.
+``python peers.py <JSON>`` with the fields of :class:`Job`. It prints lines of JSON: the first output when it is ready,
+the seconds of n runs for each line "<n>" on its input, and its peak memory at the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 @dataclass
 class Job:
-    """What to run: ``task`` is "inference" or "training"; ``weights`` holds the state dict, images and labels."""
+    """A peer's work: ``task`` is "inference" or "training"; ``weights`` has the state dict, images and labels."""
 
     peer: str
     task: str
@@ -36,21 +36,21 @@ def main() -> None:
     state = {name[6:]: value for name, value in data.items() if name.startswith("state/")}
     run = PEERS[job.peer](job, state, data["images"], data["labels"])
     first = run()
-    say({"first": np.asarray(first, np.float64).reshape(-1)[:4000].tolist()})
+    send({"first": np.asarray(first, np.float64).reshape(-1)[:4000].tolist()})
     for line in sys.stdin:
         seconds = []
         for _ in range(int(line)):
             begin = time.perf_counter()
             run()
             seconds.append(time.perf_counter() - begin)
-        say({"seconds": seconds})
-    say({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+        send({"seconds": seconds})
+    send({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
     sys.stdout.flush()
-    os._exit(0)  # thread pools and compilers that don't end
+    os._exit(0)  # some thread pools and compilers never end
 
 
-def say(what: dict) -> None:
-    print("\n" + json.dumps(what), flush=True)
+def send(message: dict) -> None:
+    print("\n" + json.dumps(message), flush=True)
 
 
 def msg_ms(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, backend: str = "native") -> Callable:
@@ -87,7 +87,7 @@ def training_step(model, images: np.ndarray, labels: np.ndarray) -> Callable:
 
 
 def matrix_products(job: Job, state: dict, images: np.ndarray, labels: np.ndarray) -> Callable:
-    """Nothing but the model's matrix products, by MindSpore's MatMul: the rate that it reaches on their shapes."""
+    """Run the model's matrix products alone, by MindSpore's MatMul."""
     import mindspore as ms
     from mindspore import Parameter, ParameterTuple, nn, ops
 
@@ -105,23 +105,23 @@ def matrix_products(job: Job, state: dict, images: np.ndarray, labels: np.ndarra
         shapes += [(rows, c, 3 * c), (rows, c, c), (rows, c, hidden), (rows, hidden, c)] * model.depths[i]
         if i + 1 < len(model.dims):
             shapes.append((rows // 4, 9 * c, 2 * c))
-    draws = np.random.RandomState(0)
-    inputs = {s[:2]: ms.Tensor(draws.randn(*s[:2]).astype(np.float32)) for s in shapes}
+    rng = np.random.RandomState(0)
+    inputs = {s[:2]: ms.Tensor(rng.randn(*s[:2]).astype(np.float32)) for s in shapes}
 
     class Products(nn.Cell):
         def __init__(self):
             super().__init__()
             self.matmul = ops.MatMul(transpose_b=True)
             self.weights = ParameterTuple(
-                [Parameter(draws.randn(n, k).astype(np.float32), name=f"w{i}") for i, (_, k, n) in enumerate(shapes)]
+                [Parameter(rng.randn(n, k).astype(np.float32), name=f"w{i}") for i, (_, k, n) in enumerate(shapes)]
             )
             self.inputs = [inputs[s[:2]] for s in shapes]
 
         def construct(self, x):
-            parts = ()
+            corners = ()
             for i in range(len(self.weights)):
-                parts = (*parts, ops.slice(self.matmul(self.inputs[i], self.weights[i]), (0, 0), (1, 1)))
-            return ops.cat(parts) + x
+                corners = (*corners, ops.slice(self.matmul(self.inputs[i], self.weights[i]), (0, 0), (1, 1)))
+            return ops.cat(corners) + x
 
     products, zero = Products(), ms.Tensor(np.zeros(1, np.float32))
     return lambda: products(zero).asnumpy()
@@ -148,7 +148,7 @@ def torch_eager(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, c
         if compiled:
             import torch._inductor.config
 
-            torch._inductor.config.freezing = True  # weights become constants, laid out for the products once
+            torch._inductor.config.freezing = True  # weights become constants, packed once
             model = torch.compile(model)
 
         def run():
@@ -167,7 +167,7 @@ def torch_eager(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, c
         loss = torch.nn.functional.cross_entropy(forward(x), y, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
-        # PyTorch's own norm is off by 1e-4 for gradients of this size; what is compared is the exact one.
+        # PyTorch's own norm is off by 1e-4 for gradients of this size, so the exact norm is compared.
         exact = sum(p.grad.double().square().sum() for p in parameters).sqrt() if first else None
         norm = torch.nn.utils.clip_grad_norm_(parameters, 5.0, foreach=True)
         optimizer.step()
@@ -177,14 +177,14 @@ def torch_eager(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, c
 
 
 def decay_groups(model) -> list[dict]:
-    def decays(name: str, parameter) -> bool:
+    def has_weight_decay(name: str, parameter) -> bool:
         table = "relative_position_bias_table" in name or "rel_pos_msg" in name
         return parameter.ndim > 1 and not name.endswith(".bias") and not table
 
     named = list(model.named_parameters())
     return [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": 0.05},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        {"params": [p for n, p in named if has_weight_decay(n, p)], "weight_decay": 0.05},
+        {"params": [p for n, p in named if not has_weight_decay(n, p)], "weight_decay": 0.0},
     ]
 
 

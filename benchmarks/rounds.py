@@ -1,4 +1,4 @@
-"""Runs peers in turn, round by round, each in a process of its own, and tells how their medians compare."""
+"""Run peers round by round, each in its own process, and compare their medians."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ from peers import Job
 from msg_ms.errors import UserError
 from msg_ms.models.variants import VARIANTS
 
-TOLERANCE = 1e-4  # of logits, losses and norms, whose magnitude is about 1
-
-
+TOLERANCE = 1e-4  # absolute; logits, losses and norms are about 1
 ALWAYS = ["msg_ms", "PyTorch eager"]
 
 
 def main(name: str, task: str, peers: list[str], defaults: dict) -> None:
-    """The command line of a benchmark: ``peers`` may join :data:`ALWAYS`; ``defaults`` are those of its options."""
-    parser = argparse.ArgumentParser(description=f"Time of {task} by our models and their peers, on CPU, as ratios.")
+    """Run a benchmark's command line: optional ``peers`` beside :data:`ALWAYS`, and ``defaults`` of the options."""
+    parser = argparse.ArgumentParser(description=f"Compare the time of {task} with peers, on CPU.")
     parser.add_argument("--model", nargs="+", choices=list(VARIANTS))
     parser.add_argument("--batch", nargs="+", type=int)
     parser.add_argument("--peers", nargs="*", choices=peers, metavar="PEER", help=", ".join(peers))
@@ -44,7 +42,7 @@ def main(name: str, task: str, peers: list[str], defaults: dict) -> None:
 
 
 class Process:
-    """A peer that waits for the next round."""
+    """A peer's process, waiting for the next round."""
 
     def __init__(self, job: Job):
         self.job = job
@@ -53,16 +51,20 @@ class Process:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "peers.py"), json.dumps(asdict(job))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
-        )  # fmt: skip
-        self.first = np.array(self.hear("first"))
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=environment,
+        )
+        self.first = np.array(self.receive("first"))
 
-    def hear(self, what: str):
+    def receive(self, key: str):
         for line in self.process.stdout:
             if line.startswith("{"):
-                found = json.loads(line)
-                if what in found:
-                    return found[what]
+                message = json.loads(line)
+                if key in message:
+                    return message[key]
         self.errors.seek(0)
         lines = [line for line in self.errors.read().splitlines() if line.strip()]
         raise UserError(f"{self.job.peer} failed: {lines[-1] if lines else 'no message'}")
@@ -70,35 +72,35 @@ class Process:
     def run(self, times: int) -> list[float]:
         self.process.stdin.write(f"{times}\n")
         self.process.stdin.flush()
-        return self.hear("seconds")
+        return self.receive("seconds")
 
     def end(self) -> float:
-        """Its peak memory in MB."""
+        """End the process and return its peak memory in MB."""
         self.process.stdin.close()
-        peak = self.hear("peak_mb")
+        peak = self.receive("peak_mb")
         self.process.wait(60)
         return peak
 
 
 def prepare(folder: Path, model: str, batch: int) -> str:
-    """Weights, images and labels that all peers get."""
+    """Write the weights, images and labels that all peers use; return the path."""
     from msg_ms import create_model
     from msg_ms.convert import export_state_dict
     from msg_ms.engine.device import setup_device
 
     setup_device("CPU", 0)
     values = {p.name: p.asnumpy() for p in create_model(model).get_parameters()}
-    draws = np.random.RandomState(0)
+    rng = np.random.RandomState(0)
     arrays = {f"state/{name}": value for name, value in export_state_dict(values, buffers=False).items()}
-    arrays["images"] = draws.randn(batch, 3, 224, 224).astype(np.float32)
-    arrays["labels"] = draws.randint(0, 1000, batch).astype(np.int32)
+    arrays["images"] = rng.randn(batch, 3, 224, 224).astype(np.float32)
+    arrays["labels"] = rng.randint(0, 1000, batch).astype(np.int32)
     path = folder / f"{model}_{batch}.npz"
     np.savez(path, **arrays)
     return str(path)
 
 
 def compare(peers: list[str], task: str, model: str, batch: int, threads: int, rounds: int) -> dict:
-    """Median seconds and peak memory of each peer; UserError where they don't compute the same."""
+    """Return median seconds and peak memory of each peer; raise UserError if their outputs differ."""
     with tempfile.TemporaryDirectory() as folder:
         weights = prepare(Path(folder), model, batch)
         processes = [Process(Job(peer, task, model, batch, threads, weights)) for peer in peers]
@@ -108,11 +110,11 @@ def compare(peers: list[str], task: str, model: str, batch: int, threads: int, r
             continue
         error = float(np.abs(process.first - reference).max() / max(1.0, np.abs(reference).max()))
         if not error < TOLERANCE:
-            raise UserError(f"{process.job.peer} and {peers[0]} differ by {error:.1e}; nothing was timed")
+            raise UserError(f"{process.job.peer} and {peers[0]} differ by {error:.1e}; no timing")
     runs = 5 if batch == 1 and task == "inference" else 2
     for n in range(rounds + 1):
         for process in processes:
-            # A process that has slept wakes its threads and caches with runs that don't count.
+            # Warm up the threads and caches of a process that was asleep.
             process.run(1 if task == "training" else 3)
             seconds = process.run(runs)
             if n > 0:
@@ -121,35 +123,33 @@ def compare(peers: list[str], task: str, model: str, batch: int, threads: int, r
     return {"task": task, "model": model, "batch": batch, "threads": threads, "rounds": rounds, "peers": result}
 
 
-def show(found: dict) -> None:
-    """A line for each peer: its time and memory as parts of PyTorch eager's."""
-    base = found["peers"]["PyTorch eager"]
-    own = found["peers"]["msg_ms"]["seconds"]
-    fastest = min(
-        v["seconds"] for k, v in found["peers"].items() if k in ("PyTorch eager", "torch.compile", "ONNX Runtime")
-    )
+def show(result: dict) -> None:
+    """Print each peer's time and memory relative to PyTorch eager."""
+    peers = result["peers"]
+    base, own = peers["PyTorch eager"], peers["msg_ms"]["seconds"]
+    fastest = min(v["seconds"] for k, v in peers.items() if k in ("PyTorch eager", "torch.compile", "ONNX Runtime"))
     print(
-        f"{found['task']}, {found['model']}, batch {found['batch']}, "
-        f"{found['threads']} threads, {found['rounds']} rounds"
+        f"{result['task']}, {result['model']}, batch {result['batch']}, "
+        f"{result['threads']} threads, {result['rounds']} rounds"
     )
-    for name, value in found["peers"].items():
+    for name, value in peers.items():
         time, memory = value["seconds"] / base["seconds"], value["peak_mb"] / base["peak_mb"]
         print(f"  {name:16} {time:6.2f} of PyTorch eager's time {memory:6.2f} of its peak memory")
-    print(f"  msg_ms takes {own / fastest:.2f} of the fastest peer's time", end="")
-    if "matrix products" in found["peers"]:
-        rate = found["peers"]["matrix products"]["seconds"] / own
-        print(f"; {rate:.0%} of it are MatMul's at its own rate on these shapes", end="")
+    print(f"  msg_ms: {own / fastest:.2f} of the fastest peer's time", end="")
+    if "matrix products" in peers:
+        share = peers["matrix products"]["seconds"] / own
+        print(f"; MindSpore's MatMul alone, on the same shapes: {share:.0%} of msg_ms's time", end="")
     print("\n", flush=True)
 
 
 def save(results: list[dict], folder: Path, name: str) -> None:
-    """``<name>.json`` and ``<name>.png`` in ``folder``."""
+    """Write ``<name>.json`` and ``<name>.png`` to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(results, indent=1))
     try:
         import matplotlib
     except ImportError:
-        print(f"no picture: pip install 'msg-ms[plots]'; numbers in {folder / name}.json", file=sys.stderr)
+        print(f"no plot: pip install 'msg-ms[plots]'; the numbers are in {folder / name}.json", file=sys.stderr)
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -161,7 +161,7 @@ def save(results: list[dict], folder: Path, name: str) -> None:
         positions = np.arange(len(results)) + (i - len(peers) / 2 + 0.5) * 0.8 / len(peers)
         axes.bar(positions, heights, 0.8 / len(peers), label=peer)
     axes.set_xticks(range(len(results)), [f"{r['model']}\nbatch {r['batch']}" for r in results])
-    axes.set_ylabel("time over PyTorch eager's")
+    axes.set_ylabel("time relative to PyTorch eager")
     axes.axhline(1, color="grey", linewidth=0.5)
     axes.legend()
     figure.tight_layout()

@@ -1,7 +1,7 @@
-"""Compilation of the training step's graph, first and second start: python benchmarks/startup.py.
+"""Measure the compilation of the training step, first and second start: python benchmarks/startup.py.
 
-Every start is a process of its own; rounds alternate between the models. The second start finds the graph in the cache
-(COMPILE_CACHE) that the first one filled. What counts are ratios of medians.
+Every start is its own process, and rounds alternate between the models. The second start reads the graph from the cache
+(COMPILE_CACHE) that the first one filled. The results are ratios of medians.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for model in args.model:
         first, second = medians[f"{model}, first start"], medians[f"{model}, second start"]
-        against = first / medians[f"{args.model[0]}, first start"]
-        print(f"{model}: first start {against:.2f} of {args.model[0]}'s, second {first / second:.1f} times faster")
+        ratio = first / medians[f"{args.model[0]}, first start"]
+        print(f"{model}: first start {ratio:.2f} of {args.model[0]}'s, second {first / second:.1f} times faster")
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "startup.json").write_text(json.dumps(medians, indent=1))
 
 
 def compile_once(name: str, folder: str) -> float:
-    """Seconds to compile ``name``'s training step at batch 2, with the cache in ``folder``."""
+    """Return the seconds to compile a model's training step at batch 2, with the cache in ``folder``."""
     setup_device("CPU", 0)
     compile_cache.enable(replace(load_config(None), compile_cache=folder), SINGLE_PROCESS)
     model = create_model(name)

@@ -1,7 +1,7 @@
-"""timm's and torchvision's own pipeline, as the paper's code drives it: the peer of data benchmarks and statistics.
+"""The input pipeline of timm and torchvision as in the paper's code, for data benchmarks and comparisons.
 
-Needs torch, torchvision and timm. A torchvision that was built for another torch lacks its compiled operators and
-then fails in a module that only registers them; nothing here uses those, so that module is left out.
+It needs torch, torchvision and timm. A torchvision built for another torch fails in the module that registers its
+compiled operators. No code here uses these operators, so that module is replaced by an empty one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def train_transform(img_size: int = 224):
-    """The paper's training recipe for one picture."""
+    """Return the paper's training transform for one image."""
     return create_transform(
         input_size=img_size,
         is_training=True,
@@ -33,7 +33,7 @@ def train_transform(img_size: int = 224):
 
 
 def eval_transform(img_size: int = 224):
-    """The paper's evaluation crop."""
+    """Return the paper's evaluation transform."""
     bicubic = transforms.InterpolationMode.BICUBIC
     return transforms.Compose(
         [
@@ -50,7 +50,7 @@ def mixup(num_classes: int = 1000) -> Mixup:
 
 
 def loader(folder: str, training: bool, batch_size: int, workers: int):
-    """Batches of (images, labels), mixed in training; as main.py iterates over them."""
+    """Yield batches (images, labels), with mixup in training, as the paper's main.py does."""
     dataset = datasets.ImageFolder(folder, train_transform() if training else eval_transform())
     batches = torch.utils.data.DataLoader(
         dataset, batch_size, shuffle=training, num_workers=workers, drop_last=training, pin_memory=False

@@ -1,7 +1,7 @@
-"""MSG-Transformer in PyTorch, with the paper code's parameter names: the peer in benchmarks and side-by-side checks.
+"""MSG-Transformer in PyTorch with the paper code's parameter names, for benchmarks and comparisons.
 
-Written for eager speed where PyTorch offers it: fused scaled dot-product attention takes the position bias as its
-mask. Shape letters as in ``msg_ms/models/windows.py``.
+It is written for speed in eager mode: the position bias is the mask of PyTorch's fused attention. Shape letters as in
+``msg_ms/ops/windows.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def partition(x: Tensor, w: int, s: int) -> Tensor:
 
 
 def reverse(x: Tensor, w: int, s: int, height: int, width: int) -> Tensor:
-    """Windows back to a map with channels first."""
+    """Join windows into a map with channels first."""
     c = x.shape[-1]
     x = x.reshape(-1, height // (w * s), width // (w * s), s, s, w, w, c)
     return x.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(-1, c, height, width)
@@ -31,8 +31,9 @@ def shuffle(x: Tensor) -> Tensor:
     regions, windows, _, c = x.shape
     if windows == 1:
         return x
-    messages = x[:, :, 0].view(regions, windows, windows, c // windows).transpose(1, 2).reshape(regions, windows, 1, c)
-    return torch.cat((messages, x[:, :, 1:]), 2)
+    msg_tokens = x[:, :, 0].view(regions, windows, windows, c // windows)
+    msg_tokens = msg_tokens.transpose(1, 2).reshape(regions, windows, 1, c)
+    return torch.cat((msg_tokens, x[:, :, 1:]), 2)
 
 
 class Attention(nn.Module):
@@ -86,22 +87,22 @@ class Merging(nn.Module):
 
 
 class Stage(nn.Module):
-    def __init__(self, dim: int, depth: int, heads: int, window: int, layout: tuple, following: tuple | None):
+    def __init__(self, dim: int, depth: int, heads: int, window: int, geometry: tuple, next_geometry: tuple | None):
         super().__init__()
-        self.window, self.layout, self.following = window, layout, following
+        self.window, self.geometry, self.next_geometry = window, geometry, next_geometry
         self.blocks = nn.ModuleList(Block(dim, window, heads) for _ in range(depth))
-        self.downsample = Merging(dim) if following else None
+        self.downsample = Merging(dim) if next_geometry else None
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x)
         if self.downsample is None:
             return x
-        (height, width, s), w = self.layout, self.window
-        messages = self.downsample(reverse(x[:, :, :1], 1, s, height // w, width // w))
-        patches = self.downsample(reverse(x[:, :, 1:], w, s, height, width))
-        s = self.following[2]
-        return torch.cat((partition(messages, 1, s), partition(patches, w, s)), 2)
+        (height, width, s), w = self.geometry, self.window
+        msg_tokens = self.downsample(reverse(x[:, :, :1], 1, s, height // w, width // w))
+        patch_tokens = self.downsample(reverse(x[:, :, 1:], w, s, height, width))
+        s = self.next_geometry[2]
+        return torch.cat((partition(msg_tokens, 1, s), partition(patch_tokens, w, s)), 2)
 
 
 class PatchEmbed(nn.Module):

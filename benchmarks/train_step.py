@@ -1,7 +1,7 @@
-"""The training step (forward, backward, clipping, AdamW) side by side with PyTorch: python benchmarks/train_step.py.
+"""Compare the training step (forward, backward, clipping, AdamW) with PyTorch: python benchmarks/train_step.py.
 
-As ``latency.py``: same weights, images, labels and threads; loss and gradient norm are compared before anything is
-timed; rounds alternate; ratios of medians, and of peak memory.
+As in ``latency.py``, all peers use the same weights, images, labels and number of threads. Loss and gradient norm are
+compared before any timing. The results are ratios of medians and of peak memory.
 """
 
 from __future__ import annotations

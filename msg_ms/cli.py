@@ -60,6 +60,7 @@ def train_parser() -> argparse.ArgumentParser:
         "--pretrained", metavar="CKPT", help="weights to start a run from; classes and sizes may differ"
     )
     parser.add_argument("--eval", action="store_true", help="evaluate --resume and exit")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the paper's launcher passes it
     parser.add_argument("--throughput", action="store_true", help="measure inference speed on one batch and exit")
     return parser
 

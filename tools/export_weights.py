@@ -1,4 +1,7 @@
-"""Weights for release: python tools/export_weights.py --input <run>/best.ckpt --output <folder>."""
+"""Write the weights of a checkpoint for release, without the rest of a training run.
+
+python tools/export_weights.py --input <run>/best.ckpt --output <folder>
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,21 @@ from msg_ms.files import atomic_write
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
-        description="Write a checkpoint's weights alone, under a name that ends with their hash, as mindcv's files do."
+        description="Write only the weights of a checkpoint. The file name ends with their hash, as in mindcv."
     )
-    parser.add_argument("--input", required=True, type=Path, metavar="CKPT", help="checkpoint of a run")
+    parser.add_argument("--input", required=True, type=Path, metavar="CKPT", help="checkpoint of a training run")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write to")
-    parser.add_argument("--name", help="what the file's name begins with (default: the model's name)")
-    parser.add_argument("--ema", action="store_true", help="the average of the weights instead of the weights")
+    parser.add_argument("--name", help="start of the file name (default: the model's name)")
+    parser.add_argument("--ema", action="store_true", help="write the averaged weights (EMA) instead")
     args = parser.parse_args()
 
-    arrays, notes = read_checkpoint(args.input)
+    arrays, metadata = read_checkpoint(args.input)
     weights = select_prefix(arrays, EMA_PREFIX if args.ema else "")
     if not weights:
-        raise UserError(f"{args.input} holds no average of the weights; TRAIN.EMA_DECAY keeps one")
-    name = args.name or model_name(notes)
+        raise UserError(f"{args.input} has no averaged weights; set TRAIN.EMA_DECAY in training")
+    name = args.name or model_name(metadata)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "weights.ckpt"
         write_checkpoint(written, weights)
@@ -41,11 +45,11 @@ def main() -> None:
     print(f"{path}: {sum(w.size for w in weights.values()):,} parameters, {len(content):,} bytes, sha256 {digest}")
 
 
-def model_name(notes: Metadata) -> str:
-    """``MODEL.NAME`` of the run that wrote the checkpoint."""
-    if "config" not in notes:
-        raise UserError("the checkpoint doesn't tell what it is of: add --name")
-    return yaml.safe_load(str(notes["config"]))["MODEL"]["NAME"]
+def model_name(metadata: Metadata) -> str:
+    """Return ``MODEL.NAME`` of the run that wrote the checkpoint."""
+    if "config" not in metadata:
+        raise UserError("the checkpoint does not store the model's name; pass --name")
+    return yaml.safe_load(str(metadata["config"]))["MODEL"]["NAME"]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Checkpoint files: formats, strict loading, adapting weights to other models."""
+"""Checkpoint files: read and write them, load them strictly into models, adapt weights to other models."""
 
+from .dtypes import cast_weights
 from .files import (
     EMA_PREFIX,
     OPTIMIZER_PREFIX,
@@ -12,7 +13,7 @@ from .files import (
 )
 from .load import load_for_inference, load_parameters, load_pretrained, load_weights
 from .resize import adapt_weights
-from .safetensors import read_safetensors, write_safetensors
+from .safetensors import check_safetensors, read_safetensors, write_safetensors
 from .types import Arrays, BrokenCheckpoint, ConversionError, LoadedWeights, Metadata
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "LoadedWeights",
     "Metadata",
     "adapt_weights",
+    "cast_weights",
+    "check_safetensors",
     "load_for_inference",
     "load_parameters",
     "load_pretrained",

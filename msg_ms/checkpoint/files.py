@@ -22,12 +22,21 @@ from .types import Arrays, BrokenCheckpoint, Metadata
 
 OPTIMIZER_PREFIX, SCALER_PREFIX, EMA_PREFIX, METADATA_PREFIX = "optimizer.", "scaler.", "ema.", "run."
 FORMATS = (".ckpt", ".safetensors")
-# What mindcv's trainer saves beside the weights: the optimizers' state and that of its training step.
+# Prefixes that mindcv's trainer uses for the state of its optimizers and of its training step.
 MINDCV_STATE = (
-    "adam_m.", "adam_v.", "moment", "beta1_power", "beta2_power", "learning_rate", "global_step", "scale_sense",
+    "adam_m.",
+    "adam_v.",
+    "moment",
+    "beta1_power",
+    "beta2_power",
+    "learning_rate",
+    "global_step",
+    "scale_sense",
     "updates",
-)  # fmt: skip
-TORCH_NORM = re.compile(r"(^|\.)norm\d*\.weight$")
+)
+# Every model here has norms. Their parameters are called gamma in MindSpore and weight in PyTorch.
+_TORCH_NORM = re.compile(r"(^|\.)norm\d*\.weight$")
+_MINDSPORE_NORM = re.compile(r"(^|\.)norm\d*\.gamma$")
 
 
 def write_checkpoint(
@@ -41,15 +50,15 @@ def write_checkpoint(
         metadata: Numbers and text by name; ``.safetensors`` files store none.
 
     Raises:
-        UserError: If the disk does not accept the file.
+        UserError: If the file cannot be written.
     """
     if path.suffix == ".safetensors":
         with atomic_write(path) as temporary:
             write_safetensors(temporary, arrays, "ms")
         return
-    # Tensors over the arrays' own memory.
+    # These tensors share the arrays' memory.
     entries = [{"name": name, "data": Tensor.from_numpy(np.ascontiguousarray(value))} for name, value in arrays.items()]
-    # Plain floats would be stored in single precision, and a resumed run's metrics differ in the last digits.
+    # MindSpore stores Python floats in single precision, and the metrics of a resumed run would change.
     extra = {
         METADATA_PREFIX + name: Tensor(value, ms.float64) if isinstance(value, float) else value
         for name, value in metadata.items()
@@ -68,7 +77,7 @@ def read_checkpoint(path: Path) -> tuple[Arrays, Metadata]:
         The arrays by name, and the metadata (empty for ``.safetensors``).
 
     Raises:
-        UserError: If the file is missing or is not a checkpoint of this package.
+        UserError: If the file is missing, is not a checkpoint of this package, or has PyTorch parameter names.
         BrokenCheckpoint: If the file is damaged.
     """
     if not path.is_file():
@@ -79,19 +88,29 @@ def read_checkpoint(path: Path) -> tuple[Arrays, Metadata]:
         )
     if path.suffix == ".safetensors":
         arrays = read_safetensors(path).state
-        if any(TORCH_NORM.search(name) for name in arrays):
+        if _has_torch_names(arrays):
             raise UserError(f"{path} has PyTorch parameter names; convert it with tools/convert_torch_ckpt.py")
         return arrays, {}
+    try:  # a passing fault of permissions or network must not look like damage
+        with path.open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        raise UserError(f"can't read checkpoint {path}: {error.strerror or error}") from None
     try:
         loaded = ms.load_checkpoint(str(path), crc_check=True)
     except Exception as error:  # MindSpore's parser fails in many ways on a damaged file
         raise BrokenCheckpoint(f"{path}: damaged, or not a MindSpore checkpoint ({_first_line(error)})") from None
     names = [name for name in loaded if name.startswith(METADATA_PREFIX)]
-    metadata = {name.removeprefix(METADATA_PREFIX): _plain(loaded.pop(name)) for name in names}
+    metadata = {name.removeprefix(METADATA_PREFIX): _to_python(loaded.pop(name)) for name in names}
     return {name: value.asnumpy() for name, value in loaded.items()}, metadata
 
 
-def _plain(value: Parameter | str) -> int | float | str:
+def _has_torch_names(names: Iterable[str]) -> bool:
+    names = list(names)
+    return any(map(_TORCH_NORM.search, names)) and not any(map(_MINDSPORE_NORM.search, names))
+
+
+def _to_python(value: Parameter | str) -> int | float | str:
     return value if isinstance(value, str) else value.asnumpy().item()
 
 
@@ -105,14 +124,27 @@ def parameters_by_name(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
 
 
 def to_numpy(parameters: Mapping[str, Parameter], prefix: str = "") -> Arrays:
-    """Return the parameters' values by name, each name preceded by ``prefix``."""
+    """Return the values of parameters as arrays.
+
+    Args:
+        parameters: Parameters by name.
+        prefix: Text to add before each name.
+
+    Returns:
+        Arrays by prefixed name.
+    """
     return {prefix + name: parameter.asnumpy() for name, parameter in parameters.items()}
 
 
 def select_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
-    """Return the arrays whose names start with ``prefix``, without it; an empty prefix selects the model's parameters.
+    """Select the arrays whose names start with a prefix.
 
-    Checkpoints of mindcv's trainer are split in the same way.
+    Args:
+        arrays: The content of a checkpoint, of this package or of mindcv's trainer.
+        prefix: Prefix to select. An empty one selects the model's parameters, without the other state of a run.
+
+    Returns:
+        The selected arrays, by name without the prefix.
     """
     if prefix:
         return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

@@ -11,7 +11,7 @@ from mindspore import Parameter, Tensor, nn
 from ..errors import UserError, shorten
 from ..models.features import MSGFeatures
 from .files import parameters_by_name, read_checkpoint, select_prefix
-from .resize import adapt_weights, is_adaptable
+from .resize import HEAD, adapt_weights, is_adaptable
 from .types import Metadata
 
 
@@ -45,7 +45,11 @@ def load_parameters(targets: Mapping[str, Parameter], arrays: Mapping[str, np.nd
 
 
 def load_weights(model: nn.Cell, path: Path) -> None:
-    """Set the model's parameters from a checkpoint, which may also hold the rest of a training run.
+    """Set the model's parameters from a checkpoint; names and shapes must match exactly.
+
+    Args:
+        model: The model to set.
+        path: A checkpoint of this package, which may also hold the rest of a training run.
 
     Raises:
         UserError: If the file is unreadable, or names or shapes differ.
@@ -56,15 +60,15 @@ def load_weights(model: nn.Cell, path: Path) -> None:
 def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
     """Set the model's parameters from a checkpoint for fine-tuning.
 
-    Position tables of other windows and image sizes are resampled, and the head of other classes is initialised again
-    (see :func:`msg_ms.checkpoint.resize.adapt_weights`). A backbone (:class:`msg_ms.MSGFeatures`) accepts a
-    classifier's checkpoint; it ignores the head, the last norm and the stages that the backbone lacks.
+    Weights for other windows and image sizes are resampled, and a head for other classes keeps its initial values
+    (see :func:`msg_ms.checkpoint.adapt_weights`). A backbone (:class:`msg_ms.MSGFeatures`) accepts a classifier's
+    checkpoint; it ignores the head, the last norm and the stages that the backbone lacks.
 
     Args:
         model: The model, or the part of a larger model that the checkpoint is for.
         path: A checkpoint of this package.
-        prefix: Prefix of ``model``'s parameter names in a larger model, such as ``"backbone."``. The names in the
-            file may carry it or not.
+        prefix: Prefix of ``model``'s parameter names in a larger model, such as ``"backbone."``. If names in the file
+            have the prefix too, only those are loaded; otherwise all are.
 
     Returns:
         A line for each change.
@@ -74,19 +78,25 @@ def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
     """
     targets = {name.removeprefix(prefix): p for name, p in parameters_by_name(model.get_parameters()).items()}
     arrays = select_prefix(read_checkpoint(path)[0], "")
-    arrays = (select_prefix(arrays, prefix) if prefix else {}) or arrays
-    initialised = ("head.",)
+    if prefix:
+        arrays = select_prefix(arrays, prefix) or arrays
+    optional: tuple[str, ...] = (f"{HEAD}.",)
     if isinstance(model, MSGFeatures):
         arrays = {name: value for name, value in arrays.items() if name in targets or not model.ignores(name)}
-        initialised += model.output_norms
-    arrays, lines = adapt_weights(arrays, {name: tuple(p.shape) for name, p in targets.items()})
-    loaded = {name: p for name, p in targets.items() if name in arrays or not name.startswith(initialised)}
-    load_parameters(loaded, arrays, path)
+        optional += model.output_norms
+    adapted, lines = adapt_weights(arrays, {name: tuple(p.shape) for name, p in targets.items()})
+    # These parameters keep their initial values; any other must be in the file.
+    initial = {name for name in targets if name not in adapted and (name in arrays or name.startswith(optional))}
+    load_parameters({name: p for name, p in targets.items() if name not in initial}, adapted, path)
     return lines
 
 
 def load_for_inference(model: nn.Cell, path: Path) -> tuple[list[str], Metadata]:
-    """Set the model's parameters from a checkpoint of the same classes; windows and image size may differ.
+    """Set the model's parameters from a checkpoint for the same classes; windows and image size may differ.
+
+    Args:
+        model: The model to set.
+        path: A checkpoint of this package.
 
     Returns:
         A line for each change, and the checkpoint's metadata.
@@ -94,7 +104,8 @@ def load_for_inference(model: nn.Cell, path: Path) -> tuple[list[str], Metadata]
     Raises:
         UserError: If the file is unreadable, or other names or shapes differ.
     """
-    targets, (arrays, metadata) = parameters_by_name(model.get_parameters()), read_checkpoint(path)
+    targets = parameters_by_name(model.get_parameters())
+    arrays, metadata = read_checkpoint(path)
     shapes = {name: tuple(parameter.shape) for name, parameter in targets.items()}
     arrays, lines = adapt_weights(select_prefix(arrays, ""), shapes, new_head=False)
     load_parameters(targets, arrays, path)

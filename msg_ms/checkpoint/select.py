@@ -1,4 +1,4 @@
-"""Which of a checkpoint's dictionaries holds the weights."""
+"""Find the dictionary of weights in the content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,57 +8,67 @@ from typing import Any
 
 from ..errors import UserError, nearest, printable, shorten
 
-USUAL_KEYS = ("model", "state_dict")
-# What PyTorch's wrappers for several devices and for compilation put before every name.
-_WRAPPERS = ("module.", "_orig_mod.")
-_DEEPEST, _MOST_LISTED, _LONGEST_NAME = 3, 1000, 200
-_MOST_WEIGHTS = 4000
+DEFAULT_KEYS = ("model", "state_dict")
+# Prefixes that PyTorch's wrappers for several devices and for compilation add to every name.
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+# Limits for hostile files: depth and entries to search, length of a name, number of weights.
+_MAX_DEPTH, _MAX_LISTED, _MAX_NAME_LENGTH, _MAX_WEIGHTS = 3, 1000, 200, 4000
 
 
 def select_weights(content: Any, key: str | None, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
-    """The dictionary of weights in a checkpoint's content, names without ``module.`` and ``_orig_mod.``.
+    """Return the dictionary of weights in the content of a checkpoint.
 
-    ``key`` is where it is: a dictionary's key, several joined by dots, or what all names of the weights begin with.
-    Without one, it is looked for under ``model`` and ``state_dict``. Raises UserError that names the keys there are.
+    The wrapper prefixes ``module.`` and ``_orig_mod.`` are removed from the names.
+
+    Args:
+        content: The object that the file stores.
+        key: Location of the weights: a dictionary's key, several keys joined by dots, or the prefix of all names
+            without its final dot. By default the weights are expected under ``model`` or ``state_dict``, or at the top.
+        is_tensor: Returns whether a value in ``content`` is a tensor.
+
+    Raises:
+        UserError: If ``key`` does not exist, or the dictionary holds anything but tensors under proper names. The
+            message lists the keys that exist.
     """
-    found = _usual(content) if key is None else _at(content, key)
-    if found is None and key is not None:
-        known = _available(content, is_tensor)
-        there = (
-            f"weights are under {shorten(known, 12)}{nearest(key, known)}" if known else "there are no weights in it"
-        )
-        raise UserError(f"--key {key}: {there}")
-    if not isinstance(found, Mapping) or not found:
-        raise UserError("holds no dictionary of weights")
-    if len(found) > _MOST_WEIGHTS:
-        raise UserError(f"holds {len(found):,} entries where weights are to be, more than any model here has")
-    strangers = [
-        printable(str(name), 100) for name, value in found.items() if not (isinstance(name, str) and is_tensor(value))
+    selected = _find_default(content) if key is None else _find_key(content, key)
+    if selected is None and key is not None:
+        known = _tensor_keys(content, is_tensor)
+        hint = f"weights are under {shorten(known, 12)}{nearest(key, known)}" if known else "the file has no weights"
+        raise UserError(f"--key {key}: {hint}")
+    if not isinstance(selected, Mapping) or not selected:
+        raise UserError("does not contain a dictionary of weights")
+    if len(selected) > _MAX_WEIGHTS:
+        raise UserError(f"the dictionary of weights has {len(selected):,} entries; at most {_MAX_WEIGHTS:,} are read")
+    non_tensors = [
+        printable(str(name), 100)
+        for name, value in selected.items()
+        if not (isinstance(name, str) and is_tensor(value))
     ]
-    if strangers:
-        known = _available(content, is_tensor)
-        there = f"; --key chooses one: {shorten(known, 12)}" if known else ""
-        raise UserError(f"holds no plain dictionary of weights: {shorten(strangers)} is no tensor{there}")
-    unspeakable = [name for name in found if len(name) > _LONGEST_NAME or not name.isprintable()]
-    if unspeakable:
-        raise UserError(f"holds no plain dictionary of weights: {printable(unspeakable[0], 100)} is no tensor's name")
-    weights = dict(found)
-    while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in weights)), None):
+    if non_tensors:
+        known = _tensor_keys(content, is_tensor)
+        hint = f"; select one with --key: {shorten(known, 12)}" if known else ""
+        raise UserError(f"does not contain a plain dictionary of weights: {shorten(non_tensors)} is not a tensor{hint}")
+    unprintable = [name for name in selected if len(name) > _MAX_NAME_LENGTH or not name.isprintable()]
+    if unprintable:
+        name = printable(unprintable[0], 100)
+        raise UserError(f"does not contain a plain dictionary of weights: {name} is not a parameter name")
+    weights = dict(selected)
+    while prefix := next((p for p in _WRAPPER_PREFIXES if all(name.startswith(p) for name in weights)), None):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
 
 
-def _usual(content: Any) -> Any:
-    for _ in range(_DEEPEST):
-        inner = next((content[k] for k in USUAL_KEYS if isinstance(content, Mapping) and k in content), None)
+def _find_default(content: Any) -> Any:
+    for _ in range(_MAX_DEPTH):
+        inner = next((content[k] for k in DEFAULT_KEYS if isinstance(content, Mapping) and k in content), None)
         if not isinstance(inner, Mapping):
             break
         content = inner
     return content
 
 
-def _at(content: Any, key: str) -> Any:
-    """What is at the dotted path ``key``, or the entries whose names begin with it, or None."""
+def _find_key(content: Any, key: str) -> Any:
+    """Return the value at the dotted path ``key``, or the entries with that prefix, or None."""
     if not isinstance(content, Mapping):
         return None
     if key in content:
@@ -67,22 +77,23 @@ def _at(content: Any, key: str) -> Any:
     for i in range(len(parts) - 1, 0, -1):
         inner = content.get(".".join(parts[:i]))
         if isinstance(inner, Mapping):
-            found = _at(inner, ".".join(parts[i:]))
-            if found is not None:
-                return found
-    below = {n.removeprefix(f"{key}."): v for n, v in content.items() if isinstance(n, str) and n.startswith(f"{key}.")}
-    return below or None
+            value = _find_key(inner, ".".join(parts[i:]))
+            if value is not None:
+                return value
+    prefix = f"{key}."
+    with_prefix = {n.removeprefix(prefix): v for n, v in content.items() if isinstance(n, str) and n.startswith(prefix)}
+    return with_prefix or None
 
 
-def _available(content: Any, is_tensor: Callable[[Any], bool]) -> list[str]:
-    """The dotted paths of dictionaries that hold tensors, none deeper than three."""
+def _tensor_keys(content: Any, is_tensor: Callable[[Any], bool]) -> list[str]:
+    """Return the dotted paths of the dictionaries that hold tensors, down to the depth limit."""
     paths, level = [], [("", content)]
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         below = []
         for path, node in level:
-            for name, value in islice(node.items() if isinstance(node, Mapping) else (), _MOST_LISTED):
-                if isinstance(name, str) and isinstance(value, Mapping) and len(below) < _MOST_LISTED:
+            for name, value in islice(node.items() if isinstance(node, Mapping) else (), _MAX_LISTED):
+                if isinstance(name, str) and isinstance(value, Mapping) and len(below) < _MAX_LISTED:
                     below.append((f"{path}.{name}" if path else name, value))
-        paths += [printable(p, 100) for p, node in below if any(map(is_tensor, islice(node.values(), _MOST_LISTED)))]
+        paths += [printable(p, 100) for p, node in below if any(map(is_tensor, islice(node.values(), _MAX_LISTED)))]
         level = below
     return paths

@@ -1,4 +1,4 @@
-"""What checkpoint files hold, and the errors that reading them raises."""
+"""Types of checkpoint contents, and the errors that reading them raises."""
 
 from __future__ import annotations
 

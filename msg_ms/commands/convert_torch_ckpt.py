@@ -1,7 +1,7 @@
 """Convert checkpoints between the paper's PyTorch code and this package, without PyTorch.
 
-Nothing in a PyTorch file is run: classes and functions that it names, beyond those that rebuild tensors, are ignored
-and listed.
+Nothing in a PyTorch file is run. Classes and functions that it names are ignored and listed, except those that rebuild
+tensors.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..checkpoint.dtypes import KEEP, TYPES, finite
-from ..convert import cast_weights, check_buffers, convert_state_dict, dropped_names, export_state_dict
+from ..checkpoint.dtypes import DTYPES, KEEP, cast_weights, is_finite
+from ..checkpoint.types import Arrays, ConversionError
 from ..convert.model_shapes import Changes, fit_weights
-from ..convert.names import ConversionError, State
+from ..convert.names import check_buffers, convert_state_dict, dropped_names, export_state_dict
 from ..convert.weight_files import (
     OUR_SUFFIXES,
     TORCH_SUFFIXES,
@@ -24,13 +24,13 @@ from ..convert.weight_files import (
     read_torch_weights,
     write_weights,
 )
-from ..errors import UserError, printable
+from ..errors import UserError, printable, shorten
 from ..files import atomic_write
 
 
 @dataclass(frozen=True)
 class Options:
-    """How files are converted; the fields are the command's flags."""
+    """Options of a conversion; the fields are the command's flags."""
 
     reverse: bool = False
     cfg: str | None = None
@@ -41,17 +41,18 @@ class Options:
     seed: int = 0
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """How the names of files to read end."""
+    def input_suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files to read in a folder."""
         return OUR_SUFFIXES if self.reverse else (*TORCH_SUFFIXES, ".pth.tar")
 
     @property
-    def outputs(self) -> tuple[str, ...]:
-        """How the names of files to write may end, the usual ending first."""
+    def output_suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that can be written, the default first."""
         return TORCH_SUFFIXES if self.reverse else OUR_SUFFIXES
 
 
 def main() -> int:
+    """Run the command line and return the exit status."""
     args = parser().parse_args()
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: must not be negative")
@@ -60,15 +61,18 @@ def main() -> int:
     if args.input.is_dir():
         return convert_folder(args.input, args.output, options, args.format)
     if args.format is not None:
-        raise UserError(f"--format {args.format}: for a folder; a single file's format is how --output ends")
+        raise UserError(f"--format {args.format}: only for folders; the suffix of --output selects a file's format")
     convert(args.input, args.output, options)
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Convert checkpoints of the paper's PyTorch code, or back.")
+    """Return the command's argument parser."""
+    parser = argparse.ArgumentParser(
+        description="Convert checkpoints of the paper's PyTorch code to MindSpore, or back. PyTorch is not needed."
+    )
     add = parser.add_argument
-    add("--input", type=Path, required=True, metavar="PATH", help="checkpoint to read, or a folder of them")
+    add("--input", type=Path, required=True, metavar="PATH", help="checkpoint to read, or a folder of checkpoints")
     add(
         "--output",
         type=Path,
@@ -76,104 +80,126 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help=f"file to write ({' '.join(OUR_SUFFIXES)}; with --reverse {' '.join(TORCH_SUFFIXES)}), or a folder",
     )
-    add("--reverse", action="store_true", help="from MindSpore to PyTorch")
-    add("--cfg", help="configuration that the result must fit (default: recognised from the weights' shapes)")
-    add("--key", help="where in the checkpoint the weights are, e.g. model_ema or a.b (default: model or state_dict; "
-        "with --reverse model, or ema for the average that a training checkpoint keeps)")  # fmt: skip
-    add("--dtype", choices=[*TYPES, KEEP], help="type to write (default: float32; with --reverse keep)")
+    add("--reverse", action="store_true", help="convert from MindSpore to PyTorch")
+    add("--cfg", help="configuration that the result must fit (default: infer the model from the weights)")
+    add(
+        "--key",
+        help="location of the weights in the checkpoint, such as model_ema or a.b (default: model or state_dict); "
+        "with --reverse: model (default), or ema for the averaged weights of a training checkpoint",
+    )
+    add("--dtype", choices=[*DTYPES, KEEP], help="type of the written weights (default: float32; with --reverse keep)")
     add("--verify", action="store_true", help="read the written file again and compare every bit")
-    add("--num-classes", type=int, metavar="N", help="another number of classes: the head is drawn anew; 0: no head")
+    add("--num-classes", type=int, metavar="N", help="number of classes of a re-initialised head; 0 removes the head")
     add("--img-size", type=int, metavar="S", help="resample position embeddings (MODEL.MSG.APE) to images of S pixels")
-    add("--window-size", type=int, metavar="W", help="resample the position-bias tables to windows of W tokens")
-    add("--seed", type=int, default=0, help="of the new head (default: 0)")
-    add("--format", help="ending of the files in the output folder (default: ckpt; with --reverse pth)")
+    add("--window-size", type=int, metavar="W", help="resample the position bias tables to windows of W x W tokens")
+    add("--seed", type=int, default=0, help="seed of a re-initialised head (default: 0)")
+    add("--format", help="suffix of the files in the output folder (default: ckpt; with --reverse pth)")
     return parser
 
 
-def convert_folder(source: Path, target: Path, options: Options, ending: str | None) -> int:
-    """Convert every checkpoint in ``source``; each failure is a line on stderr, and the status then 2."""
-    suffix = f".{ending.removeprefix('.')}" if ending else options.outputs[0]
-    if suffix not in options.outputs:
-        raise UserError(f"--format {ending}: must be {' or '.join(s[1:] for s in options.outputs)}")
+def convert_folder(source: Path, target: Path, options: Options, suffix: str | None) -> int:
+    """Convert every checkpoint in a folder; report each failure in a line on stderr.
+
+    Args:
+        source: Folder to read.
+        target: Folder to write to.
+        options: Options of the conversion.
+        suffix: Suffix of the files to write, None for the default.
+
+    Returns:
+        The exit status: 2 if a file failed, else 0.
+    """
+    output_suffix = f".{suffix.removeprefix('.')}" if suffix else options.output_suffixes[0]
+    if output_suffix not in options.output_suffixes:
+        raise UserError(f"--format {suffix}: must be {' or '.join(s[1:] for s in options.output_suffixes)}")
     if target.exists() and not target.is_dir():
-        raise UserError(f"--output {target}: must be a folder, as --input is one")
+        raise UserError(f"--output {target}: must be a folder, because --input is one")
     try:
         files = [p for p in source.iterdir() if p.is_file() and not p.name.startswith(".")]
     except OSError as error:
         raise UserError(f"can't read --input {source}: {error.strerror or error}") from None
-    found = sorted(path for path in files if path.name.endswith(options.inputs))
-    if not found:
-        raise UserError(f"--input {source}: no {' '.join(options.inputs)} in it")
-    taken = {path.resolve(): path for path in found}
+    checkpoints = sorted(path for path in files if path.name.endswith(options.input_suffixes))
+    if not checkpoints:
+        raise UserError(f"--input {source}: the folder has no {' '.join(options.input_suffixes)} files")
+    owners = {path.resolve(): path for path in checkpoints}
     failed = 0
-    for path in found:
-        output = target / f"{Path(path.name.removesuffix('.tar')).stem}{suffix}"
+    for path in checkpoints:
+        output = target / f"{Path(path.name.removesuffix('.tar')).stem}{output_suffix}"
         try:
-            if (other := taken.setdefault(output.resolve(), path)) is not path or output.resolve() == path.resolve():
-                raise UserError(f"{path}: its result {output} would take the place of {other}")
+            if (owner := owners.setdefault(output.resolve(), path)) is not path or output.resolve() == path.resolve():
+                raise UserError(f"{path}: its output {output} would replace that of {owner}")
             convert(path, output, options)
         except UserError as error:
             failed += 1
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    print(f"{len(found) - failed} of {len(found)} checkpoints converted")
+    print(f"{len(checkpoints) - failed} of {len(checkpoints)} checkpoints converted")
     return 2 if failed else 0
 
 
 def convert(source: Path, target: Path, options: Options) -> None:
-    """Convert one file, and print what was done."""
-    if target.suffix not in options.outputs or target.is_dir():
-        other = "" if options.reverse else " (or pass --reverse)"
-        raise UserError(f"--output {target}: must be a file that ends in {' or '.join(options.outputs)}{other}")
+    """Convert one file and print a summary.
+
+    Args:
+        source: File to read.
+        target: File to write.
+        options: Options of the conversion.
+
+    Raises:
+        UserError: If a file is unreadable, does not convert, or cannot be written. No new file is left then.
+    """
+    if target.suffix not in options.output_suffixes or target.is_dir():
+        hint = "" if options.reverse else " (or pass --reverse)"
+        raise UserError(f"--output {target}: must be a file that ends in {' or '.join(options.output_suffixes)}{hint}")
     if target.exists() and source.exists() and target.samefile(source):
-        raise UserError(f"--output {target} is the input")
+        raise UserError(f"--output {target} is the same file as --input")
     try:
         state, lines = (to_torch if options.reverse else to_mindspore)(source, options)
     except ConversionError as error:
-        raise UserError(f"{source} doesn't convert: {error}") from None
+        raise UserError(f"can't convert {source}: {error}") from None
     except MemoryError:
-        raise UserError(f"{source}: needs more memory than there is") from None
+        raise UserError(f"{source}: not enough memory to convert it") from None
+    lines.append(f"wrote      {target}")
     with atomic_write(target) as temporary:
         write_weights(temporary, state, options.reverse)
         if options.verify:
             compare_with_file(temporary, state, options.reverse)
             lines.append(f"verified   {target}: all {len(state)} tensors read back bit for bit")
     print("\n".join(lines))
-    print(f"wrote      {target}")
 
 
-def to_mindspore(source: Path, options: Options) -> tuple[State, list[str]]:
-    """The weights under our names, and lines on what was done to them."""
+def to_mindspore(source: Path, options: Options) -> tuple[Arrays, list[str]]:
+    """Return the weights of a PyTorch file by our names, and the lines of the summary."""
     file = read_torch_weights(source, options.key)
     converted = convert_state_dict(file.state)
     check_buffers(file.state, converted)
-    name, weights, lines = changed(source, converted, options)
+    name, weights, lines = adjust_weights(source, converted, options)
     dropped = Counter(dropped_names(file.state).values())
-    lines += [f"dropped    {count} buffers on purpose ({why})" for why, count in dropped.items()]
+    lines += [f"dropped    {count} buffers ({reason})" for reason, count in dropped.items()]
     if file.ignored:
-        shown = printable(", ".join(file.ignored))
-        lines.append(f"ignored    {shown}: named in the file, neither imported nor run")
+        names = printable(", ".join(file.ignored))
+        lines.append(f"ignored    {names}: named in the file, neither imported nor called")
     return weights, [f"read       {source}: {name}", *lines]
 
 
-def to_torch(source: Path, options: Options) -> tuple[State, list[str]]:
-    """The weights and the rebuilt buffers under PyTorch's names, and lines on what was done to them."""
-    name, weights, lines = changed(source, read_our_weights(source, options.key), options)
+def to_torch(source: Path, options: Options) -> tuple[Arrays, list[str]]:
+    """Return the weights and the rebuilt buffers by PyTorch's names, and the lines of the summary."""
+    name, weights, lines = adjust_weights(source, read_our_weights(source, options.key), options)
     state = export_state_dict(weights)
     lines.append(f"rebuilt    {len(state) - len(weights)} buffers")
     return state, [f"read       {source}: {name}", *lines]
 
 
-def changed(source: Path, weights: State, options: Options) -> tuple[str, State, list[str]]:
-    """The model's name, the weights in the shapes and the type that were asked for, and lines on that."""
+def adjust_weights(source: Path, weights: Arrays, options: Options) -> tuple[str, Arrays, list[str]]:
+    """Cast and adapt the weights as requested; return the model's name, the weights, and lines of the summary."""
     try:
         weights, types = cast_weights(weights, options.dtype or (KEEP if options.reverse else "float32"))
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    name, weights, lines = fit_weights(weights, options.cfg, options.changes, options.seed)
-    lines = [f"adapted    {line}" for line in lines]
+    name, weights, changes = fit_weights(weights, options.cfg, options.changes, options.seed)
     count = sum(value.size for value in weights.values())
-    lines.insert(0, f"converted  {len(weights)} parameters, {count:,} values, {types}")
-    broken = [name for name, value in weights.items() if not finite(value)]
-    if broken:
-        lines.append(f"warning    infinite or undefined values in {', '.join(broken[:5])}")
+    lines = [f"converted  {len(weights)} parameters, {count:,} values, {types}"]
+    lines += [f"adapted    {change}" for change in changes]
+    not_finite = [name for name, value in weights.items() if not is_finite(value)]
+    if not_finite:
+        lines.append(f"warning    infinite or NaN values in {shorten(not_finite)}")
     return name, weights, lines

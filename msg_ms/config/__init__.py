@@ -1,4 +1,4 @@
-"""The configuration: its sections with their defaults, and how files and flags replace those."""
+"""The configuration: sections with their defaults, replaced by files and flags."""
 
 from .load import KEYS, flat_items, load_config, to_yaml
 from .schema import (

@@ -1,4 +1,4 @@
-"""YAML files with ``BASE`` inheritance, ``--opts`` and flags to a checked configuration, and back to YAML."""
+"""Read a checked configuration from YAML files with ``BASE`` inheritance, ``--opts`` and flags; write it as YAML."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ from .schema import Check, Config
 
 
 def load_config(cfg: str | Path | None, opts: Sequence[str] = (), **overrides: Any) -> Config:
-    """The configuration from a YAML file, then ``opts`` (KEY VALUE ...), then ``overrides``.
+    """Return the configuration from a YAML file, replaced by ``opts``, replaced by ``overrides``.
 
-    ``overrides`` carry a full key with ``__`` for the dots (``DATA__BATCH_SIZE=64``); None leaves a key alone.
+    Args:
+        cfg: The YAML file; None for the defaults.
+        opts: Keys and values in turn, as ``--opts`` accepts them.
+        overrides: Values by full key, with ``__`` for the dots (``DATA__BATCH_SIZE=64``); None changes nothing.
+
+    Raises:
+        UserError: If a file can't be read, a key does not exist, or a value is not valid.
     """
     tree: dict[str, Any] = {}
     if cfg is not None:
         _merge_file(tree, Path(cfg), ())
     if len(opts) % 2:
-        raise UserError(f"--opts takes pairs KEY VALUE; {opts[-1]!r} has no value")
+        raise UserError(f"--opts expects pairs KEY VALUE; {opts[-1]!r} has no value")
     for name, text in zip(opts[::2], opts[1::2], strict=True):
         _set(tree, name, _parse_option(name, text), "--opts")
     for name, value in overrides.items():
@@ -37,12 +43,12 @@ def load_config(cfg: str | Path | None, opts: Sequence[str] = (), **overrides: A
 
 
 def to_yaml(config: Config) -> str:
-    """Every key with its value, in a form that :func:`load_config` reads back to an equal configuration."""
+    """Return every key with its value; :func:`load_config` reads an equal configuration from it."""
     return yaml.safe_dump(_to_tree(config), sort_keys=False, default_flow_style=None)
 
 
 def flat_items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(key, value) for every leaf, keys in full (``MODEL.MSG.SHUF_SIZE``)."""
+    """Yield (key, value) for every leaf; keys are full (``MODEL.MSG.SHUF_SIZE``)."""
     for f in dataclasses.fields(config):
         name, value = prefix + f.name.upper(), getattr(config, f.name)
         if dataclasses.is_dataclass(value):
@@ -55,7 +61,7 @@ KEYS = tuple(name for name, _ in flat_items(Config()))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers: ``1e-6`` is a float, which YAML 1.1 takes for a string."""
+    """YAML 1.2 numbers: ``1e-6`` is a float, but a string in YAML 1.1."""
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
@@ -68,7 +74,7 @@ _Loader.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class _Sourced:
-    """A value and where it was written, for the error that may come."""
+    """A value and its origin, for error messages."""
 
     value: Any
     source: str
@@ -76,13 +82,13 @@ class _Sourced:
 
 def _merge_file(tree: dict[str, Any], path: Path, parents: tuple[Path, ...]) -> None:
     if path.resolve() in parents:
-        raise UserError(f"{path}: BASE leads back to this file")
+        raise UserError(f"{path}: BASE refers back to this file")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't read the configuration {path}: {getattr(error, 'strerror', None) or error}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {error}") from None
+        raise UserError(f"{path} is not valid YAML: {error}") from None
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys with values, found {content!r}")
@@ -98,7 +104,7 @@ def _merge_mapping(tree: dict[str, Any], content: dict, prefix: str, source: str
         full = f"{prefix}{name}"
         if isinstance(value, dict) and full not in KEYS:
             if not any(known.startswith(full + ".") for known in KEYS):
-                raise UserError(f"{source}: there is no section {full}{nearest(full, _sections())}")
+                raise UserError(f"{source}: section {full} does not exist{nearest(full, _sections())}")
             _merge_mapping(tree, value, full + ".", source)
         else:
             _set(tree, full, value, source)
@@ -112,12 +118,12 @@ def _set(tree: dict[str, Any], name: str, value: Any, source: str) -> None:
     if name not in KEYS:
         if name in _sections():
             raise UserError(f"{source}: {name} is a section; expected keys below it, found {value!r}")
-        raise UserError(f"{source}: there is no key {name}{nearest(name, KEYS)}")
+        raise UserError(f"{source}: key {name} does not exist{nearest(name, KEYS)}")
     tree[name] = _Sourced(value, source)
 
 
 def _parse_option(name: str, text: Any) -> Any:
-    """The value of an option's text: YAML, but plain text where the key holds text."""
+    """Parse an option's text as YAML, or as plain text if the key holds text."""
     text = str(text)
     if dict(flat_items(Config())).get(name, None).__class__ is str:
         return text
@@ -130,7 +136,7 @@ def _parse_option(name: str, text: Any) -> Any:
 
 
 def _build(cls: type, tree: dict[str, Any], prefix: str) -> Any:
-    """An instance of the dataclass ``cls`` from the values of ``tree`` under ``prefix``."""
+    """Build the dataclass ``cls`` from the values of ``tree`` under ``prefix``."""
     values = {}
     hints = typing.get_type_hints(cls)
     for f in dataclasses.fields(cls):

@@ -1,4 +1,4 @@
-"""The configuration's sections: frozen dataclasses, the only home of defaults.
+"""The sections of the configuration: frozen dataclasses, the only place of defaults.
 
 Keys are the paper code's (``MODEL.MSG.SHUF_SIZE``); a field ``shuf_size`` of a section is the key ``SHUF_SIZE``.
 Where this project adds a key of its own, the field says so.
@@ -14,25 +14,29 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Check:
-    """A condition on one value and the words for it: ``expects`` completes 'must be ...'."""
+    """A condition on a value; ``expects`` completes 'must be ...'."""
 
     expects: str
     holds: Callable[[Any], bool]
 
 
 def at_least(bound: float) -> Check:
+    """Return a check for values of at least ``bound``."""
     return Check(f"at least {bound}", lambda v: v >= bound)
 
 
 def above(bound: float) -> Check:
+    """Return a check for values above ``bound``."""
     return Check(f"above {bound}", lambda v: v > bound)
 
 
 def within(low: float, high: float) -> Check:
+    """Return a check for values from ``low`` to ``high``."""
     return Check(f"between {low} and {high}", lambda v: low <= v <= high)
 
 
 def one_of(*choices: str) -> Check:
+    """Return a check for the given choices."""
     return Check(f"one of {', '.join(map(repr, choices))}", lambda v: v in choices)
 
 
@@ -46,12 +50,14 @@ FILE_NAME = Check("a name without '/'", lambda v: v not in ("", ".", "..") and "
 
 
 def key(default: Any, check: Check | None = None) -> Any:
-    """A field with its default and, where not every value of its type makes sense, a check."""
+    """Return a dataclass field with its default and, if not all values are valid, a check."""
     return field(default=default, metadata={"check": check})
 
 
 @dataclass(frozen=True)
 class DataConfig:
+    """Section ``DATA``: images and batches."""
+
     batch_size: int = key(128, at_least(1))  # per device
     data_path: str = key("")  # holds train/ and val/ with one folder per class
     dataset: str = key("imagenet", one_of("imagenet"))
@@ -67,6 +73,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class MSGConfig:
+    """Section ``MODEL.MSG``: the architecture."""
+
     patch_size: int = key(4, at_least(1))
     in_chans: int = key(3, at_least(1))
     embed_dim: int = key(96, at_least(1))
@@ -84,6 +92,8 @@ class MSGConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """Section ``MODEL``: the model and its weights."""
+
     type: str = key("msg", one_of("msg"))
     name: str = key("msg_tiny_p4_win7_224", FILE_NAME)
     resume: str = key("")
@@ -97,6 +107,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SchedulerConfig:
+    """Section ``TRAIN.LR_SCHEDULER``: the decay of the learning rate."""
+
     name: str = key("cosine", one_of("cosine", "linear", "step", "multistep"))
     decay_epochs: int = key(30, at_least(1))
     decay_rate: float = key(0.1, within(0, 1))
@@ -105,6 +117,8 @@ class SchedulerConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
+    """Section ``TRAIN.OPTIMIZER``."""
+
     name: str = key("adamw", one_of("adamw", "sgd"))
     eps: float = key(1e-8, above(0))
     betas: tuple[float, ...] = key((0.9, 0.999), BETAS)
@@ -113,6 +127,8 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """Section ``TRAIN``: the recipe."""
+
     start_epoch: int = key(0, at_least(0))
     epochs: int = key(300, at_least(1))
     warmup_epochs: int = key(20, at_least(0))
@@ -134,7 +150,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class AmpConfig:
-    """This project's own: what AMP_OPT_LEVEL O1 and O2 compute in, and the scale of a float16 loss."""
+    """Section ``AMP``, this project's own: the type of AMP_OPT_LEVEL O1 and O2, and the scale of a float16 loss."""
 
     dtype: str = key("float16", one_of("float16", "bfloat16"))
     loss_scale: float = key(65536.0, at_least(1))  # at the beginning, or throughout
@@ -145,6 +161,8 @@ class AmpConfig:
 
 @dataclass(frozen=True)
 class AugConfig:
+    """Section ``AUG``: the augmentation of training images."""
+
     color_jitter: float = key(0.4, at_least(0))
     auto_augment: str = key("rand-m9-mstd0.5-inc1")
     reprob: float = key(0.25, PROBABILITY)
@@ -156,7 +174,7 @@ class AugConfig:
     mixup_prob: float = key(1.0, PROBABILITY)
     mixup_switch_prob: float = key(0.5, PROBABILITY)
     mixup_mode: str = key("batch", one_of("batch", "pair", "elem"))
-    # This project's own; the defaults are what the paper's code gets from timm.
+    # This project's own; the defaults are timm's, which the paper's code uses.
     crop_scale: tuple[float, ...] = key((0.08, 1.0), RANGE)
     crop_ratio: tuple[float, ...] = key((3 / 4, 4 / 3), RANGE)
     hflip: float = key(0.5, PROBABILITY)
@@ -164,15 +182,17 @@ class AugConfig:
 
 @dataclass(frozen=True)
 class TestConfig:
+    """Section ``TEST``: the preprocessing of evaluation images."""
+
     __test__ = False  # keeps pytest from collecting it
     crop: bool = key(True)
 
 
 @dataclass(frozen=True)
 class Config:
-    """The whole tree; ``load_config`` builds it, ``to_yaml`` writes it."""
+    """The whole configuration; ``load_config`` builds it, ``to_yaml`` writes it."""
 
-    task: str = key("classification", one_of("classification"))  # this project's own: what the model is trained for
+    task: str = key("classification", one_of("classification"))  # this project's own: the task
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -205,6 +225,6 @@ class Config:
         return Path(self.output) / self.model.name / self.tag
 
     def without_paths(self) -> Config:
-        """Return the configuration without what may differ between nodes: places of files, and the rank."""
+        """Return the configuration without the values that may differ between nodes: paths and the rank."""
         data = replace(self.data, data_path="", val_list="", class_index="")
         return replace(self, output="", compile_cache="", local_rank=0, data=data)

@@ -1,9 +1,15 @@
-"""Weights from the paper's PyTorch code and back: the name table, its strict application, and the files' readers."""
+"""Convert weights between the paper's PyTorch code and this package; PyTorch is not needed.
 
-from ..checkpoint.dtypes import cast_weights
-from ..checkpoint.resize import adapt_weights
-from ..checkpoint.safetensors import check_safetensors, read_safetensors, write_safetensors
-from ..checkpoint.types import BrokenCheckpoint, ConversionError, LoadedWeights
+1. :mod:`.torch_reader` reads a PyTorch file as data; nothing in the file is run.
+2. :mod:`.names` renames the parameters by the table in :mod:`.rules`, and reports every name without a rule.
+3. :mod:`.model_shapes` finds the model by its shapes, adapts weights to requested sizes, and checks every shape.
+4. :mod:`.weight_files` writes the file in the format of its suffix, and reads it back to compare every bit.
+5. The other direction is the same with :mod:`.torch_writer` at the end.
+6. :mod:`msg_ms.commands.convert_torch_ckpt` is the command that runs these steps.
+"""
+
+from ..checkpoint.types import BrokenCheckpoint, ConversionError
+from .model_shapes import infer_architecture, variant_name
 from .names import (
     check_buffers,
     check_names_and_shapes,
@@ -11,8 +17,6 @@ from .names import (
     converts,
     dropped_names,
     export_state_dict,
-    infer_architecture,
-    variant_name,
 )
 from .torch_reader.file import read_torch_file
 from .torch_writer import write_torch_file
@@ -20,20 +24,14 @@ from .torch_writer import write_torch_file
 __all__ = [
     "BrokenCheckpoint",
     "ConversionError",
-    "LoadedWeights",
-    "adapt_weights",
-    "cast_weights",
     "check_buffers",
     "check_names_and_shapes",
-    "check_safetensors",
     "convert_state_dict",
     "converts",
     "dropped_names",
     "export_state_dict",
     "infer_architecture",
-    "read_safetensors",
     "read_torch_file",
     "variant_name",
-    "write_safetensors",
     "write_torch_file",
 ]

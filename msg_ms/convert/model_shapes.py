@@ -1,31 +1,38 @@
-"""The model that weights must fit, and their adaptation to other classes, windows and image sizes."""
+"""Find the model that weights belong to, and adapt them to other classes, windows and image sizes."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from mindspore import Parameter
 from mindspore.nn.utils import no_init_parameters
 
 from ..checkpoint.dtypes import cast
-from ..checkpoint.resize import BIAS_TABLE, HEAD, POSITIONS, adapt_weights
+from ..checkpoint.resize import POSITIONS, adapt_weights, is_bias_table, is_head, is_position_embedding
+from ..checkpoint.types import Arrays, ConversionError
 from ..config import load_config
 from ..errors import UserError
 from ..models.build import build_model
 from ..models.msg_transformer import MSGTransformer
+from ..models.variants import VARIANTS
 from ..ops import use_backend
-from .names import State, check_names_and_shapes, infer_architecture, variant_name
+from .names import check_names_and_shapes
 
 HEAD_DEVIATION = 0.02
+# Limits on the sizes that a file's shapes alone may claim; a user's configuration may be larger.
+LARGEST = {"stages": 8, "embed_dim": 4096, "window_size": 32, "shuffle_size": 64}
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What the result is to have otherwise than the file; None leaves it."""
+    """Sizes that the result should have; None keeps the file's."""
 
     num_classes: int | None = None
     img_size: int | None = None
@@ -37,59 +44,114 @@ class Changes:
             if value is not None and not least <= value <= most:
                 raise UserError(f"--{name.replace('_', '-')} {value}: must be from {least} to {most}")
 
-    def given(self) -> dict[str, int]:
+    def requested(self) -> dict[str, int]:
+        """Return the sizes that are not None."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
-    def concerns(self, name: str) -> bool:
-        """Whether the parameter ``name`` of ours may differ in shape for them."""
+    def may_affect(self, name: str) -> bool:
+        """Return whether these changes may affect the shape of our parameter ``name``."""
         return (
-            (self.num_classes is not None and name.startswith(HEAD))
-            or (self.window_size is not None and name.endswith(BIAS_TABLE))
-            or (self.img_size is not None and name == POSITIONS)
+            (self.num_classes is not None and is_head(name))
+            or (self.window_size is not None and is_bias_table(name))
+            or (self.img_size is not None and is_position_embedding(name))
         )
 
 
-def fit_weights(weights: State, cfg: str | None, changes: Changes, seed: int) -> tuple[str, State, list[str]]:
-    """The model's name, the weights with the changes made in the model's order, and a line on each change.
+def infer_architecture(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Infer a model's constructor arguments from its parameters.
 
-    The model is that of the configuration file ``cfg``, with the changes, or recognised from the weights. A head for
-    another number of classes is drawn anew: normal with deviation 0.02, bias zero, as the model's own initialisation.
-    Raises ConversionError where anything but what ``changes`` names differs from that model.
+    Some arguments do not affect the parameters: the image size without ``ape``, region sizes after the first stage,
+    ``manip_type``, ``qk_scale`` and the dropout rates. These are set to values that fit.
+
+    Args:
+        state: Arrays by our names.
+
+    Returns:
+        Arguments of :class:`msg_ms.MSGTransformer`.
+
+    Raises:
+        ConversionError: If the shapes fit no such model, or one larger than :data:`LARGEST`.
     """
-    name, expected = expected_parameters(weights, cfg, changes)
-    wanted = {n: expected.get(n) if changes.concerns(n) else value.shape for n, value in weights.items()}
-    adapted, lines = adapt_weights(weights, {n: shape for n, shape in wanted.items() if shape is not None})
-    result = {n: cast(value, weights[n].dtype) for n, value in adapted.items()}
-    new_head = [n for n in expected if n.startswith(HEAD) and n not in result and changes.num_classes]
-    if new_head:
-        kind, draws = next(iter(weights.values())).dtype, np.random.default_rng(seed)
-        for n in new_head:
-            shape = expected[n]
-            value = HEAD_DEVIATION * draws.standard_normal(shape) if len(shape) > 1 else np.zeros(shape)
-            result[n] = cast(value.astype(np.float32), kind)
-        lines.append(f"the new head is drawn with seed {seed}: it must be trained")
-    if changes.img_size is not None and POSITIONS not in expected:
-        lines.append("--img-size changes no weight: without position embeddings the model takes any size that fits")
-    check_names_and_shapes(result, expected)
-    return name, {n: result[n] for n in expected}, lines
+    blocks = {m.groups() for m in (re.match(r"layers\.(\d{1,4})\.blocks\.(\d{1,4})\.", name) for name in state) if m}
+    depths = Counter(int(stage) for stage, _ in blocks)
+    stages = range(len(depths))
+    try:
+        msg_tokens, patch = state["msg_tokens"].shape, state["patch_embed.proj.weight"].shape
+        first = "layers.0.blocks.0"
+        tables = [state[f"layers.{i}.blocks.0.attn.relative_position_bias_table"].shape for i in stages]
+        window = (math.isqrt(tables[0][0]) + 1) // 2
+        region = math.isqrt(msg_tokens[1])
+        positions = state[POSITIONS].shape[1] if POSITIONS in state else None
+        # A later stage has the smaller of the first region and the windows that remain after merging.
+        regions = tuple(max(1, region // 2**i) for i in stages)
+        _check_limits(stages=len(depths), embed_dim=patch[0], window_size=window, shuffle_size=region)
+        smallest = 4 * window * math.lcm(*(2**i * r for i, r in zip(stages, regions, strict=True)))
+        return {
+            "img_size": smallest if positions is None else 4 * math.isqrt(positions),
+            "in_chans": patch[1],
+            "num_classes": state["head.weight"].shape[0] if "head.weight" in state else 0,
+            "embed_dim": patch[0],
+            "depths": tuple(depths[i] for i in stages),
+            "num_heads": tuple(table[1] for table in tables),
+            "window_size": window,
+            "mlp_ratio": state[f"{first}.mlp.fc1.weight"].shape[0] / patch[0],
+            "qkv_bias": f"{first}.attn.qkv.bias" in state,
+            "ape": positions is not None,
+            "patch_norm": "patch_embed.norm.gamma" in state,
+            "shuffle_size": regions,
+            "manip_type": "none",
+        }
+    except (KeyError, IndexError, ZeroDivisionError, TypeError) as error:
+        raise ConversionError(
+            f"not an MSG-Transformer: a parameter is missing or has a wrong shape ({error})"
+        ) from None
+
+
+def _check_limits(**sizes: int) -> None:
+    # The model is built for comparison, and its memory and time grow with powers of these sizes.
+    for name, value in sizes.items():
+        if value > LARGEST[name]:
+            raise ConversionError(f"the shapes imply {name}={value}; without --cfg at most {LARGEST[name]} is accepted")
+
+
+def variant_name(architecture: Mapping[str, Any]) -> str:
+    """Return the name of the paper's variant with these sizes, or a description of the sizes.
+
+    Args:
+        architecture: The result of :func:`infer_architecture`.
+    """
+    for name, sizes in VARIANTS.items():
+        if all(architecture[k] == v for k, v in sizes.items() if k != "drop_path_rate"):
+            return name
+    shown = ("embed_dim", "depths", "num_heads", "window_size")
+    return "a custom model (" + ", ".join(f"{k}={architecture[k]}" for k in shown) + ")"
 
 
 def expected_parameters(
-    weights: State, cfg: str | None, changes: Changes = Changes()
+    weights: Arrays, cfg: str | None, changes: Changes = Changes()
 ) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """The model's name and its parameters' shapes, from the configuration or recognised from the weights."""
-    given = changes.given()
-    # Only names and shapes are wanted: no values, and no kernels, whose compilation would take half a minute.
+    """Find the model that weights should fit.
+
+    Args:
+        weights: Arrays by our names.
+        cfg: Configuration file of the model; None infers the model from the weights.
+        changes: Requested sizes, which replace those of the model.
+
+    Returns:
+        The model's name, and the shapes of its parameters by name.
+    """
+    requested = changes.requested()
+    # Only names and shapes are needed: skip the initial values, and the kernels, which compile for half a minute.
     with no_init_parameters(), use_backend("composed"):
         if cfg is not None:
-            return _of_configuration(cfg, given)
-        found = infer_architecture(weights)
-        name, depths = variant_name(found), found["depths"]
-        if not found["ape"] and "window_size" in given and "img_size" not in given:
-            found["img_size"] = found["img_size"] // found["window_size"] * given["window_size"]
-        found |= given
-        # Blocks of a stage are alike, and how many there are is for a file to claim: one of each is built.
-        model = MSGTransformer(**{**found, "depths": (1,) * len(depths)})
+            return _parameters_of_configuration(cfg, requested)
+        arguments = infer_architecture(weights)
+        name, depths = variant_name(arguments), arguments["depths"]
+        if not arguments["ape"] and "window_size" in requested and "img_size" not in requested:
+            arguments["img_size"] = arguments["img_size"] // arguments["window_size"] * requested["window_size"]
+        arguments |= requested
+        # A file may claim any number of blocks. The blocks of a stage are alike, so build one of each.
+        model = MSGTransformer(**{**arguments, "depths": (1,) * len(depths)})
     shapes = {}
     for stage, parameters in itertools.groupby(model.get_parameters(), _stage_of_block):
         parameters = list(parameters)
@@ -99,16 +161,51 @@ def expected_parameters(
 
 
 def _stage_of_block(parameter: Parameter) -> int | None:
-    found = re.match(r"layers\.(\d+)\.blocks\.0\.", parameter.name)
-    return int(found[1]) if found else None
+    matched = re.match(r"layers\.(\d+)\.blocks\.0\.", parameter.name)
+    return int(matched[1]) if matched else None
 
 
-def _of_configuration(cfg: str, given: Mapping[str, int]) -> tuple[str, dict[str, tuple[int, ...]]]:
+def _parameters_of_configuration(cfg: str, requested: Mapping[str, int]) -> tuple[str, dict[str, tuple[int, ...]]]:
     config = load_config(cfg)
     section = replace(
         config.model,
-        num_classes=given.get("num_classes", config.model.num_classes),
-        msg=replace(config.model.msg, window_size=given.get("window_size", config.model.msg.window_size)),
+        num_classes=requested.get("num_classes", config.model.num_classes),
+        msg=replace(config.model.msg, window_size=requested.get("window_size", config.model.msg.window_size)),
     )
-    model = build_model(section, given.get("img_size", config.data.img_size))
+    model = build_model(section, requested.get("img_size", config.data.img_size))
     return section.name, {parameter.name: tuple(parameter.shape) for parameter in model.get_parameters()}
+
+
+def fit_weights(weights: Arrays, cfg: str | None, changes: Changes, seed: int) -> tuple[str, Arrays, list[str]]:
+    """Adapt weights to the requested sizes, and check them against the model.
+
+    A new classification head is initialised as in the model: weights normal with deviation 0.02, biases zero.
+
+    Args:
+        weights: Arrays by our names.
+        cfg: Configuration file of the model; None infers the model from the weights.
+        changes: Requested sizes.
+        seed: Seed of a new classification head.
+
+    Returns:
+        The model's name, the adapted weights in the model's order, and a line for each change.
+
+    Raises:
+        ConversionError: If a name or shape differs from the model and ``changes`` does not explain it.
+    """
+    name, expected = expected_parameters(weights, cfg, changes)
+    shapes = {n: expected.get(n) if changes.may_affect(n) else value.shape for n, value in weights.items()}
+    adapted, lines = adapt_weights(weights, {n: shape for n, shape in shapes.items() if shape is not None})
+    result = {n: cast(value, weights[n].dtype) for n, value in adapted.items()}
+    new_head = [n for n in expected if is_head(n) and n not in result and changes.num_classes]
+    if new_head:
+        dtype, random = next(iter(weights.values())).dtype, np.random.default_rng(seed)
+        for n in new_head:
+            shape = expected[n]
+            value = HEAD_DEVIATION * random.standard_normal(shape) if len(shape) > 1 else np.zeros(shape)
+            result[n] = cast(value.astype(np.float32), dtype)
+        lines.append(f"classification head initialised with seed {seed}; train it before use")
+    if changes.img_size is not None and POSITIONS not in expected:
+        lines.append("--img-size has no effect: without position embeddings the model accepts any size that fits")
+    check_names_and_shapes(result, expected)
+    return name, {n: result[n] for n in expected}, lines

@@ -1,8 +1,8 @@
-"""The name table between the paper's PyTorch code and this package: data, read in both directions.
+"""The name table between the paper's PyTorch code and this package, used in both directions.
 
-Each row pairs a template of a PyTorch name with one of ours; ``{i}`` and ``{j}`` stand for numbers and mean the
-same on both sides. Every parameter has the same shape and layout in both, so a row moves values untouched; what
-differs is the name of LayerNorm's pair. The first row that fits a name takes it.
+Each row pairs a template of a PyTorch name with one of ours; ``{i}`` and ``{j}`` are numbers, equal on both sides. The
+first row that matches a name applies. Every parameter has the same shape and layout in both packages, so values are
+not changed. Only the names of LayerNorm's two parameters differ.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..checkpoint.types import ConversionError
 from ..models.attention import relative_position_index
 
 
@@ -28,38 +29,45 @@ class Rule:
 
 @dataclass(frozen=True)
 class Drop:
-    """A PyTorch buffer that has no counterpart here: left out on purpose, and rebuilt on the way back.
+    """Leave out a PyTorch buffer that has no counterpart here, and rebuild it on the way back.
 
-    ``rebuild`` makes it from the array that our name ``source`` holds, ``shape`` tells its shape alone.
+    Attributes:
+        torch: Template of the buffer's name.
+        source: Template of our parameter that the buffer is computed from.
+        reason: Why the buffer is not needed, to complete "the value ...".
+        rebuild: Computes the buffer from the parameter's array.
+        shape: Computes the buffer's shape alone, which is cheap for any array.
     """
 
     torch: str
     source: str
-    why: str
+    reason: str
     rebuild: Callable[[np.ndarray], np.ndarray]
     shape: Callable[[np.ndarray], tuple[int, ...]]
 
 
-def _window_of_table(table: np.ndarray) -> int:
-    """The window's side from its bias table ((2w-1)**2, heads)."""
+def _window_size(table: np.ndarray) -> int:
+    """Return the side w of the window from its bias table of shape ((2w-1)**2, heads)."""
+    if table.ndim != 2:
+        raise ConversionError(f"relative_position_bias_table is {table.shape}, expected 2 dimensions")
     return (math.isqrt(table.shape[0]) + 1) // 2
 
 
-def _index_of_table(table: np.ndarray) -> np.ndarray:
-    return _index_of_window(_window_of_table(table))
+def _position_index(table: np.ndarray) -> np.ndarray:
+    return _position_index_of_window(_window_size(table))
 
 
 @functools.lru_cache(maxsize=4)
-def _index_of_window(window: int) -> np.ndarray:
+def _position_index_of_window(window: int) -> np.ndarray:
     return relative_position_index(window).astype(np.int64)
 
 
-def _same(name: str) -> Rule:
+def _unchanged(name: str) -> Rule:
     return Rule(name, name)
 
 
-def _pair(name: str) -> tuple[Rule, Rule]:
-    return _same(f"{name}.weight"), _same(f"{name}.bias")
+def _weight_and_bias(name: str) -> tuple[Rule, Rule]:
+    return _unchanged(f"{name}.weight"), _unchanged(f"{name}.bias")
 
 
 def _norm(name: str) -> tuple[Rule, Rule]:
@@ -69,36 +77,36 @@ def _norm(name: str) -> tuple[Rule, Rule]:
 _BLOCK = "layers.{i}.blocks.{j}"
 
 RULES: tuple[Rule | Drop, ...] = (
-    _same("msg_tokens"),
-    _same("absolute_pos_embed"),
-    *_pair("patch_embed.proj"),
+    _unchanged("msg_tokens"),
+    _unchanged("absolute_pos_embed"),
+    *_weight_and_bias("patch_embed.proj"),
     *_norm("patch_embed.norm"),
     *_norm(f"{_BLOCK}.norm1"),
     *_norm(f"{_BLOCK}.norm2"),
-    _same(f"{_BLOCK}.attn.relative_position_bias_table"),
-    _same(f"{_BLOCK}.attn.rel_pos_msg"),
+    _unchanged(f"{_BLOCK}.attn.relative_position_bias_table"),
+    _unchanged(f"{_BLOCK}.attn.rel_pos_msg"),
     Drop(
         f"{_BLOCK}.attn.relative_position_index",
         source=f"{_BLOCK}.attn.relative_position_bias_table",
-        why="follows from the window size",
-        rebuild=_index_of_table,
-        shape=lambda table: (_window_of_table(table) ** 2,) * 2,
+        reason="computed from the window size",
+        rebuild=_position_index,
+        shape=lambda table: (_window_size(table) ** 2,) * 2,
     ),
-    *_pair(f"{_BLOCK}.attn.qkv"),
-    *_pair(f"{_BLOCK}.attn.proj"),
-    *_pair(f"{_BLOCK}.mlp.fc1"),
-    *_pair(f"{_BLOCK}.mlp.fc2"),
-    *_pair("layers.{i}.downsample.reduction"),
+    *_weight_and_bias(f"{_BLOCK}.attn.qkv"),
+    *_weight_and_bias(f"{_BLOCK}.attn.proj"),
+    *_weight_and_bias(f"{_BLOCK}.mlp.fc1"),
+    *_weight_and_bias(f"{_BLOCK}.mlp.fc2"),
+    *_weight_and_bias("layers.{i}.downsample.reduction"),
     *_norm("layers.{i}.downsample.norm"),
     *_norm("norm"),
-    *_pair("head"),
+    *_weight_and_bias("head"),
 )
 
 
 def match(template: str, name: str) -> dict[str, str] | None:
-    """The numbers that make ``template`` the given ``name``, or None where it doesn't fit."""
-    found = _pattern(template).fullmatch(name)
-    return found.groupdict() if found else None
+    """Return the numbers with which ``template`` becomes ``name``, or None if it does not match."""
+    matched = _pattern(template).fullmatch(name)
+    return matched.groupdict() if matched else None
 
 
 @functools.cache

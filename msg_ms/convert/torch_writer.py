@@ -1,4 +1,4 @@
-"""Write a PyTorch checkpoint without PyTorch."""
+"""Write PyTorch checkpoints without PyTorch."""
 
 from __future__ import annotations
 
@@ -11,32 +11,39 @@ from typing import Any
 import numpy as np
 
 from ..checkpoint.types import BFLOAT16
-from .torch_reader.file import STORAGE_TYPES
+from .torch_reader.file import STORAGE_DTYPES
 
 
 def write_torch_file(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
-    """Write a dictionary of arrays as ``torch.save`` would write the tensors: a zip archive for ``torch.load``.
+    """Write a dictionary of arrays as a zip archive for ``torch.load``, as ``torch.save`` does for tensors.
 
-    The same arrays give the same bytes: the members carry no time.
+    Equal arrays produce equal files: the members have no date.
+
+    Args:
+        path: The file to write.
+        state: Arrays by name.
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
 
         def add(name: str, data: bytes | memoryview) -> None:
             archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)
 
-        add("data.pkl", _pickle_of(state))
+        add("data.pkl", _pickle_tensors(state))
         add("byteorder", b"little")
         for index, value in enumerate(state.values()):
-            plain = np.ascontiguousarray(value)
-            if plain.dtype != BFLOAT16:
-                plain = plain.astype(plain.dtype.newbyteorder("<"), copy=False)
-            add(f"data/{index}", memoryview(plain.reshape(-1).view(np.uint8)))
+            contiguous = np.ascontiguousarray(value)
+            if contiguous.dtype != BFLOAT16:
+                contiguous = contiguous.astype(contiguous.dtype.newbyteorder("<"), copy=False)
+            add(f"data/{index}", memoryview(contiguous.reshape(-1).view(np.uint8)))
         add("version", b"3\n")
 
 
-def _pickle_of(state: Mapping[str, np.ndarray]) -> bytes:
-    """The protocol-2 pickle of an OrderedDict of tensors; written by hand, as pickle would import torch for it."""
-    types = {dtype: name for name, dtype in STORAGE_TYPES.items()}
+def _pickle_tensors(state: Mapping[str, np.ndarray]) -> bytes:
+    """Return the protocol-2 pickle of an OrderedDict of tensors.
+
+    The operations are written one by one, because the pickle module would import torch.
+    """
+    storage_classes = {dtype: name for name, dtype in STORAGE_DTYPES.items()}
 
     def plain(value: Any) -> bytes:
         return pickle.dumps(value, 2)[2:-1]  # without the protocol's header and the final stop
@@ -47,8 +54,8 @@ def _pickle_of(state: Mapping[str, np.ndarray]) -> bytes:
     empty = call("collections", "OrderedDict", b"")
     parts = [pickle.PROTO + b"\x02", empty, pickle.MARK]
     for index, (name, value) in enumerate(state.items()):
-        kind = value.dtype if value.dtype == BFLOAT16 else value.dtype.newbyteorder("<")
-        storage_class = pickle.GLOBAL + f"torch\n{types[kind]}\n".encode()
+        dtype = value.dtype if value.dtype == BFLOAT16 else value.dtype.newbyteorder("<")
+        storage_class = pickle.GLOBAL + f"torch\n{storage_classes[dtype]}\n".encode()
         storage = plain("storage") + storage_class + plain(str(index)) + plain("cpu") + plain(value.size)
         strides = tuple(int(np.prod(value.shape[i + 1 :])) for i in range(value.ndim))
         tensor = pickle.MARK + storage + pickle.TUPLE + pickle.BINPERSID

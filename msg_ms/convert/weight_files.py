@@ -1,4 +1,4 @@
-"""Checkpoint files of both sides by their names: read, write, compare."""
+"""Read, write and compare weight files of PyTorch and of this package, selected by suffix."""
 
 from __future__ import annotations
 
@@ -6,39 +6,66 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint import EMA_PREFIX, read_checkpoint, select_prefix, write_checkpoint
-from ..checkpoint.files import FORMATS
+from ..checkpoint.files import EMA_PREFIX, FORMATS, read_checkpoint, select_prefix, write_checkpoint
 from ..checkpoint.safetensors import read_safetensors, write_safetensors
+from ..checkpoint.types import Arrays, BrokenCheckpoint, LoadedWeights
 from ..errors import UserError, nearest, shorten
-from .names import State, converts
-from .torch_reader.file import LoadedWeights, read_torch_file
+from .names import converts
+from .torch_reader.file import read_torch_file
 from .torch_writer import write_torch_file
 
 OUR_SUFFIXES = FORMATS
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-# What --key takes for a checkpoint of ours, and what the names of those weights begin with there.
+# Values of --key for a checkpoint of this package, and the prefix of those weights in the file.
 OUR_KEYS = {"model": "", "ema": EMA_PREFIX}
 
 
 def read_torch_weights(path: Path, key: str | None) -> LoadedWeights:
-    """The weights of a PyTorch checkpoint, whatever its name where it is no ``.safetensors``."""
-    file = (read_safetensors if path.suffix == ".safetensors" else read_torch_file)(path, key)
+    """Read the weights of a PyTorch checkpoint; any suffix but ``.safetensors`` is read as PyTorch's own format.
+
+    Args:
+        path: The file to read.
+        key: Location of the weights, see :func:`msg_ms.checkpoint.select.select_weights`.
+
+    Raises:
+        UserError: If the file is unreadable or has this package's parameter names.
+    """
+    try:
+        file = _read_torch(path, key)
+    except BrokenCheckpoint as error:
+        # PyTorch Lightning's files have this suffix too.
+        hint = "; pass --reverse for a MindSpore checkpoint" if path.suffix == ".ckpt" else ""
+        raise BrokenCheckpoint(f"{error}{hint}") from None
     if not converts(file.state, "torch") and converts(file.state, "ours"):
-        raise UserError(f"{path} has this package's names; --reverse converts it to PyTorch's")
+        raise UserError(f"{path} has MindSpore parameter names; convert it with --reverse")
     return file
 
 
-def read_our_weights(path: Path, key: str | None) -> State:
-    """The weights of a checkpoint of ours, or with ``key`` "ema" their average."""
+def read_our_weights(path: Path, key: str | None) -> Arrays:
+    """Read the weights of a checkpoint of this package.
+
+    Args:
+        path: The file to read.
+        key: ``"model"`` (default), or ``"ema"`` for the averaged weights.
+
+    Raises:
+        UserError: If the file is unreadable or has no such weights.
+    """
     arrays, _ = read_checkpoint(path)
-    there = [name for name, prefix in OUR_KEYS.items() if select_prefix(arrays, prefix)]
-    if key is not None and key not in there:
-        raise UserError(f"{path}: --key {key}: weights are under {shorten(there) or 'none'}{nearest(key, there)}")
+    known = [name for name, prefix in OUR_KEYS.items() if select_prefix(arrays, prefix)]
+    if key is not None and key not in known:
+        raise UserError(f"{path}: --key {key}: weights are under {shorten(known) or 'none'}{nearest(key, known)}")
     return select_prefix(arrays, OUR_KEYS[key or "model"])
 
 
-def write_weights(path: Path, state: State, torch: bool) -> None:
-    """Write weights under PyTorch's names or ours, in the format that ``path`` names."""
+def write_weights(path: Path, state: Arrays, torch: bool) -> None:
+    """Write weights in the format of the suffix.
+
+    Args:
+        path: The file to write.
+        state: Arrays by name.
+        torch: Whether to write a file for PyTorch, not for MindSpore.
+    """
     if not torch:
         write_checkpoint(path, state)
     elif path.suffix == ".safetensors":
@@ -47,18 +74,28 @@ def write_weights(path: Path, state: State, torch: bool) -> None:
         write_torch_file(path, state)
 
 
-def compare_with_file(path: Path, state: State, torch: bool) -> None:
-    """Raise UserError where the file at ``path`` does not hold exactly ``state``: names, types, shapes, bits."""
-    if torch:
-        found = (read_safetensors if path.suffix == ".safetensors" else read_torch_file)(path).state
-    else:
-        found = read_checkpoint(path)[0]
-    differing = [name for name in {**state, **found} if not _same(found.get(name), state.get(name))]
+def compare_with_file(path: Path, state: Arrays, torch: bool) -> None:
+    """Read a written file again, and compare names, types, shapes and every bit.
+
+    Args:
+        path: The file to read.
+        state: The arrays that it should contain, by name.
+        torch: Whether it is a file for PyTorch.
+
+    Raises:
+        UserError: If anything differs; the message lists the names.
+    """
+    written = _read_torch(path, None).state if torch else read_checkpoint(path)[0]
+    differing = [name for name in {**state, **written} if not _is_identical(written.get(name), state.get(name))]
     if differing:
-        raise UserError(f"what was written differs from what was to be written: {shorten(differing)}")
+        raise UserError(f"the written file differs from the converted weights: {shorten(differing)}")
 
 
-def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+def _read_torch(path: Path, key: str | None) -> LoadedWeights:
+    return (read_safetensors if path.suffix == ".safetensors" else read_torch_file)(path, key)
+
+
+def _is_identical(one: np.ndarray | None, other: np.ndarray | None) -> bool:
     if one is None or other is None or one.dtype != other.dtype or one.shape != other.shape:
         return False
     bits = f"u{one.dtype.itemsize}"

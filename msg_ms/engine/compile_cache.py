@@ -78,7 +78,7 @@ class CompileCache:
             with _mindspore_cache(target):
                 yield
             return
-        # What a killed process leaves half-written is never found, since its folder has another name.
+        # The partial files of a killed process are never found, since their folder has another name.
         with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=self.folder, ignore_cleanup_errors=True) as new:
             with _mindspore_cache(Path(new)):
                 yield

@@ -10,6 +10,17 @@ from mindspore import communication
 from ..errors import UserError
 from .ranks import SINGLE_PROCESS, Ranks
 
+# The environment of a job, as msrun and rank tables set it.
+JOB_VARIABLES = (
+    "MS_ROLE",
+    "MS_WORKER_NUM",
+    "MS_SCHED_HOST",
+    "MS_SCHED_PORT",
+    "RANK_SIZE",
+    "RANK_ID",
+    "RANK_TABLE_FILE",
+)
+
 
 def setup_device(target: str, seed: int, jit_level: str = "") -> tuple[str, Ranks]:
     """Select graph mode, the device and all seeds; under msrun or with a rank table, join the job.
@@ -34,7 +45,7 @@ def setup_device(target: str, seed: int, jit_level: str = "") -> tuple[str, Rank
     ms.set_context(mode=ms.GRAPH_MODE)
     if jit_level:
         ms.set_context(jit_config={"jit_level": jit_level})
-    distributed = "MS_ROLE" in os.environ or int(os.environ.get("RANK_SIZE", 1)) > 1
+    distributed = bool(os.environ.get("MS_ROLE")) or os.environ.get("RANK_SIZE", "") not in ("", "1")
     ranks = _join() if distributed else SINGLE_PROCESS
     ms.set_seed(seed)
     ms.dataset.config.set_seed(seed)
@@ -45,9 +56,14 @@ def _join() -> Ranks:
     """Join the other processes of the job. The scheduler process, which msrun starts too, stays in here."""
     try:
         communication.init()
-    except RuntimeError as error:
+    except Exception as error:  # MindSpore fails in many ways where the environment describes no job
         if "spawned" not in str(error):
-            raise
+            present = [f"{name}={os.environ[name]}" for name in JOB_VARIABLES if name in os.environ]
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"can't join the job that the environment describes ({', '.join(present)}): {reason}; unset these "
+                "variables to run a single process, or start the job with scripts/run_distribute_train.sh"
+            ) from None
         limit = os.environ.get("MS_TOPO_TIMEOUT", "some")
         raise UserError(
             f"not all processes of the job started within {limit} seconds: check that every node runs the same "

@@ -30,6 +30,7 @@ class WeightEMA(nn.Cell):
         return {weight.name: average for weight, average in zip(self.targets, self.averages, strict=True)}
 
     def construct(self) -> bool:
+        """Move the averages towards the present weights."""
         return ops.depend(True, for_each(partial(_move, 1.0 - self.decay), self.averages, self.targets))
 
     @contextlib.contextmanager

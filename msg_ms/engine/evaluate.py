@@ -39,13 +39,24 @@ class Evaluation:
         self.model, self.evaluator, self.data, self.ranks = model, evaluator, data, ranks
         self.show_progress = show_progress
 
-    def run(self) -> Metrics:
-        """Evaluate the model with its present weights over all batches of all ranks."""
+    def run(self, stop_requested: Callable[[], bool] = lambda: False) -> Metrics | None:
+        """Evaluate the model with its present weights over all batches of all ranks.
+
+        Args:
+            stop_requested: Is called before each batch; if it returns True on any rank, evaluation ends early.
+
+        Returns:
+            The metrics; None if evaluation ended early.
+        """
         self.evaluator.reset()
+        stopped = False
         with self._eval_mode():
             for batch, _ in self.show_progress(self.data.batches(), self.data.steps, "evaluate"):
+                stopped = stop_requested()
+                if stopped:
+                    break
                 self.evaluator.update(batch, self.evaluator.network(*map(Tensor, batch)))
-        return self.evaluator.compute(self.ranks)
+        return None if self.ranks.any(stopped) else self.evaluator.compute(self.ranks)
 
     def compile_graphs(self) -> None:
         """Compile the network for the batches of the data, in the order of their signatures."""

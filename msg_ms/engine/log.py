@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import atomic_write, lock_folder
 
 Item = TypeVar("Item")
 
@@ -44,10 +44,11 @@ class RunLog:
             handlers = [logging.FileHandler(run_dir / f"log_rank{rank}.txt", encoding="utf-8")]
         except OSError as error:
             raise UserError(f"can't write to the output folder {run_dir}: {error.strerror or error}") from None
-        handlers[0].handleError = lambda record: None  # would print a traceback for each line on a full disk
         if rank == 0:
             handlers.append(logging.StreamHandler(sys.stdout))
         for handler in handlers:
+            # By default, logging prints a traceback for each line on a full disk, or after the reader of a pipe has exited.
+            handler.handleError = lambda record: None
             handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%Y-%m-%d %H:%M:%S"))
             self.logger.addHandler(handler)
 
@@ -62,12 +63,22 @@ class RunLog:
         with atomic_write(self.run_dir / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    def begin_metrics(self, step: int) -> None:
-        """Keep the records up to ``step``, where a resumed run continues."""
+    def lock(self) -> None:
+        """Lock the folder for this process until it ends, on rank 0.
+
+        Raises:
+            UserError: If another run holds the lock.
+        """
+        if self.is_main:
+            self._lock = lock_folder(self.run_dir)
+
+    def begin_metrics(self, step: int, epoch: int) -> None:
+        """Keep the records up to ``step`` and ``epoch``, where a resumed run continues."""
         if not self.is_main:
             return
         if self.metrics_file.exists():
-            kept = [json.dumps(record) + "\n" for record in read_metrics(self.metrics_file) if record["step"] <= step]
+            records = read_metrics(self.metrics_file)
+            kept = [json.dumps(r) + "\n" for r in records if r["step"] <= step and r.get("epoch", epoch) <= epoch]
             self.write(self.metrics_file.name, "".join(kept))
         try:
             from tensorboardX import SummaryWriter
@@ -90,11 +101,12 @@ class RunLog:
         """Write figures to TensorBoard only."""
         if self.scalars is not None:
             for name, value in values.items():
-                self.scalars.add_scalar(name, value, step)
+                if isinstance(value, int | float):
+                    self.scalars.add_scalar(name, value, step)
             self.scalars.flush()
 
     def close(self) -> None:
-        """Flush what is still in the queue of TensorBoard's writer."""
+        """Flush the queue of TensorBoard's writer."""
         if self.scalars is not None:
             self.scalars.close()
 

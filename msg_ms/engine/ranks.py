@@ -122,7 +122,7 @@ class Ranks:
         Args:
             name: The data in words, for the error message.
             data: The data in pieces.
-            remedy: What to do where they differ, for the error message.
+            remedy: How to fix a difference, for the error message.
 
         Raises:
             UserError: On every rank, if the data differ; the message names the ranks that differ from rank 0.
@@ -191,6 +191,7 @@ class GradientSum(nn.Cell):
         return [1 + int(end // self.BUCKET_BYTES) for end in ends][::-1]
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the sums of the gradients."""
         if not self.one_vector:
             return self.reduce_each(self.reducers, gradients)
         flat = ops.cat([gradient.reshape(-1) for gradient in gradients])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from .log import RunLog
 from .ranks import SINGLE_PROCESS, Ranks, parameter_bytes
 
 PER_RUN_KEYS = ("OUTPUT", "TAG", "MODEL.RESUME", "MODEL.PRETRAINED", "EVAL_MODE", "THROUGHPUT_MODE", "LOCAL_RANK")
+CHECKPOINT_NAME = re.compile(r"ckpt_(\d{8,})\.ckpt")
 # Names in checkpoints of earlier versions.
 ALIASES = {"world_size": "world", "score": "accuracy", "best_score": "best_accuracy"}
 
@@ -48,6 +50,7 @@ class Progress:
         accumulation: Batches per step and rank.
         world_size: Number of ranks.
         seed: Seed of the run.
+        samples: Samples in the data set; 0 in checkpoints of earlier versions.
         score: Primary metric after the last epoch, signed so that larger is better.
         best_score: The best of these.
         best_tie_breaker: The tie-breaking metric of the best epoch, signed likewise.
@@ -64,6 +67,7 @@ class Progress:
     accumulation: int = 1
     world_size: int = 1
     seed: int = 0
+    samples: int = 0
     score: float = -math.inf
     best_score: float = -math.inf
     best_tie_breaker: float = -math.inf
@@ -109,7 +113,7 @@ class Progress:
         """Continue this progress in a run that would begin as ``start``.
 
         Returns:
-            The progress with the new run's batch layout, and lines on what differs.
+            The progress with the new run's batch layout, and a line for each difference.
 
         Raises:
             UserError: If the new run would not see the same samples at the same steps.
@@ -122,13 +126,18 @@ class Progress:
                 f"this run would make {ours[0]} of {start.batch_layout} with seed {ours[2]}: resume with the same "
                 "data, batch size and seed, or start a new run from its weights (--pretrained and another --tag)"
             )
+        if self.samples not in (0, start.samples):
+            raise UserError(
+                f"the checkpoint's run had {self.samples} training samples, and there are {start.samples} now: resume "
+                "with the same data, or start a new run from its weights (--pretrained and another --tag)"
+            )
         lines = []
         if self.batch_layout != start.batch_layout:
             lines.append(
                 f"the {self.samples_per_step} samples of a step were {self.batch_layout} and are now "
-                f"{start.batch_layout}: the samples stay the same, but what is random per batch is drawn again"
+                f"{start.batch_layout}: the samples stay the same, but per-batch randomness is drawn again"
             )
-        layout = {name: getattr(start, name) for name in ("batch_size", "accumulation", "world_size")}
+        layout = {name: getattr(start, name) for name in ("batch_size", "accumulation", "world_size", "samples")}
         return dataclasses.replace(self, **layout), lines
 
     @property
@@ -137,6 +146,12 @@ class Progress:
         devices = "device" if self.world_size == 1 else "devices"
         batches = f"{self.accumulation} batches" if self.accumulation > 1 else "1 batch"
         return f"{batches} of {self.batch_size} on {self.world_size} {devices}"
+
+
+def checkpoint_files(run_dir: Path) -> list[Path]:
+    """Return the checkpoints that a run wrote, newest first; other files, such as copies of them, do not count."""
+    steps = {path: CHECKPOINT_NAME.fullmatch(path.name) for path in run_dir.glob("ckpt_*.ckpt")}
+    return sorted((path for path, match in steps.items() if match), key=lambda path: int(steps[path][1]), reverse=True)
 
 
 class Checkpoints:
@@ -149,6 +164,7 @@ class Checkpoints:
         log: The log of the run.
         ranks: The ranks of the job; rank 0 writes.
         metadata: The task's text, stored in every checkpoint.
+        check_metadata: Is called with the file and the metadata of a checkpoint before a run resumes from it.
     """
 
     def __init__(
@@ -158,7 +174,9 @@ class Checkpoints:
         log: RunLog,
         ranks: Ranks = SINGLE_PROCESS,
         metadata: Mapping[str, str] = {},
+        check_metadata: Callable[[Path, Metadata], None] = lambda path, metadata: None,
     ):
+        self.check_metadata = check_metadata
         self.config, self.state, self.log, self.ranks, self.metadata = config, state, log, ranks, metadata
         self.run_dir, self.keep_last = config.run_dir, config.keep_last
         self.best = self.run_dir / "best.ckpt"
@@ -168,7 +186,7 @@ class Checkpoints:
 
     def files(self) -> list[Path]:
         """Return the checkpoints to resume from, newest first."""
-        return sorted(self.run_dir.glob("ckpt_[0-9]*.ckpt"), reverse=True)
+        return checkpoint_files(self.run_dir)
 
     @property
     def newest(self) -> str:
@@ -250,6 +268,8 @@ class Checkpoints:
         if checkpoint is None:
             return None
         path, arrays, metadata = checkpoint
+        if "step" in metadata:
+            self.check_metadata(path, metadata)
         load_parameters(self.state[""], select_prefix(arrays, ""), path)
         if "step" not in metadata or not select_prefix(arrays, OPTIMIZER_PREFIX):
             self.log.info(f"starting from the weights in {path}")

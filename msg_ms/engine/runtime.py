@@ -22,7 +22,7 @@ class Runtime:
 
     Attributes:
         config: The configuration, with the precision chosen for the device.
-        task: What the model is for.
+        task: The task of the configuration.
         target: "CPU", "GPU" or "Ascend".
         ranks: The place of this process in its job.
         cache: The cache of compiled graphs, or None.

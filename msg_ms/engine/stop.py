@@ -1,9 +1,19 @@
-"""SIGTERM and SIGINT as requests that the training loop answers between two steps."""
+"""Signals as requests to stop, which the training loop answers between two steps."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
+
+# The end of a job, Ctrl-C, and the end of a terminal or connection.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def _active() -> list[signal.Signals]:
+    """Return the signals that this process does not ignore, as under nohup or as a shell's background job."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class StopRequest:
@@ -13,13 +23,11 @@ class StopRequest:
         while not stop.requested: ...
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
     def __init__(self) -> None:
         self.requested = False
 
     def __enter__(self) -> StopRequest:
-        self.previous = {number: signal.signal(number, self._request) for number in self.SIGNALS}
+        self.previous = {number: signal.signal(number, self._request) for number in _active()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -31,4 +39,18 @@ class StopRequest:
 
     def _restore(self) -> None:
         for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def end_at_once() -> Iterator[None]:
+    """Within the block, a signal ends the process at once, even inside a long call of the compiler.
+
+    Python runs its own handlers only between two instructions. Use it where there is nothing to save.
+    """
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in _active()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
             signal.signal(number, handler)

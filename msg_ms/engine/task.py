@@ -6,6 +6,7 @@ of arrays, as many as the task's cells accept; the engine never looks inside.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from mindspore import Tensor, nn
 
-from ..checkpoint import load_pretrained
+from ..checkpoint import Metadata, load_pretrained
 from ..data.pipeline import Batch, EpochOrder, Shard, Signature
+from ..errors import UserError
 from .ranks import Ranks
 
 
@@ -25,21 +27,21 @@ class Metric:
 
     Attributes:
         key: Its name in ``metrics.jsonl``.
-        label: Its name in the log.
+        title: Its name in the log.
         format: A format string for its value.
         higher_is_better: Whether larger values are better.
         breaks_ties: Whether it decides between two epochs of equal primary metric.
     """
 
     key: str
-    label: str
+    title: str
     format: str = "{:.4f}"
     higher_is_better: bool = True
     breaks_ties: bool = False
 
     def text(self, value: float) -> str:
-        """Return label and value for the log."""
-        return f"{self.label} {self.format.format(value)}"
+        """Return title and value for the log."""
+        return f"{self.title} {self.format.format(value)}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Metrics:
         definitions: The metrics; the first one is primary and selects the best checkpoint.
         values: Their values by key.
         count: How many samples were evaluated.
-        unit: What a sample is, in the plural.
+        unit: Name of the samples, in the plural.
     """
 
     definitions: tuple[Metric, ...]
@@ -64,6 +66,12 @@ class Metrics:
         primary = self.definitions[0]
         tie = next((metric for metric in self.definitions if metric.breaks_ties), primary)
         return self._signed(primary), self._signed(tie)
+
+    def require_finite(self) -> Metrics:
+        """Return the metrics; raise UserError if the tie-breaking or primary metric is not finite."""
+        if not all(map(math.isfinite, self.rank)):
+            raise UserError(f"model outputs are not finite (NaN/Inf): {self}; the weights are damaged")
+        return self
 
     def _signed(self, metric: Metric) -> float:
         value = self.values[metric.key]
@@ -137,7 +145,7 @@ class Task:
     Attributes:
         metrics: The evaluation's metrics, the primary one first.
         loss_names: Names of the losses that the loss cell returns after the total.
-        sample_name: What a sample is, in the plural, for the log.
+        sample_name: Name of the samples, in the plural, for the log.
     """
 
     metrics: tuple[Metric, ...]
@@ -155,6 +163,13 @@ class Task:
     def metadata(self) -> dict[str, str]:
         """Return text to store in every checkpoint."""
         return {}
+
+    def check_resume(self, path: Path, metadata: Metadata) -> None:
+        """Raise UserError if a run that wrote this metadata can't be resumed with the task's data."""
+
+    def check_inference(self, path: Path, metadata: Metadata) -> Sequence[str]:
+        """Return lines on differences between a checkpoint's metadata and the task's data that change its metrics."""
+        return ()
 
     def build_model(self) -> nn.Cell:
         """Return the model in the configured precision."""

@@ -17,7 +17,7 @@ def measure_throughput(model: nn.Cell, inputs: Sequence[np.ndarray], unit: str) 
     Args:
         model: The model in evaluation mode.
         inputs: Its inputs, each with a first axis of batch size.
-        unit: What a sample is, in the plural.
+        unit: Name of the samples, in the plural.
     """
     batch = [Tensor(array) for array in inputs]
 

@@ -46,6 +46,7 @@ class LossAndGradients(nn.Cell):
         return losses[0] if self.scaler is None else losses[0] * self.scaler.scale_value, losses
 
     def construct(self, *batch: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return the losses and the gradients."""
         (_, losses), gradients = self.gradient(*batch)
         return losses, gradients
 
@@ -117,6 +118,7 @@ class TrainStep(nn.Cell):
         self.gradients, self.optimizer_step = gradients, optimizer_step
 
     def construct(self, lr: Tensor, *batch: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Make a step; return the losses and the gradient norm."""
         losses, gradients = self.gradients(*batch)
         return losses, self.optimizer_step(gradients, lr, 1)
 
@@ -163,7 +165,7 @@ def _clear_after(norm: Tensor, total: Tensor) -> Tensor:
 class AccumulatedStep:
     """A step from ``count`` batches, as if they were one: mean gradient, one clipping, one optimizer step.
 
-    The paper's code clips the running sum after every batch instead, which gives the first batches more weight.
+    The paper's code clips the running sum after every batch instead, so the first batches weigh more.
     """
 
     def __init__(self, gradients: LossAndGradients, optimizer_step: OptimizerStep, count: int):

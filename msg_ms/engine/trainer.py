@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from .ranks import GradientSum
 from .run_state import Checkpoints, Progress
 from .runtime import Runtime
 from .schedule import build_schedule
-from .stop import StopRequest
+from .stop import StopRequest, end_at_once
 from .task import Metrics
 from .throughput import measure_throughput
 from .train_step import LossAndGradients, OptimizerStep, build_step
@@ -46,16 +47,28 @@ class Trainer:
         eval_data = self.task.eval_data(runtime.shard, runtime.workers)
         self.evaluation = Evaluation(model, self.task.evaluator(model), eval_data, self.ranks, log.progress)
 
+    def load_checkpoint_if_any(self) -> None:
+        """Load a checkpoint as :meth:`load_checkpoint` does; keep the random weights if the run has none."""
+        if self.config.model.resume or (self.config.run_dir / "best.ckpt").exists():
+            self.load_checkpoint()
+        else:
+            self.log.info("no checkpoint: the speed is that of a model with random weights")
+
     def load_checkpoint(self) -> Path:
         """Load the weights in ``MODEL.RESUME``, or the best ones of this run, and return their file."""
         path = Path(self.config.model.resume or self.config.run_dir / "best.ckpt")
-        for line in load_for_inference(self.model, path)[0]:
+        lines, metadata = load_for_inference(self.model, path)
+        for line in (*lines, *self.task.check_inference(path, metadata)):
             self.log.info(line)
         return path
 
     def evaluate(self) -> Metrics:
-        """Evaluate the model's present weights."""
-        return self.evaluation.run()
+        """Evaluate the model's present weights.
+
+        Raises:
+            UserError: If the model's outputs are not finite.
+        """
+        return self.evaluation.run().require_finite()
 
     def measure_throughput(self) -> str:
         """Return a line with the inference speed on the first evaluation batch."""
@@ -71,6 +84,7 @@ class Trainer:
             UserError: If a loss is not finite, the ranks disagree, or the last checkpoint could not be written.
         """
         config, log, epochs = self.config, self.log, self.config.train.epochs
+        self.ranks.run_on_rank0(log.lock)
         self.data = data = self.task.train_data(self.runtime.shard, self.runtime.workers)
         for line in self.task.warnings():
             log.info(line)
@@ -78,19 +92,25 @@ class Trainer:
             for line in self.task.load_pretrained(self.model, Path(config.model.pretrained)):
                 log.info(f"{config.model.pretrained}: {line}")
         self._build()
-        layout = dict(batch_size=data.order.batch_size, accumulation=data.order.accumulation)
         first = config.train.start_epoch
         start = Progress(
-            first, first * data.steps, data.steps, **layout, world_size=self.ranks.world_size, seed=config.seed
+            epoch=first,
+            step=first * data.steps,
+            epoch_steps=data.steps,
+            batch_size=data.order.batch_size,
+            accumulation=data.order.accumulation,
+            world_size=self.ranks.world_size,
+            seed=config.seed,
+            samples=len(data),
         )
         progress = self.checkpoints.restore(start) or start
         log.write("config.yaml", to_yaml(config))
-        log.begin_metrics(progress.step)
+        log.begin_metrics(progress.step, progress.epoch)
         if progress.epoch >= epochs:
             log.info(f"all {epochs} epochs are finished; {self._best(progress)}, weights in {self.checkpoints.best}")
             return
         samples = f"{len(data):,} training {self.task.sample_name}"
-        log.info(f"{samples}, {data.steps} steps per epoch; compiling the first step")
+        log.info(f"{samples}, {data.steps} steps per epoch; compiling")
         self._compile()
         self.schedule = build_schedule(config.train, data.steps, progress.samples_per_step)
         started = time.time()
@@ -116,15 +136,16 @@ class Trainer:
         }
         if ema is not None:
             state[EMA_PREFIX] = ema.state()
-        self.checkpoints = Checkpoints(self.config, state, self.log, ranks, self.task.metadata())
+        task = self.task
+        self.checkpoints = Checkpoints(self.config, state, self.log, ranks, task.metadata(), task.check_resume)
 
     def _compile(self) -> None:
-        """Compile all graphs through the compile cache, if there is one; otherwise the first use compiles."""
-        if self.runtime.cache is not None:
-            train, evaluation = self.data.signatures, self.evaluation
-            with self.runtime.cache.use(f"train {train} evaluate {evaluation.data.signatures}"):
-                self.step.compile_graphs(train)
-                evaluation.compile_graphs()
+        """Compile all graphs, through the compile cache if there is one; a signal may end the process meanwhile."""
+        train, evaluation, cache = self.data.signatures, self.evaluation, self.runtime.cache
+        graphs = f"train {train} evaluate {evaluation.data.signatures}"
+        with end_at_once(), cache.use(graphs) if cache is not None else contextlib.nullcontext():
+            self.step.compile_graphs(train)
+            evaluation.compile_graphs()
 
     def _run_epochs(self, progress: Progress) -> Progress:
         epochs, save_freq = self.config.train.epochs, self.config.save_freq
@@ -134,11 +155,15 @@ class Trainer:
             stopping = False
             while progress.epoch < epochs and not stopping:
                 progress = self._run_steps(batches, progress)
+                stopping = self.ranks.any(self.stop.requested)
                 due = False
                 if progress.step == (progress.epoch + 1) * self.data.steps:
-                    progress = self._finish_epoch(progress)
-                    due = progress.epoch % save_freq == 0 or progress.epoch == epochs
-                stopping = self.ranks.any(self.stop.requested)
+                    due = (progress.epoch + 1) % save_freq == 0 or progress.epoch + 1 == epochs
+                    if due and not stopping:
+                        # Evaluation may fail or be killed: a run that resumes from here evaluates first.
+                        self.checkpoints.save(progress)
+                    progress = progress if stopping else self._finish_epoch(progress)
+                    stopping = self.ranks.any(self.stop.requested)
                 if due or stopping:
                     self.checkpoints.save(progress)
         return progress
@@ -198,7 +223,7 @@ class Trainer:
         speed = progress.samples_per_step / meter.seconds
         remaining = self.config.train.epochs * self.data.steps - progress.step
         eta = timedelta(seconds=int(remaining * meter.seconds))
-        loss, *named = progress.mean_losses or [0.0]
+        loss, *named = progress.mean_losses or [math.nan] * (1 + len(self.task.loss_names))
         named = dict(zip(self.task.loss_names, named, strict=True))
         details = " (" + ", ".join(f"{name} {value:.4f}" for name, value in named.items()) + ")" if named else ""
         skipped = f"{progress.skipped} skipped, " if progress.skipped else ""
@@ -228,17 +253,24 @@ class Trainer:
         )
 
     def _finish_epoch(self, progress: Progress) -> Progress:
-        """Evaluate the weights, and their EMA if there is one; keep the better ones as the best."""
-        losses = progress.mean_losses or [0.0]
+        """Evaluate the weights, and their EMA if there is one; keep the better ones as the best.
+
+        If the run is asked to stop meanwhile, the epoch stays unfinished, and a run that resumes evaluates it.
+        """
+        unfinished, losses = progress, progress.mean_losses or [None] * (1 + len(self.task.loss_names))
         lr = self.schedule.at_step(progress.step - 1)
         progress = replace(progress, epoch=progress.epoch + 1, loss_sums=(), counted=0)
         title, values = f"epoch {progress.epoch}/{self.config.train.epochs}", {}
-        metrics = self.evaluate()
+        metrics = self.evaluation.run(self._stop_requested)
+        if metrics is None:
+            return unfinished
         progress = self._keep_best(replace(progress, score=metrics.rank[0]), metrics)
         self.log.info(f"{title}: {metrics}; {self._best(progress)}")
         if self.ema is not None:
             with self.ema.swapped_in():
-                averaged = self.evaluate()
+                averaged = self.evaluation.run(self._stop_requested)
+                if averaged is None:
+                    return unfinished
                 progress = self._keep_best(progress, averaged)
             self.log.info(f"{title}, EMA weights: {averaged}; {self._best(progress)}")
             values = {f"ema_{key}": value for key, value in averaged.values.items()}
@@ -255,6 +287,9 @@ class Trainer:
             **values,
         )
         return progress
+
+    def _stop_requested(self) -> bool:
+        return self.stop.requested
 
     def _keep_best(self, progress: Progress, metrics: Metrics) -> Progress:
         """Save the model's present weights as the best, if they are."""

@@ -1,7 +1,8 @@
-"""Operators of the model, one public operator per file, each composed of MindSpore's and as a native kernel for CPU.
+"""The model's operators, one public operator per file.
 
-Composed ones run on every device and in every precision; the kernels in ``csrc`` are single precision on CPU, compiled
-where they are first used. :func:`set_backend` chooses.
+Each operator exists in two forms. The composed form consists of MindSpore operators and runs on every device and in
+every precision. The native form is a C++ kernel for CPU in single precision. The kernels in ``csrc`` are compiled on
+first use. :func:`set_backend` chooses the form.
 """
 
 from .adamw import AdamWStep

@@ -1,4 +1,4 @@
-"""AdamW's step on all parameters at once, in place."""
+"""The AdamW step on all parameters at once, in place."""
 
 from __future__ import annotations
 
@@ -8,48 +8,72 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import partial
 
-from .backend import kernel
+from .backend import in_place_kernel
 
 
 class AdamWStep(nn.Cell):
-    """AdamW as PyTorch computes it: decoupled decay first, then Adam with bias correction, ``eps`` after the root.
+    """One AdamW step as PyTorch computes it (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019).
 
-    ``decays`` has the weight decay of every parameter. What is called with are the float32 parameters and their two
-    moments, which are changed, then gradients, a factor for all of those, the learning rate, and the number of this
-    update, from 1. A native kernel goes over the memory once; otherwise it is three operators for each parameter.
+    Decoupled decay comes first, then Adam with bias correction; ``eps`` is added after the square root. The native
+    kernel reads and writes the memory once. The composed form runs three operators for each parameter.
+
+    Args:
+        weight_decays: weight decay of each parameter.
+        betas: decay rates of the two moments.
+        eps: added to the root of the second moment.
     """
 
-    def __init__(self, decays: Sequence[float], betas: tuple[float, float], eps: float):
+    def __init__(self, weight_decays: Sequence[float], betas: tuple[float, float], eps: float):
         super().__init__()
-        self.decays, self.eps = tuple(decays), eps
+        self.weight_decays, self.eps = tuple(weight_decays), eps
         self.beta1, self.beta2 = betas
         self.adam = ops.Adam()
-        # MindSpore's loops over hundreds of tensors would be unrolled into calls within calls.
+        # MindSpore unrolls a loop over hundreds of tensors into nested calls; HyperMap doesn't.
         self.for_each = ops.HyperMap()
-        # The complements, as single precision can tell 1 - 0.999 to a few digits only.
-        self.settings = Tensor(np.array([1 - self.beta1, 1 - self.beta2, eps, *self.decays], np.float32))
-        self.native = kernel("adamw", lambda *_: [1], writes=3 * len(self.decays), reads=len(self.decays) + 4)
+        # 1 - beta, as single precision holds only a few digits of 1 - 0.999.
+        settings = [1 - self.beta1, 1 - self.beta2, eps, *self.weight_decays]
+        self.settings = Tensor(np.array(settings, np.float32))
+        count = len(self.weight_decays)
+        self.native = in_place_kernel("adamw", lambda *_: [1], writes=3 * count, reads=count + 4)
 
     def construct(
-        self, targets: ParameterTuple, moment1: ParameterTuple, moment2: ParameterTuple,
-        gradients: tuple[Tensor, ...], factor: Tensor, rate: Tensor, updates: Tensor,
-    ) -> bool:  # fmt: skip
-        if self.native is not None:
-            done = self.native(
-                *targets, *moment1, *moment2, *gradients, ops.reshape(factor, (1,)), ops.reshape(rate, (1,)),
-                ops.reshape(updates, (1,)), self.settings,
-            )  # fmt: skip
-            return ops.depend(True, done)
-        power1, power2 = ops.pow(self.beta1, updates), ops.pow(self.beta2, updates)
-        # The fused operator adds eps to the uncorrected root; scaled like this it is PyTorch's.
-        eps = self.eps * ops.sqrt(1.0 - power2)
-        update = partial(self.update_one, factor, rate, power1, power2, eps)
-        return ops.depend(True, self.for_each(update, self.decays, targets, moment1, moment2, gradients))
+        self,
+        parameters: ParameterTuple,
+        moment1: ParameterTuple,
+        moment2: ParameterTuple,
+        gradients: tuple[Tensor, ...],
+        grad_scale: Tensor,
+        lr: Tensor,
+        step: Tensor,
+    ) -> bool:
+        """Update parameters and moments in place.
 
-    def update_one(self, factor, rate, power1, power2, eps, decay, parameter, moment1, moment2, gradient):
-        """Decay and Adam's step on one parameter, in place."""
-        gradient = gradient * factor
-        if decay > 0.0:
-            ops.assign(parameter, parameter * (1.0 - rate * decay))
-        self.adam(parameter, moment1, moment2, power1, power2, rate, self.beta1, self.beta2, eps, gradient)
+        Args:
+            parameters: float32 parameters, changed in place.
+            moment1: first moments, changed in place.
+            moment2: second moments, changed in place.
+            gradients: one for each parameter.
+            grad_scale: scalar; every gradient is multiplied by it.
+            lr: scalar, the learning rate.
+            step: scalar, the number of this step, from 1.
+
+        Returns:
+            True, as a value that later operators can depend on.
+        """
+        if self.native is not None:
+            scalars = (ops.reshape(grad_scale, (1,)), ops.reshape(lr, (1,)), ops.reshape(step, (1,)))
+            done = self.native(*parameters, *moment1, *moment2, *gradients, *scalars, self.settings)
+            return ops.depend(True, done)
+        power1, power2 = ops.pow(self.beta1, step), ops.pow(self.beta2, step)
+        # The fused operator adds eps to the uncorrected root; scaled like this it equals PyTorch's.
+        eps = self.eps * ops.sqrt(1.0 - power2)
+        step_one = partial(self.step_one, grad_scale, lr, power1, power2, eps)
+        return ops.depend(True, self.for_each(step_one, self.weight_decays, parameters, moment1, moment2, gradients))
+
+    def step_one(self, grad_scale, lr, power1, power2, eps, weight_decay, parameter, moment1, moment2, gradient):
+        """Update one parameter and its moments in place."""
+        gradient = gradient * grad_scale
+        if weight_decay > 0.0:
+            ops.assign(parameter, parameter * (1.0 - lr * weight_decay))
+        self.adam(parameter, moment1, moment2, power1, power2, lr, self.beta1, self.beta2, eps, gradient)
         return True

@@ -1,4 +1,4 @@
-"""Which implementation operators take: C++ kernels on CPU, or MindSpore's operators composed, which run anywhere."""
+"""The choice between native kernels (C++, CPU) and composed operators (MindSpore, any device)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,22 @@ CHOICES = ("auto", "native", "composed")
 
 log = logging.getLogger("msg_ms")
 _chosen: str | None = None
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 def set_backend(choice: str) -> None:
-    """Choose for models built from now on: "auto", "native" or "composed"; the default is ``MSG_MS_OPS``, then auto.
+    """Choose the form of the operators in models built from now on.
 
-    ``auto`` takes the native kernels where the device target is CPU and they can be compiled, and says in one line of
-    the log what it took. ``native`` raises UserError where it can't. Half precision is always composed.
+    Without a call the environment variable ``MSG_MS_OPS`` decides; its default is "auto".
+
+    Args:
+        choice: "auto" uses the native kernels if the device target is CPU and a compiler is available, and logs a
+            warning if not. "native" requires the kernels. "composed" never uses them. Half precision is always
+            composed.
+
+    Raises:
+        UserError: ``choice`` is none of the three. With "native", building a model raises it if the kernels are not
+            available.
     """
     global _chosen
     _chosen = _valid(choice, "backend")
@@ -35,88 +43,121 @@ def set_backend(choice: str) -> None:
 
 @contextlib.contextmanager
 def use_backend(choice: str) -> Iterator[None]:
-    """Within the block models are built as after :func:`set_backend`; then the choice is what it was."""
+    """Choose the form of the operators inside a ``with`` block and restore the previous choice after it.
+
+    Args:
+        choice: as in :func:`set_backend`.
+
+    Yields:
+        None.
+
+    Raises:
+        UserError: as in :func:`set_backend`.
+    """
     global _chosen
-    before = _chosen
+    previous = _chosen
     set_backend(choice)
     try:
         yield
     finally:
-        _chosen = before
+        _chosen = previous
 
 
 def get_backend() -> str:
-    """The choice in force: "auto", "native" or "composed"."""
+    """Return the current choice.
+
+    Returns:
+        "auto", "native" or "composed".
+
+    Raises:
+        UserError: the environment variable ``MSG_MS_OPS`` is none of the three.
+    """
     return _chosen or _valid(os.environ.get("MSG_MS_OPS") or "auto", "MSG_MS_OPS")
 
 
 def _valid(choice: str, name: str) -> str:
     if choice not in CHOICES:
-        raise UserError(f"{name}={choice!r}: one of {', '.join(CHOICES)}")
+        raise UserError(f"{name}={choice!r}: must be one of {', '.join(CHOICES)}")
     return choice
 
 
 def native_library() -> Path | None:
-    """The compiled kernels if they are to be used, else None."""
+    """Return the compiled kernels, or None if operators are to be composed."""
     choice = get_backend()
     target = ms.get_context("device_target")
     if choice == "composed":
         return None
     if target != "CPU":
         if choice == "native":
-            raise UserError(f"the native kernels are for CPU, and the device target is {target}; take auto or composed")
+            raise UserError(f"the native kernels are for CPU, and the device target is {target}; use auto or composed")
         return None
-    found = _built(cache_folder(), os.environ.get("CXX"))
-    if isinstance(found, Path):
-        return found
+    library = _library_or_error(cache_folder(), os.environ.get("CXX"))
+    if isinstance(library, Path):
+        return library
     if choice == "native":
-        raise found
-    if str(found) not in _said:
-        _said.add(str(found))
-        log.warning("composed operators, slower than native kernels: %s", found)
+        raise library
+    if str(library) not in _warned:
+        _warned.add(str(library))
+        log.warning("using composed operators, slower than native kernels: %s", library)
     return None
 
 
-def _choose_threads() -> None:
-    """Tell the kernels how many threads to take: MSG_MS_THREADS, else OMP_NUM_THREADS, else the process's cores.
+def _set_thread_count() -> None:
+    """Set the kernels' number of threads: MSG_MS_THREADS, else OMP_NUM_THREADS, else the cores of the process.
 
-    Where nobody has set OMP_NUM_THREADS, MindSpore puts 1 there, which only C sees: what Python found at its start is
-    what the user wants.
+    MindSpore sets OMP_NUM_THREADS=1 in the C environment if it is unset. ``os.environ`` still holds the user's value.
     """
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    requested = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("MSG_MS_THREADS", wanted if wanted.isdecimal() and int(wanted) > 0 else str(cores))
+    valid = requested.isdecimal() and int(requested) > 0
+    os.environ.setdefault("MSG_MS_THREADS", requested if valid else str(cores))
 
 
 @functools.cache
-def _built(cache: Path, compiler: str | None) -> Path | UserError:
-    """The library, or why there is none; a model asks for each of its operators."""
-    _choose_threads()
+def _library_or_error(cache: Path, compiler: str | None) -> Path | UserError:
+    """Build the library once for all operators; return it, or the error that prevents it."""
+    _set_thread_count()
     try:
         return kernel_library()
     except UserError as error:
         return error
 
 
-def kernel(
-    name: str, shapes: Callable, outputs: int = 1, gradient: Callable | None = None, writes: int = 0, reads: int = 0
-) -> ops.Custom | None:
-    """The native kernel ``name`` as an operator, or None where operators are to be composed.
+def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | None = None) -> ops.Custom | None:
+    """Return a native kernel as an operator.
 
-    ``shapes`` gives the outputs' shapes from the inputs'; all are float32. ``gradient`` is the operator's bprop.
-    One that changes parameters takes ``writes`` of them, and then ``reads`` inputs that it leaves alone.
+    Args:
+        name: the kernel's name in ``csrc``.
+        shapes: function from the inputs' shapes to those of the outputs; all are float32.
+        outputs: number of outputs.
+        gradient: the operator's ``bprop``.
+
+    Returns:
+        The operator, or None if operators are to be composed.
     """
     library = native_library()
     if library is None:
         return None
+    dtypes = ms.float32 if outputs == 1 else (ms.float32,) * outputs
+    return ops.Custom(f"{library}:{name}", shapes, lambda *_: dtypes, "aot", bprop=gradient)
 
-    def dtypes(*_):
-        return ms.float32 if outputs == 1 else (ms.float32,) * outputs
 
-    found = ops.Custom(f"{library}:{name}", shapes, dtypes, "aot", bprop=gradient)
-    if writes > 0:
-        # What MindSpore's own optimizers say of themselves, so that whatever reads the parameters keeps its place.
-        found.add_prim_attr("side_effect_mem", True)
+def in_place_kernel(name: str, shapes: Callable, writes: int, reads: int) -> ops.Custom | None:
+    """Return a native kernel that changes parameters in place, as an operator.
+
+    Args:
+        name: as in :func:`kernel`.
+        shapes: as in :func:`kernel`.
+        writes: number of parameters that it changes, its first inputs.
+        reads: number of the other inputs.
+
+    Returns:
+        The operator, or None if operators are to be composed.
+    """
+    custom = kernel(name, shapes)
+    if custom is not None:
+        # As in MindSpore's optimizers, so that the compiler keeps the order of reads and writes of the parameters.
+        custom.add_prim_attr("side_effect_mem", True)
         written = [signature.make_sig(f"written{i}", signature.sig_rw.RW_WRITE) for i in range(writes)]
-        found.set_signatures((*written, *(signature.make_sig(f"read{i}") for i in range(reads))))
-    return found
+        custom.set_signatures((*written, *(signature.make_sig(f"read{i}") for i in range(reads))))
+    return custom

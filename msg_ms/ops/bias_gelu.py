@@ -1,4 +1,4 @@
-"""GELU of a matrix product's result and its bias."""
+"""GELU, alone and after the bias of a matrix product."""
 
 from __future__ import annotations
 
@@ -9,13 +9,28 @@ RSQRT_2 = 0.5**0.5
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x times the normal distribution function of x, exact (erf).
+    """Compute the exact GELU (Hendrycks and Gimpel, 2016), x times the CDF of the standard normal distribution.
 
-    MindSpore's own divides by a constant, and on CPU a division by one keeps 16 bytes of indices per element.
+    MindSpore's own operator divides by a constant, and on CPU such a division keeps 16 bytes of indices per element.
+
+    Args:
+        x: tensor of any shape.
+
+    Returns:
+        Tensor of the same shape and precision.
     """
     return x * (ops.erf(x * RSQRT_2) * 0.5 + 0.5)
 
 
 def bias_gelu(x: Tensor, bias: Tensor, dtype: ms.Type = ms.float32) -> Tensor:
-    """gelu(x + bias): (rows, C), (C,) -> (rows, C) of ``dtype``; the sum is computed in the bias's."""
+    """Compute gelu(x + bias).
+
+    Args:
+        x: (rows, C).
+        bias: (C,); the sum is computed in its precision.
+        dtype: precision of the GELU and of the result.
+
+    Returns:
+        (rows, C) in ``dtype``.
+    """
     return gelu(ops.bias_add(x.astype(bias.dtype), bias).astype(dtype))

@@ -1,6 +1,7 @@
-"""The two residual branches of a block, each with its normalisation as one native kernel, and their gradients.
+"""A block's two residual branches, each with its normalization as one native kernel, and their gradients.
 
-In training a branch keeps what its gradient needs; a gradient outside training has it computed again.
+In training mode a branch saves the tensors that its gradient needs. Outside training mode the gradient recomputes them.
+Shape letters as in ``windows.py``.
 """
 
 from __future__ import annotations
@@ -14,90 +15,143 @@ from .backend import kernel
 
 
 class AttentionBranch(nn.Cell):
-    """x + keep * (window attention of the normalised x, projected), then the shuffle of its messages if ``shuffle``.
+    """The attention branch of a block: x + drop_path_scale * proj(attention(LayerNorm(x))), then the shuffle.
 
-    Native only: ``available`` tells. ``x`` and the result are (B*R, G, N, C); ``keep`` (2, B) has a factor for
-    each image's two branches, None for one; the rest are parameters of :class:`LayerNorm` and :class:`WindowAttention`.
+    It needs the native kernels: check ``available``.
+
+    Args:
+        dim: channels C.
+        scale: factor of the attention scores.
+        shuffle: whether to shuffle the MSG tokens of each region afterwards (the paper, section 3.3).
     """
 
     def __init__(self, dim: int, scale: float, shuffle: bool):
         super().__init__()
         self.settings = Tensor(np.array([scale, shuffle], np.float32))
         self.no_bias = Tensor(np.zeros(3 * dim, np.float32))
-        self.one = Tensor(np.ones((2, 1), np.float32))
+        self.no_drop_path = Tensor(np.ones((2, 1), np.float32))
 
-        def gradient_shapes(x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias, *_):
-            return x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias
+        def gradient_shapes(x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, *_):
+            return x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias
 
         grad = kernel("attention_branch_grad", gradient_shapes, 9)
 
-        def kept_shapes(x, gamma, beta, qkv, qkv_bias, table, *_):
+        def train_shapes(x, gamma, beta, qkv, qkv_bias, table, *_):
             heads = table[1]
-            return x, [x[0] * x[1], heads, 3, x[2], x[3] // heads], [prod(x[:3]), x[3]]
+            saved_qkv, saved_heads = [x[0] * x[1], heads, 3, x[2], x[3] // heads], [prod(x[:3]), x[3]]
+            return x, saved_qkv, saved_heads
 
-        def bprop_kept(x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias, keep, settings, out, dout):
-            found = grad(
-                x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias, keep, settings, out[1], out[2], dout[0]
-            )
-            return (*found, ops.zeros_like(keep), ops.zeros_like(settings))
+        def train_bprop(x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, scales, settings, out, dout):
+            inputs = (x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, scales, settings)
+            gradients = grad(*inputs, out[1], out[2], dout[0])
+            return (*gradients, ops.zeros_like(scales), ops.zeros_like(settings))
 
-        kept = kernel("attention_branch_kept", kept_shapes, 3, bprop_kept)
+        train = kernel("attention_branch_train", train_shapes, 3, train_bprop)
 
-        def bprop(x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias, keep, settings, out, dout):
-            again = kept(x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias, keep, settings)
-            found = grad(
-                x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias, keep, settings, again[1], again[2], dout
-            )
-            return (*found, ops.zeros_like(keep), ops.zeros_like(settings))
+        def bprop(x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, scales, settings, out, dout):
+            inputs = (x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, scales, settings)
+            recomputed = train(*inputs)
+            gradients = grad(*inputs, recomputed[1], recomputed[2], dout)
+            return (*gradients, ops.zeros_like(scales), ops.zeros_like(settings))
 
-        self.kept, self.native = kept, kernel("attention_branch", lambda x, *_: x, gradient=bprop)
+        self.native_train = train
+        self.native = kernel("attention_branch", lambda x, *_: x, gradient=bprop)
         self.available = self.native is not None
 
     def construct(
-        self, x: Tensor, gamma: Tensor, beta: Tensor, qkv: Tensor, qkv_bias: Tensor | None, table: Tensor,
-        message: Tensor, proj: Tensor, proj_bias: Tensor, keep: Tensor | None,
-    ) -> Tensor:  # fmt: skip
-        inputs = (
-            x, gamma, beta, qkv, self.no_bias if qkv_bias is None else qkv_bias, table, message, proj, proj_bias,
-            self.one if keep is None else keep, self.settings,
-        )  # fmt: skip
-        return self.kept(*inputs)[0] if self.training else self.native(*inputs)
+        self,
+        x: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        qkv: Tensor,
+        qkv_bias: Tensor | None,
+        table: Tensor,
+        msg_bias: Tensor,
+        proj: Tensor,
+        proj_bias: Tensor,
+        drop_path_scale: Tensor | None,
+    ) -> Tensor:
+        """Run the branch in single precision.
+
+        Args:
+            x: (B*R, G, N, C).
+            gamma: (C,), of the normalization.
+            beta: (C,), of the normalization.
+            qkv: (3*C, C), weight of queries, keys and values.
+            qkv_bias: (3*C,) or None.
+            table: ((2w-1)**2, heads), relative position bias.
+            msg_bias: (heads, 2, 1, 1), position bias of the MSG token.
+            proj: (C, C), weight of the projection.
+            proj_bias: (C,).
+            drop_path_scale: (2, B), a factor for each image's two branches, of which row 0 is used; None for 1.
+
+        Returns:
+            (B*R, G, N, C).
+        """
+        bias = self.no_bias if qkv_bias is None else qkv_bias
+        scales = self.no_drop_path if drop_path_scale is None else drop_path_scale
+        inputs = (x, gamma, beta, qkv, bias, table, msg_bias, proj, proj_bias, scales, self.settings)
+        return self.native_train(*inputs)[0] if self.training else self.native(*inputs)
 
 
 class MlpBranch(nn.Cell):
-    """x + keep * (two linear layers around a GELU, of the normalised x): (B*R, G, N, C) -> the same.
+    """The MLP branch of a block: x + drop_path_scale * (gelu(LayerNorm(x) w1^T + b1) w2^T + b2).
 
-    Native only: ``available`` tells. ``keep`` as in :class:`AttentionBranch`; the rest are the parameters of
-    :class:`LayerNorm` and :class:`Mlp`.
+    It needs the native kernels: check ``available``.
     """
 
     def __init__(self):
         super().__init__()
-        self.one = Tensor(np.ones((2, 1), np.float32))
+        self.no_drop_path = Tensor(np.ones((2, 1), np.float32))
 
-        def gradient_shapes(x, gamma, beta, w1, w2, before, *_):
+        def gradient_shapes(x, gamma, beta, w1, w2, *_):
             return x, gamma, beta, w1, [w1[0]], w2, gamma
 
         grad = kernel("mlp_branch_grad", gradient_shapes, 7)
 
-        def kept_shapes(x, gamma, beta, w1, *_):
-            return x, [prod(x[:3]), w1[0]]
+        def train_shapes(x, gamma, beta, w1, *_):
+            saved = [prod(x[:3]), w1[0]]
+            return x, saved
 
-        def bprop_kept(x, gamma, beta, w1, b1, w2, b2, keep, out, dout):
-            return (*grad(x, gamma, beta, w1, w2, out[1], keep, dout[0]), ops.zeros_like(keep))
+        def train_bprop(x, gamma, beta, w1, b1, w2, b2, scales, out, dout):
+            return (*grad(x, gamma, beta, w1, w2, out[1], scales, dout[0]), ops.zeros_like(scales))
 
-        kept = kernel("mlp_branch_kept", kept_shapes, 2, bprop_kept)
+        train = kernel("mlp_branch_train", train_shapes, 2, train_bprop)
 
-        def bprop(x, gamma, beta, w1, b1, w2, b2, keep, out, dout):
-            before = kept(x, gamma, beta, w1, b1, w2, b2, keep)[1]
-            return (*grad(x, gamma, beta, w1, w2, before, keep, dout), ops.zeros_like(keep))
+        def bprop(x, gamma, beta, w1, b1, w2, b2, scales, out, dout):
+            recomputed = train(x, gamma, beta, w1, b1, w2, b2, scales)[1]
+            return (*grad(x, gamma, beta, w1, w2, recomputed, scales, dout), ops.zeros_like(scales))
 
-        self.kept, self.native = kept, kernel("mlp_branch", lambda x, *_: x, gradient=bprop)
+        self.native_train = train
+        self.native = kernel("mlp_branch", lambda x, *_: x, gradient=bprop)
         self.available = self.native is not None
 
     def construct(
-        self, x: Tensor, gamma: Tensor, beta: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor,
-        keep: Tensor | None,
-    ) -> Tensor:  # fmt: skip
-        inputs = (x, gamma, beta, w1, b1, w2, b2, self.one if keep is None else keep)
-        return self.kept(*inputs)[0] if self.training else self.native(*inputs)
+        self,
+        x: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        drop_path_scale: Tensor | None,
+    ) -> Tensor:
+        """Run the branch in single precision.
+
+        Args:
+            x: (B*R, G, N, C).
+            gamma: (C,), of the normalization.
+            beta: (C,), of the normalization.
+            w1: (hidden, C).
+            b1: (hidden,).
+            w2: (C, hidden).
+            b2: (C,).
+            drop_path_scale: (2, B), a factor for each image's two branches, of which row 1 is used; None for 1.
+
+        Returns:
+            (B*R, G, N, C).
+        """
+        scales = self.no_drop_path if drop_path_scale is None else drop_path_scale
+        inputs = (x, gamma, beta, w1, b1, w2, b2, scales)
+        return self.native_train(*inputs)[0] if self.training else self.native(*inputs)

@@ -1,4 +1,4 @@
-"""Layer normalisation of a matrix product's result and its bias."""
+"""Layer normalization, alone and after the bias of a matrix product."""
 
 from __future__ import annotations
 
@@ -12,12 +12,25 @@ EPSILON = 1e-5  # PyTorch's; MindSpore's own default is 1e-7
 
 
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """Normalise the last axis in single precision, whatever comes in; the result is single."""
+    """Normalize the last axis in single precision (Ba et al., "Layer normalization", 2016), with epsilon 1e-5.
+
+    Args:
+        x: (..., C) in any precision.
+        gamma: (C,), factor.
+        beta: (C,), offset.
+
+    Returns:
+        (..., C) in single precision.
+    """
     return ops.LayerNorm(-1, -1, EPSILON)(x.astype(ms.float32), gamma, beta)[0]
 
 
 class BiasLayerNorm(nn.Cell):
-    """layer_norm(x + bias): (rows, C), (C,) -> (rows, C); no bias is None."""
+    """Layer normalization of x + bias.
+
+    Args:
+        channels: channels C.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -30,6 +43,17 @@ class BiasLayerNorm(nn.Cell):
         self.no_bias = Tensor(np.zeros(channels, np.float32))
 
     def construct(self, x: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor) -> Tensor:
+        """Normalize the rows of x + bias.
+
+        Args:
+            x: (rows, C).
+            bias: (C,), or None for no bias.
+            gamma: (C,), factor.
+            beta: (C,), offset.
+
+        Returns:
+            (rows, C) in single precision.
+        """
         if self.native is not None and x.dtype == ms.float32:
             return self.native(x, self.no_bias if bias is None else bias, gamma, beta)
         if bias is not None:

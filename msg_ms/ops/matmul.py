@@ -1,4 +1,4 @@
-"""Products of rows with a weight matrix."""
+"""The matrix product of rows with a weight."""
 
 from __future__ import annotations
 
@@ -9,23 +9,32 @@ from .backend import kernel
 
 
 class MatMul(nn.Cell):
-    """x w^T, (rows, in), (out, in) -> (rows, out): MindSpore's MatMul, or a native kernel where there is one.
+    """The product x w^T, by a native kernel or by MindSpore's MatMul.
 
-    On CPU MatMul lays a weight out anew at every call, which costs most where rows are few.
+    On CPU, MindSpore's MatMul packs the weight at every call, which is slow with few rows.
     """
 
     def __init__(self):
         super().__init__()
-        grad_rows = kernel("product_grad_rows", lambda weight, dy: [dy[0], weight[1]])
-        grad_weight = kernel("product_grad_weight", lambda x, dy: [dy[1], x[1]])
+        grad_x = kernel("matmul_grad_x", lambda weight, dy: [dy[0], weight[1]])
+        grad_weight = kernel("matmul_grad_weight", lambda x, dy: [dy[1], x[1]])
 
         def bprop(x, weight, out, dout):
-            return grad_rows(weight, dout), grad_weight(x, dout)
+            return grad_x(weight, dout), grad_weight(x, dout)
 
-        self.native = kernel("product", lambda x, weight: [x[0], weight[0]], gradient=bprop)
+        self.native = kernel("matmul", lambda x, weight: [x[0], weight[0]], gradient=bprop)
         self.matmul = ops.MatMul(transpose_b=True)
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Multiply rows by a weight of the same precision.
+
+        Args:
+            x: (rows, in).
+            weight: (out, in).
+
+        Returns:
+            (rows, out).
+        """
         if self.native is None or x.dtype != ms.float32 or weight.dtype != ms.float32:
             return self.matmul(x, weight)
         return self.native(x, weight)

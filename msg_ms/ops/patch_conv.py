@@ -6,13 +6,19 @@ from mindspore import Tensor, ops
 
 
 def patch_conv(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, unfold: bool) -> Tensor:
-    """Convolve and put the channels last: (B, C, H, W) -> (B, Ho, Wo, O).
+    """Convolve images and return channels-last maps.
 
-    ``weight`` is (O, C, k, k) and ``bias`` (O,), shaped as a Conv2d's; stride and zero padding are the same on
-    both sides. Ho = (H + 2*padding - k) // stride + 1, Wo likewise. ``x`` and ``weight`` share a precision, the
-    product's; the sum and the result have the bias's. ``unfold`` chooses patch unfolding and one matrix product over
-    the convolution operator, which on CPU runs a reference loop for kernels above 1x1 and takes about a hundred
-    times as long.
+    Args:
+        x: (B, C, H, W), in the precision of ``weight``.
+        weight: (O, C, k, k), as in ``nn.Conv2d``.
+        bias: (O,); the sum is computed in its precision.
+        stride: of both axes.
+        padding: zeros on all four sides.
+        unfold: use patch unfolding and one matrix product in place of the convolution operator. On CPU that operator
+            runs a reference loop for kernels above 1x1, about a hundred times slower.
+
+    Returns:
+        (B, Ho, Wo, O) in the precision of ``bias``, with Ho = (H + 2*padding - k) // stride + 1 and Wo likewise.
     """
     batch, _, height, width = x.shape
     out_channels, _, kernel, _ = weight.shape

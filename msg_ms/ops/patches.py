@@ -1,4 +1,7 @@
-"""Patches of the overlapped convolutions as rows for a matrix product, in the order of windows."""
+"""Patches of the overlapped convolutions as rows of a matrix product, in window order.
+
+Shape letters as in ``windows.py``.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,30 @@ from .backend import kernel
 
 
 @constexpr
-def _numbers(*values: int) -> Tensor:
+def _constant(*values: int) -> Tensor:
     return Tensor(np.array(values, np.float32))
 
 
 class ImagePatches(nn.Cell):
-    """(B, C, height, width) -> (B*R*G*w*w, C * k * k): the k x k patches ``stride`` apart, window by window.
+    """Unfold the k x k patches of images, window by window, for the patch embedding.
 
-    Native only: ``available`` tells. Patch (y, x) of an image is the row of token (y, x) in
-    :func:`window_partition`; within it channels come first, as in a Conv2d's weight (O, C, k, k).
+    It needs the native kernels: check ``available``.
+
+    Args:
+        kernel_size: side k of a patch in pixels.
+        stride: distance of two patches in pixels.
+        padding: zeros on all four sides of an image.
     """
 
     def __init__(self, kernel_size: int, stride: int, padding: int):
         super().__init__()
         self.geometry = (kernel_size, stride, padding)
-        grad = kernel("image_patches_grad", lambda layout, dpatches, x: x)
+        grad = kernel("image_patches_grad", lambda geometry, dpatches, x: x)
 
-        def bprop(x, layout, out, dout):
-            return grad(layout, dout, x), ops.zeros_like(layout)
+        def bprop(x, geometry, out, dout):
+            return grad(geometry, dout, x), ops.zeros_like(geometry)
 
-        def shapes(x, layout):
+        def shapes(x, geometry):
             rows, columns = ((side + 2 * padding - kernel_size) // stride + 1 for side in x[2:])
             return [x[0] * rows * columns, x[1] * kernel_size**2]
 
@@ -38,26 +45,52 @@ class ImagePatches(nn.Cell):
         self.available = self.native is not None
 
     def construct(self, x: Tensor, window_size: int, shuffle_size: int) -> Tensor:
-        return self.native(x.astype(ms.float32), _numbers(window_size, shuffle_size, *self.geometry))
+        """Unfold images.
+
+        Args:
+            x: (B, C, height, width).
+            window_size: w, in patches.
+            shuffle_size: s, in windows.
+
+        Returns:
+            (B*R*G*w*w, C*k*k), float32. Patch (y, x) is the row of token (y, x) in :func:`window_partition`. Columns
+            are ordered as in the weight (O, C, k, k) of a ``Conv2d``.
+        """
+        return self.native(x.astype(ms.float32), _constant(window_size, shuffle_size, *self.geometry))
 
 
 class TokenPatches(nn.Cell):
-    """Tokens (B*R, G, N, C) -> (B*R'*G'*N, 9*C): the 3x3 patches, two apart, of patch tokens and of messages.
+    """Unfold the 3x3 patches with stride 2 of patch tokens and of MSG tokens, for the patch merging.
 
-    Native only: ``available`` tells. The rows are in the next stage's order of windows, each window's message first;
-    within them channels come first, as in a Conv2d's weight (O, C, 3, 3).
+    It needs the native kernels: check ``available``.
     """
 
     def __init__(self):
         super().__init__()
-        grad = kernel("token_patches_grad", lambda layout, dpatches: [4 * dpatches[0], dpatches[1] // 9])
+        grad = kernel("token_patches_grad", lambda geometry, dpatches: [4 * dpatches[0], dpatches[1] // 9])
 
-        def bprop(x, layout, out, dout):
-            return grad(layout, dout), ops.zeros_like(layout)
+        def bprop(x, geometry, out, dout):
+            return grad(geometry, dout), ops.zeros_like(geometry)
 
-        self.native = kernel("token_patches", lambda x, layout: [x[0] // 4, 9 * x[1]], gradient=bprop)
+        self.native = kernel("token_patches", lambda x, geometry: [x[0] // 4, 9 * x[1]], gradient=bprop)
         self.available = self.native is not None
 
-    def construct(self, x: Tensor, height: int, width: int, window_size: int, region: int, next_region: int) -> Tensor:
+    def construct(
+        self, x: Tensor, height: int, width: int, window_size: int, shuffle_size: int, next_shuffle_size: int
+    ) -> Tensor:
+        """Unfold the tokens of a stage.
+
+        Args:
+            x: (B*R, G, N, C).
+            height: H, in tokens.
+            width: W, in tokens.
+            window_size: w, in tokens.
+            shuffle_size: s of this stage, in windows.
+            next_shuffle_size: s of the next stage.
+
+        Returns:
+            (B*R'*G'*N, 9*C), float32, in the window order of the next stage, each window's MSG token first. Columns
+            are ordered as in the weight (O, C, 3, 3) of a ``Conv2d``.
+        """
         rows = x.reshape(-1, x.shape[-1]).astype(ms.float32)
-        return self.native(rows, _numbers(height, width, window_size, region, next_region))
+        return self.native(rows, _constant(height, width, window_size, shuffle_size, next_shuffle_size))

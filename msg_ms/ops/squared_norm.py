@@ -1,4 +1,4 @@
-"""The sum of squares of many tensors: what clipping by the global norm needs of the gradients."""
+"""The squared norm of many tensors, for clipping gradients by their global norm."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ def _square_sum(x: Tensor) -> Tensor:
 
 
 class SquaredNorm(nn.Cell):
-    """Sum of the squares of all elements of a tuple of float32 tensors: a scalar, float32."""
+    """The sum of squares over all elements of several tensors."""
 
     def __init__(self):
         super().__init__()
-        # MindSpore's loops over hundreds of tensors would be unrolled into calls within calls.
+        # MindSpore unrolls a loop over hundreds of tensors into nested calls; HyperMap doesn't.
         self.for_each = ops.HyperMap()
         self.native = kernel("squared_norm", lambda *shapes: [1])
 
     def construct(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        """Sum the squares.
+
+        Args:
+            tensors: float32 tensors of any shapes.
+
+        Returns:
+            Scalar, float32.
+        """
         if self.native is not None:
             return self.native(*tensors).reshape(())
         return ops.addn(self.for_each(_square_sum, tensors))

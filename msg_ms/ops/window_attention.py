@@ -1,16 +1,23 @@
-"""Multi-head self-attention inside each window."""
+"""Multi-head self-attention inside each window, and its position bias."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from mindspore import Tensor, ops
 
 
-def window_attention(qkv: Tensor, bias: Tensor, scale: float, dropout) -> Tensor:
-    """softmax(scale * q k^T + bias) v in every window and head: (windows, N, 3*C) -> (windows, N, C).
+def window_attention(qkv: Tensor, bias: Tensor, scale: float, dropout: Callable[[Tensor], Tensor]) -> Tensor:
+    """Compute softmax(scale * q k^T + bias) v in every window and head (Vaswani et al., 2017).
 
-    ``qkv`` holds queries, keys and values one after the other, each head by head; ``bias`` is (heads, N, N),
-    the same for all windows; ``dropout`` is a callable on the attention weights (windows, heads, N, N). Products are
-    computed in the precision of ``qkv``, which the result has too; the softmax in the bias's.
+    Args:
+        qkv: (windows, N, 3*C), queries, keys and values one after the other, each head by head.
+        bias: (heads, N, N), the same for all windows; the softmax is computed in its precision.
+        scale: factor of the scores, usually (C / heads)**-0.5.
+        dropout: applied to the attention weights (windows, heads, N, N).
+
+    Returns:
+        (windows, N, C) in the precision of ``qkv``, in which the products are computed.
     """
     windows, tokens, channels = qkv.shape
     channels = channels // 3
@@ -29,12 +36,18 @@ def window_attention(qkv: Tensor, bias: Tensor, scale: float, dropout) -> Tensor
     return ops.BatchMatMul()(weights, by_head(v)).transpose(0, 2, 1, 3).reshape(windows, tokens, channels)
 
 
-def position_bias(table: Tensor, message: Tensor, index: Tensor) -> Tensor:
-    """The bias of the attention scores, (heads, N, N): ``table`` ((2w-1)**2, heads), ``message`` (heads, 2, 1, 1).
+def position_bias(table: Tensor, msg_bias: Tensor, index: Tensor) -> Tensor:
+    """Gather the position bias of the attention scores from its parameters.
 
-    ``index`` (N*N,) names a row of the table for every pair, and of the two rows behind it: window tokens that look at
-    the message token, and the message token's own query.
+    Args:
+        table: ((2w-1)**2, heads), bias of two patch tokens by their relative position.
+        msg_bias: (heads, 2, 1, 1), first the bias of patch tokens that attend to the MSG token, then that of the MSG
+            token's own query.
+        index: (N*N,), for each pair of tokens its row in the table, or one of two further rows for ``msg_bias``.
+
+    Returns:
+        (heads, N, N).
     """
     tokens, heads = int(index.shape[0] ** 0.5), table.shape[1]
-    rows = ops.cat((table, message.reshape(heads, 2).transpose(1, 0)), 0)
+    rows = ops.cat((table, msg_bias.reshape(heads, 2).transpose(1, 0)), 0)
     return ops.gather(rows, index, 0).transpose(1, 0).reshape(heads, tokens, tokens)

@@ -1,8 +1,8 @@
-"""A map and its windows, and the exchange of messages: pure functions.
+"""Windows of a map and the shuffle of MSG tokens, as pure functions.
 
-Shape letters: B images, H x W tokens of a map, w window size, s shuffle region size (in windows),
-R shuffle regions per image, G = s*s windows of a region, N = w*w + 1 tokens of a window with its message
-token in front, C channels. Windows and regions run row by row.
+Shape letters: B images, H x W tokens of a map, w window size in tokens, s shuffle size (a shuffle region is s x s
+windows), R shuffle regions per image, G = s*s windows per region, N = w*w + 1 tokens per window with its MSG token
+first, C channels. Windows and regions are numbered row by row.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from mindspore import Tensor, ops
 
 
 def window_partition(x: Tensor, window_size: int, shuffle_size: int) -> Tensor:
-    """Cut a map into windows, grouped by shuffle region: (B, H, W, C) -> (B*R, G, w*w, C).
+    """Cut a map into windows, grouped by shuffle region.
 
-    H and W must be multiples of ``window_size * shuffle_size``.
+    Args:
+        x: (B, H, W, C); H and W are multiples of ``window_size * shuffle_size``.
+        window_size: w, in tokens.
+        shuffle_size: s, in windows.
+
+    Returns:
+        (B*R, G, w*w, C).
     """
     w, s = window_size, shuffle_size
     _, height, width, channels = x.shape
@@ -29,9 +35,18 @@ def window_reverse(
     width: int,
     channels_first: bool = False,
 ) -> Tensor:
-    """Lay windows out as a map again: (B*R, G, w*w, C) -> (B, H, W, C), or (B, C, H, W) if ``channels_first``.
+    """Join windows into a map, the inverse of :func:`window_partition`.
 
-    ``height`` and ``width`` are H and W in tokens.
+    Args:
+        windows: (B*R, G, w*w, C).
+        window_size: w, in tokens.
+        shuffle_size: s, in windows.
+        height: H, in tokens.
+        width: W, in tokens.
+        channels_first: return the channels as the second axis.
+
+    Returns:
+        (B, H, W, C), or (B, C, H, W) if ``channels_first``.
     """
     w, s = window_size, shuffle_size
     channels = windows.shape[-1]
@@ -42,15 +57,20 @@ def window_reverse(
 
 
 def shuffle_messages(x: Tensor) -> Tensor:
-    """Exchange channel groups between the message tokens of each shuffle region (the paper, section 3.3).
+    """Shuffle the MSG tokens of each shuffle region (the paper, section 3.3).
 
-    ``x``: (B*R, G, N, C) with the message token first in each window. The message of window i is cut into G
-    groups of C/G channels, and group j goes to window j, where it becomes group i; patch tokens stay. One
-    window per region (G = 1) leaves ``x`` as it is.
+    The MSG token of window i is split into G groups of C/G channels. Group j moves to window j, where it becomes
+    group i. Patch tokens do not change. With one window per region (G = 1) nothing changes.
+
+    Args:
+        x: (B*R, G, N, C) with the MSG token first in each window; C is a multiple of G.
+
+    Returns:
+        Tensor of the same shape.
     """
     regions, windows, _, channels = x.shape
     if windows == 1:
         return x
-    messages = x[:, :, 0].reshape(regions, windows, windows, channels // windows)
-    messages = messages.transpose(0, 2, 1, 3).reshape(regions, windows, 1, channels)
-    return ops.cat((messages, x[:, :, 1:]), 2)
+    msg_tokens = x[:, :, 0].reshape(regions, windows, windows, channels // windows)
+    msg_tokens = msg_tokens.transpose(0, 2, 1, 3).reshape(regions, windows, 1, channels)
+    return ops.cat((msg_tokens, x[:, :, 1:]), 2)

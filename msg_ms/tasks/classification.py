@@ -12,12 +12,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from ..checkpoint import Metadata
 from ..config import Config
 from ..data import EvalDataset, ImageFolder, Shard, TrainDataset, load_folders
 from ..data.class_names import CLASSES_KEY
 from ..data.pipeline import Batch
 from ..engine.ranks import Ranks
 from ..engine.task import Metric, Metrics, Task
+from ..errors import UserError, shorten
 from ..models.build import build_model
 from ..models.inference import optimize_for_inference
 from ..models.losses import SmoothedCrossEntropy
@@ -63,6 +65,26 @@ class ClassificationTask(Task):
     def metadata(self) -> dict[str, str]:
         """Return the class folders' names in the order of their labels."""
         return {CLASSES_KEY: json.dumps(list(self.folders[1].classes))}
+
+    def check_resume(self, path: Path, metadata: Metadata) -> None:
+        """Raise UserError if the checkpoint's classes are not those of the data."""
+        difference = self._class_difference(metadata)
+        if difference:
+            raise UserError(f"can't resume from {path}: {difference}; start a new run (--pretrained and another --tag)")
+
+    def check_inference(self, path: Path, metadata: Metadata) -> Sequence[str]:
+        """Return a line if the checkpoint's classes are not those of the data."""
+        difference = self._class_difference(metadata)
+        return [f"warning: {path}: {difference}; accuracies compare different classes"] if difference else []
+
+    def _class_difference(self, metadata: Metadata) -> str:
+        """Return how the classes of the data differ from those of a checkpoint; empty if they do not."""
+        trained = json.loads(str(metadata.get(CLASSES_KEY, "[]")))
+        present = list(self.folders[1].classes)
+        different = [f"{i}: {a} here, {b} there" for i, (a, b) in enumerate(zip(present, trained)) if a != b]  # noqa: B905
+        if not trained or not different:
+            return ""
+        return f"the class folders of the data are not those that it was trained with ({shorten(different)})"
 
     def build_model(self) -> MSGTransformer:
         """Return the classifier in the configured precision."""
@@ -127,6 +149,7 @@ class ClassificationLoss(nn.Cell):
         self.model, self.loss = model, SmoothedCrossEntropy(smoothing)
 
     def construct(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor]:
+        """Return the mean loss of the batch."""
         return (self.loss(self.model(images, noise), labels),)
 
 
@@ -144,6 +167,7 @@ class ClassificationSums(nn.Cell):
         self.guesses = min(5, num_classes)
 
     def construct(self, images: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the three sums over the valid rows."""
         logits = self.model(images)
         log_probabilities = ops.log_softmax(logits, -1)
         labels = labels.reshape(-1, 1)

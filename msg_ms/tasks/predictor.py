@@ -1,4 +1,4 @@
-"""Pictures through a model, a batch at a time."""
+"""Classify image files, a batch at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mindspore import Tensor, ops
 
 from ..config import Config
 from ..data.collate import collate
-from ..data.pipeline import BadFiles, decode_file
+from ..data.pipeline import BadFiles, decode_file, pad_batch
 from ..data.transforms import resize_and_crop
 from ..errors import UserError
 from ..models.messages import MessageAttention
@@ -21,14 +21,18 @@ from ..models.msg_transformer import MSGTransformer
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a picture.
+    """The model's output for one image.
 
-    ``picture`` is the file's, ``crop`` what the model saw of it, uint8 RGB; ``probabilities`` (classes,) sum to 1;
-    ``weights`` (R, G, N) are the message tokens' of each stage, see :func:`msg_ms.models.messages.message_weights`.
+    Attributes:
+        file: The image file.
+        image: The image, uint8 RGB (H, W, 3).
+        crop: The part that the model saw, uint8 RGB (S, S, 3).
+        probabilities: The classes' probabilities (K,).
+        weights: Attention weights (R, G, N) of each stage's MSG tokens, if they were asked for.
     """
 
     file: Path
-    picture: np.ndarray
+    image: np.ndarray
     crop: np.ndarray
     probabilities: np.ndarray
     weights: tuple[np.ndarray, ...] = ()
@@ -36,46 +40,60 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that is no picture, or can't be read, and why."""
+    """A file that can't be read or decoded, with the reason."""
 
     file: Path
     reason: str
 
 
 class Predictor:
-    """Reads pictures as evaluation does and classifies ``batch`` at a time; ``messages`` asks for their weights too."""
+    """Reads images as evaluation does and classifies them.
 
-    def __init__(self, model: MSGTransformer, config: Config, batch: int, messages: bool = False):
-        self.config, self.batch, self.messages = config, batch, messages
-        self.step = MessageAttention(model) if messages else model
+    Args:
+        model: The classifier in evaluation mode.
+        config: The whole configuration.
+        batch_size: Images at a time.
+        messages: Whether to return the attention weights of the MSG tokens.
+    """
+
+    def __init__(self, model: MSGTransformer, config: Config, batch_size: int, messages: bool = False):
+        self.config, self.batch_size, self.messages = config, batch_size, messages
+        self.network = MessageAttention(model) if messages else model
 
     def predict(self, files: Sequence[Path]) -> Iterator[Prediction | Unreadable]:
-        """One answer per file, in their order."""
-        for begin in range(0, len(files), self.batch):
-            yield from self._answers(files[begin : begin + self.batch])
+        """Yield one result per file, in the order of the files.
 
-    def _answers(self, files: Sequence[Path]) -> Iterator[Prediction | Unreadable]:
+        Raises:
+            UserError: If the model's outputs are not finite.
+        """
+        for begin in range(0, len(files), self.batch_size):
+            yield from self._predict_batch(files[begin : begin + self.batch_size])
+
+    def _predict_batch(self, files: Sequence[Path]) -> Iterator[Prediction | Unreadable]:
         bad, data = BadFiles(limit=sys.maxsize), self.config.data
-        pictures = [decode_file(str(file), bad) for file in files]
+        images = [decode_file(str(file), bad) for file in files]
         crops = [
-            resize_and_crop(p, data.img_size, data.interpolation, self.config.test.crop)
-            for p in pictures
-            if p is not None
+            resize_and_crop(image, data.img_size, data.interpolation, self.config.test.crop)
+            for image in images
+            if image is not None
         ]
-        results = iter(zip(crops, *self._run(crops), strict=True) if crops else ())
-        for file, picture in zip(files, pictures, strict=True):
-            if picture is None:
+        outputs = iter(zip(crops, *self._run(crops), strict=True) if crops else ())
+        for file, image in zip(files, images, strict=True):
+            if image is None:
                 yield Unreadable(file, bad.reasons[str(file)])
             else:
-                yield Prediction(file, picture, *next(results))
+                yield Prediction(file, image, *next(outputs))
 
     def _run(self, crops: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[np.ndarray, ...]]]:
-        """(probabilities, weights) with an entry per crop; the batch is filled up so that one graph serves all."""
+        """Return probabilities (n, K) and attention weights of every crop; batches are padded to one size."""
         count = len(crops)
-        result = self.step(Tensor(collate([crops[min(i, count - 1)] for i in range(self.batch)])))
-        logits, weights = result if self.messages else (result, ())
+        images, _ = pad_batch((collate(crops),), self.batch_size)
+        outputs = self.network(Tensor(images))
+        logits, weights = outputs if self.messages else (outputs, ())
         probabilities = ops.softmax(logits, -1).asnumpy()[:count]
         if not np.isfinite(probabilities).all():
-            raise UserError("the model's answers are no numbers: its weights are broken, or half precision overflows")
-        stages = [stage.asnumpy().reshape(self.batch, -1, *stage.shape[1:]) for stage in weights]
+            raise UserError(
+                "model outputs are not finite (NaN/Inf): the weights are damaged, or half precision overflows"
+            )
+        stages = [stage.asnumpy().reshape(self.batch_size, -1, *stage.shape[1:]) for stage in weights]
         return probabilities, [tuple(stage[i] for stage in stages) for i in range(count)]

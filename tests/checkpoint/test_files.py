@@ -1,4 +1,4 @@
-"""Checkpoint files: whole, strict, and exactly the model's parameters."""
+"""Checkpoint files: atomic writes, strict reads, and exactly the model's parameters."""
 
 import os
 
@@ -8,15 +8,18 @@ import pytest
 from mindspore import Parameter, Tensor
 from support.reference import SMALL
 
-from msg_ms import MSGTransformer, UserError, create_model
+from msg_ms import MSGFeatures, MSGTransformer, UserError, create_model
 from msg_ms.checkpoint import (
     load_parameters,
+    load_weights,
     parameters_by_name,
     read_checkpoint,
     select_prefix,
     to_numpy,
     write_checkpoint,
+    write_safetensors,
 )
+from msg_ms.convert import export_state_dict
 
 
 @pytest.fixture
@@ -35,18 +38,16 @@ def test_a_checkpoint_holds_the_parameters_and_nothing_else(tmp_path):
     assert sum(value.size for value in loaded.values()) == 25_086_116
 
 
-def test_values_and_notes_come_back(model, tmp_path):
-    notes = dict(step=66, accuracy=100 / 3, loss_sum=1.2345678912345678, config="A: 1\nB: [é]\n")
+def test_values_and_metadata_round_trip(model, tmp_path):
+    metadata = dict(step=66, accuracy=100 / 3, loss_sum=1.2345678912345678, config="A: 1\nB: [é]\n")
     arrays = to_numpy(parameters_by_name(model.get_parameters()))
-    write_checkpoint(tmp_path / "x.ckpt", {**arrays, "ema.norm.beta": arrays["norm.beta"]}, notes)
-    found, position = read_checkpoint(tmp_path / "x.ckpt")
-    assert (
-        position == notes
-        and select_prefix(found, "").keys() == arrays.keys()
-        and select_prefix(found, "ema.").keys() == {"norm.beta"}
-    )
+    write_checkpoint(tmp_path / "x.ckpt", {**arrays, "ema.norm.beta": arrays["norm.beta"]}, metadata)
+    stored, stored_metadata = read_checkpoint(tmp_path / "x.ckpt")
+    assert stored_metadata == metadata
+    assert select_prefix(stored, "").keys() == arrays.keys()
+    assert select_prefix(stored, "ema.").keys() == {"norm.beta"}
     other = MSGTransformer(**SMALL)
-    load_parameters(parameters_by_name(other.get_parameters()), select_prefix(found, ""), tmp_path)
+    load_parameters(parameters_by_name(other.get_parameters()), select_prefix(stored, ""), tmp_path)
     assert all((p.asnumpy() == arrays[p.name]).all() for p in other.get_parameters())
     assert os.listdir(tmp_path) == ["x.ckpt"]
 
@@ -75,7 +76,7 @@ def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ("cut", "flip", "empty", "text"))
-def test_broken_files_are_refused_in_a_line(damage, model, tmp_path):
+def test_damaged_files_are_refused_in_one_line(damage, model, tmp_path):
     path = tmp_path / "x.ckpt"
     write_checkpoint(path, to_numpy(parameters_by_name(model.get_parameters())), dict(step=0))
     data = bytearray(path.read_bytes())
@@ -92,16 +93,69 @@ def test_broken_files_are_refused_in_a_line(damage, model, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_another_models_checkpoint_is_refused_with_what_differs(model, tmp_path):
+def test_another_models_checkpoint_is_refused_with_all_differences(model, tmp_path):
     arrays = to_numpy(parameters_by_name(model.get_parameters()))
     arrays["head.weight"] = arrays["head.weight"][:2]
     del arrays["norm.beta"]
     with pytest.raises(UserError) as error:
         load_parameters(parameters_by_name(model.get_parameters()), {**arrays, "odd": np.zeros(1)}, tmp_path / "x.ckpt")
     for text in (
-        "x.ckpt doesn't fit",
-        "lacks norm.beta",
-        "has no odd",
+        "x.ckpt does not fit this configuration: ",
+        "norm.beta is missing",
+        "the model has no odd",
         "head.weight is (2, 32), the model's is (3, 32)",
     ):
         assert text in str(error.value)
+
+
+def test_missing_files_and_other_suffixes_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"^checkpoint .*x.ckpt does not exist$"):
+        read_checkpoint(tmp_path / "x.ckpt")
+    (tmp_path / "x.pth").write_bytes(b"")
+    with pytest.raises(UserError, match=r"x.pth is not a .ckpt or .safetensors file; convert PyTorch checkpoints with"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+TORCH_NAMES = {
+    "classifier": lambda state: state,
+    "data parallel": lambda state: {f"module.{name}": value for name, value in state.items()},
+    "backbone of a larger model": lambda state: {f"backbone.{name}": value for name, value in state.items()},
+    "without the last norm and the head": lambda state: {
+        name: value for name, value in state.items() if not name.startswith(("norm.", "head."))
+    },
+    "norms of feature maps": lambda state: {"norm0.weight": state["norm.weight"], "msg_tokens": state["msg_tokens"]},
+    "one norm": lambda state: {"norm.weight": state["norm.weight"]},
+}
+
+
+@pytest.mark.parametrize("variant", TORCH_NAMES)
+@pytest.mark.parametrize("buffers", (True, False))
+def test_safetensors_with_pytorch_names_are_refused(variant, buffers, model, tmp_path):
+    state = export_state_dict(to_numpy(parameters_by_name(model.get_parameters())), buffers=buffers)
+    write_safetensors(tmp_path / "x.safetensors", TORCH_NAMES[variant](state))
+    with pytest.raises(
+        UserError, match=r"x.safetensors has PyTorch parameter names; convert it with tools/convert_torch_ckpt.py$"
+    ):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_safetensors_with_other_names_are_read(tmp_path):
+    """Names of this package, names that are the same in PyTorch, and names of both, which strict loading refuses."""
+    classifier = MSGTransformer(**SMALL, ape=True)
+    own = to_numpy(parameters_by_name(classifier.get_parameters()))
+    features = to_numpy(parameters_by_name(MSGFeatures(**SMALL, out_norm=True).get_parameters()))
+    for arrays in (
+        own,
+        features,
+        {f"backbone.{name}": value for name, value in own.items()},
+        {name: value for name, value in own.items() if name.startswith("head.")},
+        {"normalizer.weight": own["norm.gamma"], "norm1x.weight": own["norm.gamma"], "abnorm.weight": own["norm.beta"]},
+        {**own, "norm.weight": own["norm.gamma"]},
+    ):
+        for framework in ("ms", "pt"):
+            write_safetensors(tmp_path / "x.safetensors", arrays, framework)
+            stored, metadata = read_checkpoint(tmp_path / "x.safetensors")
+            assert stored.keys() == arrays.keys() and metadata == {}
+            assert all((stored[name] == value).all() for name, value in arrays.items())
+    with pytest.raises(UserError, match=r"the model has no norm.weight$"):
+        load_weights(classifier, tmp_path / "x.safetensors")

@@ -54,7 +54,7 @@ def test_base_options_and_flags_stand_above_each_other(tmp_path):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["TRAIN.BSE_LR", "1"], r"--opts: there is no key TRAIN.BSE_LR; did you mean 'TRAIN.BASE_LR'\?"),
+        (["TRAIN.BSE_LR", "1"], r"--opts: key TRAIN.BSE_LR does not exist; did you mean 'TRAIN.BASE_LR'\?"),
         (["TRAIN", "1"], r"TRAIN is a section"),
         (["DATA.BATCH_SIZE", "1.5"], r"DATA.BATCH_SIZE=1.5: must be a whole number"),
         (["DATA.BATCH_SIZE", "0"], r"DATA.BATCH_SIZE=0: must be at least 1"),
@@ -79,16 +79,16 @@ def test_wrong_options_are_named(opts, message):
     [
         (
             "MODEL: {MGS: {DEPTHS: [1]}}",
-            r"bad.yaml: there is no section MODEL.MGS; did you mean 'MODEL.MSG'\?",
+            r"bad.yaml: section MODEL.MGS does not exist; did you mean 'MODEL.MSG'\?",
         ),
         (
             "MODEL: {NUM_CLASES: 3}",
-            r"bad.yaml: there is no key MODEL.NUM_CLASES; did you mean 'MODEL.NUM_CLASSES'\?",
+            r"bad.yaml: key MODEL.NUM_CLASES does not exist; did you mean 'MODEL.NUM_CLASSES'\?",
         ),
         ("MODEL: 3", r"MODEL is a section"),
         ("- 1", r"expected keys with values"),
-        ("A: [", r"is no valid YAML"),
-        ("BASE: bad.yaml", r"BASE leads back to this file"),
+        ("A: [", r"is not valid YAML"),
+        ("BASE: bad.yaml", r"BASE refers back to this file"),
         ("BASE: gone.yaml", r"can't read the configuration .*gone.yaml"),
         ("TRAIN: {EPOCHS: many}", r"bad.yaml: TRAIN.EPOCHS='many': must be a whole number"),
     ],

@@ -43,13 +43,15 @@ def test_train_resume_and_evaluate(run, command, tmp_path):
         "ckpt_00000006.ckpt",
         "config.yaml",
         "log_rank0.txt",
+        ".lock",
         "metrics.jsonl",
     }
+    whole_log = done.stdout
     assert "2/2: top-1" in done.stdout and done.stdout == (folder / "log_rank0.txt").read_text()
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in records] == [1, 2] and records[-1]["step"] == 6
-    _, notes = read_checkpoint(folder / "ckpt_00000006.ckpt")
-    assert (notes["epoch"], notes["step"], notes["accuracy"]) == (2, 6, records[-1]["top1"])
+    _, metadata = read_checkpoint(folder / "ckpt_00000006.ckpt")
+    assert (metadata["epoch"], metadata["step"], metadata["score"]) == (2, 6, records[-1]["top1"])
     saved = load_config(folder / "config.yaml")
     assert saved.tag == "whole" and saved.data.data_path == "data" and saved.run_dir == folder.relative_to(tmp_path)
 
@@ -57,16 +59,18 @@ def test_train_resume_and_evaluate(run, command, tmp_path):
     run("train.py", "--tag", "halves", "--opts", "TRAIN.EPOCHS", "1", "TRAIN.LR_SCHEDULER.NAME", "step")
     first = tmp_path / "output" / "small" / "halves" / "ckpt_00000006.ckpt"
     done = run("train.py", "--tag", "halves", "--opts", "TRAIN.LR_SCHEDULER.NAME", "step")
-    assert "after epoch 1 and update 3" in done.stdout
+    assert "ckpt_00000003.ckpt: epoch 1, step 3" in done.stdout
     run("train.py", "--tag", "steps", "--opts", "TRAIN.LR_SCHEDULER.NAME", "step")
     assert to_numpy(first) == to_numpy(tmp_path / "output" / "small" / "steps" / "ckpt_00000006.ckpt")
-    assert "all 2 epochs are done" in run("train.py", "--tag", "whole").stdout
+    assert "all 2 epochs are finished" in run("train.py", "--tag", "whole").stdout
 
     best = folder / "best.ckpt"
     result = run("eval.py", "--resume", best).stdout
-    top1 = max(r["top1"] for r in records)
-    assert f"top-1 {top1:.2f}%" in result and "on 9 images" in result
-    assert f"top-1 {top1:.2f}%" in run("train.py", "--eval", "--resume", best, "--batch-size", "5").stdout
+    # Exactly what validation printed when the checkpoint was saved: of equal accuracies, the one with the lower loss.
+    r = max(records, key=lambda record: (record["top1"], -record["loss"]))
+    metrics = f"top-1 {r['top1']:.2f}%, top-5 {r['top5']:.2f}%, loss {r['loss']:.4f} on 9 images"
+    assert result.endswith(f"best.ckpt: {metrics}\n") and f"2: {metrics}; best top-1 {r['top1']:.2f}%" in whole_log
+    assert f"top-1 {r['top1']:.2f}%" in run("train.py", "--eval", "--resume", best, "--batch-size", "5").stdout
     exported = command("tools/export_weights.py", "--input", best, "--output", "release").stdout
     (weights,) = (tmp_path / "release").iterdir()
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -75,30 +79,27 @@ def test_train_resume_and_evaluate(run, command, tmp_path):
     )
     assert to_numpy(weights) == to_numpy(best)
     message = command("tools/export_weights.py", "--input", best, "--output", "release", "--ema", status=2).stderr
-    assert "holds no average of the weights; TRAIN.EMA_DECAY keeps one" in message
+    assert "has no averaged weights; set TRAIN.EMA_DECAY in training" in message
     assert "images/s over 30 passes" in run("train.py", "--throughput", "--resume", best).stdout
     message = run("train.py", "--tag", "whole", "--batch-size", "6", "--opts", "TRAIN.EPOCHS", "3", status=2).stderr
-    assert (
-        "run made 3 updates an epoch of 1 batch of 4 images on 1 device with seed 0; this one would make 2 of"
-        in message
-    )
+    assert "run made 3 steps per epoch of 1 batch of 4 on 1 device with seed 0; this run would make 2 of" in message
 
 
 @pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
-def test_a_signal_stops_after_an_update_and_the_same_command_goes_on(number, run, tmp_path):
+def test_a_signal_stops_after_a_step_and_the_same_command_resumes(number, run, tmp_path):
     flags = ["--opts", "TRAIN.EPOCHS", "12", "PRINT_FREQ", "1", "AUG.MIXUP", "0.8", "AUG.CUTMIX", "1.0"]
     line = [sys.executable, ROOT / "train.py", "--cfg", "small.yaml", "--data-path", "data", "--tag", "cut", *flags]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path) as process:
         for text in process.stdout:
-            if "epoch 2/12, update 2/3" in text:  # in the middle of an epoch
+            if "epoch 2/12, step 2/3" in text:  # in the middle of an epoch
                 process.send_signal(number)
                 break
         rest = process.stdout.read()
     assert process.returncode == 0, rest
     folder = tmp_path / "output" / "small" / "cut"
-    assert "the same command goes on" in rest and "Traceback" not in rest
-    _, notes = read_checkpoint(newest(folder))
-    assert 5 <= notes["step"] < 36
+    assert "rerun the same command to resume" in rest and "Traceback" not in rest
+    _, metadata = read_checkpoint(newest(folder))
+    assert 5 <= metadata["step"] < 36
     run("train.py", "--tag", "cut", *flags)
     run("train.py", "--tag", "whole", *flags)
     whole = tmp_path / "output" / "small" / "whole"
@@ -106,9 +107,9 @@ def test_a_signal_stops_after_an_update_and_the_same_command_goes_on(number, run
     assert (folder / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(run, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(run, tmp_path):
     message = run("train.py", "--opts", "TRAIN.BASE_LR", "1e30", "TRAIN.CLIP_GRAD", "0", status=2).stderr
-    assert "gave loss nan" in message or "gave loss inf" in message
+    assert "has loss nan" in message or "has loss inf" in message
     folder = tmp_path / "output" / "small" / "default"
     files = (folder / "bad_batch.txt").read_text().splitlines()
     assert len(files) == 4 and all((tmp_path / file).is_file() for file in files)
@@ -120,11 +121,11 @@ def test_mistakes_are_one_line(run, tmp_path):
         ("train.py", ["--opts", "TRAIN.EPOCH", "3"], "did you mean 'TRAIN.EPOCHS'"),
         ("train.py", ["--opts", "MODEL.NUM_CLASSES", "4"], "pass --opts MODEL.NUM_CLASSES 3"),
         ("train.py", ["--amp-opt-level", "O2", "--opts", "AMP.DTYPE", "bfloat16"], "use AMP.DTYPE float16, or AMP_OPT"),
-        ("train.py", ["--accumulation-steps", "4"], "12 images, fewer than one batch of DATA.BATCH_SIZE=4 times 4"),
+        ("train.py", ["--accumulation-steps", "4"], "12 samples, fewer than one batch of DATA.BATCH_SIZE=4 times 4"),
         ("train.py", ["--opts", "DATA.IMG_SIZE", "40"], "img_size=40 can't be cut"),
         ("eval.py", [], "--resume is missing"),
-        ("eval.py", ["--resume", "gone.ckpt"], "there is no checkpoint gone.ckpt"),
-        ("eval.py", ["--resume", "small.yaml"], "small.yaml is no .ckpt"),
+        ("eval.py", ["--resume", "gone.ckpt"], "checkpoint gone.ckpt does not exist"),
+        ("eval.py", ["--resume", "small.yaml"], "small.yaml is not a .ckpt"),
     ):
         assert message in run(script, *flags, status=2).stderr
     assert not list((tmp_path / "output").glob("**/*.ckpt"))

@@ -40,7 +40,7 @@ def test_from_one_size_to_another(run, tmp_path):
     done = run("train.py", "--tag", "at48", "--pretrained", trained, *LARGER, "--opts", "TRAIN.EPOCHS", "1", *RATE)
     assert f"{trained}: {TABLE} resampled from 49 to 121 positions" in done.stdout
     (tuned,) = records("at48")
-    # Neither begins anew: the first run's first epoch, at the same rates, ends far above.
+    # Neither starts from scratch: the first run's first epoch, at the same rates, ends far above.
     assert tuned["loss"] < 0.8 * begun["loss"] and untrained < 0.8 * begun["loss"]
     assert tuned["train_loss"] < 0.8 * begun["train_loss"]
     table = read_checkpoint(tmp_path / "output/small/at48/best.ckpt")[0][f"layers.0.blocks.0.attn.{TABLE}"]
@@ -48,4 +48,4 @@ def test_from_one_size_to_another(run, tmp_path):
 
     message = run("train.py", "--tag", "resumed", "--resume", trained, *LARGER, status=2).stderr
     assert f"{TABLE} is (49, 1), the model's is (121, 1)" in message
-    assert "--pretrained and another --tag begin a run from weights of other classes, windows or image sizes" in message
+    assert "--pretrained and another --tag start a run from weights of other classes, windows or image sizes" in message

@@ -1,4 +1,4 @@
-"""Runs that are killed with SIGKILL at random moments end with the bits of the run that was left alone."""
+"""Runs killed with SIGKILL at random moments end with the same bits as an undisturbed run."""
 
 import subprocess
 import sys
@@ -31,11 +31,11 @@ def compare(cwd, name, flags, kills, longest, seed=0):
     draws = np.random.RandomState(seed)
     moments = []
     for _ in range(kills):
-        updates, delay = draws.randint(longest), draws.uniform(0, 0.3)
+        steps, delay = draws.randint(longest), draws.uniform(0, 0.3)
         with start(cwd, "killed", flags) as process:
             for text in process.stdout:
-                updates -= ", update " in text
-                if updates < 0:
+                steps -= ", step " in text
+                if steps < 0:
                     break
             time.sleep(delay)
             assert process.poll() is None, "ended before it was killed"

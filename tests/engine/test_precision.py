@@ -100,7 +100,7 @@ def test_a_fixed_scale_stays():
 def test_bfloat16_where_the_device_lacks_it():
     check_half_precision("O0", "bfloat16")
     check_half_precision("O1", "float16")
-    with pytest.raises(UserError, match=r"AMP.DTYPE=bfloat16: the CPU of this machine has no such products; use AMP.D"):
+    with pytest.raises(UserError, match=r"AMP.DTYPE=bfloat16: this CPU has no matrix products of that type; use AMP.D"):
         check_half_precision("O2", "bfloat16")
     assert build_scaler("O1", AmpConfig(dtype="bfloat16")) is None and build_scaler("O0", AmpConfig()) is None
 

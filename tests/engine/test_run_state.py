@@ -18,7 +18,7 @@ from msg_ms.engine.log import RunLog, read_metrics
 from msg_ms.engine.run_state import Checkpoints, Progress
 from msg_ms.files import PARTIAL, remove_partial
 
-START = Progress(epoch_steps=10, batch_size=8, seed=3)
+START = Progress(epoch_steps=10, batch_size=8, seed=3, samples=80)
 
 
 class Run:
@@ -185,13 +185,13 @@ def test_two_hundred_killed_saves_always_leave_a_good_checkpoint():
 
 def test_metrics_continue_after_the_checkpoint(tmp_path):
     log = RunLog(tmp_path)
-    log.begin_metrics(0)
+    log.begin_metrics(0, 0)
     for step in (10, 20, 30):
         log.metrics(epoch=step // 10, step=step, top1=step / 3)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "st')  # killed
     whole = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    RunLog(tmp_path).begin_metrics(20)
+    RunLog(tmp_path).begin_metrics(20, 2)
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == whole[:2]
     assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [10, 20]
     assert json.loads(whole[0])["top1"] == 10 / 3
@@ -200,7 +200,7 @@ def test_metrics_continue_after_the_checkpoint(tmp_path):
 def test_tensorboard_scalars_where_its_writer_is_installed(tmp_path):
     pytest.importorskip("tensorboardX")
     log = RunLog(tmp_path)
-    log.begin_metrics(0)
+    log.begin_metrics(0, 0)
     log.metrics(epoch=1, step=10, top1=50.0)
     log.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
@@ -221,3 +221,50 @@ def test_progress_of_an_earlier_version_is_read():
     assert (progress.world_size, progress.score, progress.best_score) == (2, 80.0, 90.0)
     assert progress.mean_losses == [1.0]
     assert Progress.from_metadata(progress.to_metadata()) == progress
+
+
+def test_a_copy_of_a_checkpoint_is_not_the_runs_own():
+    run = Run(KEEP_LAST=1)
+    run.save(5)
+    copies = ["ckpt_00000005_good.ckpt", "ckpt_5.ckpt", "ckpt_00000009.ckpt.ckpt", "my_ckpt_00000005.ckpt"]
+    for name in copies:
+        (run.config.run_dir / name).write_bytes(b"kept")
+    run.save(10)
+    assert run.names() == sorted([*copies, "ckpt_00000010.ckpt"])
+    assert Run().checkpoints.restore(START).step == 10
+
+
+def test_other_data_are_refused():
+    Run().save(5)
+    with pytest.raises(UserError, match="had 80 training samples, and there are 79 now: resume with the same data"):
+        Run().checkpoints.restore(replace(START, samples=79))
+
+
+def test_an_unreadable_checkpoint_is_not_a_damaged_one(monkeypatch):
+    run = Run()
+    for step in (5, 10):
+        run.save(step)
+
+    def refuse(path, *arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(UserError, match=r"can't read checkpoint .*ckpt_00000010.ckpt: Permission denied"):
+        Run().checkpoints.restore(START)
+
+
+def test_metrics_of_an_epoch_that_is_evaluated_again_are_dropped(tmp_path):
+    log = RunLog(tmp_path)
+    log.begin_metrics(0, 0)
+    for step in (10, 20):
+        log.metrics(epoch=step // 10, step=step, top1=1.0)
+    RunLog(tmp_path).begin_metrics(20, 1)  # a checkpoint written before the second epoch's evaluation
+    assert [record["epoch"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    RunLog(tmp_path).lock()  # the log is gone, and the lock with it
+    log = RunLog(tmp_path)
+    log.lock()
+    with pytest.raises(UserError, match=rf"in use by another run \(process {os.getpid()} on .*\): use another --tag"):
+        RunLog(tmp_path).lock()

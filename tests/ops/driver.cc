@@ -1,5 +1,5 @@
-// Kernels called from another process, see OtherProcess in kernels.py: reads calls from standard input, each a name and its
-// arrays, runs the kernel, and writes all arrays to standard output.
+// Run kernels for another process, see OtherProcess in tests/support/kernels.py. Each call arrives on standard input as a
+// name and arrays; all arrays return on standard output.
 
 #include <dlfcn.h>
 
@@ -41,7 +41,7 @@ int main() {
       shapes[i].resize(dims[i]);
       read(shapes[i].data(), dims[i]);
       int64_t size = 1;
-      for (const int64_t side : shapes[i]) size *= side;
+      for (const int64_t n : shapes[i]) size *= n;
       arrays[i].resize(size);
       read(arrays[i].data(), size);
       params[i] = arrays[i].data();

@@ -1,4 +1,4 @@
-"""The kernels' library: built once, mended when damaged, done without where there is no compiler."""
+"""The kernel library: built once, rebuilt when damaged, replaced by composed operators without a compiler."""
 
 import logging
 import os
@@ -15,25 +15,25 @@ from msg_ms import UserError, ops
 from msg_ms.ops import backend
 from msg_ms.ops.build import kernel_library
 
-ONES = (np.ones((2, 3)), np.ones((4, 3)))  # a product of both is 3 everywhere
+ONES = (np.ones((2, 3)), np.ones((4, 3)))  # every entry of their product is 3
 
 
 @pytest.fixture
-def undecided(monkeypatch):
+def no_choice(monkeypatch):
     monkeypatch.delenv("MSG_MS_OPS", raising=False)
     monkeypatch.setattr(backend, "_chosen", None)
-    monkeypatch.setattr(backend, "_said", set())
+    monkeypatch.setattr(backend, "_warned", set())
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch, undecided):
+def cache(tmp_path, monkeypatch, no_choice):
     monkeypatch.setenv("MSG_MS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """A compiler that counts; gives the file of its builds."""
+    """A compiler that logs its builds; the fixture is the log file."""
     calls, script = tmp_path / "calls", tmp_path / "c++"
     script.write_text(f'#!/bin/sh\ncase "$*" in *-shared*) echo build >> {calls};; esac\nexec g++ "$@"\n')
     script.chmod(0o755)
@@ -41,10 +41,10 @@ def compiler(tmp_path, monkeypatch):
     return calls
 
 
-def test_eight_processes_build_once_and_a_damaged_library_is_built_again(cache, compiler):
+def test_eight_processes_build_once_and_a_damaged_library_is_rebuilt(cache, compiler):
     code = "import numpy as np; from msg_ms.ops.build import kernel_library; from support.kernels import Kernels; "
     code += "x, w = np.ones((2, 3)), np.ones((4, 3)); "
-    code += "out, = Kernels(str(kernel_library()))('product', [x, w], [(2, 4)]); print(out[1, 2])"
+    code += "out, = Kernels(str(kernel_library()))('matmul', [x, w], [(2, 4)]); print(out[1, 2])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     line = [sys.executable, "-c", code]
     workers = [subprocess.Popen(line, stdout=subprocess.PIPE, env=environment, text=True) for _ in range(8)]
@@ -53,12 +53,12 @@ def test_eight_processes_build_once_and_a_damaged_library_is_built_again(cache, 
     (library,) = cache.glob("*.so")
     content = library.read_bytes()
     library.write_bytes(content[: len(content) // 2])
-    (out,) = Kernels(str(kernel_library()))("product", ONES, [(2, 4)])
+    (out,) = Kernels(str(kernel_library()))("matmul", ONES, [(2, 4)])
     assert (out == 3).all() and compiler.read_text() == "build\nbuild\n"
     assert len(list(cache.glob("*.so"))) == 1 and not list(cache.glob(".partial*"))
 
 
-def test_other_flags_or_compilers_are_other_libraries(cache, tmp_path, monkeypatch):
+def test_other_flags_or_compilers_build_other_libraries(cache, tmp_path, monkeypatch):
     script = tmp_path / "c++"
 
     def compiler(version: int) -> None:
@@ -74,20 +74,21 @@ def test_other_flags_or_compilers_are_other_libraries(cache, tmp_path, monkeypat
     assert kernel_library() != first
 
 
-def test_without_a_compiler_operators_are_composed_and_the_log_says_so(cache, monkeypatch, caplog):
+def test_without_a_compiler_operators_are_composed_with_a_warning(cache, monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with caplog.at_level(logging.INFO, "msg_ms"):
         cells = [ops.MatMul(), ops.MatMul()]
     assert [record.getMessage() for record in caplog.records] == [
-        "composed operators, slower than native kernels: no C++ compiler: no-such-compiler not found"
+        "using composed operators, slower than native kernels: "
+        "no C++ compiler found: no-such-compiler; install one or set CXX"
     ]
     assert (cells[0](Tensor(ONES[0], ms.float32), Tensor(ONES[1], ms.float32)).asnumpy() == 3).all()
     monkeypatch.setenv("MSG_MS_OPS", "native")
-    with pytest.raises(UserError, match="no-such-compiler not found"):
+    with pytest.raises(UserError, match="compiler found: no-such-compiler"):
         ops.MatMul()
 
 
-def test_a_compiler_that_fails_is_reported_and_leaves_nothing(cache, tmp_path, monkeypatch):
+def test_a_failing_compiler_is_reported_and_leaves_no_file(cache, tmp_path, monkeypatch):
     script = tmp_path / "broken"
     script.write_text('#!/bin/sh\necho "fatal error: no space" >&2; exit 1\n')
     script.chmod(0o755)
@@ -97,7 +98,7 @@ def test_a_compiler_that_fails_is_reported_and_leaves_nothing(cache, tmp_path, m
     assert [path.name for path in cache.iterdir()] == ["lock"]
 
 
-def test_the_backend_is_chosen_by_call_or_environment(undecided, monkeypatch):
+def test_backend_is_chosen_by_call_or_environment(no_choice, monkeypatch):
     assert ops.get_backend() == "auto"
     monkeypatch.setenv("MSG_MS_OPS", "composed")
     assert ops.get_backend() == "composed" and ops.MatMul().native is None
@@ -111,26 +112,26 @@ def test_the_backend_is_chosen_by_call_or_environment(undecided, monkeypatch):
         ops.get_backend()
 
 
-def test_half_precision_is_composed(undecided):
+def test_half_precision_is_composed(no_choice):
     x, weight = Tensor(ONES[0], ms.float16), Tensor(ONES[1], ms.float16)
     assert ops.MatMul()(x, weight).dtype == ms.float16
 
 
-@pytest.mark.parametrize("wanted", [None, "1", "3"])
-def test_kernels_take_all_cores_unless_told_otherwise(wanted):
-    # MindSpore itself puts OMP_NUM_THREADS=1 into the environment where there is none.
+@pytest.mark.parametrize("requested", [None, "1", "3"])
+def test_kernels_use_all_cores_by_default(requested):
+    # MindSpore sets OMP_NUM_THREADS=1 in the environment if it is unset.
     code = "import os, msg_ms.ops; msg_ms.ops.MatMul(); print(os.environ['MSG_MS_THREADS'])"
     environment = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "MSG_MS_THREADS")}
-    if wanted:
-        environment["OMP_NUM_THREADS"] = wanted
+    if requested:
+        environment["OMP_NUM_THREADS"] = requested
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.split()[-1] == (wanted or str(len(os.sched_getaffinity(0))))
+    assert done.stdout.split()[-1] == (requested or str(len(os.sched_getaffinity(0))))
 
 
-def test_a_forked_process_computes_without_the_threads_it_left_behind():
+def test_a_forked_process_computes_without_its_parents_threads():
     code = "import os, numpy as np; from msg_ms.ops.build import kernel_library; from support.kernels import Kernels; "
     code += "x, w = np.ones((999, 300)), np.ones((40, 300)); "
-    code += "run = lambda: Kernels(str(kernel_library()))('product', [x, w], [(999, 40)]); "
+    code += "run = lambda: Kernels(str(kernel_library()))('matmul', [x, w], [(999, 40)]); "
     code += "run(); child = os.fork(); result = run()[0]; assert (result == 300).all(); "
     code += "os._exit(0) if child == 0 else print(os.waitpid(child, 0)[1])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MSG_MS_THREADS": "2"}

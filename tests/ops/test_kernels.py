@@ -1,4 +1,4 @@
-"""Native kernels against the composed operators, outputs and gradients, on 200 random shapes."""
+"""Compare native kernels with the composed operators, outputs and gradients, on 200 random shapes."""
 
 import platform
 import shutil
@@ -16,7 +16,7 @@ from msg_ms import ops
 from msg_ms.models.attention import position_bias_index
 from msg_ms.ops.build import FLAGS, SANITIZE, SOURCES, kernel_library
 
-TOLERANCE = 1e-5  # of a tensor's largest magnitude
+TOLERANCE = 1e-5  # relative to a tensor's largest magnitude
 
 
 @pytest.fixture(scope="module")
@@ -33,57 +33,57 @@ def linear(x, weight, bias):
     return ms.ops.matmul(x.reshape(-1, x.shape[-1]), weight.transpose()) + bias
 
 
-def attention(x, gamma, beta, qkv, qkv_bias, table, message, proj, proj_bias, keep, settings):
+def attention(x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, drop_path_scale, settings):
     tokens, channels = x.shape[2:]
     index = Tensor(position_bias_index(int((tokens - 1) ** 0.5)).reshape(-1))
     rows = linear(ops.layer_norm(x, gamma, beta), qkv, qkv_bias).reshape(-1, tokens, 3 * channels)
-    bias = ops.position_bias(table, message, index)
+    bias = ops.position_bias(table, msg_bias, index)
     heads = ops.window_attention(rows, bias, float(settings[0]), lambda weights: weights)
-    total = ops.residual(x, linear(heads, proj, proj_bias), keep[0])
+    total = ops.residual(x, linear(heads, proj, proj_bias), drop_path_scale[0])
     return ops.shuffle_messages(total) if settings[1] else total
 
 
-def mlp(x, gamma, beta, w1, b1, w2, b2, keep):
+def mlp(x, gamma, beta, w1, b1, w2, b2, drop_path_scale):
     hidden = ops.gelu(linear(ops.layer_norm(x, gamma, beta), w1, b1))
-    return ops.residual(x, linear(hidden, w2, b2), keep[1])
+    return ops.residual(x, linear(hidden, w2, b2), drop_path_scale[1])
 
 
 def norm(x, bias, gamma, beta):
     return ops.layer_norm(x + bias, gamma, beta)
 
 
-def product(x, weight):
+def matmul(x, weight):
     return ms.ops.matmul(x, weight.transpose())
 
 
-def image_patches(x, window, region, kernel, stride, padding):
+def image_patches(x, window_size, region_size, kernel, stride, padding):
     rows, columns = (side // stride for side in x.shape[2:])
     patches = ms.ops.unfold(x, kernel, 1, padding, stride).transpose(0, 2, 1)
     patches = patches.reshape(x.shape[0], rows, columns, -1)
-    return ops.window_partition(patches, window, region).reshape(-1, patches.shape[-1])
+    return ops.window_partition(patches, window_size, region_size).reshape(-1, patches.shape[-1])
 
 
-def token_patches(x, height, width, window, region, next_region):
-    x = x.reshape(-1, region**2, window**2 + 1, x.shape[-1])
+def token_patches(x, height, width, window_size, region_size, next_region_size):
+    x = x.reshape(-1, region_size**2, window_size**2 + 1, x.shape[-1])
 
     def merged(tokens, side, h, w):
-        tokens = ops.window_reverse(tokens, side, region, h, w, channels_first=True)
+        tokens = ops.window_reverse(tokens, side, region_size, h, w, channels_first=True)
         patches = ms.ops.unfold(tokens, 3, 1, 1, 2).transpose(0, 2, 1).reshape(tokens.shape[0], h // 2, w // 2, -1)
-        return ops.window_partition(patches, side, next_region)
+        return ops.window_partition(patches, side, next_region_size)
 
-    messages = merged(x[:, :, :1], 1, height // window, width // window)
-    patches = merged(x[:, :, 1:], window, height, width)
-    return ms.ops.cat((messages, patches), 2).reshape(-1, patches.shape[-1])
+    msg_tokens = merged(x[:, :, :1], 1, height // window_size, width // window_size)
+    patch_tokens = merged(x[:, :, 1:], window_size, height, width)
+    return ms.ops.cat((msg_tokens, patch_tokens), 2).reshape(-1, patch_tokens.shape[-1])
 
 
-# For each operator: the composed function, its inputs with gradients, other arguments.
+# For each operator: the composed function, its differentiable inputs, its other arguments.
 COMPOSED = {
-    "attention": (attention, ATTENTION, lambda c: [Tensor(c["keep"]), c["settings"]]),
-    "mlp": (mlp, MLP, lambda c: [Tensor(c["keep"])]),
+    "attention": (attention, ATTENTION, lambda c: [Tensor(c["drop_path_scale"]), c["settings"]]),
+    "mlp": (mlp, MLP, lambda c: [Tensor(c["drop_path_scale"])]),
     "norm": (norm, ("x", "bias", "gamma", "beta"), lambda c: []),
-    "product": (product, ("x", "weight"), lambda c: []),
-    "image_patches": (image_patches, ("x",), lambda c: c["layout"].tolist()),
-    "token_patches": (token_patches, ("x",), lambda c: c["layout"].tolist()),
+    "matmul": (matmul, ("x", "weight"), lambda c: []),
+    "image_patches": (image_patches, ("x",), lambda c: c["geometry"].tolist()),
+    "token_patches": (token_patches, ("x",), lambda c: c["geometry"].tolist()),
 }
 
 
@@ -96,20 +96,20 @@ def by_composed(name: str, case: dict) -> dict:
 
     gradients = ms.grad(weighted, tuple(range(len(values))))(*values)
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
-    found = {"out": function(*values, *extra), **{f"d{n}": g for n, g in zip(names, gradients, strict=True)}}
-    return {key: value.asnumpy() for key, value in found.items()}
+    outputs = {"out": function(*values, *extra), **{f"d{n}": g for n, g in zip(names, gradients, strict=True)}}
+    return {key: value.asnumpy() for key, value in outputs.items()}
 
 
 def compare(kernels: Kernels, count: int) -> None:
-    """``count`` random cases against the composed operators; prints the largest differences."""
+    """Compare ``count`` random cases with the composed operators and print the largest differences."""
     worst = {}
     for name, number, case in random_cases(count):
         native, composed = CASES[name][1](kernels, case), by_composed(name, case)
         for key, expected in composed.items():
             assert native[key].shape == expected.shape, (number, name, key)
-            if key == "dmessage":
-                # The second shifts all scores of a row, which a softmax takes no notice of: only what is summed rounds.
-                scale = max(np.abs(composed[n]).max() for n in ("dtable", "dqkv", "dmessage"))
+            if key == "dmsg_bias":
+                # The second entry shifts all scores of a row, which a softmax ignores: its gradient is rounding error.
+                scale = max(np.abs(composed[n]).max() for n in ("dtable", "dqkv", "dmsg_bias"))
                 assert np.abs(native[key][:, 1]).max() <= TOLERANCE * max(scale, 1e-3), (number, name, key)
                 native[key], expected = native[key][:, :1], expected[:, :1]
             error = np.abs(native[key] - expected).max() / max(np.abs(expected).max(), 1e-3)
@@ -126,13 +126,13 @@ def test_random_shapes_equal_the_composed_operators(kernels):
 @pytest.mark.parametrize("flags", ["-mno-avx512f", "-march=x86-64"])
 def test_random_shapes_on_processors_with_shorter_vectors(flags):
     if platform.machine() != "x86_64":
-        pytest.skip("these are flags of x86-64")
+        pytest.skip("the flags are for x86-64")
     compare(Kernels(str(kernel_library((flags,)))), 200)
 
 
 @pytest.mark.slow
 def test_random_shapes_on_arm(tmp_path):
-    """The hosts of Ascend devices are ARM: built by a cross compiler, run by an emulator (Debian has both)."""
+    """Cross-compile for ARM, the hosts of Ascend devices, and run in an emulator (Debian packages both)."""
     compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
     if compiler is None or emulator is None:
         pytest.skip("needs g++-aarch64-linux-gnu and qemu-user")
@@ -143,26 +143,26 @@ def test_random_shapes_on_arm(tmp_path):
     compare(OtherProcess(emulator, "-L", "/usr/aarch64-linux-gnu", str(program)), 60)
 
 
-@pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])
-def test_what_is_not_a_number_stays_so(kernels, spoilt):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_propagate(kernels, value):
     for name, _, case in random_cases(len(CASES)):
-        case["x"].reshape(-1)[3] = spoilt
+        case["x"].reshape(-1)[3] = value
         native, composed = CASES[name][1](kernels, case)["out"], by_composed(name, case)["out"]
-        spread = ~np.isfinite(composed)
-        assert spread.any(), name
-        assert not np.isfinite(native[spread]).any(), name
+        not_finite = ~np.isfinite(composed)
+        assert not_finite.any(), name
+        assert not np.isfinite(native[not_finite]).any(), name
 
 
-def test_threads_change_nothing_but_rounding(kernels, tmp_path):
-    found = []
+def test_number_of_threads_changes_only_rounding(kernels, tmp_path):
+    outputs = []
     for threads in ("1", "8"):
         script, output = Path(__file__).parents[1] / "support" / "kernels.py", tmp_path / f"{threads}.npz"
         line = [sys.executable, str(script), str(kernel_library()), str(output), "80"]
         subprocess.run(line, check=True, env={"MSG_MS_THREADS": threads, "PATH": "/usr/bin:/bin"})
         with np.load(output) as file:
-            found.append(dict(file))
-    for key, one in found[0].items():
-        assert np.abs(found[1][key] - one).max() <= 1e-5 * max(np.abs(one).max(), 1e-3), key
+            outputs.append(dict(file))
+    for key, one in outputs[0].items():
+        assert np.abs(outputs[1][key] - one).max() <= 1e-5 * max(np.abs(one).max(), 1e-3), key
 
 
 def test_address_sanitizer_finds_nothing(tmp_path):
@@ -185,7 +185,7 @@ def test_address_sanitizer_finds_nothing(tmp_path):
     ]
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    # And it does look: an output that is a row too short.
+    # Check that it detects an error: an output that is one row too short.
     code = "import sys, numpy as np; from support.kernels import Kernels; x = np.ones((300, 64)); "
     code += "Kernels(sys.argv[1])('layer_norm', [x, x[0], x[0], x[0]], [(299, 64)])"
     line = [sys.executable, "-c", code, str(library)]

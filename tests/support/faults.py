@@ -129,8 +129,8 @@ def row(name: str, script: Script, since: float, again: str | None = None) -> Ro
     if again is None:
         repeated = Script(script.folder, flags=script.flags).start()
         ended = repeated.end()
-        lines = [line.split("] ")[-1] for line in repeated.output.splitlines() if "going on from" in line]
-        again = f"{lines[0] if lines else 'begins again'}; status {ended}"
+        lines = [line.split("] ")[-1] for line in repeated.output.splitlines() if "resuming from" in line]
+        again = f"{lines[0] if lines else 'starts over'}; status {ended}"
     return Row(name, seconds, status, left, reads, again)
 
 
@@ -190,9 +190,9 @@ def signalled(number: signal.Signals) -> Callable[[Path], Row]:
 
 
 def corrupt_image(folder: Path) -> Row:
-    (folder / "data" / "train" / "0" / "1.png").write_bytes(b"no picture")
+    (folder / "data" / "train" / "0" / "1.png").write_bytes(b"not an image")
     script = Script(folder, flags=("--opts", "DATA.MAX_BAD_FILES", "0")).start()
-    return row("corrupt image on one rank", script, time.monotonic(), "the same, until the file is mended")
+    return row("corrupt image on one rank", script, time.monotonic(), "the same, until the file is fixed")
 
 
 @contextlib.contextmanager
@@ -250,7 +250,7 @@ def node_killed(folder: Path) -> Row:
         first.wait_for("epoch 2/60")
         begin = time.monotonic()
         os.kill(second.workers()[1], signal.SIGKILL)
-        result = row("SIGKILL of the other node's process", first, begin, "both nodes: goes on")
+        result = row("SIGKILL of the other node's process", first, begin, "both nodes: resumes")
         second.end()
         result.left += len(second.processes())
         return result

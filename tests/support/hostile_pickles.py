@@ -33,7 +33,7 @@ def plain(value: object) -> bytes:
 
 
 def archive(payload: bytes, storages: dict[str, bytes] | None = None, **others: bytes) -> bytes:
-    """A checkpoint in the zip format around a pickle and its storages."""
+    """Build a checkpoint in the zip format from a pickle and its storages."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for name, data in {
@@ -47,7 +47,7 @@ def archive(payload: bytes, storages: dict[str, bytes] | None = None, **others: 
 
 
 def members(form: str) -> tuple[bytes, dict[str, bytes]]:
-    """The pickle and the storages of one of the good checkpoints."""
+    """Return the pickle and the storages of one of the good checkpoints."""
     with zipfile.ZipFile(FIXTURES / f"{form}.pth") as file:
         root = next(n for n in file.namelist() if n.endswith("/data.pkl")).removesuffix("data.pkl")
         inside = {n.removeprefix(root): file.read(n) for n in file.namelist()}
@@ -55,7 +55,7 @@ def members(form: str) -> tuple[bytes, dict[str, bytes]]:
 
 
 def beside_weights(operations: bytes) -> bytes:
-    """A checkpoint whose weights are good and lie beside what ``operations`` put on the stack."""
+    """Build a checkpoint with good weights, beside the objects that ``operations`` put on the stack."""
     body, storages = members("half")
     return archive(b"\x80\x04}(" + text("model") + body[2:-1] + text("x") + operations + b"u.", storages)
 
@@ -106,7 +106,7 @@ CALLS = (
 
 
 def calls() -> Iterator[Case]:
-    """Every function above by every operation that calls, in place of the weights and beside them."""
+    """Every function above, called by different operations, in place of the weights and beside them."""
     for module, name, arguments in CALLS:
         values = b"".join(map(plain, arguments))
         named = f"c{module}\n{name}\n".encode()
@@ -121,7 +121,7 @@ def calls() -> Iterator[Case]:
             "build": named + b"}" + text("__setstate__") + named + b"sb",
             "nested": b"cbuiltins\ngetattr\n(" + named + text("__call__") + b"tR(" + values + b"tR",
         }
-        # Each in turn, so that every way is met with many functions.
+        # Rotate the operations, so that each is used with many functions.
         order = list(ways)
         start = CALLS.index((module, name, arguments)) % len(order)
         one, two, three = (order[(start + i) % len(order)] for i in (0, 3, 5))
@@ -131,7 +131,7 @@ def calls() -> Iterator[Case]:
 
 
 def identities() -> Iterator[Case]:
-    """Persistent ids that are no storage of tensors."""
+    """Persistent ids that are not tensor storages."""
     storage = b"ctorch\nFloatStorage\n"
     for name, identity in {
         "text": text("storage"),
@@ -154,12 +154,12 @@ def identities() -> Iterator[Case]:
 
 
 def endless() -> bytes:
-    """A tuple of two that hold the same tuple, sixty times over: 2**60 leaves in 120 bytes."""
+    """Build a pair that contains the same pair twice, nested sixty times: 2**60 leaves in 120 bytes."""
     return b")" + b"2\x86" * 60
 
 
 def machines() -> Iterator[Case]:
-    """Pickles that try to make the reader itself hang, grow or change."""
+    """Pickles that try to make the reader itself hang, use memory, or change."""
     many = b"".join(plain(str(i)) + b"K\x01" for i in range(2000))
     for name, operations in {
         "hash of an endless tuple": b"}" + endless() + b"K\x01s",

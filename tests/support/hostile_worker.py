@@ -1,9 +1,9 @@
-"""Converts many files one after the other in this process and tells what each did: a JSON line each on stdout.
+"""Convert many files in this process, and print a JSON line for each.
 
     python hostile_worker.py <output file> <input file>...
 
-Of each file: the status, the text on stderr, seconds, what was audited, and by how many kilobytes memory peaked above
-what the process had before. Ends itself where a file takes longer than ten seconds.
+A line has the status, the text on stderr, the seconds, the forbidden audit events, and the peak of memory in kilobytes
+above the memory of the process before. The process ends if a file needs more than ten seconds.
 """
 
 from __future__ import annotations
@@ -21,16 +21,31 @@ from pathlib import Path
 from msg_ms.commands.convert_torch_ckpt import main
 from msg_ms.errors import UserError
 
-FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "socket.connect",
-             "socket.getaddrinfo", "webbrowser.open", "pickle.find_class", "pty.spawn", "shutil.", "urllib.Request",
-             "ctypes.dlopen", "code.__new__", "builtins.input")  # fmt: skip
+FORBIDDEN = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "subprocess.Popen",
+    "socket.connect",
+    "socket.getaddrinfo",
+    "webbrowser.open",
+    "pickle.find_class",
+    "pty.spawn",
+    "shutil.",
+    "urllib.Request",
+    "ctypes.dlopen",
+    "code.__new__",
+    "builtins.input",
+)
 CHANGING = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
 audited: list[str] = []
-watching: Path | None = None
+watched_folder: Path | None = None
 
 
 def audit(event: str, arguments: tuple) -> None:
-    if watching is None:
+    if watched_folder is None:
         return
     if event.startswith(FORBIDDEN) and not event.startswith("shutil.rmtree"):
         audited.append(f"{event} {arguments!r}"[:200])
@@ -41,17 +56,17 @@ def audit(event: str, arguments: tuple) -> None:
     )
     if (writing or event in CHANGING) and isinstance(arguments[0], (str, os.PathLike)):
         path = os.path.abspath(arguments[0])  # noqa: PTH100 (resolve would follow links)
-        if not f"{path}{os.sep}".startswith(f"{watching}{os.sep}") and path != os.devnull:
+        if not f"{path}{os.sep}".startswith(f"{watched_folder}{os.sep}") and path != os.devnull:
             audited.append(f"{event} {path}")
 
 
 def memory(field: str) -> int:
-    """Kilobytes of a field of /proc/self/status, VmRSS for what the process has and VmHWM for its peak."""
+    """Return a field of /proc/self/status in kilobytes: VmRSS is the memory in use, VmHWM its peak."""
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if field in line)
 
 
-def begin_peak() -> int:
-    """Lets the peak of memory begin anew where the system does that; gives what it is counted from."""
+def reset_peak() -> int:
+    """Reset the peak of memory if the system supports it; return the memory to count from."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -60,15 +75,15 @@ def begin_peak() -> int:
 
 
 def convert(output: str, source: str) -> dict:
-    global watching
+    global watched_folder
     sys.argv = ["convert_torch_ckpt.py", "--input", source, "--output", output]
     if output.endswith(".pth"):
         sys.argv.append("--reverse")
     errors, printed, started, status = io.StringIO(), io.StringIO(), time.process_time(), 0
     audited.clear()
-    before = begin_peak()
-    watching = Path(output).parent.resolve()
-    # Of processor time, which a busy machine doesn't stretch; the signal ends a process even within C code.
+    before = reset_peak()
+    watched_folder = Path(output).parent.resolve()
+    # Processor time does not depend on other processes. The signal ends a process even inside C code.
     signal.setitimer(signal.ITIMER_PROF, 10)
     try:
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(printed):
@@ -81,7 +96,7 @@ def convert(output: str, source: str) -> dict:
         errors.write(traceback.format_exc())
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        watching = None
+        watched_folder = None
     printed.getvalue().encode(errors="strict")
     return dict(
         source=source,

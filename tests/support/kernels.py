@@ -1,6 +1,6 @@
-"""The native kernels called from NumPy, and random cases for them; no MindSpore, so that a sanitizer can watch.
+"""Call the native kernels from NumPy, and make random cases for them. No MindSpore, so that a sanitizer can run.
 
-``python kernels.py <library> <output.npz> <cases>`` runs random cases and saves what came out.
+``python kernels.py <library> <output.npz> <cases>`` runs random cases and saves the outputs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import numpy as np
 
 
 class Kernels:
+    """The kernels of a compiled library."""
+
     def __init__(self, library: str):
         self.library = ctypes.CDLL(library)
 
     def __call__(self, name: str, inputs: Sequence[np.ndarray], shapes: Sequence[tuple]) -> list[np.ndarray]:
-        """Outputs of ``shapes``, filled with NaN before the kernel runs: what it leaves out shows."""
+        """Return outputs of ``shapes``, filled with NaN beforehand so that missing entries show."""
         inputs = [np.ascontiguousarray(x, np.float32) for x in inputs]
         outputs = [np.full(shape, np.nan, np.float32) for shape in shapes]
         arrays = [*inputs, *outputs]
@@ -27,20 +29,20 @@ class Kernels:
         return outputs
 
     def run(self, name: str, arrays: list[np.ndarray]) -> None:
-        """The kernel on these inputs and outputs, in place."""
+        """Run a kernel on these inputs and outputs, in place."""
         dims = [(ctypes.c_int64 * max(x.ndim, 1))(*x.shape) for x in arrays]
         status = getattr(self.library, name)(
             len(arrays),
             (ctypes.c_void_p * len(arrays))(*(x.ctypes.data for x in arrays)),
             (ctypes.c_int * len(arrays))(*(x.ndim for x in arrays)),
             (ctypes.c_void_p * len(arrays))(*(ctypes.addressof(d) for d in dims)),
-            None, None, None,
-        )  # fmt: skip
+            *(None, None, None),  # dtypes, stream, extra
+        )
         assert status == 0
 
 
 class OtherProcess(Kernels):
-    """The same kernels in a program made of them and driver.cc, which may be another processor's, in an emulator."""
+    """The kernels in a program built with driver.cc, which an emulator may run."""
 
     def __init__(self, *command: str):
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -54,90 +56,103 @@ class OtherProcess(Kernels):
             x.reshape(-1)[:] = np.frombuffer(self.process.stdout.read(x.nbytes), np.float32)
 
 
-def normal_of(draws: np.random.RandomState):
-    return lambda *shape: draws.standard_normal(shape).astype(np.float32)
+def normal_from(rng: np.random.RandomState):
+    return lambda *shape: rng.standard_normal(shape).astype(np.float32)
 
 
-def rows_case(draws: np.random.RandomState) -> dict:
-    rows, channels = draws.randint(1, 300), draws.randint(1, 200)
-    normal = normal_of(draws)
+def rows_case(rng: np.random.RandomState) -> dict:
+    rows, channels = rng.randint(1, 300), rng.randint(1, 200)
+    normal = normal_from(rng)
     return dict(
-        x=2 * normal(rows, channels), bias=normal(channels), gamma=normal(channels), beta=normal(channels),
+        x=2 * normal(rows, channels),
+        bias=normal(channels),
+        gamma=normal(channels),
+        beta=normal(channels),
         dout=normal(rows, channels),
-    )  # fmt: skip
+    )
 
 
-def product_case(draws: np.random.RandomState) -> dict:
-    rows, inner, outer = (int(2 ** draws.uniform(0, most)) for most in (11, 11, 8))
-    normal = normal_of(draws)
+def matmul_case(rng: np.random.RandomState) -> dict:
+    rows, inner, outer = (int(2 ** rng.uniform(0, most)) for most in (11, 11, 8))
+    normal = normal_from(rng)
     return dict(x=normal(rows, inner), weight=normal(outer, inner), dout=normal(rows, outer))
 
 
-def branch_case(draws: np.random.RandomState, windows: int, tokens: int, channels: int) -> dict:
-    batch, per_image, normal = draws.randint(1, 4), draws.randint(1, 3), normal_of(draws)
-    keep = (draws.rand(2, batch) > 0.3) / np.float32(0.7) if draws.rand() < 0.7 else np.ones((2, 1))
+def branch_case(rng: np.random.RandomState, windows: int, tokens: int, channels: int) -> dict:
+    batch, per_image, normal = rng.randint(1, 4), rng.randint(1, 3), normal_from(rng)
+    scale = (rng.rand(2, batch) > 0.3) / np.float32(0.7) if rng.rand() < 0.7 else np.ones((2, 1))
     shape = (batch * per_image, windows, tokens, channels)
     return dict(
-        x=normal(*shape), gamma=normal(channels), beta=normal(channels), keep=keep.astype(np.float32),
+        x=normal(*shape),
+        gamma=normal(channels),
+        beta=normal(channels),
+        drop_path_scale=scale.astype(np.float32),
         dout=normal(*shape),
-    )  # fmt: skip
+    )
 
 
-def attention_case(draws: np.random.RandomState) -> dict:
-    # Channels make whole heads and whole groups of the shuffle.
-    side, region, heads = draws.choice([2, 3, 4, 7, 7, 12]), draws.choice([1, 1, 2, 4]), draws.choice([1, 2, 3, 4])
-    depth = draws.randint(8, 65) if region == 1 else draws.randint(2, 5) * 16
-    channels, normal = heads * depth, normal_of(draws)
-    case = branch_case(draws, region**2, side**2 + 1, channels)
+def attention_case(rng: np.random.RandomState) -> dict:
+    # Channels must make whole heads and whole groups of the shuffle.
+    side, region, heads = rng.choice([2, 3, 4, 7, 7, 12]), rng.choice([1, 1, 2, 4]), rng.choice([1, 2, 3, 4])
+    depth = rng.randint(8, 65) if region == 1 else rng.randint(2, 5) * 16
+    channels, normal = heads * depth, normal_from(rng)
+    case = branch_case(rng, region**2, side**2 + 1, channels)
     weights = dict(
-        qkv=normal(3 * channels, channels) * channels**-0.5, qkv_bias=normal(3 * channels),
-        table=normal((2 * side - 1) ** 2, heads), message=normal(heads, 2, 1, 1),
-        proj=normal(channels, channels) * channels**-0.5, proj_bias=normal(channels),
-    )  # fmt: skip
+        qkv=normal(3 * channels, channels) * channels**-0.5,
+        qkv_bias=normal(3 * channels),
+        table=normal((2 * side - 1) ** 2, heads),
+        msg_bias=normal(heads, 2, 1, 1),
+        proj=normal(channels, channels) * channels**-0.5,
+        proj_bias=normal(channels),
+    )
     return {**case, **weights, "settings": np.array([depth**-0.5, region > 1], np.float32)}
 
 
-def mlp_case(draws: np.random.RandomState) -> dict:
-    channels, hidden, normal = draws.randint(1, 100), draws.randint(1, 300), normal_of(draws)
-    case = branch_case(draws, draws.randint(1, 5), draws.randint(2, 40), channels)
+def mlp_case(rng: np.random.RandomState) -> dict:
+    channels, hidden, normal = rng.randint(1, 100), rng.randint(1, 300), normal_from(rng)
+    case = branch_case(rng, rng.randint(1, 5), rng.randint(2, 40), channels)
     weights = dict(
-        w1=normal(hidden, channels) * channels**-0.5, b1=normal(hidden),
-        w2=normal(channels, hidden) * hidden**-0.5, b2=normal(channels),
-    )  # fmt: skip
+        w1=normal(hidden, channels) * channels**-0.5,
+        b1=normal(hidden),
+        w2=normal(channels, hidden) * hidden**-0.5,
+        b2=normal(channels),
+    )
     return {**case, **weights}
 
 
-def image_case(draws: np.random.RandomState) -> dict:
-    stride, window, region = draws.choice([3, 4, 5]), draws.randint(1, 5), draws.randint(1, 3)
-    rows, columns = (window * region * draws.randint(1, 3) for _ in range(2))
-    shape = (draws.randint(1, 4), draws.randint(1, 5), rows * stride, columns * stride)
+def image_case(rng: np.random.RandomState) -> dict:
+    stride, window, region = rng.choice([3, 4, 5]), rng.randint(1, 5), rng.randint(1, 3)
+    rows, columns = (window * region * rng.randint(1, 3) for _ in range(2))
+    shape = (rng.randint(1, 4), rng.randint(1, 5), rows * stride, columns * stride)
     patches = (shape[0] * rows * columns, shape[1] * 49)
     return dict(
-        x=draws.standard_normal(shape).astype(np.float32), layout=np.array([window, region, 7, stride, 2]),
-        dout=draws.standard_normal(patches).astype(np.float32),
-    )  # fmt: skip
+        x=rng.standard_normal(shape).astype(np.float32),
+        geometry=np.array([window, region, 7, stride, 2]),
+        dout=rng.standard_normal(patches).astype(np.float32),
+    )
 
 
-def token_case(draws: np.random.RandomState) -> dict:
+def token_case(rng: np.random.RandomState) -> dict:
     # Windows before and after the merging must make whole regions.
-    window, next_region, half = draws.randint(1, 4) * 2, draws.randint(1, 3), draws.randint(1, 3)
-    rows, columns = 2 * next_region * half, 2 * next_region * draws.randint(1, 3)
-    region = draws.choice([r for r in range(1, 5) if rows % r == 0 and columns % r == 0])
-    batch, channels, tokens = draws.randint(1, 4), draws.randint(1, 40), window**2 + 1
+    window, next_region, half = rng.randint(1, 4) * 2, rng.randint(1, 3), rng.randint(1, 3)
+    rows, columns = 2 * next_region * half, 2 * next_region * rng.randint(1, 3)
+    region = rng.choice([r for r in range(1, 5) if rows % r == 0 and columns % r == 0])
+    batch, channels, tokens = rng.randint(1, 4), rng.randint(1, 40), window**2 + 1
     count = batch * rows * columns * tokens
     return dict(
-        x=draws.standard_normal((count, channels)).astype(np.float32),
-        layout=np.array([rows * window, columns * window, window, region, next_region]),
-        dout=draws.standard_normal((count // 4, 9 * channels)).astype(np.float32), window=window,
-    )  # fmt: skip
+        x=rng.standard_normal((count, channels)).astype(np.float32),
+        geometry=np.array([rows * window, columns * window, window, region, next_region]),
+        dout=rng.standard_normal((count // 4, 9 * channels)).astype(np.float32),
+        window=window,
+    )
 
 
-ATTENTION = ("x", "gamma", "beta", "qkv", "qkv_bias", "table", "message", "proj", "proj_bias")
+ATTENTION = ("x", "gamma", "beta", "qkv", "qkv_bias", "table", "msg_bias", "proj", "proj_bias")
 MLP = ("x", "gamma", "beta", "w1", "b1", "w2", "b2")
 
 
-def named_gradients(names: tuple[str, ...], found: list) -> dict:
-    return {f"d{name}": gradient for name, gradient in zip(names, found, strict=True)}
+def named_gradients(names: tuple[str, ...], gradients: list) -> dict:
+    return {f"d{name}": gradient for name, gradient in zip(names, gradients, strict=True)}
 
 
 def run_norm(kernels: Kernels, c: dict) -> dict:
@@ -147,62 +162,62 @@ def run_norm(kernels: Kernels, c: dict) -> dict:
     return {"out": out, **named_gradients(("x", "bias", "gamma", "beta"), gradients)}
 
 
-def run_product(kernels: Kernels, c: dict) -> dict:
-    (out,) = kernels("product", [c["x"], c["weight"]], [c["dout"].shape])
-    (dx,) = kernels("product_grad_rows", [c["weight"], c["dout"]], [c["x"].shape])
-    (dweight,) = kernels("product_grad_weight", [c["x"], c["dout"]], [c["weight"].shape])
-    compare_laid_out(kernels, c["x"], c["weight"])
+def run_matmul(kernels: Kernels, c: dict) -> dict:
+    (out,) = kernels("matmul", [c["x"], c["weight"]], [c["dout"].shape])
+    (dx,) = kernels("matmul_grad_x", [c["weight"], c["dout"]], [c["x"].shape])
+    (dweight,) = kernels("matmul_grad_weight", [c["x"], c["dout"]], [c["weight"].shape])
+    compare_packed(kernels, c["x"], c["weight"])
     return {"out": out, "dx": dx, "dweight": dweight}
 
 
-def compare_laid_out(kernels: Kernels, x: np.ndarray, weight: np.ndarray) -> None:
-    """The product with the weight laid out both ways, Strassen's of even sizes, against double precision."""
+def compare_packed(kernels: Kernels, x: np.ndarray, weight: np.ndarray) -> None:
+    """Compare products with a packed weight, plain and for Strassen's algorithm, with double precision."""
     x = x[np.isfinite(x).all(1)]
-    for name, even in (("lay_out_weight", False), ("lay_out_weight_strassen", True)):
+    for name, even in (("pack_weight", False), ("pack_weight_strassen", True)):
         rows, inner, outer = (n - n % 2 if even else n for n in (*x.shape, len(weight)))
         if rows * inner * outer == 0:
             continue
         x, weight = x[:rows, :inner], weight[:outer, :inner]
         width, depth = (outer // 2, 7 * inner // 2) if even else (outer, inner)
-        (laid_out,) = kernels(name, [weight], [(-(-width // 64) * 64 * depth,)])
-        (out,) = kernels("product_laid_out", [x, laid_out], [(rows, outer)])
+        (packed,) = kernels(name, [weight], [(-(-width // 64) * 64 * depth,)])
+        (out,) = kernels("matmul_packed", [x, packed], [(rows, outer)])
         expected = x.astype(np.float64) @ weight.T
         assert np.abs(out - expected).max() <= 1e-5 * np.abs(expected).max(), (name, rows, inner, outer)
 
 
 def run_attention(kernels: Kernels, c: dict) -> dict:
-    inputs, rows = [c[n] for n in (*ATTENTION, "keep", "settings")], np.prod(c["x"].shape[:3])
+    inputs, rows = [c[n] for n in (*ATTENTION, "drop_path_scale", "settings")], np.prod(c["x"].shape[:3])
     (out,) = kernels("attention_branch", inputs, [c["x"].shape])
     shapes = [c["x"].shape, (rows, len(c["qkv"])), (rows, len(c["gamma"]))]
-    again, *kept = kernels("attention_branch_kept", inputs, shapes)
+    again, *saved = kernels("attention_branch_train", inputs, shapes)
     assert np.array_equal(out, again, equal_nan=True)
-    gradients = kernels("attention_branch_grad", [*inputs, *kept, c["dout"]], [c[n].shape for n in ATTENTION])
+    gradients = kernels("attention_branch_grad", [*inputs, *saved, c["dout"]], [c[n].shape for n in ATTENTION])
     return {"out": out, **named_gradients(ATTENTION, gradients)}
 
 
 def run_mlp(kernels: Kernels, c: dict) -> dict:
-    inputs, rows = [c[n] for n in (*MLP, "keep")], np.prod(c["x"].shape[:3])
+    inputs, rows = [c[n] for n in (*MLP, "drop_path_scale")], np.prod(c["x"].shape[:3])
     (out,) = kernels("mlp_branch", inputs, [c["x"].shape])
-    again, before = kernels("mlp_branch_kept", inputs, [c["x"].shape, (rows, len(c["w1"]))])
+    again, saved = kernels("mlp_branch_train", inputs, [c["x"].shape, (rows, len(c["w1"]))])
     assert np.array_equal(out, again, equal_nan=True)
-    inputs = [*(c[n] for n in ("x", "gamma", "beta", "w1", "w2")), before, c["keep"], c["dout"]]
+    inputs = [*(c[n] for n in ("x", "gamma", "beta", "w1", "w2")), saved, c["drop_path_scale"], c["dout"]]
     return {"out": out, **named_gradients(MLP, kernels("mlp_branch_grad", inputs, [c[n].shape for n in MLP]))}
 
 
 def run_image(kernels: Kernels, c: dict) -> dict:
-    (out,) = kernels("image_patches", [c["x"], c["layout"]], [c["dout"].shape])
-    (dx,) = kernels("image_patches_grad", [c["layout"], c["dout"], c["x"]], [c["x"].shape])
+    (out,) = kernels("image_patches", [c["x"], c["geometry"]], [c["dout"].shape])
+    (dx,) = kernels("image_patches_grad", [c["geometry"], c["dout"], c["x"]], [c["x"].shape])
     return {"out": out, "dx": dx}
 
 
 def run_token(kernels: Kernels, c: dict) -> dict:
-    (out,) = kernels("token_patches", [c["x"], c["layout"]], [c["dout"].shape])
-    (dx,) = kernels("token_patches_grad", [c["layout"], c["dout"]], [c["x"].shape])
+    (out,) = kernels("token_patches", [c["x"], c["geometry"]], [c["dout"].shape])
+    (dx,) = kernels("token_patches_grad", [c["geometry"], c["dout"]], [c["x"].shape])
     return {"out": out, "dx": dx}
 
 
 def run_adamw(kernels: Kernels, gradients: list[np.ndarray]) -> dict:
-    """Weights and moments after one update of every tensor, in place."""
+    """Return parameters and moments after one step, in place."""
     gradients = [g.astype(np.float32) for g in gradients]
     changed = [np.array(g) for _ in range(3) for g in gradients]
     for second in changed[2 * len(gradients) :]:
@@ -216,14 +231,14 @@ CASES = {
     "attention": (attention_case, run_attention),
     "mlp": (mlp_case, run_mlp),
     "norm": (rows_case, run_norm),
-    "product": (product_case, run_product),
+    "matmul": (matmul_case, run_matmul),
     "image_patches": (image_case, run_image),
     "token_patches": (token_case, run_token),
 }
 
 
 def random_cases(count: int) -> Iterator[tuple[str, int, dict]]:
-    """``count`` cases that follow from their numbers, an operator after the other."""
+    """Yield ``count`` cases as (operator, number, inputs); the number is the seed."""
     for i in range(count):
         name = list(CASES)[i % len(CASES)]
         yield name, i, CASES[name][0](np.random.RandomState(i))
@@ -231,11 +246,11 @@ def random_cases(count: int) -> Iterator[tuple[str, int, dict]]:
 
 if __name__ == "__main__":
     kernels = Kernels(sys.argv[1])
-    found = {}
+    outputs = {}
     for name, number, case in random_cases(int(sys.argv[3])):
         for key, value in CASES[name][1](kernels, case).items():
-            found[f"{number}/{name}/{key}"] = value
+            outputs[f"{number}/{name}/{key}"] = value
     tensors = [np.random.RandomState(i).standard_normal(n) for i, n in enumerate((1, 5000, 70000, 3))]
-    found["squared_norm"] = kernels("squared_norm", tensors, [(1,)])[0]
-    found.update(run_adamw(kernels, tensors))
-    np.savez(sys.argv[2], **found)
+    outputs["squared_norm"] = kernels("squared_norm", tensors, [(1,)])[0]
+    outputs.update(run_adamw(kernels, tensors))
+    np.savez(sys.argv[2], **outputs)

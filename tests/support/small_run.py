@@ -1,4 +1,4 @@
-"""A run that takes seconds: its configuration, and pictures of three colours to learn."""
+"""A run that takes seconds: its configuration, and images of three colours to learn."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200))
 
 
 def write_images(folder: Path) -> None:
-    """``data/train`` with four noisy pictures of each colour, ``data/val`` with three."""
+    """``data/train`` with four noisy images of each colour, ``data/val`` with three."""
     draws = np.random.RandomState(0)
     for part, count in (("train", 4), ("val", 3)):
         for label, color in enumerate(COLORS):

@@ -1,10 +1,11 @@
-"""Read the pickle in a PyTorch checkpoint as data: nothing that it names is imported, no function is called.
+"""Read the pickle in a PyTorch checkpoint as data; nothing that it names is imported or called.
 
-``pickletools`` of the standard library cuts a pickle into operations without carrying any out. The machine here does
-those that make plain values (numbers, text, lists, tuples, dictionaries) and knows three functions by name, in
-``_CALLS``: what they stand for is rebuilt here. Everything else that a pickle asks for becomes an inert
-:class:`OpaqueObject`. Memory and time follow the length of the pickle: each operation makes at most one object. Nothing
-is copied, hashed or printed whose size the file could multiply.
+``pickletools`` of the standard library splits a pickle into operations and executes none. The machine here executes
+those that make plain values (numbers, text, lists, tuples, dictionaries). It knows three functions by name, listed in
+``_CALLS``, and rebuilds their results. Everything else that a pickle asks for becomes an inert :class:`OpaqueObject`.
+
+Memory and time are proportional to the length of the pickle: each operation makes at most one object. Objects whose
+size the file could multiply are never copied, hashed or printed.
 """
 
 from __future__ import annotations
@@ -13,45 +14,51 @@ import pickletools
 from typing import Any, BinaryIO
 
 from ...checkpoint.types import BrokenCheckpoint
-from .types import STORAGES, Name, OpaqueObject, PickleScan, Storage, StoredTensor
+from .types import STORAGE_CLASSES, Name, OpaqueObject, PickleScan, Storage, StoredTensor
 
-_LONGEST_TEXT = 4096
-_MOST_NAMES, _LONGEST_NAME = 100, 200
+_MAX_TEXT_LENGTH = 4096
+_MAX_NAMES, _MAX_NAME_LENGTH = 100, 200
 
 
-def most_operations(file_size: int) -> int:
-    """How many operations a checkpoint's pickle may have.
+def max_operations(file_size: int) -> int:
+    """Return the number of operations that the pickle of a checkpoint may have.
 
-    PyTorch needs about 25 for a tensor. At about 100 bytes each, what they make stays within three times the file's
-    size, and 5 MB for small files.
+    PyTorch needs about 25 for a tensor. An operation makes an object of about 100 bytes, so that all objects need at
+    most three times the file's size, or 5 MB for small files.
     """
     return min(50_000 + file_size // 40, 1_000_000)
 
 
-def unpickle(file: BinaryIO, findings: PickleScan, most: int) -> Any:
-    """The value of the pickle that ``file`` stands at; ``file`` then stands behind it.
+def unpickle(file: BinaryIO, scan: PickleScan, limit: int) -> Any:
+    """Read one pickle from the current position of ``file``, leaving it just after.
 
-    Raises BrokenCheckpoint for what can't be in a checkpoint, or after ``most`` operations. A damaged pickle raises
-    whatever its operations do: ValueError, IndexError, KeyError, AttributeError, TypeError.
+    Args:
+        file: The file to read.
+        scan: Receives the storages and the ignored names.
+        limit: The largest number of operations.
+
+    Raises:
+        BrokenCheckpoint: If the pickle has more operations, or one that no checkpoint has.
+        ValueError, IndexError, KeyError, AttributeError, TypeError: If the pickle is damaged.
     """
-    machine = _Machine(findings)
+    machine = _Machine(scan)
     for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
-        if count >= most:
-            raise BrokenCheckpoint(f"its pickle has more than {most:,} operations, too many for a file of its size")
+        if count >= limit:
+            raise BrokenCheckpoint(f"its pickle has more than {limit:,} operations, too many for a file of its size")
         if operation.name == "STOP":
             break
         machine.do(operation.name, argument)
     return machine.stack.pop()
 
 
-# Operations that put their argument on the stack.
+# Operations that push their argument onto the stack.
 _VALUE_NAMES = (
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
     "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
 )
 _VALUES = frozenset(_VALUE_NAMES.split())
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-# Operations that make one thing of the last few on the stack.
+# Operations that replace the last few objects on the stack by one.
 _JOINING = {
     "TUPLE1": (1, tuple),
     "TUPLE2": (2, tuple),
@@ -62,17 +69,17 @@ _JOINING = {
 
 
 class _Machine:
-    """The stack machine of pickle, protocols 0 to 5."""
+    """The stack machine of pickle protocols 0 to 5."""
 
-    def __init__(self, findings: PickleScan):
-        self.findings = findings
+    def __init__(self, scan: PickleScan):
+        self.scan = scan
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
     def do(self, operation: str, argument: Any) -> None:
         if operation in _VALUES:
-            self.stack.append(_bounded(argument))
+            self.stack.append(_limit_size(argument))
         elif operation in _CONSTANTS:
             self.stack.append(_CONSTANTS[operation])
         elif operation in _JOINING:
@@ -139,7 +146,7 @@ class _Machine:
         if isinstance(target, list):
             target.extend(items)
         elif not isinstance(target, OpaqueObject):
-            raise BrokenCheckpoint("its pickle appends to what is no list")
+            raise BrokenCheckpoint("damaged: its pickle appends to an object that is not a list")
 
     def do_tuple(self, _: Any) -> None:
         self.stack.append(tuple(self.from_mark()))
@@ -163,12 +170,12 @@ class _Machine:
         target = self.stack[-1]
         if isinstance(target, dict):
             for key, value in zip(items[::2], items[1::2], strict=True):
-                # The hash of a tuple walks through all that it holds, which a few bytes can make endless.
+                # Hashing a tuple visits all its items, and a few bytes can make that endless.
                 if isinstance(key, (tuple, list, dict)):
-                    raise BrokenCheckpoint(f"a dictionary in it has a {type(key).__name__} for a key")
+                    raise BrokenCheckpoint(f"a {type(key).__name__} is the key of a dictionary, which is not supported")
                 target[key] = value
         elif not isinstance(target, OpaqueObject):
-            raise BrokenCheckpoint("its pickle sets items of what is no dictionary")
+            raise BrokenCheckpoint("damaged: its pickle sets items of an object that is not a dictionary")
 
     def do_empty_set(self, _: Any) -> None:
         self.stack.append(OpaqueObject())
@@ -181,27 +188,27 @@ class _Machine:
         self.do_empty_set(_)
 
     def do_global(self, text: str) -> None:
-        self.name(*text.split(" ", 1))
+        self.push_name(*text.split(" ", 1))
 
     def do_stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self.name(module, name)
+        self.push_name(module, name)
 
-    def name(self, module: Any, name: Any) -> None:
+    def push_name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise BrokenCheckpoint("its pickle names a class or function by what is no text")
-        found = Name(module, name)
-        ignored = self.findings.ignored
-        if found not in _CALLS and found not in _STORAGE_NAMES and len(ignored) < _MOST_NAMES:
-            ignored.add(f"{module[:_LONGEST_NAME]}.{name[:_LONGEST_NAME]}")
-        self.stack.append(found)
+            raise BrokenCheckpoint("damaged: its pickle names a class or function by something other than text")
+        full_name = Name(module, name)
+        ignored = self.scan.ignored
+        if full_name not in _CALLS and full_name not in _STORAGE_NAMES and len(ignored) < _MAX_NAMES:
+            ignored.add(f"{module[:_MAX_NAME_LENGTH]}.{name[:_MAX_NAME_LENGTH]}")
+        self.stack.append(full_name)
 
     def do_reduce(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         call = _CALLS.get(function) if isinstance(function, Name) else None
-        # Arguments are copied for a call, and the same long list could be called with any number of times.
+        # A call copies its arguments, and a file could use the same long list for any number of calls.
         if call is not None and (not isinstance(arguments, tuple) or len(arguments) > 16):
-            raise BrokenCheckpoint("its pickle calls a function with what are no arguments")
+            raise BrokenCheckpoint("damaged: its pickle calls a function with malformed arguments")
         self.stack.append(OpaqueObject() if call is None else call(*arguments))
 
     def do_obj(self, _: Any) -> None:
@@ -214,32 +221,32 @@ class _Machine:
         self.stack.pop()
 
     def do_build(self, _: Any) -> None:
-        self.stack.pop()  # attributes to set on the object below; none here has any use for them
+        self.stack.pop()  # attributes for the object below it, which no object here needs
 
     def do_binpersid(self, _: Any) -> None:
-        self.stack.append(self.storage(self.stack.pop()))
+        self.stack.append(self.find_storage(self.stack.pop()))
 
-    def storage(self, identity: Any) -> Storage | OpaqueObject:
-        """The storage of ('storage', class, key, location, count[, view metadata of the legacy format])."""
+    def find_storage(self, identity: Any) -> Storage:
+        """Return the storage of ('storage', class, key, location, count[, view metadata of the legacy format])."""
         if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
-            raise BrokenCheckpoint("names an object that is no tensor storage")
+            raise BrokenCheckpoint("refers to a persistent object that is not a tensor storage")
         kind, key, count = identity[1], identity[2], identity[4]
         if not isinstance(key, str) or not _is_count(count):
-            raise BrokenCheckpoint("a tensor storage has no proper name or size")
+            raise BrokenCheckpoint("damaged: a tensor storage has an invalid name or size")
         if len(identity) == 6 and identity[5] is not None:
-            raise BrokenCheckpoint("holds storage views of a PyTorch before 0.4; save it again with a newer one")
+            raise BrokenCheckpoint("written by PyTorch before 0.4 (storage views); save it again with a newer version")
         if not isinstance(kind, Name) or kind not in _STORAGE_NAMES:
-            raise BrokenCheckpoint(f"holds tensors of a type other than {', '.join(STORAGES)}")
-        found = self.findings.storages.setdefault(key, Storage(kind.name, key, count))
-        if (found.kind, found.count) != (kind.name, count):
-            raise BrokenCheckpoint(f"names tensor storage {key} with two types or sizes")
-        return found
+            raise BrokenCheckpoint(f"has tensors of an unsupported type; supported are {', '.join(STORAGE_CLASSES)}")
+        storage = self.scan.storages.setdefault(key, Storage(kind.name, key, count))
+        if (storage.kind, storage.count) != (kind.name, count):
+            raise BrokenCheckpoint(f"damaged: tensor storage {key} has two types or sizes")
+        return storage
 
 
-def _bounded(value: Any) -> Any:
-    """A value of the pickle, where it is of a size that a name, a shape or a setting has."""
+def _limit_size(value: Any) -> Any:
+    """Return a value if it is small enough for a name, a shape or a setting, else a placeholder."""
     too_large = (isinstance(value, int) and value.bit_length() > 64) or (
-        isinstance(value, (str, bytes, bytearray)) and len(value) > _LONGEST_TEXT
+        isinstance(value, (str, bytes, bytearray)) and len(value) > _MAX_TEXT_LENGTH
     )
     return OpaqueObject() if too_large else value
 
@@ -248,32 +255,34 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
 
 
-def _ordered_dict(*arguments: Any) -> dict:
-    # torch.save gives the items afterwards, an operation each; copying them could be asked for any number of times.
+def _rebuild_ordered_dict(*arguments: Any) -> dict:
+    # torch.save sets the items afterwards, one operation each. A file could ask for any number of copies.
     if arguments:
-        raise BrokenCheckpoint("an OrderedDict in it is made from a copy; save it again with PyTorch under Python 3")
+        raise BrokenCheckpoint(
+            "has an OrderedDict that is built from a list; save it again with PyTorch under Python 3"
+        )
     return {}
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StoredTensor:
-    sound = isinstance(storage, Storage) and isinstance(shape, tuple) and isinstance(strides, tuple)
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StoredTensor:
+    valid_types = isinstance(storage, Storage) and isinstance(shape, tuple) and isinstance(strides, tuple)
     if (
-        not sound
+        not valid_types
         or len(shape) != len(strides)
         or len(shape) > 16
         or not all(map(_is_count, (offset, *shape, *strides)))
     ):
-        raise BrokenCheckpoint("a tensor's storage, shape or strides make no sense")
+        raise BrokenCheckpoint("damaged: a tensor has an invalid storage, shape or strides")
     return StoredTensor(storage, offset, shape, strides)
 
 
-def _parameter(data: Any, *_: Any) -> Any:
+def _rebuild_parameter(data: Any, *_: Any) -> Any:
     return data
 
 
 _CALLS = {
-    Name("collections", "OrderedDict"): _ordered_dict,
-    Name("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    Name("torch._utils", "_rebuild_parameter"): _parameter,
+    Name("collections", "OrderedDict"): _rebuild_ordered_dict,
+    Name("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    Name("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
 }
-_STORAGE_NAMES = frozenset(Name("torch", name) for name in STORAGES)
+_STORAGE_NAMES = frozenset(Name("torch", name) for name in STORAGE_CLASSES)

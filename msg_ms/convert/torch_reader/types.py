@@ -1,15 +1,15 @@
-"""What a PyTorch checkpoint's pickle speaks of: names, storages and the tensors that view them."""
+"""Objects in the pickle of a PyTorch checkpoint: names, storages, and tensors that view them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 _ELEMENTS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-STORAGES = tuple(f"{element}Storage" for element in _ELEMENTS)
+STORAGE_CLASSES = tuple(f"{element}Storage" for element in _ELEMENTS)
 
 
 class OpaqueObject:
-    """An object of which nothing is known here, or a value too large to be of use."""
+    """Placeholder for an object that is not rebuilt, or for a value that is too large to be useful."""
 
     __slots__ = ()
 
@@ -24,7 +24,7 @@ class Name:
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """A run of numbers stored elsewhere in the file: ``count`` elements of the storage class ``kind``."""
+    """A run of numbers elsewhere in the file: ``count`` elements of the storage class ``kind``."""
 
     kind: str
     key: str
@@ -43,7 +43,12 @@ class StoredTensor:
 
 @dataclass
 class PickleScan:
-    """What the pickles of one file name: the storages by key, and what was neither imported nor called."""
+    """Findings in the pickles of one file.
+
+    Attributes:
+        storages: Tensor storages by key.
+        ignored: Dotted names that were neither imported nor called.
+    """
 
     storages: dict[str, Storage] = field(default_factory=dict)
     ignored: set[str] = field(default_factory=set)

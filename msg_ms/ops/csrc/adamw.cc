@@ -1,26 +1,29 @@
-// AdamW's step on any number of parameters, in place; see adamw.py.
+// Kernel of the AdamW step on any number of parameters, in place; see adamw.py.
 //
-// Weights, moments and gradients are read and written once: the step is bound by the memory.
+// The step is memory-bound, so parameters, moments and gradients are read and written once.
 
 #include <cmath>
 
-#include "tensors.h"
+#include "tensor_list.h"
 
 namespace msg_ms {
 namespace {
 
-struct Step {
-  float factor, fresh1, fresh2, rate, inverse_root, eps;  // the rate and the root are corrected for the bias
+struct AdamW {
+  float grad_scale, one_minus_beta1, one_minus_beta2;
+  float lr, inverse_root;  // with bias correction: of the first moment, of the root of the second
+  float eps;
 
-  void run(int64_t n, float kept, float *weights, float *moment1, float *moment2, const float *gradients) const {
+  void step(int64_t n, float decay_factor, float *parameters, float *moment1, float *moment2,
+            const float *gradients) const {
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
-      const float gradient = gradients[i] * factor;
-      const float first = moment1[i] + fresh1 * (gradient - moment1[i]);
-      const float second = moment2[i] + fresh2 * (gradient * gradient - moment2[i]);
-      moment1[i] = first;
-      moment2[i] = second;
-      weights[i] = weights[i] * kept - rate * first / (std::sqrt(second) * inverse_root + eps);
+      const float gradient = gradients[i] * grad_scale;
+      const float m1 = moment1[i] + one_minus_beta1 * (gradient - moment1[i]);
+      const float m2 = moment2[i] + one_minus_beta2 * (gradient * gradient - moment2[i]);
+      moment1[i] = m1;
+      moment2[i] = m2;
+      parameters[i] = parameters[i] * decay_factor - lr * m1 / (std::sqrt(m2) * inverse_root + eps);
     }
   }
 };
@@ -28,25 +31,27 @@ struct Step {
 }  // namespace
 }  // namespace msg_ms
 
-// weights, first moments, second moments, gradients (as many of each), a factor for the gradients, the learning rate, the
-// number of this update, (1 - beta1, 1 - beta2, eps, every weight's decay) -> one number of no meaning
+// parameters, first moments, second moments, gradients (n of each), grad_scale (1,), learning rate (1,), step from 1 (1,),
+// settings [1 - beta1, 1 - beta2, eps, weight decay of each parameter] -> a placeholder (1,); parameters and moments change
 MSG_MS_KERNEL(adamw) {
   using namespace msg_ms;
-  const int others = 4, tensors = (count - others - 1) / 4;
-  const auto other = [&](int i) { return data(params, 4 * tensors + i); };
-  const float *settings = other(3);
-  const double rate = other(1)[0], updates = other(2)[0];
-  const auto correction = [&](float fresh) { return 1 - std::pow(1 - static_cast<double>(fresh), updates); };
-  const Step step{other(0)[0],
-                  settings[0],
-                  settings[1],
-                  static_cast<float>(rate / correction(settings[0])),
-                  static_cast<float>(1 / std::sqrt(correction(settings[1]))),
-                  settings[2]};
-  for_each_piece(tensors, shapes, dims, 1 << 14, [&](int, int tensor, int64_t begin, int64_t end) {
-    const auto from = [&](int which) { return data(params, which * tensors + tensor) + begin; };
-    const double kept = 1 - rate * settings[3 + tensor];
-    step.run(end - begin, static_cast<float>(kept), from(0), from(1), from(2), from(3));
+  const int scalars = 4, tensors = (count - scalars - 1) / 4;
+  const auto scalar = [&](int i) { return data(params, 4 * tensors + i); };
+  const float *settings = scalar(3);
+  const double lr = scalar(1)[0], step = scalar(2)[0];
+  const auto correction = [&](float one_minus_beta) {
+    return 1 - std::pow(1 - static_cast<double>(one_minus_beta), step);
+  };
+  const AdamW adamw{scalar(0)[0],
+                    settings[0],
+                    settings[1],
+                    static_cast<float>(lr / correction(settings[0])),
+                    static_cast<float>(1 / std::sqrt(correction(settings[1]))),
+                    settings[2]};
+  parallel_for_elements(tensors, shapes, dims, 1 << 14, [&](int, int tensor, int64_t begin, int64_t end) {
+    const auto from = [&](int group) { return data(params, group * tensors + tensor) + begin; };
+    const double decay_factor = 1 - lr * settings[3 + tensor];
+    adamw.step(end - begin, static_cast<float>(decay_factor), from(0), from(1), from(2), from(3));
   });
   data(params, count - 1)[0] = 0;
   return 0;

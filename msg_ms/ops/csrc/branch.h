@@ -1,178 +1,189 @@
-// What the two residual branches of a block, x + keep * f(normalise(x)), have in common.
+// The common part of a block's two residual branches, x + drop_path_scale * f(LayerNorm(x)), and of their gradients.
+//
+// A branch runs on chunks of rows, so that its intermediate results stay in the second-level cache. With enough rows each
+// thread works on chunks of its own (chunk-parallel); else the threads share the loops inside one chunk at a time.
 #pragma once
 
 #include <algorithm>
 
+#include "gemm.h"
 #include "kernel.h"
-#include "norm.h"
-#include "product.h"
+#include "layer_norm.h"
 
 namespace msg_ms {
 
-// A gradient of n numbers that every thread sums for itself; the parts are added up in `to` at the end.
-class Sums {
+// The gradient of a vector of n parameters: each thread sums for itself, and the destructor writes the total to `to`.
+class VectorGradient {
  public:
-  Sums(int64_t n, float *to) : n_(n), to_(to), data_(threads() * n) {
+  VectorGradient(int64_t n, float *to) : n_(n), to_(to), partial_sums_(num_threads() * n) {
     std::memset(to, 0, n * sizeof(float));
   }
-  ~Sums() { add_parts(data_, threads(), n_, to_); }
+  ~VectorGradient() { add_partial_sums(partial_sums_, num_threads(), n_, to_); }
 
-  float *of(int part) const { return data_ + part * n_; }
-  float *parts() const { return data_; }
+  float *of_thread(int thread) const { return partial_sums_ + thread * n_; }
+  float *of_all_threads() const { return partial_sums_; }
 
  private:
   int64_t n_;
   float *to_;
-  Buffer data_;
+  ZeroedWorkspace partial_sums_;
 };
 
-// A weight's gradient, a sum of products. Where threads work apart every one of them has a sum of its own, the first in
-// `to`, which the others are added to at the end.
-class WeightSum {
+// The gradient of a weight, a sum of products. If chunk-parallel, each thread sums for itself: the first in `to`, to which
+// the destructor adds the others.
+class WeightGradient {
  public:
-  WeightSum(int64_t rows, int64_t columns, float *to, bool apart)
-      : rows_(rows), columns_(columns), to_(to), begun_(threads(), 0), others_(apart ? (threads() - 1) * rows * columns : 1) {}
+  WeightGradient(int64_t rows, int64_t columns, float *to, bool chunk_parallel)
+      : rows_(rows),
+        columns_(columns),
+        to_(to),
+        initialized_(num_threads(), 0),
+        partial_sums_(chunk_parallel ? (num_threads() - 1) * rows * columns : 1) {}
 
-  ~WeightSum() {
+  ~WeightGradient() {
     const int64_t n = rows_ * columns_;
-    parallel_for(n, kLeastElements, [&](int, int64_t begin, int64_t end) {
-      if (!begun_[0]) std::memset(to_ + begin, 0, (end - begin) * sizeof(float));
-      for (int part = 1; part < static_cast<int>(begun_.size()); ++part) {
-        if (begun_[part]) add_parts(of(part) + begin, 1, end - begin, to_ + begin);
+    parallel_for(n, kMinElements, [&](int, int64_t begin, int64_t end) {
+      if (!initialized_[0]) std::memset(to_ + begin, 0, (end - begin) * sizeof(float));
+      for (int thread = 1; thread < static_cast<int>(initialized_.size()); ++thread) {
+        if (initialized_[thread]) add_partial_sums(of_thread(thread) + begin, 1, end - begin, to_ + begin);
       }
     });
   }
 
-  // Adds a (rows, depth) b (depth, columns).
+  // Add a (rows, depth) b (depth, columns).
   void add(int64_t depth, Matrix a, Matrix b) {
-    const int part = std::max(alone(), 0);
-    product(rows_, columns_, depth, a, b, of(part), nullptr, begun_[part]);
-    begun_[part] = 1;
+    const int thread = std::max(serial_thread(), 0);
+    gemm(rows_, columns_, depth, a, b, of_thread(thread), nullptr, initialized_[thread]);
+    initialized_[thread] = 1;
   }
 
  private:
-  float *of(int part) const { return part == 0 ? to_ : others_ + (part - 1) * rows_ * columns_; }
+  float *of_thread(int thread) const { return thread == 0 ? to_ : partial_sums_ + (thread - 1) * rows_ * columns_; }
 
   int64_t rows_, columns_;
   float *to_;
-  std::vector<char> begun_;
-  Memory others_;
+  std::vector<char> initialized_;
+  Workspace partial_sums_;
 };
 
-constexpr float kWhole = 1.0f;  // the factor of branches that are never dropped
+constexpr float kNoDropPath = 1.0f;  // the drop_path_scale of a branch that is never dropped
 
-// The block's input (regions, windows, tokens, channels), and a factor for the branch of every image (or one for all).
+// The block's input (regions, windows, tokens, channels), and the scale of each image's branch (or one scale for all).
 struct Branch {
-  int64_t regions, windows, tokens, channels, count, per_draw;
-  const float *x, *keep;
-  bool whole;  // every factor is one
+  int64_t regions, windows, tokens, channels, count, rows_per_scale;
+  const float *x, *drop_path_scale;
+  bool unscaled;  // every scale is 1
 
-  Branch(const int64_t *shape, const float *input, const float *factors, int64_t draws)
+  Branch(const int64_t *shape, const float *input, const float *scales, int64_t scale_count)
       : regions(shape[0]),
         windows(shape[1]),
         tokens(shape[2]),
         channels(shape[3]),
         count(regions * windows * tokens),
-        per_draw(count / draws),
+        rows_per_scale(count / scale_count),
         x(input),
-        keep(factors),
-        whole(std::all_of(factors, factors + draws, [](float factor) { return factor == 1.0f; })) {}
+        drop_path_scale(scales),
+        unscaled(std::all_of(scales, scales + scale_count, [](float scale) { return scale == 1.0f; })) {}
 
-  // How many rows at a time keep `width` numbers each in the second-level cache, in units of `unit` rows.
-  int64_t chunk(int64_t width, int64_t unit) const {
-    constexpr int64_t kNumbers = 1 << 16, kFew = 100;
-    return std::max<int64_t>(1, std::max(kFew, kNumbers / width) / unit) * unit;
+  // Return how many rows of `width` floats fit into the second-level cache, as a multiple of `unit` rows.
+  int64_t chunk_rows(int64_t width, int64_t unit) const {
+    constexpr int64_t kCacheFloats = 1 << 16, kMinRows = 100;
+    return std::max<int64_t>(1, std::max(kMinRows, kCacheFloats / width) / unit) * unit;
   }
 
-  // Whether there are rows enough for every thread to work alone.
-  bool apart() const { return alone() < 0 && threads() > 1 && count >= threads() * int64_t{64}; }
+  // Whether there are enough rows for each thread to work on chunks of its own.
+  bool chunk_parallel() const { return serial_thread() < 0 && num_threads() > 1 && count >= num_threads() * int64_t{64}; }
 
-  // Calls body(first, n) for chunks of rows: if `apart`, by every thread for chunks of its own, else by one thread for
-  // larger ones, inside of which loops are shared.
+  // Call body(first, n) for chunks of n rows from row `first`: on all threads if `chunk_parallel`. Else call it on this
+  // thread with larger chunks, so that the loops inside are worth sharing.
   template <typename Body>
-  void for_each_chunk(int64_t width, int64_t unit, bool apart, const Body &body) const {
-    constexpr int64_t kShared = 8;
-    const int64_t step = chunk(width, unit) * (apart ? 1 : kShared);
-    const auto range = [&](int64_t begin, int64_t end) {  // in units
-      const int64_t pieces = std::max<int64_t>(1, ((end - begin) * unit + step / 2) / step);
-      for (int64_t i = 0; i < pieces; ++i) {
-        const int64_t from = begin + (end - begin) * i / pieces, to = begin + (end - begin) * (i + 1) / pieces;
+  void for_each_chunk(int64_t width, int64_t unit, bool chunk_parallel, const Body &body) const {
+    constexpr int64_t kSharedFactor = 8;
+    const int64_t target = chunk_rows(width, unit) * (chunk_parallel ? 1 : kSharedFactor);
+    const auto run_range = [&](int64_t begin, int64_t end) {  // in units
+      const int64_t chunks = std::max<int64_t>(1, ((end - begin) * unit + target / 2) / target);
+      for (int64_t i = 0; i < chunks; ++i) {
+        const int64_t from = begin + (end - begin) * i / chunks, to = begin + (end - begin) * (i + 1) / chunks;
         body(from * unit, (to - from) * unit);
       }
     };
-    if (apart) {
-      each_alone(count / unit, range);
+    if (chunk_parallel) {
+      parallel_for_serial(count / unit, run_range);
     } else {
-      range(0, count / unit);
+      run_range(0, count / unit);
     }
   }
 
-  int64_t worth(int64_t elements = kLeastElements) const { return elements / channels + 1; }
+  // Return the least number of rows that is worth a thread.
+  int64_t grain(int64_t elements = kMinElements) const { return elements / channels + 1; }
 
-  // Rows [first, first + n) of x, normalised.
-  void normal(int64_t first, int64_t n, const float *gamma, const float *beta, float *y) const {
-    parallel_for(n, worth(), [&](int, int64_t begin, int64_t end) {
+  // Normalize rows [first, first + n) of x into y.
+  void normalize(int64_t first, int64_t n, const float *gamma, const float *beta, float *y) const {
+    parallel_for(n, grain(), [&](int, int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        normalise(x + (first + i) * channels, gamma, beta, channels, y + i * channels);
+        normalize_row(x + (first + i) * channels, gamma, beta, channels, y + i * channels);
       }
     });
   }
 
-  // What a product does with its tiles: x + keep * (branch + bias), in place; for rows from `first`.
-  auto sum(int64_t first, const float *bias, float *out) const {
+  // Return the epilogue of the branch's last GEMM, for rows from `first`: out = x + drop_path_scale * (out + bias).
+  auto residual_epilogue(int64_t first, const float *bias, float *out) const {
     return [=](int, int64_t row, int64_t rows, int64_t column, int64_t columns) {
       for (int64_t i = first + row; i < first + row + rows; ++i) {
-        const float kept = keep[i / per_draw], *from = x + i * channels;
+        const float scale = drop_path_scale[i / rows_per_scale], *from = x + i * channels;
         float *to = out + i * channels;
-        fetch(from + rows * channels + column, columns);  // for the next tile
+        prefetch(from + rows * channels + column, columns);  // for the next tile
 #pragma omp simd
-        for (int64_t c = column; c < column + columns; ++c) to[c] = from[c] + kept * (to[c] + bias[c]);
+        for (int64_t c = column; c < column + columns; ++c) to[c] = from[c] + scale * (to[c] + bias[c]);
       }
     };
   }
 
-  // The branch's gradient, keep * dsum, for rows from `first`: in `space` where it is not dsum itself. Adds to dbias.
-  const float *gradient(int64_t first, int64_t n, const float *dsum, float *space, const Sums &dbias) const {
-    parallel_for(n, worth(), [&](int part, int64_t begin, int64_t end) {
-      float *total = dbias.of(part);
+  // Return the branch's gradient, drop_path_scale * dout, for rows from `first`: in `workspace`, or dout if unscaled. Add
+  // its column sums to dbias.
+  const float *branch_gradient(int64_t first, int64_t n, const float *dout, float *workspace,
+                               const VectorGradient &dbias) const {
+    parallel_for(n, grain(), [&](int thread, int64_t begin, int64_t end) {
+      float *total = dbias.of_thread(thread);
       for (int64_t i = begin; i < end; ++i) {
-        const float kept = keep[(first + i) / per_draw], *from = dsum + i * channels;
-        float *to = space + i * channels;
+        const float scale = drop_path_scale[(first + i) / rows_per_scale], *from = dout + i * channels;
+        float *to = workspace + i * channels;
 #pragma omp simd
         for (int64_t c = 0; c < channels; ++c) {
-          const float d = from[c] * kept;
+          const float d = from[c] * scale;
           total[c] += d;
-          if (!whole) to[c] = d;
+          if (!unscaled) to[c] = d;
         }
       }
     });
-    return whole ? dsum : space;
+    return unscaled ? dout : workspace;
   }
 
-  // dx = dsum + the gradient through the normalisation, for rows from `first`; dnormal is used up, and dsum may be dx.
-  // Adds to dgamma and dbeta.
-  void normal_gradient(int64_t first, int64_t n, const float *dsum, float *dnormal, const float *gamma, float *dx,
-                       const Sums &dgamma, const Sums &dbeta) const {
-    parallel_for(n, worth(), [&](int part, int64_t begin, int64_t end) {
+  // Compute dx = dout + the gradient through the normalization, for rows from `first`, and add to dgamma and dbeta.
+  // Overwrites dnormalized; dx may be dout.
+  void input_gradient(int64_t first, int64_t n, const float *dout, float *dnormalized, const float *gamma, float *dx,
+                      const VectorGradient &dgamma, const VectorGradient &dbeta) const {
+    parallel_for(n, grain(), [&](int thread, int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        float *d = dnormal + i * channels;
-        normalise_grad(x + (first + i) * channels, d, gamma, channels, d, dgamma.of(part), dbeta.of(part));
+        float *d = dnormalized + i * channels;
+        normalize_row_grad(x + (first + i) * channels, d, gamma, channels, d, dgamma.of_thread(thread),
+                           dbeta.of_thread(thread));
 #pragma omp simd
-        for (int64_t c = 0; c < channels; ++c) dx[i * channels + c] = dsum[i * channels + c] + d[c];
+        for (int64_t c = 0; c < channels; ++c) dx[i * channels + c] = dout[i * channels + c] + d[c];
       }
     });
   }
 
-  // Exchanges the messages' channel groups in every region, in place: group i of window w becomes group w of window i.
-  // Done twice it changes nothing, so that it is its own gradient.
-  void shuffle(float *rows) const {
+  // Shuffle the MSG tokens of each region in place: swap group i of window w with group w of window i. The shuffle is its
+  // own inverse, and so its own gradient.
+  void shuffle_msg_tokens(float *rows) const {
     const int64_t group = channels / windows;
-    parallel_for(regions, worth(1 << 17) / windows + 1, [&](int, int64_t begin, int64_t end) {
+    parallel_for(regions, grain(1 << 17) / windows + 1, [&](int, int64_t begin, int64_t end) {
       for (int64_t region = begin; region < end; ++region) {
-        const auto message = [&](int64_t window) { return rows + (region * windows + window) * tokens * channels; };
+        const auto msg_token = [&](int64_t window) { return rows + (region * windows + window) * tokens * channels; };
         for (int64_t w = 0; w < windows; ++w) {
           for (int64_t i = 0; i < w; ++i) {
-            std::swap_ranges(message(w) + i * group, message(w) + (i + 1) * group, message(i) + w * group);
+            std::swap_ranges(msg_token(w) + i * group, msg_token(w) + (i + 1) * group, msg_token(i) + w * group);
           }
         }
       }

@@ -1,3 +1,8 @@
+// The thread pool behind parallel.h.
+//
+// Kernels follow each other within microseconds, and waking a thread takes as long as many of their loops. So workers spin
+// for 100 us before they sleep.
+
 #include "parallel.h"
 
 #include <unistd.h>
@@ -14,11 +19,9 @@
 namespace msg_ms {
 namespace {
 
-// How long a thread that has nothing to do looks out for the next loop before it sleeps: kernels follow each other within
-// this, and to wake a thread takes as long as many of their loops do.
-constexpr auto kLookOut = std::chrono::microseconds(100);
+constexpr auto kSpinTime = std::chrono::microseconds(100);
 
-inline void rest() {
+inline void cpu_pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -26,26 +29,26 @@ inline void rest() {
 #endif
 }
 
-// Looks until done() or kLookOut has passed.
+// Spin until done() or until kSpinTime has passed; return whether done() is true.
 template <typename Done>
-bool look_out(const Done &done) {
-  const auto end = std::chrono::steady_clock::now() + kLookOut;
+bool spin_until(const Done &done) {
+  const auto end = std::chrono::steady_clock::now() + kSpinTime;
   do {
     for (int i = 0; i < 64; ++i) {
       if (done()) return true;
-      rest();
+      cpu_pause();
     }
   } while (std::chrono::steady_clock::now() < end);
   return done();
 }
 
-// A thread that does one part of a loop at a time.
+// A thread that runs one task at a time.
 class Worker {
  public:
-  explicit Worker(int number) : number_(number) { std::thread([this] { serve(); }).detach(); }
+  explicit Worker(int index) : index_(index) { std::thread([this] { run(); }).detach(); }
 
-  void give(const std::function<void(int)> &part) {
-    part_.store(&part);
+  void start(const std::function<void(int)> &task) {
+    task_.store(&task);
     if (asleep_.load()) {
       { const std::lock_guard<std::mutex> lock(mutex_); }
       wake_.notify_one();
@@ -53,70 +56,70 @@ class Worker {
   }
 
   void wait() const {
-    const auto done = [&] { return part_.load() == nullptr; };
-    while (!look_out(done)) std::this_thread::yield();
+    const auto finished = [&] { return task_.load() == nullptr; };
+    while (!spin_until(finished)) std::this_thread::yield();
   }
 
  private:
-  void serve() {
-    const auto asked = [&] { return part_.load() != nullptr; };
+  void run() {
+    const auto has_task = [&] { return task_.load() != nullptr; };
     for (;;) {
-      if (!look_out(asked)) {
+      if (!spin_until(has_task)) {
         std::unique_lock<std::mutex> lock(mutex_);
         asleep_.store(true);
-        wake_.wait(lock, asked);
+        wake_.wait(lock, has_task);
         asleep_.store(false);
       }
-      (*part_.load())(number_);
-      part_.store(nullptr);
+      (*task_.load())(index_);
+      task_.store(nullptr);
     }
   }
 
-  const int number_;
-  std::atomic<const std::function<void(int)> *> part_{nullptr};
+  const int index_;
+  std::atomic<const std::function<void(int)> *> task_{nullptr};
   std::atomic<bool> asleep_{false};
   std::mutex mutex_;
   std::condition_variable wake_;
 };
 
-// The library's own threads, which one loop at a time has, on whichever of the framework's threads its kernel runs.
+// The workers, used by one loop at a time, whichever of the framework's threads runs its kernel.
 class Pool {
  public:
   Pool() : process_(getpid()) {
-    for (int i = 1; i < threads(); ++i) workers_.push_back(std::make_unique<Worker>(i));
+    for (int i = 1; i < num_threads(); ++i) workers_.push_back(std::make_unique<Worker>(i));
   }
 
-  // False where the threads are busy with another loop, or stayed behind in the process that this one was forked from.
-  bool run(int parts, const std::function<void(int)> &part) {
-    if (getpid() != process_ || !free_.try_lock()) return false;
-    const std::lock_guard<std::mutex> held(free_, std::adopt_lock);
-    for (int i = 1; i < parts; ++i) workers_[i - 1]->give(part);
-    part(0);
-    for (int i = 1; i < parts; ++i) workers_[i - 1]->wait();
+  // Return false if the workers are busy with another loop, or belong to the process that this one was forked from.
+  bool run(int count, const std::function<void(int)> &body) {
+    if (getpid() != process_ || !mutex_.try_lock()) return false;
+    const std::lock_guard<std::mutex> held(mutex_, std::adopt_lock);
+    for (int i = 1; i < count; ++i) workers_[i - 1]->start(body);
+    body(0);
+    for (int i = 1; i < count; ++i) workers_[i - 1]->wait();
     return true;
   }
 
  private:
   const pid_t process_;
-  std::mutex free_;
+  std::mutex mutex_;
   std::vector<std::unique_ptr<Worker>> workers_;
 };
 
 }  // namespace
 
-int threads() {
+int num_threads() {
   static const int count = [] {
-    const char *wanted = std::getenv("MSG_MS_THREADS");
-    const int n = wanted == nullptr ? 0 : std::atoi(wanted);
+    const char *requested = std::getenv("MSG_MS_THREADS");
+    const int n = requested == nullptr ? 0 : std::atoi(requested);
     return n > 0 ? n : static_cast<int>(std::thread::hardware_concurrency());
   }();
   return count;
 }
 
-void run_parts(int parts, const std::function<void(int)> &part) {
+void run_on_threads(int count, const std::function<void(int)> &body) {
   static Pool &pool = *new Pool;  // never destroyed: its threads may outlive the end of main
-  if (pool.run(parts, part)) return;
-  for (int i = 0; i < parts; ++i) part(i);
+  if (pool.run(count, body)) return;
+  for (int i = 0; i < count; ++i) body(i);
 }
 
 }  // namespace msg_ms

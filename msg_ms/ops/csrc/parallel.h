@@ -1,4 +1,7 @@
-// Loops shared among threads of this library's own.
+// Parallel loops on a thread pool of this library's own.
+//
+// Guarantee: which iterations a thread runs depends only on the loop's length, the grain and num_threads(), so results are
+// the same bits from run to run.
 #pragma once
 
 #include <cstdint>
@@ -6,37 +9,38 @@
 
 namespace msg_ms {
 
-// How many parts a loop is cut into: MSG_MS_THREADS (see backend.py), or as many as there are cores.
-int threads();
+// The most threads that a loop is split among: MSG_MS_THREADS (set by backend.py), else the number of cores.
+int num_threads();
 
-// Runs part(0) ... part(parts - 1), in any order and at the same time.
-void run_parts(int parts, const std::function<void(int)> &part);
+// Run body(0) ... body(count - 1) concurrently, in any order; count is at most num_threads().
+void run_on_threads(int count, const std::function<void(int)> &body);
 
-// The part that this thread works on alone, so that loops inside are not cut again; -1 where it doesn't.
-inline int &alone() {
-  static thread_local int part = -1;
-  return part;
+// The index of this thread inside parallel_for_serial, where nested loops run serially; -1 elsewhere.
+inline int &serial_thread() {
+  static thread_local int index = -1;
+  return index;
 }
 
-// Cuts 0 .. n into at most threads() ranges of at least `least` and runs body(part, begin, end) on each.
+// Split 0 .. n into at most num_threads() ranges of at least `grain` and run body(thread, begin, end) on each.
 template <typename Body>
-void parallel_for(int64_t n, int64_t least, const Body &body) {
-  int64_t parts = n / (least > 1 ? least : 1);
-  parts = parts > threads() ? threads() : parts;
-  if (parts <= 1 || alone() >= 0) {
-    if (n > 0) body(alone() >= 0 ? alone() : 0, int64_t{0}, n);
+void parallel_for(int64_t n, int64_t grain, const Body &body) {
+  int64_t count = n / (grain > 1 ? grain : 1);
+  count = count > num_threads() ? num_threads() : count;
+  if (count <= 1 || serial_thread() >= 0) {
+    if (n > 0) body(serial_thread() >= 0 ? serial_thread() : 0, int64_t{0}, n);
     return;
   }
-  run_parts(static_cast<int>(parts), [&](int part) { body(part, n * part / parts, n * (part + 1) / parts); });
+  run_on_threads(static_cast<int>(count),
+                 [&](int thread) { body(thread, n * thread / count, n * (thread + 1) / count); });
 }
 
-// The same with body(begin, end), each range worked on by one thread alone.
+// Split 0 .. n among all threads and run body(begin, end) on each range; loops inside the body run serially.
 template <typename Body>
-void each_alone(int64_t n, const Body &body) {
-  parallel_for(n, 1, [&](int part, int64_t begin, int64_t end) {
-    alone() = part;
+void parallel_for_serial(int64_t n, const Body &body) {
+  parallel_for(n, 1, [&](int thread, int64_t begin, int64_t end) {
+    serial_thread() = thread;
     body(begin, end);
-    alone() = -1;
+    serial_thread() = -1;
   });
 }
 

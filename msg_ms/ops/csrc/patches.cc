@@ -1,6 +1,5 @@
-// Patches of the two overlapped convolutions as rows for a matrix product, and back; see patches.py.
-//
-// Rows come in the order of windows, so that what a convolution gives needs no rearrangement.
+// Kernels that unfold the patches of the two overlapped convolutions into rows for a GEMM, and their gradients; see
+// patches.py. The rows are in window order, so the convolution's output needs no rearrangement.
 
 #include <vector>
 
@@ -9,118 +8,126 @@
 namespace msg_ms {
 namespace {
 
-// Position of each cell of a map among its windows: regions row by row, windows of a region, tokens of a window.
-std::vector<int64_t> window_order(int64_t height, int64_t width, int64_t window, int64_t region) {
+// Return the row of each token (y, x) of a map in window order: regions row by row, windows of a region row by row, tokens
+// of a window row by row.
+std::vector<int64_t> window_order(int64_t height, int64_t width, int64_t window_size, int64_t region_size) {
   std::vector<int64_t> order(height * width);
-  const int64_t regions_across = width / (window * region);
+  const int64_t regions_across = width / (window_size * region_size);
   for (int64_t y = 0; y < height; ++y) {
     for (int64_t x = 0; x < width; ++x) {
-      const int64_t wy = y / window, wx = x / window;
-      const int64_t in_region = wy % region * region + wx % region;
-      const int64_t window_index = (wy / region * regions_across + wx / region) * region * region + in_region;
-      order[y * width + x] = window_index * window * window + y % window * window + x % window;
+      const int64_t window_y = y / window_size, window_x = x / window_size;
+      const int64_t in_region = window_y % region_size * region_size + window_x % region_size;
+      const int64_t region = window_y / region_size * regions_across + window_x / region_size;
+      const int64_t window = region * region_size * region_size + in_region;
+      order[y * width + x] = window * window_size * window_size + y % window_size * window_size + x % window_size;
     }
   }
   return order;
 }
 
-struct Image {
+// The patches of images (B, C, height, width), one for each token of the patch embedding.
+struct ImagePatches {
   int64_t batch, channels, height, width, kernel, stride, padding, rows, columns;
   std::vector<int64_t> order;
 
-  explicit Image(const int64_t *shape, const float *layout) : batch(shape[0]), channels(shape[1]), height(shape[2]), width(shape[3]) {
-    kernel = layout[2], stride = layout[3], padding = layout[4];
+  ImagePatches(const int64_t *shape, const float *geometry)
+      : batch(shape[0]), channels(shape[1]), height(shape[2]), width(shape[3]) {
+    kernel = geometry[2], stride = geometry[3], padding = geometry[4];
     rows = (height + 2 * padding - kernel) / stride + 1;
     columns = (width + 2 * padding - kernel) / stride + 1;
-    order = window_order(rows, columns, layout[0], layout[1]);
+    order = window_order(rows, columns, geometry[0], geometry[1]);
   }
 
-  int64_t patch() const { return channels * kernel * kernel; }
+  int64_t patch_size() const { return channels * kernel * kernel; }
 
-  // Calls use(offset in the image, offset in the patch, n) for the pieces of lines that a patch has of the image.
-  template <typename Use>
-  void for_each_line(int64_t y, int64_t x, const Use &use) const {
+  // Call body(offset in the image, offset in the patch, n) for each piece of an image line inside patch (y, x).
+  template <typename Body>
+  void for_each_line(int64_t y, int64_t x, const Body &body) const {
     const int64_t top = y * stride - padding, left = x * stride - padding;
     const int64_t first = left < 0 ? -left : 0, last = left + kernel > width ? width - left : kernel;
     for (int64_t c = 0; c < channels; ++c) {
       for (int64_t ky = 0; ky < kernel; ++ky) {
         if (top + ky < 0 || top + ky >= height) continue;
-        use((c * height + top + ky) * width + left + first, (c * kernel + ky) * kernel + first, last - first);
+        body((c * height + top + ky) * width + left + first, (c * kernel + ky) * kernel + first, last - first);
       }
     }
   }
 };
 
-// The 3x3 patches, two apart, of a stage's patch tokens, and in the same way of its messages.
-struct Merge {
-  int64_t height, width, window, region, next_region, channels, batch, tokens;  // tokens: of a window, with its message
-  int64_t cells, next_cells;                                                   // rows of an image, before and after
-  std::vector<int64_t> source, source_message, target, target_message;
+// The 3x3 patches with stride 2 of a stage's map of patch tokens and of its map of MSG tokens (one per window).
+struct TokenPatches {
+  int64_t height, width, window_size, region_size, next_region_size, channels, batch;
+  int64_t tokens;           // of a window, with its MSG token
+  int64_t rows, next_rows;  // tokens of an image, before and after the merging
 
-  Merge(int64_t channel_count, const float *layout, int64_t rows) : channels(channel_count) {
-    height = layout[0], width = layout[1], window = layout[2], region = layout[3], next_region = layout[4];
-    tokens = window * window + 1;
-    cells = height / window * (width / window) * tokens;
-    next_cells = cells / 4;
-    batch = rows / cells;
-    source = rows_of(height, width, region);
-    target = rows_of(height / 2, width / 2, next_region);
-    source_message = messages_of(height / window, width / window, region);
-    target_message = messages_of(height / window / 2, width / window / 2, next_region);
+  TokenPatches(int64_t channel_count, const float *geometry, int64_t total_rows) : channels(channel_count) {
+    height = geometry[0], width = geometry[1], window_size = geometry[2];
+    region_size = geometry[3], next_region_size = geometry[4];
+    tokens = window_size * window_size + 1;
+    rows = height / window_size * (width / window_size) * tokens;
+    next_rows = rows / 4;
+    batch = total_rows / rows;
+    patch_rows_ = patch_token_rows(height, width, region_size);
+    next_patch_rows_ = patch_token_rows(height / 2, width / 2, next_region_size);
+    msg_rows_ = msg_token_rows(height / window_size, width / window_size, region_size);
+    next_msg_rows_ = msg_token_rows(height / window_size / 2, width / window_size / 2, next_region_size);
   }
 
-  // Calls use(row of the patches, its nine source rows or -1) for row `line` of the merged maps: first the patch
-  // tokens' lines, then the messages'.
-  template <typename Use>
-  void for_line(int64_t line, const Use &use) const {
-    const bool patches = line < height / 2;
-    const int64_t y = patches ? line : line - height / 2;
-    const int64_t h = patches ? height : height / window, w = patches ? width : width / window;
-    const std::vector<int64_t> &from = patches ? source : source_message, &to = patches ? target : target_message;
+  // Lines of both merged maps: first those of the patch tokens, then those of the MSG tokens.
+  int64_t lines() const { return height / 2 + height / window_size / 2; }
+
+  // Call body(row of the patch, its nine source rows or -1) for each patch of a line.
+  template <typename Body>
+  void for_each_patch(int64_t line, const Body &body) const {
+    const bool is_patch_token = line < height / 2;
+    const int64_t y = is_patch_token ? line : line - height / 2;
+    const int64_t h = is_patch_token ? height : height / window_size, w = is_patch_token ? width : width / window_size;
+    const std::vector<int64_t> &from = is_patch_token ? patch_rows_ : msg_rows_;
+    const std::vector<int64_t> &to = is_patch_token ? next_patch_rows_ : next_msg_rows_;
     for (int64_t x = 0; x < w / 2; ++x) {
-      int64_t rows[9];
+      int64_t sources[9];
       for (int64_t k = 0; k < 9; ++k) {
         const int64_t sy = 2 * y + k / 3 - 1, sx = 2 * x + k % 3 - 1;
-        rows[k] = sy < 0 || sx < 0 || sy >= h || sx >= w ? -1 : from[sy * w + sx];
+        sources[k] = sy < 0 || sx < 0 || sy >= h || sx >= w ? -1 : from[sy * w + sx];
       }
-      use(to[y * (w / 2) + x], rows);
+      body(to[y * (w / 2) + x], sources);
     }
   }
 
-  int64_t lines() const { return height / 2 + height / window / 2; }
-
  private:
-  std::vector<int64_t> rows_of(int64_t h, int64_t w, int64_t s) const {
-    std::vector<int64_t> rows = window_order(h, w, window, s);
-    for (int64_t &row : rows) row += row / (window * window) + 1;
+  std::vector<int64_t> patch_token_rows(int64_t h, int64_t w, int64_t region) const {
+    std::vector<int64_t> rows = window_order(h, w, window_size, region);
+    for (int64_t &row : rows) row += row / (window_size * window_size) + 1;
     return rows;
   }
 
-  std::vector<int64_t> messages_of(int64_t h, int64_t w, int64_t s) const {
-    std::vector<int64_t> rows = window_order(h, w, 1, s);
+  std::vector<int64_t> msg_token_rows(int64_t h, int64_t w, int64_t region) const {
+    std::vector<int64_t> rows = window_order(h, w, 1, region);
     for (int64_t &row : rows) row *= tokens;
     return rows;
   }
+
+  std::vector<int64_t> patch_rows_, next_patch_rows_, msg_rows_, next_msg_rows_;
 };
 
 }  // namespace
 }  // namespace msg_ms
 
-// images (B, C, height, width), layout [window, region, kernel, stride, padding] -> (rows, C * kernel * kernel)
+// images (B, C, height, width), geometry [window, region, kernel, stride, padding] -> (rows, C * kernel * kernel)
 MSG_MS_KERNEL(image_patches) {
   using namespace msg_ms;
-  const Image image(shapes[0], data(params, 1));
+  const ImagePatches patches(shapes[0], data(params, 1));
   const float *x = data(params, 0);
   float *out = data(params, 2);
-  const int64_t n = image.patch(), cells = image.rows * image.columns;
-  parallel_for(image.batch * image.rows, 4, [&](int, int64_t begin, int64_t end) {
+  const int64_t n = patches.patch_size(), tokens = patches.rows * patches.columns;
+  parallel_for(patches.batch * patches.rows, 4, [&](int, int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; ++line) {
-      const int64_t b = line / image.rows, y = line % image.rows;
-      const float *from = x + b * image.channels * image.height * image.width;
-      for (int64_t column = 0; column < image.columns; ++column) {
-        float *to = out + (b * cells + image.order[y * image.columns + column]) * n;
+      const int64_t b = line / patches.rows, y = line % patches.rows;
+      const float *from = x + b * patches.channels * patches.height * patches.width;
+      for (int64_t column = 0; column < patches.columns; ++column) {
+        float *to = out + (b * tokens + patches.order[y * patches.columns + column]) * n;
         std::memset(to, 0, n * sizeof(float));
-        image.for_each_line(y, column, [&](int64_t source, int64_t target, int64_t count) {
+        patches.for_each_line(y, column, [&](int64_t source, int64_t target, int64_t count) {
           for (int64_t i = 0; i < count; ++i) to[target + i] = from[source + i];
         });
       }
@@ -129,19 +136,21 @@ MSG_MS_KERNEL(image_patches) {
   return 0;
 }
 
-// layout, the patches' gradient, the images (for their shape) -> the images' gradient
+// geometry, gradient of the patches, images (for their shape) -> gradient of the images
 MSG_MS_KERNEL(image_patches_grad) {
   using namespace msg_ms;
-  const Image image(shapes[2], data(params, 0));
+  const ImagePatches patches(shapes[2], data(params, 0));
   const float *dpatches = data(params, 1);
   float *dx = data(params, 3);
-  const int64_t n = image.patch(), cells = image.rows * image.columns, pixels = image.channels * image.height * image.width;
-  parallel_for(image.batch, 1, [&](int, int64_t begin, int64_t end) {
+  const int64_t n = patches.patch_size(), tokens = patches.rows * patches.columns;
+  const int64_t pixels = patches.channels * patches.height * patches.width;
+  parallel_for(patches.batch, 1, [&](int, int64_t begin, int64_t end) {
     std::memset(dx + begin * pixels, 0, (end - begin) * pixels * sizeof(float));
     for (int64_t b = begin; b < end; ++b) {
-      for (int64_t cell = 0; cell < cells; ++cell) {
-        const float *from = dpatches + (b * cells + image.order[cell]) * n;
-        image.for_each_line(cell / image.columns, cell % image.columns, [&](int64_t source, int64_t target, int64_t count) {
+      for (int64_t token = 0; token < tokens; ++token) {
+        const float *from = dpatches + (b * tokens + patches.order[token]) * n;
+        const int64_t y = token / patches.columns, column = token % patches.columns;
+        patches.for_each_line(y, column, [&](int64_t source, int64_t target, int64_t count) {
           for (int64_t i = 0; i < count; ++i) dx[b * pixels + source + i] += from[target + i];
         });
       }
@@ -150,21 +159,21 @@ MSG_MS_KERNEL(image_patches_grad) {
   return 0;
 }
 
-// tokens (rows, C), layout [height, width, window, region, next region] -> (rows / 4, 9 * C), channel by channel
+// tokens (rows, C), geometry [height, width, window, region, next region] -> (rows / 4, 9 * C), channel by channel
 MSG_MS_KERNEL(token_patches) {
   using namespace msg_ms;
   const int64_t n = shapes[0][1];
-  const Merge merge(n, data(params, 1), shapes[0][0]);
+  const TokenPatches patches(n, data(params, 1), shapes[0][0]);
   const float *x = data(params, 0);
   float *out = data(params, 2);
   const std::vector<float> zeros(n);
-  parallel_for(merge.batch * merge.lines(), 1, [&](int, int64_t begin, int64_t end) {
+  parallel_for(patches.batch * patches.lines(), 1, [&](int, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t b = i / merge.lines();
-      merge.for_line(i % merge.lines(), [&](int64_t row, const int64_t *rows) {
+      const int64_t b = i / patches.lines();
+      patches.for_each_patch(i % patches.lines(), [&](int64_t row, const int64_t *sources) {
         const float *from[9];
-        for (int k = 0; k < 9; ++k) from[k] = rows[k] < 0 ? zeros.data() : x + (b * merge.cells + rows[k]) * n;
-        float *to = out + (b * merge.next_cells + row) * 9 * n;
+        for (int k = 0; k < 9; ++k) from[k] = sources[k] < 0 ? zeros.data() : x + (b * patches.rows + sources[k]) * n;
+        float *to = out + (b * patches.next_rows + row) * 9 * n;
         for (int64_t c = 0; c < n; ++c) {
           for (int k = 0; k < 9; ++k) to[c * 9 + k] = from[k][c];
         }
@@ -174,32 +183,32 @@ MSG_MS_KERNEL(token_patches) {
   return 0;
 }
 
-// layout and the patches' gradient -> the tokens' gradient
+// geometry, gradient of the patches -> gradient of the tokens
 MSG_MS_KERNEL(token_patches_grad) {
   using namespace msg_ms;
   const int64_t n = shapes[2][1];
-  const Merge merge(n, data(params, 0), shapes[2][0]);
+  const TokenPatches patches(n, data(params, 0), shapes[2][0]);
   const float *dpatches = data(params, 1);
   float *dx = data(params, 2);
-  // Which patches a token is in, and at which of their nine places: four at most.
+  // The patches that contain a token, four at most, and its place among their nine.
   struct Use {
     int64_t row;
     int place;
   };
-  std::vector<std::vector<Use>> uses(merge.cells);
-  for (int64_t line = 0; line < merge.lines(); ++line) {
-    merge.for_line(line, [&](int64_t row, const int64_t *rows) {
+  std::vector<std::vector<Use>> uses(patches.rows);
+  for (int64_t line = 0; line < patches.lines(); ++line) {
+    patches.for_each_patch(line, [&](int64_t row, const int64_t *sources) {
       for (int k = 0; k < 9; ++k) {
-        if (rows[k] >= 0) uses[rows[k]].push_back({row, k});
+        if (sources[k] >= 0) uses[sources[k]].push_back({row, k});
       }
     });
   }
-  parallel_for(merge.batch * merge.cells, 64, [&](int, int64_t begin, int64_t end) {
+  parallel_for(patches.batch * patches.rows, 64, [&](int, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const float *image = dpatches + i / merge.cells * merge.next_cells * 9 * n;
+      const float *image = dpatches + i / patches.rows * patches.next_rows * 9 * n;
       float *to = dx + i * n;
       std::memset(to, 0, n * sizeof(float));
-      for (const Use &use : uses[i % merge.cells]) {
+      for (const Use &use : uses[i % patches.rows]) {
         const float *from = image + use.row * 9 * n + use.place;
         for (int64_t c = 0; c < n; ++c) to[c] += from[c * 9];
       }

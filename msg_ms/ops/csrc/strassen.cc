@@ -1,36 +1,39 @@
-// Strassen's product (Gaussian elimination is not optimal, 1969): seven products of quarters in place of eight.
+// Strassen's algorithm: seven products of quadrants in place of eight.
 //
-// The right side's sums are taken when it is laid out, the left's as they are needed, and a product is added to the
-// result's quarters straight from the registers. Rows are halved by turns, row 2r beside row 2r + 1, so that only
-// neighbours share a rounding error, an infinity or a NaN.
+// The combinations of b are computed when it is packed, those of a as they are needed. A product is added to the quadrants
+// of c straight from the registers. The halves of a's and c's rows are the even and the odd rows: only neighbours share a
+// rounding error, an infinity or a NaN.
+//
+// Guarantee: one level of recursion only, so the result differs from gemm() by rounding, about 1e-6 of the largest entry.
+// Reference: Strassen, "Gaussian elimination is not optimal", 1969.
 
-#include "product_parts.h"
+#include "gemm_common.h"
 
 namespace msg_ms {
 namespace {
 
-constexpr int64_t kDepth = 384;  // most steps between two visits to a tile
-constexpr int64_t kPairs = 128;  // of rows, whose sums are kept at hand
+constexpr int64_t kMaxDepthBlock = 384;  // between two visits to a tile of c
+constexpr int64_t kMaxRowPairs = 128;    // whose combinations stay in the cache
 
-// A quarter of a matrix: which half of its rows, and of its columns.
-struct Quarter {
+// A quadrant of a matrix: 0 or 1 for the half of its rows and of its columns.
+struct Quadrant {
   int row, column;
 };
 
-// one + sign * other; without the other where the sign is 0.
-struct Sum {
-  Quarter one, other;
+// first + sign * second; a sign of 0 omits the second.
+struct Combination {
+  Quadrant first, second;
   int sign;
 };
 
-// Two sums to be multiplied, and the quarters of the result to which that is added: to the other times sign.
-struct Term {
-  Sum left, right, to;
+// One of the seven products: a combination of a times one of b, added to one or two quadrants of c.
+struct Product {
+  Combination a, b, c;
 };
 
-constexpr int kTerms = 7;
-constexpr Quarter k11{0, 0}, k12{0, 1}, k21{1, 0}, k22{1, 1};
-constexpr Term kTerm[kTerms] = {
+constexpr int kProducts = 7;
+constexpr Quadrant k11{0, 0}, k12{0, 1}, k21{1, 0}, k22{1, 1};
+constexpr Product kProduct[kProducts] = {
     {{k11, k22, 1}, {k11, k22, 1}, {k11, k22, 1}},
     {{k21, k22, 1}, {k11, k11, 0}, {k21, k22, -1}},
     {{k11, k11, 0}, {k12, k22, -1}, {k12, k22, 1}},
@@ -40,72 +43,77 @@ constexpr Term kTerm[kTerms] = {
     {{k12, k22, -1}, {k21, k22, 1}, {k11, k11, 0}},
 };
 
-// The left sides of the products: quarters of a as they are, or sums of them.
-class Left {
+// The left-hand sides of the seven products for a block of a: quadrants in place, or their combinations.
+class LeftSides {
  public:
-  Left(int64_t pairs, int64_t depth) : sums_(5 * pairs * depth) {}
+  LeftSides(int64_t row_pairs, int64_t depth) : sums_(5 * row_pairs * depth) {}
 
-  // Of `pairs` of rows from a, whose halves are `inner` apart, `depth` steps.
-  void take(const float *a, int64_t a_row, int64_t inner, int64_t pairs, int64_t depth) {
+  // Combine `row_pairs` pairs of rows of a over `depth` columns; the halves of its columns are `half_depth` apart.
+  void combine(const float *a, int64_t a_row_stride, int64_t half_depth, int64_t row_pairs, int64_t depth) {
     float *sum = sums_;
-    for (int t = 0; t < kTerms; ++t) {
-      const Sum &of = kTerm[t].left;
-      const float *one = a + of.one.row * a_row + of.one.column * inner;
-      const float *other = a + of.other.row * a_row + of.other.column * inner, sign = static_cast<float>(of.sign);
-      rows[t] = of.sign == 0 ? one : sum;
-      row[t] = of.sign == 0 ? 2 * a_row : depth;
-      for (int64_t r = 0; of.sign != 0 && r < pairs; ++r, sum += depth, one += 2 * a_row, other += 2 * a_row) {
+    for (int t = 0; t < kProducts; ++t) {
+      const Combination &of = kProduct[t].a;
+      const float *first = a + of.first.row * a_row_stride + of.first.column * half_depth;
+      const float *second = a + of.second.row * a_row_stride + of.second.column * half_depth;
+      const float sign = static_cast<float>(of.sign);
+      rows[t] = of.sign == 0 ? first : sum;
+      row_stride[t] = of.sign == 0 ? 2 * a_row_stride : depth;
+      for (int64_t r = 0; of.sign != 0 && r < row_pairs; ++r) {
 #pragma omp simd
-        for (int64_t k = 0; k < depth; ++k) sum[k] = one[k] + sign * other[k];
+        for (int64_t k = 0; k < depth; ++k) sum[k] = first[k] + sign * second[k];
+        sum += depth, first += 2 * a_row_stride, second += 2 * a_row_stride;
       }
     }
   }
 
-  const float *rows[kTerms];
-  int64_t row[kTerms];
+  const float *rows[kProducts];
+  int64_t row_stride[kProducts];
 
  private:
-  const Memory sums_;
+  const Workspace sums_;
 };
 
-// What one thread does: rows [i, end) of c and columns [j, right) of both its halves.
+// Compute rows [i, i_end) of c, and columns [j, j_end) of both its halves, on one thread.
 template <int kVectors>
-void strassen_part(int part, int64_t i, int64_t end, int64_t j, int64_t right, int64_t depth, Matrix a, const float *b,
-                   float *c, int64_t columns, const Finish &finish) {
+void strassen_on_thread(int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_end, int64_t depth, Matrix a,
+                        const float *b, float *c, int64_t columns, const Epilogue &epilogue) {
   constexpr int64_t kWidth = kVectors * kLanes;
-  const int64_t half = columns / 2, inner = depth / 2;
-  const int64_t steps = even_share(inner, kDepth), most = 2 * even_share((end - i) / 2, kPairs);
-  Left left(most / 2, steps);
-  const Buffer zeros(kWidth);
-  const Memory spare(kWidth);
-  for (; i < end; i += most) {
-    const int64_t pairs = std::min(most, end - i) / 2;
-    for (int64_t k = 0; k < inner; k += steps) {
-      const int64_t now = std::min(steps, inner - k);
-      const bool last = k + now == inner;
-      left.take(a.data + i * a.row + k, a.row, inner, pairs, now);
-      for (int64_t p = j; p < right; p += kWidth) {
-        const int64_t width = std::min(kWidth, right - p);
-        bool begun[2][2] = {{k > 0, k > 0}, {k > 0, k > 0}};
-        const auto target = [&](Quarter quarter, int sign) {
-          if (sign == 0) return Target{zeros, 0, spare, 0, width, 0.0f};
-          float *to = c + (i + quarter.row) * columns + quarter.column * half + p;
-          const bool again = std::exchange(begun[quarter.row][quarter.column], true);
-          return Target{again ? to : zeros, again ? 2 * columns : 0, to, 2 * columns, width, static_cast<float>(sign)};
+  const int64_t half_columns = columns / 2, half_depth = depth / 2;
+  const int64_t max_depth_block = even_block(half_depth, kMaxDepthBlock);
+  const int64_t row_block = 2 * even_block((i_end - i) / 2, kMaxRowPairs);
+  LeftSides left(row_block / 2, max_depth_block);
+  const ZeroedWorkspace zeros(kWidth);
+  const Workspace discarded(kWidth);
+  for (; i < i_end; i += row_block) {
+    const int64_t row_pairs = std::min(row_block, i_end - i) / 2;
+    for (int64_t k = 0; k < half_depth; k += max_depth_block) {
+      const int64_t depth_block = std::min(max_depth_block, half_depth - k);
+      const bool last_block = k + depth_block == half_depth;
+      left.combine(a.data + i * a.row_stride + k, a.row_stride, half_depth, row_pairs, depth_block);
+      for (int64_t p = j; p < j_end; p += kWidth) {
+        const int64_t width = std::min(kWidth, j_end - p);
+        bool initialized[2][2] = {{k > 0, k > 0}, {k > 0, k > 0}};
+        const auto target_of = [&](Quadrant quadrant, int sign) {
+          if (sign == 0) return TileTarget{zeros, 0, discarded, 0, width, 0.0f};
+          float *to = c + (i + quadrant.row) * columns + quadrant.column * half_columns + p;
+          const bool adds = std::exchange(initialized[quadrant.row][quadrant.column], true);
+          return TileTarget{adds ? to : zeros, adds ? 2 * columns : 0, to, 2 * columns, width, static_cast<float>(sign)};
         };
-        for (int t = 0; t < kTerms; ++t) {
-          const Sum &to = kTerm[t].to;
-          const Target one = target(to.one, 1), other = target(to.other, to.sign);
-          const float *const right_part = b + (p * kTerms + t * kWidth) * inner + k * kWidth;
-          const Ahead ahead = following(right_part + inner * kWidth, now * kWidth, pairs, tile_rows(kVectors), now);
-          tiles<kVectors>(pairs, now, left.rows[t], left.row[t], 1, right_part, kWidth, ahead,
-                          [&](int64_t row, const auto &total) MSG_MS_INLINE {
-                            put_tile<true>(total, one.from(row));
-                            put_tile<true>(total, other.from(row));
-                            if (!finish || !last || t + 1 < kTerms) return;
-                            finish(part, i + 2 * row, 2 * rows_of(total), p, width);
-                            finish(part, i + 2 * row, 2 * rows_of(total), half + p, width);
-                          });
+        for (int t = 0; t < kProducts; ++t) {
+          const Combination &of = kProduct[t].c;
+          const TileTarget first = target_of(of.first, 1), second = target_of(of.second, of.sign);
+          const float *const b_panel = b + (p * kProducts + t * kWidth) * half_depth + k * kWidth;
+          const PanelPrefetch prefetch = panel_prefetch(b_panel + half_depth * kWidth, depth_block * kWidth, row_pairs,
+                                                        tile_rows(kVectors), depth_block);
+          multiply_panel<kVectors>(
+            row_pairs, depth_block, left.rows[t], left.row_stride[t], 1, b_panel, kWidth, prefetch,
+            [&](int64_t row, const auto &tile) MSG_MS_INLINE {
+              store_tile<true>(tile, first.from_row(row));
+              store_tile<true>(tile, second.from_row(row));
+              if (!epilogue || !last_block || t + 1 < kProducts) return;
+              epilogue(thread, i + 2 * row, 2 * row_count(tile), p, width);
+              epilogue(thread, i + 2 * row, 2 * row_count(tile), half_columns + p, width);
+            });
         }
       }
     }
@@ -114,40 +122,42 @@ void strassen_part(int part, int64_t i, int64_t end, int64_t j, int64_t right, i
 
 }  // namespace
 
-void lay_out_strassen(int64_t depth, int64_t columns, Matrix b, float *to) {
-  const int64_t half = columns / 2, inner = depth / 2;
-  with_tile(half, [&](auto vectors) {
+void pack_strassen(int64_t depth, int64_t columns, Matrix b, float *to) {
+  const int64_t half_columns = columns / 2, half_depth = depth / 2;
+  with_tile_vectors(half_columns, [&](auto vectors) {
     constexpr int64_t kWidth = vectors * kLanes;
-    parallel_for((half + kWidth - 1) / kWidth, 1, [&](int, int64_t begin, int64_t end) {
-      const Memory space(kWidth * inner);
-      float *const sums = space;
+    parallel_for((half_columns + kWidth - 1) / kWidth, 1, [&](int, int64_t begin, int64_t end) {
+      const Workspace workspace(kWidth * half_depth);
+      float *const sums = workspace;
       for (int64_t p = begin * kWidth; p < end * kWidth; p += kWidth) {
-        const int64_t width = std::min(kWidth, half - p);
-        for (int t = 0; t < kTerms; ++t) {
-          const Sum &of = kTerm[t].right;
+        const int64_t width = std::min(kWidth, half_columns - p);
+        for (int t = 0; t < kProducts; ++t) {
+          const Combination &of = kProduct[t].b;
           for (int64_t j = 0; j < width; ++j) {
-            const auto entry = [&](Quarter quarter, int64_t k) {
-              return b.data[(quarter.row * inner + k) * b.row + (quarter.column * half + p + j) * b.column];
+            const auto entry = [&](Quadrant quadrant, int64_t k) {
+              return b.data[(quadrant.row * half_depth + k) * b.row_stride +
+                            (quadrant.column * half_columns + p + j) * b.column_stride];
             };
-            for (int64_t k = 0; k < inner; ++k) {
-              sums[j * inner + k] = entry(of.one, k) + (of.sign == 0 ? 0.0f : of.sign * entry(of.other, k));
+            for (int64_t k = 0; k < half_depth; ++k) {
+              sums[j * half_depth + k] = entry(of.first, k) + (of.sign == 0 ? 0.0f : of.sign * entry(of.second, k));
             }
           }
-          lay_out_right<vectors>(transposed(sums, inner), 0, inner, 0, width, to + (p * kTerms + t * kWidth) * inner);
+          float *panel = to + (p * kProducts + t * kWidth) * half_depth;
+          pack_panel<vectors>(transposed(sums, half_depth), 0, half_depth, 0, width, panel);
         }
       }
     });
   });
 }
 
-void strassen_product(int64_t rows, int64_t columns, int64_t depth, Matrix a, const float *b, float *c,
-                      const Finish &finish) {
-  const int64_t half = columns / 2;
-  with_tile(half, [&](auto vectors) {
-    in_parts(parts_worth(rows, columns, depth), rows, 2 * tile_rows(vectors), half, vectors * kLanes,
-             [&](int part, int64_t i, int64_t end, int64_t j, int64_t right) {
-               strassen_part<vectors>(part, i, end, j, right, depth, a, b, c, columns, finish);
-             });
+void strassen_gemm(int64_t rows, int64_t columns, int64_t depth, Matrix a, const float *b, float *c,
+                   const Epilogue &epilogue) {
+  const int64_t half_columns = columns / 2;
+  with_tile_vectors(half_columns, [&](auto vectors) {
+    split_among_threads(useful_threads(rows, columns, depth), rows, 2 * tile_rows(vectors), half_columns, vectors * kLanes,
+                        [&](int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_end) {
+                          strassen_on_thread<vectors>(thread, i, i_end, j, j_end, depth, a, b, c, columns, epilogue);
+                        });
   });
 }
 

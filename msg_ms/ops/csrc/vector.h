@@ -1,4 +1,6 @@
-// Short vectors of floats as GCC and Clang offer them on every CPU, and the two functions that the kernels need of them.
+// Short float vectors (GCC and Clang vector extensions, so any CPU), and the elementary functions that the kernels need.
+//
+// Guarantee: a NaN stays a NaN. The error bounds of exp, CDF and PDF are stated at each function.
 #pragma once
 
 #include <array>
@@ -26,37 +28,37 @@ inline Vec load(const float *p) {
 
 inline void store(float *p, Vec v) { std::memcpy(p, &v, sizeof(v)); }
 
-// The first n (fewer than kLanes) elements, zeros behind them.
-inline Vec load_part(const float *p, int64_t n) {
+// Load the first n (fewer than kLanes) elements and fill the other lanes with zeros.
+inline Vec load_partial(const float *p, int64_t n) {
   Vec v{};
   std::memcpy(&v, p, n * sizeof(float));
   return v;
 }
 
-inline void store_part(float *p, Vec v, int64_t n) { std::memcpy(p, &v, n * sizeof(float)); }
+inline void store_partial(float *p, Vec v, int64_t n) { std::memcpy(p, &v, n * sizeof(float)); }
 
-inline Vec load_lanes(const float *p, int64_t n) { return n == kLanes ? load(p) : load_part(p, n); }
+// Load or store n lanes, 1 <= n <= kLanes.
+inline Vec load_lanes(const float *p, int64_t n) { return n == kLanes ? load(p) : load_partial(p, n); }
 
-inline void store_lanes(float *p, Vec v, int64_t n) { n == kLanes ? store(p, v) : store_part(p, v, n); }
+inline void store_lanes(float *p, Vec v, int64_t n) { n == kLanes ? store(p, v) : store_partial(p, v, n); }
 
-// Calls use(first, count) for a row of n floats: whole vectors, then what is left.
-template <typename Use>
-inline void for_each_vector(int64_t n, const Use &use) {
+// Call body(first, count) for each vector of a row of n floats: whole vectors, then the remainder.
+template <typename Body>
+inline void for_each_vector(int64_t n, const Body &body) {
   int64_t c = 0;
-  for (; c + kLanes <= n; c += kLanes) use(c, int64_t{kLanes});
-  if (c < n) use(c, n - c);
+  for (; c + kLanes <= n; c += kLanes) body(c, int64_t{kLanes});
+  if (c < n) body(c, n - c);
 }
 
-// Asks for n numbers that are needed soon: what kernels take in short pieces far apart, the processor doesn't fetch ahead
-// by itself. `written`: they will be changed.
+// Prefetch n floats. The hardware prefetcher misses short pieces that are far apart. `written`: they will be modified.
 template <bool written = false>
-inline void fetch(const float *p, int64_t n) {
+inline void prefetch(const float *p, int64_t n) {
   for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(p + i, written);
 }
 
-inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Lanes of two vectors chosen at compile time: lane i is lane from(i) of a, or from(i) - kLanes of b.
+// Lane indices of a shuffle of vectors a and b: lane i is lane from(i) of a, or lane from(i) - kLanes of b.
 template <typename From>
 constexpr std::array<int32_t, kLanes> lane_table(From from) {
   std::array<int32_t, kLanes> lanes{};
@@ -65,35 +67,35 @@ constexpr std::array<int32_t, kLanes> lane_table(From from) {
 }
 
 inline Vec shuffle(Vec a, Vec b, const std::array<int32_t, kLanes> &lanes) {
-  IntVec chosen;
-  std::memcpy(&chosen, lanes.data(), sizeof(chosen));
+  IntVec indices;
+  std::memcpy(&indices, lanes.data(), sizeof(indices));
 #ifdef __clang__
   Vec result;
-  for (int i = 0; i < kLanes; ++i) result[i] = chosen[i] < kLanes ? a[chosen[i]] : b[chosen[i] - kLanes];
+  for (int i = 0; i < kLanes; ++i) result[i] = indices[i] < kLanes ? a[indices[i]] : b[indices[i] - kLanes];
   return result;
 #else
-  return __builtin_shuffle(a, b, chosen);
+  return __builtin_shuffle(a, b, indices);
 #endif
 }
 
-// Folds the lanes in halves, so that sums are taken pairwise.
+// Reduce the lanes pairwise, halving their number at each step.
 template <int half = kLanes / 2, typename Combine>
-inline float fold(Vec v, Combine combine) {
+inline float reduce_lanes(Vec v, Combine combine) {
   static constexpr auto other = lane_table([](int i) { return i ^ half; });
   v = combine(v, shuffle(v, v, other));
-  if constexpr (half > 1) return fold<half / 2>(v, combine);
+  if constexpr (half > 1) return reduce_lanes<half / 2>(v, combine);
   return v[0];
 }
 
-inline float sum(Vec v) {
-  return fold(v, [](Vec a, Vec b) { return a + b; });
+inline float horizontal_sum(Vec v) {
+  return reduce_lanes(v, [](Vec a, Vec b) { return a + b; });
 }
 
-inline float max(Vec v) {
-  return fold(v, [](Vec a, Vec b) { return a > b ? a : b; });
+inline float horizontal_max(Vec v) {
+  return reduce_lanes(v, [](Vec a, Vec b) { return a > b ? a : b; });
 }
 
-// Rows become columns: exchanges the off-diagonal blocks of ever smaller squares.
+// Transpose a square of kLanes x kLanes floats: swap the off-diagonal blocks of ever smaller squares.
 template <int half = kLanes / 2>
 inline void transpose(Vec (&rows)[kLanes]) {
   static constexpr auto upper = lane_table([](int i) { return i & half ? kLanes + i - half : i; });
@@ -108,10 +110,10 @@ inline void transpose(Vec (&rows)[kLanes]) {
   if constexpr (half > 1) transpose<half / 2>(rows);
 }
 
-// e^x to 1e-7 relative for x <= 0; below -87, where floats end, as for -87. A NaN stays one.
-inline Vec exp_of_negative(Vec x) {
+// exp(x) for x <= 0, relative error 1e-7. Inputs below -87 (the end of the float range) are clamped to -87.
+inline Vec exp_nonpositive(Vec x) {
   x = x < -87.0f ? Vec{} - 87.0f : x;
-  // The nearest integer to x / ln 2 ends up in the low bits of a sum with 1.5 * 2^23.
+  // Adding 1.5 * 2^23 puts the nearest integer to x / ln 2 into the low bits.
   const Vec shifted = x * 1.44269504088896341f + 12582912.0f;
   const Vec whole = shifted - 12582912.0f;
   const Vec r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
@@ -124,9 +126,9 @@ inline Vec exp_of_negative(Vec x) {
   return p * (Vec)(((IntVec)shifted << 23) + (127 << 23));
 }
 
-// The normal distribution function of x, to 1.2e-7: 1/2 + x p(x^2), with a polynomial of 2 (x / 5.5)^2 - 1 fitted to it in
-// single precision up to 5.5, past which it is 0 or 1. A NaN stays one.
-inline Vec normal_distribution(Vec x) {
+// The CDF of the standard normal distribution, absolute error 1.2e-7: 1/2 + x p(t) with t = 2 (x / 5.5)^2 - 1. The
+// polynomial p was fitted in single precision for |x| <= 5.5. Beyond, the result is 0 or 1.
+inline Vec normal_cdf(Vec x) {
   constexpr float kEnd = 5.5f;
   const Vec inside = x < -kEnd ? Vec{} - kEnd : x > kEnd ? Vec{} + kEnd : x;
   const Vec t = inside * inside * (2 / (kEnd * kEnd)) - 1.0f;
@@ -149,6 +151,7 @@ inline Vec normal_distribution(Vec x) {
   return x < -kEnd ? Vec{} : x > kEnd ? Vec{} + 1.0f : result;
 }
 
-inline Vec normal_density(Vec x) { return exp_of_negative(x * x * -0.5f) * 0.398942280401433f; }
+// The PDF of the standard normal distribution.
+inline Vec normal_pdf(Vec x) { return exp_nonpositive(x * x * -0.5f) * 0.398942280401433f; }
 
 }  // namespace msg_ms

@@ -1,335 +1,284 @@
-// softmax(scale * q k^T + bias) v in every window and head, and its gradients; see window_attention.h.
-//
-// One head of one window at a time, in buffers that stay in the first-level cache: no scores reach the memory.
+// Window attention and its gradients, one head of one window at a time; see window_attention.h.
+
+#include "window_attention.h"
 
 #include <algorithm>
-#include <cmath>
-#include <type_traits>
-#include <vector>
 
-#include "gemm.h"
 #include "kernel.h"
-#include "window_attention.h"
+#include "small_gemm.h"
+#include "softmax.h"
 
 namespace msg_ms {
 namespace {
 
-// Calls use(row, column, entry) for the window tokens' entries of the bias; entry counts rows of the table.
-template <typename Use>
-void for_each_offset(const Attention &p, const Use &use) {
-  const int64_t w = p.side;
+// Call body(row, column, table_row) for the entries of the position bias between two patch tokens.
+template <typename Body>
+void for_each_offset(const Attention &attn, const Body &body) {
+  const int64_t w = attn.window_size;
   for (int64_t y = 0; y < w; ++y) {
     for (int64_t x = 0; x < w; ++x) {
       for (int64_t ky = 0; ky < w; ++ky) {
         const int64_t first = (y - ky + w - 1) * (2 * w - 1) + x + w - 1;
-        for (int64_t kx = 0; kx < w; ++kx) use(1 + y * w + x, 1 + ky * w + kx, first - kx);
+        for (int64_t kx = 0; kx < w; ++kx) body(1 + y * w + x, 1 + ky * w + kx, first - kx);
       }
     }
   }
 }
 
-// The softmax of row + bias in place, but for the factor 1 / sum, which it gives; with `whole` that is in, too.
-// Rows of a few vectors stay in registers (kVectors), longer ones don't (0).
-template <int kVectors, bool whole>
-inline float softmax(float *row, const float *bias, int64_t columns) {
-  const int64_t n = kVectors > 0 ? kVectors : columns / kLanes;
-  Vec kept[kVectors > 0 ? kVectors : 1], most{}, total{};
-#pragma GCC unroll 8
-  for (int64_t j = 0; j < n; ++j) {
-    const Vec s = load(row + j * kLanes) + load(bias + j * kLanes);
-    if (kVectors > 0) kept[j] = s;
-    else store(row + j * kLanes, s);
-    most = j == 0 ? s : s > most ? s : most;
-  }
-  const float top = max(most);
-#pragma GCC unroll 8
-  for (int64_t j = 0; j < n; ++j) {
-    const Vec e = exp_of_negative((kVectors > 0 ? kept[j] : load(row + j * kLanes)) - top);
-    if (kVectors > 0) kept[j] = e;
-    if (kVectors == 0 || !whole) store(row + j * kLanes, e);
-    total += e;
-  }
-  const float inverse = 1.0f / sum(total);
-  if (whole) {
-#pragma GCC unroll 8
-    for (int64_t j = 0; j < n; ++j) {
-      store(row + j * kLanes, (kVectors > 0 ? kept[j] : load(row + j * kLanes)) * inverse);
-    }
-  }
-  return inverse;
-}
+enum Operand { kQuery, kKey, kValue };
 
-// The gradient d of a softmax's result becomes that of its scores, weight * (d - sum of weight * d), also added to `to`.
-template <int kVectors>
-inline void softmax_grad(const float *weight, float *d, float *to, int64_t columns) {
-  const int64_t n = kVectors > 0 ? kVectors : columns / kLanes;
-  Vec dot{};
-#pragma GCC unroll 8
-  for (int64_t j = 0; j < n; ++j) dot += load(weight + j * kLanes) * load(d + j * kLanes);
-  const float mean = sum(dot);
-#pragma GCC unroll 8
-  for (int64_t j = 0; j < n; ++j) {
-    const Vec ds = load(weight + j * kLanes) * (load(d + j * kLanes) - mean);
-    store(d + j * kLanes, ds);
-    store(to + j * kLanes, load(to + j * kLanes) + ds);
-  }
-}
-
-// Calls use with the number of vectors in a row as a constant where it is small: windows of 4 and 7.
-template <typename Use>
-inline void with_vectors(int64_t columns, const Use &use) {
-  switch (columns / kLanes) {
-    case 2: return use(std::integral_constant<int, 2>());
-    case 4: return use(std::integral_constant<int, 4>());
-    default: return use(std::integral_constant<int, 0>());
-  }
-}
-
-// The buffers that one thread works in.
+// The workspaces of one thread for one head of one window.
 class Head {
  public:
-  explicit Head(const Attention &problem)
-      : p(problem),
-        q(p.rows * p.lanes),
-        k(p.rows * p.lanes),
-        v(p.rows * p.lanes),
-        across(p.lanes * p.columns),
-        scores(p.rows * p.columns),
-        inverse(p.rows) {
-    // What products read and nothing fills: rows past the last token, lanes past the last channel.
+  explicit Head(const Attention &attention)
+      : attn(attention),
+        q(attn.padded_tokens * attn.padded_dim),
+        k(attn.padded_tokens * attn.padded_dim),
+        v(attn.padded_tokens * attn.padded_dim),
+        transposed(attn.padded_dim * attn.padded_tokens),
+        scores(attn.padded_tokens * attn.padded_tokens),
+        inverse_sum(attn.padded_tokens) {
+    // Zero the padding that products read and loads don't write: rows past the last token, lanes past the last channel.
     for (float *rows : {(float *)q, (float *)k, (float *)v}) {
-      const int64_t filled = p.depth < p.lanes ? 0 : p.tokens * p.lanes;
-      std::memset(rows + filled, 0, (p.rows * p.lanes - filled) * sizeof(float));
+      const int64_t written = attn.head_dim < attn.padded_dim ? 0 : attn.tokens * attn.padded_dim;
+      std::memset(rows + written, 0, (attn.padded_tokens * attn.padded_dim - written) * sizeof(float));
     }
   }
 
-  void choose(int64_t head) {
+  void select(int64_t head) {
     h = head;
-    bias = p.bias + h * p.tokens * p.columns;
+    bias = attn.bias + h * attn.tokens * attn.padded_tokens;
   }
 
-  const float *token(const float *qkv, int64_t window, int64_t i, int which) const {
-    return qkv + ((window * p.tokens + i) * 3 + which) * p.channels() + h * p.depth;
+  // The head's channels of one token, in an array of the shape of qkv.
+  const float *token(const float *qkv, int64_t window, int64_t i, int operand) const {
+    return qkv + ((window * attn.tokens + i) * 3 + operand) * attn.channels() + h * attn.head_dim;
   }
 
-  float *kept(int64_t window, int which) const {
-    return p.kept + ((window * p.heads + h) * 3 + which) * p.tokens * p.depth;
+  float *saved(int64_t window, int operand) const {
+    return attn.saved + ((window * attn.heads + h) * 3 + operand) * attn.tokens * attn.head_dim;
   }
 
-  // One of queries, keys and values with its bias, times factor: (tokens, lanes).
-  void take(int64_t window, int which, float factor, float *to) const {
-    const float *add = p.qkv_bias + which * p.channels() + h * p.depth, *from = token(p.qkv, window, 0, which);
-    float *copy = p.kept == nullptr ? nullptr : kept(window, which);
-    const int64_t tokens = p.tokens, lanes = p.lanes, depth = p.depth, row = 3 * p.channels();
-    for_each_vector(depth, [&](int64_t c, int64_t n) {
-      const Vec more = load_lanes(add + c, n);
-      for (int64_t i = 0; i < tokens; ++i) {
-        const Vec value = (load_lanes(from + i * row + c, n) + more) * factor;
-        store(to + i * lanes + c, value);
-        if (copy != nullptr) store_lanes(copy + i * depth + c, value, n);
-      }
-    });
+  void load(int64_t window) const {
+    load_operand(window, kQuery, attn.scale, q);
+    load_operand(window, kKey, 1.0f, k);
+    load_operand(window, kValue, 1.0f, v);
+    if (window + 1 < attn.windows) prefetch(window + 1);
   }
 
-  // The same as it was kept.
-  void take_kept(int64_t window, int which, float *to) const {
-    const float *from = kept(window, which);
-    const int64_t tokens = p.tokens, lanes = p.lanes, depth = p.depth;
-    for (int64_t i = 0; i < tokens; ++i) {
-      for_each_vector(depth, [&](int64_t c, int64_t n) { store(to + i * lanes + c, load_lanes(from + i * depth + c, n)); });
-    }
+  void load_saved(int64_t window) const {
+    load_saved_operand(window, kQuery, q);
+    load_saved_operand(window, kKey, k);
+    load_saved_operand(window, kValue, v);
   }
 
-  void fetch(int64_t window) const {
-    for (int64_t i = 0; i < p.tokens; ++i) {
-      for (int which = 0; which < 3; ++which) {
-        msg_ms::fetch(token(p.qkv, window, i, which), p.depth);
-      }
-    }
-  }
-
-  // (tokens, lanes) -> (lanes, columns)
-  void turn(const float *from, float *to) const {
+  // (tokens, padded_dim) -> (padded_dim, padded_tokens)
+  void transpose(const float *from, float *to) const {
     Vec block[kLanes];
-    for (int64_t i = 0; i < p.columns; i += kLanes) {
-      for (int64_t c = 0; c < p.lanes; c += kLanes) {
+    for (int64_t i = 0; i < attn.padded_tokens; i += kLanes) {
+      for (int64_t c = 0; c < attn.padded_dim; c += kLanes) {
 #pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) block[r] = load(from + (i + r) * p.lanes + c);
-        transpose(block);
+        for (int r = 0; r < kLanes; ++r) block[r] = msg_ms::load(from + (i + r) * attn.padded_dim + c);
+        msg_ms::transpose(block);
 #pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) store(to + (c + r) * p.columns + i, block[r]);
+        for (int r = 0; r < kLanes; ++r) store(to + (c + r) * attn.padded_tokens + i, block[r]);
       }
     }
   }
 
-  void take(int64_t window) const {
-    take(window, 0, p.scale, q);
-    take(window, 1, 1.0f, k);
-    take(window, 2, 1.0f, v);
-    if (window + 1 < p.windows) fetch(window + 1);
-  }
-
-  void take_kept(int64_t window) const {
-    take_kept(window, 0, q);
-    take_kept(window, 1, k);
-    take_kept(window, 2, v);
-  }
-
-  // Leaves the attention's weights in scores if `whole`, else lacking the factors in inverse.
-  template <bool whole>
+  // Compute the attention weights into `scores`; unless `normalized`, they lack the factors in `inverse_sum`.
+  template <bool normalized>
   void attend() {
-    turn(k, across);
-    product(p.tokens, p.columns, p.depth, q, p.lanes, 1, across, p.columns, scores, p.columns);
-    const int64_t tokens = p.tokens, columns = p.columns;
-    float *rows = scores, *inverses = inverse;
-    with_vectors(columns, [&](auto vectors) {
+    transpose(k, transposed);
+    const int64_t tokens = attn.tokens, columns = attn.padded_tokens;
+    small_gemm(tokens, columns, attn.head_dim, q, attn.padded_dim, 1, transposed, columns, scores, columns);
+    float *rows = scores, *factors = inverse_sum;
+    with_row_vectors(columns, [&](auto vectors) {
       for (int64_t i = 0; i < tokens; ++i) {
-        inverses[i] = softmax<decltype(vectors)::value, whole>(rows + i * columns, bias + i * columns, columns);
+        factors[i] = softmax<decltype(vectors)::value, normalized>(rows + i * columns, bias + i * columns, columns);
       }
     });
   }
 
-  const Attention &p;
+  const Attention &attn;
   int64_t h = -1;
   const float *bias = nullptr;
-  Memory q, k, v, across, scores, inverse;
+  Workspace q, k, v, transposed, scores, inverse_sum;
+
+ private:
+  // Load queries, keys or values, plus their bias, times factor, as (tokens, padded_dim).
+  void load_operand(int64_t window, int operand, float factor, float *to) const {
+    const float *operand_bias = attn.qkv_bias + operand * attn.channels() + h * attn.head_dim;
+    const float *from = token(attn.qkv, window, 0, operand);
+    float *copy = attn.saved == nullptr ? nullptr : saved(window, operand);
+    const int64_t tokens = attn.tokens, padded_dim = attn.padded_dim, head_dim = attn.head_dim;
+    const int64_t row_stride = 3 * attn.channels();
+    for_each_vector(head_dim, [&](int64_t c, int64_t n) {
+      const Vec b = load_lanes(operand_bias + c, n);
+      for (int64_t i = 0; i < tokens; ++i) {
+        const Vec value = (load_lanes(from + i * row_stride + c, n) + b) * factor;
+        store(to + i * padded_dim + c, value);
+        if (copy != nullptr) store_lanes(copy + i * head_dim + c, value, n);
+      }
+    });
+  }
+
+  void load_saved_operand(int64_t window, int operand, float *to) const {
+    const float *from = saved(window, operand);
+    const int64_t tokens = attn.tokens, padded_dim = attn.padded_dim, head_dim = attn.head_dim;
+    for (int64_t i = 0; i < tokens; ++i) {
+      for_each_vector(head_dim, [&](int64_t c, int64_t n) {
+        store(to + i * padded_dim + c, load_lanes(from + i * head_dim + c, n));
+      });
+    }
+  }
+
+  void prefetch(int64_t window) const {
+    for (int64_t i = 0; i < attn.tokens; ++i) {
+      for (int operand = 0; operand < 3; ++operand) {
+        msg_ms::prefetch(token(attn.qkv, window, i, operand), attn.head_dim);
+      }
+    }
+  }
 };
 
-// Calls body(window) for a range of the heads' windows: a few windows with the first head, the same with the next, ...
-// so that both the windows and the head's bias are at hand when they are needed again.
+// Call body(window) for a range of the (head, window) pairs: a few windows with the first head, the same windows with the
+// next head, ... so that both the windows and the head's bias are in the cache when they are needed again.
 template <typename Body>
-void for_range(Head &head, int64_t begin, int64_t end, const Body &body) {
+void for_each_window(Head &head, int64_t begin, int64_t end, const Body &body) {
   constexpr int64_t kBlock = 4;
-  const Attention &p = head.p;
+  const Attention &attn = head.attn;
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t first = i / (kBlock * p.heads) * kBlock, size = std::min(kBlock, p.windows - first);
-    const int64_t h = (i - first * p.heads) / size;
-    if (h != head.h) head.choose(h);
-    body(first + (i - first * p.heads) % size);
+    const int64_t first = i / (kBlock * attn.heads) * kBlock, size = std::min(kBlock, attn.windows - first);
+    const int64_t h = (i - first * attn.heads) / size;
+    if (h != head.h) head.select(h);
+    body(first + (i - first * attn.heads) % size);
   }
 }
 
 class HeadGradient {
  public:
-  HeadGradient(const Attention &problem, const float *dout, float *dqkv, float *dbias, float *dqkv_bias)
-      : head(problem),
-        p(problem),
+  HeadGradient(const Attention &attention, const float *dout, float *dqkv, float *dbias, float *dqkv_bias)
+      : head(attention),
+        attn(attention),
         dout_(dout),
         dqkv_(dqkv),
         dbias_(dbias),
         dqkv_bias_(dqkv_bias),
-        dy_(p.tokens * p.lanes),
-        across_(p.lanes * p.columns),
-        dscores_(p.tokens * p.columns),
-        grad_(p.tokens * p.lanes) {}
+        dy_(attn.tokens * attn.padded_dim),
+        transposed_(attn.padded_dim * attn.padded_tokens),
+        dscores_(attn.tokens * attn.padded_tokens),
+        grad_(attn.tokens * attn.padded_dim) {}
 
   void run(int64_t window) {
-    head.take_kept(window);
+    const int64_t tokens = attn.tokens, columns = attn.padded_tokens, padded_dim = attn.padded_dim;
+    head.load_saved(window);
     head.attend<true>();
-    for (int64_t i = 0; i < p.tokens; ++i) {
-      const float *from = dout_ + (window * p.tokens + i) * p.channels() + head.h * p.depth;
-      float *to = dy_ + i * p.lanes;
-      for_each_vector(p.depth, [&](int64_t c, int64_t n) { store(to + c, load_lanes(from + c, n)); });
+    for (int64_t i = 0; i < tokens; ++i) {
+      const float *from = dout_ + (window * tokens + i) * attn.channels() + head.h * attn.head_dim;
+      float *to = dy_ + i * padded_dim;
+      for_each_vector(attn.head_dim, [&](int64_t c, int64_t n) { store(to + c, load_lanes(from + c, n)); });
     }
     // dv = weights^T dy
-    product(p.tokens, p.lanes, p.tokens, head.scores, 1, p.columns, dy_, p.lanes, grad_, p.lanes);
-    put(window, 2, 1.0f);
+    small_gemm(tokens, padded_dim, tokens, head.scores, 1, columns, dy_, padded_dim, grad_, padded_dim);
+    store_grad(window, kValue, 1.0f);
     // Through the softmax: ds = weights * (dw - sum of weights * dw), dw = dy v^T.
-    head.turn(head.v, across_);
-    product(p.tokens, p.columns, p.depth, dy_, p.lanes, 1, across_, p.columns, dscores_, p.columns);
-    const int64_t tokens = p.tokens, columns = p.columns;
+    head.transpose(head.v, transposed_);
+    small_gemm(tokens, columns, attn.head_dim, dy_, padded_dim, 1, transposed_, columns, dscores_, columns);
     const float *weights = head.scores;
-    float *rows = dscores_, *sums = dbias_ + head.h * tokens * columns;
-    with_vectors(columns, [&](auto vectors) {
+    float *rows = dscores_, *dbias = dbias_ + head.h * tokens * columns;
+    with_row_vectors(columns, [&](auto vectors) {
       for (int64_t i = 0; i < tokens; ++i) {
-        softmax_grad<decltype(vectors)::value>(weights + i * columns, rows + i * columns, sums + i * columns, columns);
+        softmax_grad<decltype(vectors)::value>(weights + i * columns, rows + i * columns, dbias + i * columns, columns);
       }
     });
     // dq = scale * ds k, and dk = ds^T (scale * q)
-    product(p.tokens, p.lanes, p.tokens, dscores_, p.columns, 1, head.k, p.lanes, grad_, p.lanes);
-    put(window, 0, p.scale);
-    product(p.tokens, p.lanes, p.tokens, dscores_, 1, p.columns, head.q, p.lanes, grad_, p.lanes);
-    put(window, 1, 1.0f);
+    small_gemm(tokens, padded_dim, tokens, dscores_, columns, 1, head.k, padded_dim, grad_, padded_dim);
+    store_grad(window, kQuery, attn.scale);
+    small_gemm(tokens, padded_dim, tokens, dscores_, 1, columns, head.q, padded_dim, grad_, padded_dim);
+    store_grad(window, kKey, 1.0f);
   }
 
   Head head;
 
  private:
-  void put(int64_t window, int which, float factor) {
-    float *total = dqkv_bias_ + which * p.channels() + head.h * p.depth;
-    float *to = const_cast<float *>(head.token(dqkv_, window, 0, which));
+  // Store factor times grad_ as the gradient of queries, keys or values, and add its column sums to that of their bias.
+  void store_grad(int64_t window, int operand, float factor) {
+    float *total = dqkv_bias_ + operand * attn.channels() + head.h * attn.head_dim;
+    float *to = const_cast<float *>(head.token(dqkv_, window, 0, operand));
     const float *from = grad_;
-    const int64_t tokens = p.tokens, lanes = p.lanes, row = 3 * p.channels();
-    for_each_vector(p.depth, [&](int64_t c, int64_t n) {
+    const int64_t tokens = attn.tokens, padded_dim = attn.padded_dim, row_stride = 3 * attn.channels();
+    for_each_vector(attn.head_dim, [&](int64_t c, int64_t n) {
       Vec sum = load_lanes(total + c, n);
       for (int64_t i = 0; i < tokens; ++i) {
-        const Vec d = load(from + i * lanes + c) * factor;
-        store_lanes(to + i * row + c, d, n);
+        const Vec d = load(from + i * padded_dim + c) * factor;
+        store_lanes(to + i * row_stride + c, d, n);
         sum += d;
       }
       store_lanes(total + c, sum, n);
     });
   }
 
-  const Attention &p;
+  const Attention &attn;
   const float *dout_;
   float *dqkv_;
   float *dbias_, *dqkv_bias_;
-  Buffer dy_;
-  Memory across_, dscores_, grad_;
+  ZeroedWorkspace dy_;
+  Workspace transposed_, dscores_, grad_;
 };
 
 }  // namespace
 
-void attend(const Attention &p, float *out) {
-  parallel_for(p.heads * p.windows, 1, [&](int, int64_t begin, int64_t end) {
-    Head head(p);
-    Memory result(p.tokens * p.lanes);
-    for_range(head, begin, end, [&](int64_t window) {
-      head.take(window);
+void attend(const Attention &attn, float *out) {
+  parallel_for(attn.heads * attn.windows, 1, [&](int, int64_t begin, int64_t end) {
+    Head head(attn);
+    const int64_t tokens = attn.tokens, padded_dim = attn.padded_dim;
+    Workspace result(tokens * padded_dim);
+    for_each_window(head, begin, end, [&](int64_t window) {
+      head.load(window);
       head.attend<false>();
-      product(p.tokens, p.lanes, p.tokens, head.scores, p.columns, 1, head.v, p.lanes, result, p.lanes);
-      for (int64_t i = 0; i < p.tokens; ++i) {
-        float *to = out + (window * p.tokens + i) * p.channels() + head.h * p.depth;
-        const float *from = result + i * p.lanes, factor = head.inverse[i];
-        for_each_vector(p.depth, [&](int64_t c, int64_t n) { store_lanes(to + c, load(from + c) * factor, n); });
+      small_gemm(tokens, padded_dim, tokens, head.scores, attn.padded_tokens, 1, head.v, padded_dim, result, padded_dim);
+      for (int64_t i = 0; i < tokens; ++i) {
+        float *to = out + (window * tokens + i) * attn.channels() + head.h * attn.head_dim;
+        const float *from = result + i * padded_dim, factor = head.inverse_sum[i];
+        for_each_vector(attn.head_dim, [&](int64_t c, int64_t n) { store_lanes(to + c, load(from + c) * factor, n); });
       }
     });
   });
 }
 
-void attend_grad(const Attention &p, const float *dout, float *dqkv, float *dbias, float *dqkv_bias) {
-  parallel_for(p.heads * p.windows, 1, [&](int part, int64_t begin, int64_t end) {
-    HeadGradient gradient(p, dout, dqkv, dbias + part * p.biases(), dqkv_bias + part * 3 * p.channels());
-    for_range(gradient.head, begin, end, [&](int64_t window) { gradient.run(window); });
+void attend_grad(const Attention &attn, const float *dout, float *dqkv, float *dbias, float *dqkv_bias) {
+  parallel_for(attn.heads * attn.windows, 1, [&](int thread, int64_t begin, int64_t end) {
+    HeadGradient gradient(attn, dout, dqkv, dbias + thread * attn.bias_size(), dqkv_bias + thread * 3 * attn.channels());
+    for_each_window(gradient.head, begin, end, [&](int64_t window) { gradient.run(window); });
   });
 }
 
-void lay_out_bias(const Attention &p, const float *table, const float *message, float *bias) {
-  parallel_for(p.heads, 4, [&](int, int64_t begin, int64_t end) {
+void pack_bias(const Attention &attn, const float *table, const float *msg_bias, float *bias) {
+  parallel_for(attn.heads, 4, [&](int, int64_t begin, int64_t end) {
     for (int64_t h = begin; h < end; ++h) {
-      float *rows = bias + h * p.tokens * p.columns;
-      for (int64_t i = 0; i < p.tokens; ++i) {
-        rows[i * p.columns] = message[h * 2];
-        for (int64_t j = p.tokens; j < p.columns; ++j) rows[i * p.columns + j] = -1e30f;
+      float *rows = bias + h * attn.tokens * attn.padded_tokens;
+      for (int64_t i = 0; i < attn.tokens; ++i) {
+        rows[i * attn.padded_tokens] = msg_bias[h * 2];
+        for (int64_t j = attn.tokens; j < attn.padded_tokens; ++j) rows[i * attn.padded_tokens + j] = -1e30f;
       }
-      for (int64_t j = 0; j < p.tokens; ++j) rows[j] = message[h * 2 + 1];
-      for_each_offset(p, [&](int64_t row, int64_t column, int64_t entry) {
-        rows[row * p.columns + column] = table[entry * p.heads + h];
+      for (int64_t j = 0; j < attn.tokens; ++j) rows[j] = msg_bias[h * 2 + 1];
+      for_each_offset(attn, [&](int64_t row, int64_t column, int64_t table_row) {
+        rows[row * attn.padded_tokens + column] = table[table_row * attn.heads + h];
       });
     }
   });
 }
 
-void gather_bias(const Attention &p, const float *dbias, float *dtable, float *dmessage) {
-  parallel_for(p.heads, 4, [&](int, int64_t begin, int64_t end) {
+void unpack_bias_grad(const Attention &attn, const float *dbias, float *dtable, float *dmsg_bias) {
+  parallel_for(attn.heads, 4, [&](int, int64_t begin, int64_t end) {
     for (int64_t h = begin; h < end; ++h) {
-      const float *rows = dbias + h * p.tokens * p.columns;
-      for_each_offset(p, [&](int64_t row, int64_t column, int64_t entry) {
-        dtable[entry * p.heads + h] += rows[row * p.columns + column];
+      const float *rows = dbias + h * attn.tokens * attn.padded_tokens;
+      for_each_offset(attn, [&](int64_t row, int64_t column, int64_t table_row) {
+        dtable[table_row * attn.heads + h] += rows[row * attn.padded_tokens + column];
       });
-      for (int64_t i = 1; i < p.tokens; ++i) dmessage[h * 2] += rows[i * p.columns];
-      for (int64_t j = 0; j < p.tokens; ++j) dmessage[h * 2 + 1] += rows[j];
+      for (int64_t i = 1; i < attn.tokens; ++i) dmsg_bias[h * 2] += rows[i * attn.padded_tokens];
+      for (int64_t j = 0; j < attn.tokens; ++j) dmsg_bias[h * 2 + 1] += rows[j];
     }
   });
 }

@@ -1,4 +1,6 @@
-// softmax(scale * q k^T + bias) v in every window and head, and its gradients.
+// Multi-head self-attention inside each window, softmax(scale * q k^T + bias) v, and its gradients.
+//
+// Scores stay in the first-level cache: one head of one window at a time, nothing of size tokens^2 reaches main memory.
 #pragma once
 
 #include <cstdint>
@@ -8,30 +10,30 @@
 namespace msg_ms {
 
 struct Attention {
-  int64_t windows, tokens, heads, depth, side;  // tokens: side * side + 1; depth: channels per head
+  int64_t windows, tokens, heads, head_dim, window_size;  // tokens = window_size^2 + 1, the MSG token first
   float scale;
   const float *qkv, *qkv_bias;  // (windows, tokens, 3 * channels), (3 * channels,): queries, keys, values, head by head
-  const float *bias;            // (heads, tokens, columns), see lay_out_bias
-  float *kept;  // (windows, heads, 3, tokens, depth): scaled queries, keys and values, their bias included; or null
-  int64_t columns = round_up(tokens, kLanes), lanes = round_up(depth, kLanes), rows = columns;  // of buffers
+  const float *bias;            // (heads, tokens, padded_tokens), written by pack_bias
+  float *saved;  // for backward, or null: (windows, heads, 3, tokens, head_dim) scaled queries, keys, values, with bias
+  int64_t padded_tokens = round_up(tokens, kLanes), padded_dim = round_up(head_dim, kLanes);
 
-  int64_t biases() const { return heads * tokens * columns; }
-  int64_t channels() const { return heads * depth; }
-  int64_t offsets() const { return (2 * side - 1) * (2 * side - 1); }
+  int64_t bias_size() const { return heads * tokens * padded_tokens; }
+  int64_t channels() const { return heads * head_dim; }
+  int64_t table_rows() const { return (2 * window_size - 1) * (2 * window_size - 1); }
 };
 
-// The position bias of the scores from ((2 * side - 1)^2, heads) and (heads, 2), see attention.py, with columns past the
-// last token that the softmax leaves out: into (heads, tokens, columns).
-void lay_out_bias(const Attention &attention, const float *table, const float *message, float *bias);
+// Write the position bias (heads, tokens, padded_tokens) from the table (table_rows, heads) and the MSG token's bias
+// (heads, 2), see window_attention.py. Padded columns are so low that the softmax ignores them.
+void pack_bias(const Attention &attention, const float *table, const float *msg_bias, float *bias);
 
-// out (windows, tokens, channels); fills `kept` if there is one.
+// Compute out (windows, tokens, channels); fill `saved` unless it is null.
 void attend(const Attention &attention, float *out);
 
-// The gradient of qkv, from `kept` and the result's gradient. Every part of a loop adds those of the position bias and of
-// qkv's bias to its own place in `dbias` (threads(), heads, tokens, columns) and `dqkv_bias` (threads(), 3 * channels).
+// Compute the gradient of qkv from `saved` and the output's gradient. Each thread adds to its own gradients of the position
+// bias and of qkv's bias: dbias (num_threads(), heads, tokens, padded_tokens), dqkv_bias (num_threads(), 3 * channels).
 void attend_grad(const Attention &attention, const float *dout, float *dqkv, float *dbias, float *dqkv_bias);
 
-// Adds what attend_grad gave of one part's position bias to the gradients of table and message.
-void gather_bias(const Attention &attention, const float *dbias, float *dtable, float *dmessage);
+// Add the gradient of the position bias (heads, tokens, padded_tokens) to those of the table and the MSG token's bias.
+void unpack_bias_grad(const Attention &attention, const float *dbias, float *dtable, float *dmsg_bias);
 
 }  // namespace msg_ms
