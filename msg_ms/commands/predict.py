@@ -161,7 +161,7 @@ class Outputs:
         self.records.append({"file": str(result.file), "predictions": predictions})
         caption = f"{probabilities[best[0]]:.0%} {names[best[0]].short}"
         if self.args.picture is not None:
-            self.tiles.append(as_tile(result.picture))
+            self.tiles.append(as_tile(result.image))
             self.captions.append(caption)
         if self.args.show_messages is not None:
             self._draw_attention(result, caption)
