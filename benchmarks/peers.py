@@ -1,6 +1,6 @@
 """Run a model with one framework, in its own process, on request of the parent.
 
-``python peers.py <JSON>`` with the fields of :class:`Job`. It prints lines of JSON: the first output when it is ready,
+``python peers.py <JSON>`` with the fields of ``Job``. It prints lines of JSON: the first output when it is ready,
 the seconds of n runs for each line "<n>" on its input, and its peak memory at the end.
 """
 

@@ -23,7 +23,7 @@ ALWAYS = ["msg_ms", "PyTorch eager"]
 
 
 def main(name: str, task: str, peers: list[str], defaults: dict) -> None:
-    """Run a benchmark's command line: optional ``peers`` beside :data:`ALWAYS`, and ``defaults`` of the options."""
+    """Run a benchmark's command line: optional ``peers`` beside ``ALWAYS``, and ``defaults`` of the options."""
     parser = argparse.ArgumentParser(description=f"Compare the time of {task} with peers, on CPU.")
     parser.add_argument("--model", nargs="+", choices=list(VARIANTS))
     parser.add_argument("--batch", nargs="+", type=int)

@@ -12,7 +12,7 @@ from .errors import UserError
 
 
 def run_command_line(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and exit; a :class:`UserError` becomes one line on stderr and status 2."""
+    """Run ``main`` and exit; a ``UserError`` becomes one line on stderr and status 2."""
     try:
         status = main() or 0
     except UserError as error:
@@ -28,7 +28,7 @@ def run_command_line(main: Callable[[], int | None]) -> None:
 
 
 def model_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the flags of every command that runs a model, for :func:`config_from_arguments`."""
+    """Return a parser with the flags of every command that runs a model, for ``config_from_arguments``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML configuration, see configs/")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="replace configuration keys")
@@ -44,7 +44,7 @@ def model_parser(description: str) -> argparse.ArgumentParser:
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
-    """Return :func:`model_parser` with the further flags of train.py and eval.py."""
+    """Return ``model_parser`` with the further flags of train.py and eval.py."""
     parser = model_parser(description)
     parser.add_argument("--data-path", help="folder that holds train/ and val/ with one folder per class")
     parser.add_argument("--output", metavar="DIR", help="results go to DIR/<MODEL.NAME>/<tag> (default: output)")

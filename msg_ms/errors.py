@@ -1,4 +1,4 @@
-"""Errors that speak to the person at the command line."""
+"""Errors for the user of a command, and helpers for their texts."""
 
 from __future__ import annotations
 
@@ -7,22 +7,38 @@ from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: the text names the field, its value and the remedy."""
+    """Error that the user can fix: the text names the field, its value and the remedy."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'X'?"`` for the closest of ``known``, or an empty string when nothing is close."""
+    """Suggest the known name that is closest to a misspelled one.
+
+    Args:
+        name: The misspelled name.
+        known: All valid names.
+
+    Returns:
+        ``"; did you mean 'X'?"``, or an empty string if no valid name is similar.
+    """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def shorten(names: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
-    """The first ``limit`` names, and how many more there are."""
+    """Join the first ``limit`` names and append the number of the remaining ones."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return separator.join(names[:limit]) + more
 
 
 def printable(text: str, limit: int = 1000) -> str:
-    """Text from a file as a terminal may have it: control characters escaped, cut after ``limit`` characters."""
+    """Make text from a file safe for a terminal.
+
+    Args:
+        text: Any text.
+        limit: Maximum number of characters.
+
+    Returns:
+        The text with control characters escaped, truncated after ``limit`` characters.
+    """
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])
     return shown if len(text) <= limit else f"{shown}..."

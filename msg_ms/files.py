@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes, and locks on folders."""
 
 from __future__ import annotations
 
@@ -14,16 +14,25 @@ from typing import IO
 
 from .errors import UserError
 
-LOCK = ".lock"  # is held by the run that writes to a folder
-PARTIAL = ".partial-"  # folders that hold a file while it is written begin like this
+LOCK = ".lock"  # held by the run that writes to a folder
+PARTIAL = ".partial-"  # prefix of the temporary folder that holds a file while it is written
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path of the same name to write to, in a folder of its own beside ``path``.
+    """Write ``path`` completely or not at all.
 
-    When the block ends well the file is flushed to the disk and moved into place; else nothing remains of it. Raises
-    UserError where the disk doesn't take it. A process that is killed leaves the folder, see :func:`remove_partial`.
+    When the block ends without an error, the file is flushed to disk and moved into place. Otherwise it is removed.
+    A killed process leaves its temporary folder behind; ``remove_partial`` deletes such folders.
+
+    Args:
+        path: Destination. Missing parent folders are created, and an existing file is replaced.
+
+    Yields:
+        A temporary path with the same file name, in a new folder next to ``path``.
+
+    Raises:
+        UserError: The file cannot be written, for example because the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +48,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what killed processes left of files they were writing into ``folder``."""
+    """Remove temporary folders that killed processes left in ``folder``."""
     for leftover in folder.glob(f"{PARTIAL}*"):
         shutil.rmtree(leftover, ignore_errors=True)
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# From a machine with Python and nothing else to a trained and evaluated MSG-Transformer: bash scripts/quickstart.sh
+# Install, train and evaluate a small MSG-Transformer; needs only Python: bash scripts/quickstart.sh
 #
-# Trains configs/digits_p4_win4_64.yaml on scikit-learn's handwritten digits, on CPU, in minutes; everything lands in
-# demo/. Run again, it goes on where it stopped, or says that it is done. Remove demo/ to start over.
+# Trains configs/digits_p4_win4_64.yaml on scikit-learn's handwritten digits, on CPU, in minutes. All output is in
+# demo/. An interrupted run resumes when the script is run again. Remove demo/ to start from scratch.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 cd "$ROOT"
 
@@ -13,19 +14,20 @@ RUN=demo/digits_p4_win4_64/default
 
 step() { printf '\n== %s\n' "$*"; }
 
-step "1/5 The data: handwritten digits as image folders"
+step "1/5 Data: handwritten digits as image folders"
 "$PYTHON" tools/make_digits.py "$DATA"
 
 step "2/5 Training"
 "$PYTHON" train.py --cfg "$CONFIG" --data-path "$DATA" --output demo --device-target CPU
 
 step "3/5 Evaluating the best checkpoint"
-"$PYTHON" eval.py --cfg "$CONFIG" --data-path "$DATA" --resume "$RUN/best.ckpt" --device-target CPU | tee demo/evaluation.txt
+"$PYTHON" eval.py --cfg "$CONFIG" --data-path "$DATA" --resume "$RUN/best.ckpt" --device-target CPU \
+    | tee demo/evaluation.txt
 
 step "4/5 Training curves"
 "$PYTHON" tools/plot_run.py "$RUN"
 
-step "5/5 Predicting a few pictures"
+step "5/5 Predicting a few images"
 "$PYTHON" tools/predict.py --cfg "$CONFIG" --resume "$RUN/best.ckpt" --classes "$DATA/val" --device-target CPU \
     --picture demo/predictions.png "$DATA"/val/{0,2,4,6,8}/000*.png
 

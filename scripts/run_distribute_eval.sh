@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Evaluate on several devices: bash scripts/run_distribute_eval.sh DEVICE_NUM CONFIG DATA_PATH CHECKPOINT [eval.py flags...]
-# The settings are those of run_distribute_train.sh.
+# Evaluate on several devices:
+# bash scripts/run_distribute_eval.sh DEVICE_NUM CONFIG DATA_PATH CHECKPOINT [eval.py flags...]
+# The environment variables are those of run_distribute_train.sh.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Evaluate on one device: bash scripts/run_eval.sh CONFIG DATA_PATH CHECKPOINT [eval.py flags...]
-# DEVICE_TARGET chooses CPU, GPU or Ascend; without it MindSpore does. PYTHON chooses the interpreter.
+# DEVICE_TARGET is CPU, GPU or Ascend (default: MindSpore's choice). PYTHON is the interpreter.
 set -euo pipefail
 [ $# -ge 3 ] || { echo "usage: bash $0 CONFIG DATA_PATH CHECKPOINT [eval.py flags...]" >&2; exit 2; }
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

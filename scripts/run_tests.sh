@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Check and test everything: bash scripts/run_tests.sh [pytest flags...]
-# Makes .venv if it is missing; takes minutes on two cores.
+# Run ruff and all tests: bash scripts/run_tests.sh [pytest flags...]
+# Creates .venv if it is missing. Takes minutes on two cores.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 cd "$ROOT"
 "$PYTHON" -m ruff check .

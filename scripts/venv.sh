@@ -1,6 +1,7 @@
-# Sourced by the other scripts: makes .venv with everything that is needed, once, and sets PYTHON to its interpreter.
+# shellcheck shell=bash
+# Sourced by the other scripts: creates .venv with all dependencies if needed, and sets PYTHON to its interpreter.
 #
-# MSG_MS_PYTHON names the Python to build it with; otherwise the first of 3.11, 3.12 and 3.10 that is found.
+# MSG_MS_PYTHON selects the base interpreter. The default is the first available one of Python 3.11, 3.12 and 3.10.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
@@ -21,22 +22,23 @@ find_python() {
     done
 }
 
-make_venv() {
+create_venv() {
     local stamp
     stamp=$VENV/.installed-$(cksum < "$ROOT/pyproject.toml" | cut -d ' ' -f 1)
     [ -e "$stamp" ] && return
     if [ ! -x "$PYTHON" ]; then
         local base
         base=$(find_python)
-        [ -n "$base" ] || fail "no Python 3.10, 3.11 or 3.12 found; install one, or name it in MSG_MS_PYTHON"
+        [ -n "$base" ] || fail "no Python 3.10, 3.11 or 3.12 found; install one, or set MSG_MS_PYTHON to its path"
         rm -rf "$VENV"
-        "$base" -m venv "$VENV" || fail "$base can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
+        "$base" -m venv "$VENV" \
+            || fail "$base can't create a virtual environment; on Debian and Ubuntu: apt install python3-venv"
     fi
-    echo "Installing MindSpore and the rest into .venv (about 1 GB to download; minutes) ..."
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -e "$ROOT[dev]" 2> "$VENV/install.log" \
-        || { tail -n 5 "$VENV/install.log" >&2; fail "installing failed; the whole log is in .venv/install.log"; }
+    echo "Installing MindSpore and other packages into .venv (about 1 GB to download, takes minutes) ..."
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -e "${ROOT}[dev]" 2> "$VENV/install.log" \
+        || { tail -n 5 "$VENV/install.log" >&2; fail "installation failed; the full log is in .venv/install.log"; }
     rm -f "$VENV"/.installed-*
     touch "$stamp"
 }
 
-make_venv
+create_venv

@@ -1,7 +1,7 @@
-"""Decode every image of a data set once: python tools/check_dataset.py <folder with train/ and val/>.
+"""Decode each image of a data set: python tools/check_dataset.py <folder with train/ and val/>.
 
-Names what is wrong with the folders, decodes all files in parallel and writes the ones that fail, with the reason, to
-a list. Ends with status 1 where something is wrong.
+Reports problems of the folders, decodes all files in parallel, and lists the files that fail with the reason. Exits
+with status 1 if there is a problem.
 """
 
 from __future__ import annotations
@@ -22,23 +22,14 @@ CHUNK = 64  # files per task
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Check the folders of a data set and decode every image.")
+    """Check the folders and files of one data set; the status is 1 if there is a problem."""
+    parser = argparse.ArgumentParser(description="Check the folders of a data set and decode each image.")
     parser.add_argument("data_path", type=Path, help="folder that holds train/ and val/")
-    parser.add_argument("--list", type=Path, default=Path("bad_files.txt"), help="where bad files are listed")
+    parser.add_argument("--list", type=Path, default=Path("bad_files.txt"), help="where to list bad files")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     args = parser.parse_args()
 
-    problems, folders = [], []
-    for part in ("train", "val"):
-        try:
-            folders.append(scan_folder(args.data_path / part))
-        except UserError as error:
-            problems.append(str(error))
-    if len(folders) == 2:
-        try:
-            check_same_classes(*folders)
-        except UserError as error:
-            problems.append(str(error))
+    folders, problems = scan(args.data_path)
     for folder in folders:
         print(f"{folder.root}: {len(folder)} images in {len(folder.classes)} classes")
         for warning in folder.warnings:
@@ -54,12 +45,28 @@ def main() -> int:
             raise UserError(f"can't write {args.list}: {error.strerror}") from None
         print(f"{len(bad)} files can't be decoded; they are listed in {args.list}")
     elif not problems:
-        print("all is well")
+        print("no problems found")
     return 1 if bad or problems else 0
 
 
+def scan(data_path: Path) -> tuple[list[ImageFolder], list[str]]:
+    """Return the readable ones of ``train/`` and ``val/``, and the problems of both."""
+    folders, problems = [], []
+    for part in ("train", "val"):
+        try:
+            folders.append(scan_folder(data_path / part))
+        except UserError as error:
+            problems.append(str(error))
+    if len(folders) == 2:
+        try:
+            check_same_classes(*folders)
+        except UserError as error:
+            problems.append(str(error))
+    return folders, problems
+
+
 def decode_all(folder: ImageFolder, workers: int) -> list[str]:
-    """A line ``<file><tab><reason>`` for every file that can't be decoded."""
+    """Return a line ``<file><tab><reason>`` for each file that cannot be decoded."""
     chunks = [folder.files[i : i + CHUNK] for i in range(0, len(folder.files), CHUNK)]
     bad: list[str] = []
     with ProcessPoolExecutor(workers) as pool, tqdm(total=len(folder), desc=str(folder.root), unit="image") as bar:
@@ -71,6 +78,7 @@ def decode_all(folder: ImageFolder, workers: int) -> list[str]:
 
 
 def bad_lines(files: tuple[str, ...]) -> list[str]:
+    """Return the lines of ``decode_all`` for some files."""
     lines = []
     for file in files:
         try:

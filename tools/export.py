@@ -1,4 +1,4 @@
-"""Export a trained model: python tools/export.py --cfg F --resume X.ckpt --output model.onnx, or model.mindir."""
+"""Export a trained model: python tools/export.py --cfg F --resume X.ckpt --output model.onnx (or model.mindir)."""
 
 from msg_ms.cli import run_command_line
 from msg_ms.commands.export import main

@@ -1,7 +1,7 @@
-"""Lay scikit-learn's handwritten digits out as an image folder: python tools/make_digits.py demo/digits.
+"""Write scikit-learn's handwritten digits as an image folder: python tools/make_digits.py demo/digits.
 
-1,797 real scans of 8 x 8 pixels, ten classes (the test part of the UCI Optical Recognition of Handwritten Digits
-data set); every fifth of a class goes to val/, the others to train/.
+The data set has 1,797 scans of 8 x 8 pixels in ten classes (the test part of the UCI Optical Recognition of Handwritten
+Digits data set). Every fifth image of a class goes to val/, the others to train/.
 """
 
 from __future__ import annotations
@@ -21,21 +21,20 @@ VAL_EVERY = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Lay scikit-learn's handwritten digits out as train/ and val/ folders."
-    )
-    parser.add_argument("folder", type=Path)
+    """Write the data set, unless the folder already exists."""
+    parser = argparse.ArgumentParser(description="Write scikit-learn's handwritten digits as train/ and val/ folders.")
+    parser.add_argument("folder", type=Path, help="folder to create")
     folder: Path = parser.parse_args().folder
     if (folder / "train").is_dir() and (folder / "val").is_dir():
-        print(f"{folder} is there already")
+        print(f"{folder} already exists")
         return
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UserError("scikit-learn, which ships the digits, is missing: pip install 'msg-ms[demo]'") from None
+        raise UserError("scikit-learn, which contains the digits, is missing: pip install 'msg-ms[demo]'") from None
     digits = load_digits()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Filled aside and moved into place, so that a half-filled folder is never taken for the data set.
+    # Filled under another name and renamed, so that a partly filled folder is never used as the data set.
     filling = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
         counts = {part: write_images(digits, filling, part) for part in ("train", "val")}
@@ -48,14 +47,14 @@ def main() -> None:
 
 
 def write_images(digits, folder: Path, part: str) -> int:
-    """Write one part as PNG files in class folders; gives their number."""
+    """Write one part as PNG files in class folders and return the number of images."""
     written = 0
     for label in range(10):
         target = folder / part / str(label)
         target.mkdir(parents=True)
         for n, index in enumerate(np.flatnonzero(digits.target == label)):
             if (n % VAL_EVERY == 0) == (part == "val"):
-                pixels = np.minimum(digits.images[index] * 16, 255).astype(np.uint8)  # grey levels are 0 to 16
+                pixels = np.minimum(digits.images[index] * 16, 255).astype(np.uint8)  # grey levels from 0 to 16
                 cv2.imwrite(str(target / f"{index:04d}.png"), pixels)
                 written += 1
     return written

@@ -1,4 +1,4 @@
-"""Run a script of mindcv with this package's models: python tools/mindcv_run.py <mindcv>/train.py --config F ..."""
+"""Run a mindcv script with this package's models: python tools/mindcv_run.py <mindcv>/train.py --config F ..."""
 
 from msg_ms.cli import run_command_line
 from msg_ms.commands.mindcv_run import main

@@ -1,16 +1,24 @@
-"""Draw a run's curves: python tools/plot_run.py output/<model name>/<tag> writes curves.png there."""
+"""Draw a run's curves: python tools/plot_run.py output/<model name>/<tag> writes curves.png there.
+
+The curves are the losses, the learning rate, and all metrics of the evaluation in metrics.jsonl.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from msg_ms.cli import run_command_line
 from msg_ms.engine.log import read_metrics
 from msg_ms.errors import UserError
 
+Record = dict[str, Any]
+NO_METRICS = {"epoch", "step", "train_loss", "loss", "ema_loss", "lr", "rate", "skipped", "primary"}
+
 
 def main() -> None:
+    """Draw the curves of one run."""
     parser = argparse.ArgumentParser(description="Draw the curves of a run from its metrics.jsonl.")
     parser.add_argument("run", type=Path, help="folder of the run")
     run: Path = parser.parse_args().run
@@ -19,18 +27,19 @@ def main() -> None:
     print(f"{run / 'curves.png'}: {len(records)} epochs")
 
 
-def read_epochs(path: Path) -> list[dict[str, float]]:
-    """One record per epoch; where a resumed run wrote an epoch again, the later one."""
+def read_epochs(path: Path) -> list[Record]:
+    """Read one record per epoch; if a resumed run wrote an epoch twice, the last record counts."""
     try:
         records = {record["epoch"]: record for record in read_metrics(path) if "epoch" in record}
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}; name the folder that train.py wrote to") from None
     if not records:
-        raise UserError(f"{path} holds no finished epoch yet")
+        raise UserError(f"{path} has no finished epoch yet")
     return [records[epoch] for epoch in sorted(records)]
 
 
-def draw(records: list[dict[str, float]], run: Path) -> None:
+def draw(records: list[Record], run: Path) -> None:
+    """Write ``curves.png`` with three panels: losses, metrics and learning rate."""
     try:
         import matplotlib
     except ImportError:
@@ -38,25 +47,69 @@ def draw(records: list[dict[str, float]], run: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    epochs = [r["epoch"] for r in records]
-    figure, (loss, accuracy, rate) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-    loss.plot(epochs, [r["train_loss"] for r in records], label="training, smoothed labels")
-    loss.plot(epochs, [r["loss"] for r in records], label="evaluation")
-    loss.set(title="cross entropy", xlabel="epoch")
-    loss.legend()
-    for name, label in (("top1", "top-1"), ("top5", "top-5")):
-        accuracy.plot(epochs, [r[name] for r in records], label=label)
-    best = max(records, key=lambda r: r["top1"])
-    accuracy.plot(best["epoch"], best["top1"], "o", label=f"best: {best['top1']:.2f}% in epoch {best['epoch']}")
-    accuracy.set(title="accuracy, %", xlabel="epoch")
-    accuracy.legend(loc="lower right")
-    rate.plot(epochs, [r["rate"] for r in records])
-    rate.set(title="learning rate at the epoch's end", xlabel="epoch")
-    for axis in (loss, accuracy, rate):
-        axis.grid(alpha=0.3)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+    figure, (losses, metrics, lr) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    draw_losses(losses, records)
+    draw_metrics(metrics, records)
+    plot(lr, records, "lr" if any("lr" in record for record in records) else "rate", "learning rate")
+    lr.set_title("learning rate at the end of the epoch")
+    for axes in (losses, metrics, lr):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(str(run))
     figure.savefig(run / "curves.png", dpi=120)
+
+
+def draw_losses(axes, records: list[Record]) -> None:
+    """Draw the losses of training and evaluation, and the parts of a training loss that has several."""
+    plot(axes, records, "train_loss", "training")
+    for name in names(records):
+        if name.startswith("train_loss/"):
+            plot(axes, records, name, f"training, {name.removeprefix('train_loss/')}", linestyle="--")
+    plot(axes, records, "loss", "evaluation")
+    plot(axes, records, "ema_loss", "evaluation, EMA")
+    axes.set_title("loss")
+    axes.legend()
+
+
+def draw_metrics(axes, records: list[Record]) -> None:
+    """Draw the metrics of the evaluation, the primary one (larger is better) first and with its best epoch."""
+    primary = records[-1].get("primary", "top1")
+    metrics = [name for name in names(records) if name not in NO_METRICS and "/" not in name]
+    metrics.sort(key=lambda name: name != primary)
+    axes.set_title("metrics of the evaluation" if metrics else "no metrics")
+    for name in metrics:
+        plot(axes, records, name, label(name), linestyle="--" if name.startswith("ema_") else "-")
+    if primary in metrics:
+        evaluated = [record for record in records if primary in record]
+        best = max(evaluated, key=lambda record: (record[primary], -record.get("loss", 0.0)))  # as for best.ckpt
+        text = f"best {label(primary)}: {best[primary]:.2f} in epoch {best['epoch']}"
+        axes.plot(best["epoch"], best[primary], "o", color="C0", label=text)
+    if metrics:
+        axes.legend(loc="lower right")
+
+
+def names(records: list[Record]) -> list[str]:
+    """Return all keys with numbers, in the order of their first use."""
+    return list(dict.fromkeys(name for record in records for name, value in record.items() if is_number(value)))
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value of a record can be drawn."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def plot(axes, records: list[Record], name: str, text: str, **style: str) -> None:
+    """Draw one key of the records over the epochs, unless no record has it."""
+    points = [(record["epoch"], record[name]) for record in records if is_number(record.get(name))]
+    if points:
+        axes.plot(*zip(*points, strict=True), label=text, **style)
+
+
+def label(name: str) -> str:
+    """Return a metric's name for the legend."""
+    prefix, base = ("EMA ", name.removeprefix("ema_")) if name.startswith("ema_") else ("", name)
+    return prefix + {"top1": "top-1 (%)", "top5": "top-5 (%)"}.get(base, base)
 
 
 if __name__ == "__main__":

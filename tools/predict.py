@@ -1,4 +1,4 @@
-"""Classify pictures: python tools/predict.py --cfg F --resume X.ckpt PICTURE|FOLDER..., see docs/predict.md."""
+"""Classify images: python tools/predict.py --cfg F --resume X.ckpt IMAGE|FOLDER... (see docs/predict.md)."""
 
 from msg_ms.cli import run_command_line
 from msg_ms.commands.predict import main

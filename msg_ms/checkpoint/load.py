@@ -61,7 +61,7 @@ def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
     """Set the model's parameters from a checkpoint for fine-tuning.
 
     Weights for other windows and image sizes are resampled, and a head for other classes keeps its initial values
-    (see :func:`msg_ms.checkpoint.adapt_weights`). A backbone (:class:`msg_ms.MSGFeatures`) accepts a classifier's
+    (see ``msg_ms.checkpoint.adapt_weights``). A backbone (``msg_ms.MSGFeatures``) accepts a classifier's
     checkpoint; it ignores the head, the last norm and the stages that the backbone lacks.
 
     Args:

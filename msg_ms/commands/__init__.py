@@ -1,1 +1,1 @@
-"""Command lines that an installed package has too; tools/ holds a wrapper for each."""
+"""Command lines of the installed package; tools/ has a wrapper for most of them."""

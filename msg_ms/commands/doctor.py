@@ -1,4 +1,7 @@
-"""What this machine has for training: python -m msg_ms.doctor ends with status 1, and advice, where it can't train."""
+"""Show hardware, packages and usable devices; exit with status 1 if training is not possible.
+
+Installed as ``msg-ms-doctor``; in a clone ``python -m msg_ms.commands.doctor``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pathlib import Path
 
 TARGETS = ("CPU", "GPU", "Ascend")
 PACKAGES = ("mindspore", "mindcv", "numpy", "opencv-python-headless", "pillow", "pyyaml", "safetensors", "tqdm")
-TRY = """
+PROBE = """
 import sys
 import mindspore as ms
 ms.set_device(sys.argv[1])
@@ -21,14 +24,15 @@ ones = ms.Tensor([[1.0, 2.0]], getattr(ms, sys.argv[2]))
 assert float(ms.ops.matmul(ones, ones.T).asnumpy()[0, 0]) == 5.0
 """
 ADVICE = {
-    "GPU": "the wheel's part for it needs CUDA 11.6 or 11.1, cuDNN 8 and their nvcc: docs/devices.md",
-    "Ascend": "it needs the driver, CANN and its set_env.sh sourced: docs/devices.md",
+    "GPU": "needs CUDA 11.6 or 11.1 with nvcc, and cuDNN 8: docs/devices.md",
+    "Ascend": "needs the driver, CANN, and its set_env.sh sourced: docs/devices.md",
     "CPU": "reinstall: pip install -e . in a new environment, with numpy below 2",
 }
 
 
 def main() -> int:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    """Print one line per fact; returns the exit status."""
+    argparse.ArgumentParser(prog="msg-ms-doctor", description=__doc__.splitlines()[0]).parse_args()
     show("machine", f"{platform.machine()}, {os.cpu_count()} cores, {memory():.0f} GB memory, {platform.system()}")
     show("python", f"{platform.python_version()} in {sys.prefix}")
     for package in PACKAGES:
@@ -43,40 +47,42 @@ def main() -> int:
 
     usable = []
     for target in TARGETS:
-        reason = try_product(target, "float32")
+        reason = try_matmul(target, "float32")
         if not reason:
             usable.append(target)
-            half = [name for name in ("float16", "bfloat16") if not try_product(target, name)]
-            show(target, f"works; mixed precision in {' and '.join(half) or 'nothing'}")
+            half = [name for name in ("float16", "bfloat16") if not try_matmul(target, name)]
+            show(target, f"works; mixed precision: {' and '.join(half) or 'none'}")
         else:
-            show(target, f"does not: {reason} ({ADVICE[target]})")
+            show(target, f"does not work: {reason} ({ADVICE[target]})")
     if not usable:
-        print("Training can't run here: see the lines above.", file=sys.stderr)
+        print("Training cannot run here; see the lines above.", file=sys.stderr)
         return 1
-    print(f"Training runs on {', '.join(usable)}; --device-target chooses.")
+    print(f"Training can run on {', '.join(usable)}; choose with --device-target.")
     return 0
 
 
 def kernels() -> str:
-    """Where the native kernels for CPU lie, or why there are none."""
+    """Return the path of the native CPU kernels, or the reason for their absence."""
     from msg_ms.ops.build import kernel_library
 
     try:
         return str(kernel_library())
     except ValueError as error:
-        return f"none, composed operators instead: {error}"
+        return f"none, MindSpore operators are used instead: {error}"
 
 
 def show(name: str, value: str) -> None:
+    """Print one line."""
     print(f"{name:24}{value}")
 
 
 def memory() -> float:
-    """Of the machine, in GB."""
+    """Return the machine's memory in GB."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
 def version(package: str) -> str:
+    """Return the installed version of a package, or ``missing``."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -84,7 +90,7 @@ def version(package: str) -> str:
 
 
 def tool(name: str, flag: str, word: str = "") -> str:
-    """The first line that ``name flag`` prints, or the first with ``word`` in it; empty where there is no such tool."""
+    """Return the first line with ``word`` in the output of ``name flag``, empty if the tool is not installed."""
     path = shutil.which(name)
     if path is None:
         return ""
@@ -93,7 +99,7 @@ def tool(name: str, flag: str, word: str = "") -> str:
 
 
 def cann() -> str:
-    """Where CANN is, and its version."""
+    """Return the folder and version of CANN, empty if there is none."""
     home = os.environ.get("ASCEND_TOOLKIT_HOME") or os.environ.get("ASCEND_HOME_PATH")
     folder = Path(home or "/usr/local/Ascend/ascend-toolkit/latest")
     for file in (folder / "version.cfg", folder / "version.info"):
@@ -102,12 +108,12 @@ def cann() -> str:
     return str(folder) if folder.is_dir() else ""
 
 
-def try_product(target: str, dtype: str) -> str:
-    """Why a product of two matrices fails on ``target``; empty where it doesn't.
+def try_matmul(target: str, dtype: str) -> str:
+    """Multiply two matrices on ``target`` and return the error, empty if it works.
 
-    In a process of its own, as MindSpore keeps to the first device it is given, and may not survive a failure.
+    This needs its own process: MindSpore cannot change its device, and a failure may end the process.
     """
-    done = subprocess.run([sys.executable, "-c", TRY, target, dtype], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", PROBE, target, dtype], capture_output=True, text=True)
     if done.returncode == 0:
         return ""
     errors = [line for line in done.stderr.splitlines() if line.partition(":")[0].endswith("Error")]

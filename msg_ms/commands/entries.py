@@ -1,4 +1,4 @@
-"""Console entries of the installed package, named in ``pyproject.toml``: each command's ``main`` as tools/ runs it."""
+"""Entry points of the installed commands, referenced in ``pyproject.toml``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from importlib import import_module
 from ..cli import run_command_line
 
 
-def _entry(module: str) -> Callable[[], None]:
+def _entry(command: str) -> Callable[[], None]:
     def run() -> None:
-        # Only now, as each has its own imports.
-        run_command_line(import_module(f"msg_ms.{module}").main)
+        # Imported here, because each command has other dependencies.
+        run_command_line(import_module(f"msg_ms.commands.{command}").main)
 
     return run
 
 
-convert = _entry("commands.convert_torch_ckpt")
+convert = _entry("convert_torch_ckpt")
 doctor = _entry("doctor")
-export = _entry("commands.export")
-mindcv_run = _entry("commands.mindcv_run")
-predict = _entry("commands.predict")
+export = _entry("export")
+mindcv_run = _entry("mindcv_run")
+predict = _entry("predict")

@@ -1,4 +1,4 @@
-"""Export a trained model as ONNX or MindIR, compared with the model before it is kept."""
+"""Export a trained model to ONNX or MindIR and compare the file with the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mindspore.nn.utils import no_init_parameters
 
 from ..checkpoint import load_for_inference
 from ..config import Config, load_config
-from ..data.transforms import EVAL_RATIO, MEAN, STD
+from ..data.preprocessing import NORMALIZATION, Preprocessing
 from ..deploy import INPUT, OLDEST_OPSET, Reference, export_mindir, export_onnx, onnx_packages, output_name
 from ..engine.device import setup_device
 from ..errors import UserError
@@ -25,6 +25,7 @@ CONVOLUTIONS = ("unfold", "conv2d")
 
 
 def main() -> None:
+    """Export the model, and print the file's inputs, outputs and the result of the comparison."""
     args = parse_arguments()
     config = load_config(args.cfg, args.opts, MODEL__MSG__WINDOW_SIZE=args.window_size)
     size = image_size(args.img_size or [config.data.img_size])
@@ -38,38 +39,43 @@ def main() -> None:
     for line in lines:
         print(line, file=sys.stderr)
     reference = Reference.of(model, args.softmax, batch)
-    notes = describe(config, model, args, batch)
+    metadata = describe(config, model, args, batch)
     if args.output.suffix == ".onnx":
-        line = export_onnx(model, args.output, reference, batch, opset, args.softmax, notes)
+        line = export_onnx(model, args.output, reference, batch, opset, args.softmax, metadata)
     else:
         with use_backend("composed"):
             model, _ = load_model(config, size, args.resume)
         if args.convolution:
             choose_convolution(model, args.convolution)
-        line = export_mindir(model, args.output, reference, batch, args.softmax, notes)
+        line = export_mindir(model, args.output, reference, batch, args.softmax, metadata)
     print(f"wrote    {args.output}: {args.output.stat().st_size:,} bytes")
-    print(f"input    {notes['input_name']}, float32 {notes['input_shape']}")
-    print(f"output   {notes['output_name']}, float32 {notes['output_shape']}")
+    print(f"input    {metadata['input_name']}, float32 {metadata['input_shape']}")
+    print(f"output   {metadata['output_name']}, float32 {metadata['output_shape']}")
     print(f"checked  {line}")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Export a trained model as ONNX or MindIR, and compare it.")
+    """Parse and check the command's flags."""
+    parser = argparse.ArgumentParser(
+        description="Export a trained model to ONNX or MindIR, and compare it with the model."
+    )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the model's configuration")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="replace configuration keys")
-    parser.add_argument("--resume", required=True, type=Path, metavar="CKPT", help="its checkpoint")
+    parser.add_argument("--resume", required=True, type=Path, metavar="CKPT", help="checkpoint to export")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="X.onnx or X.mindir")
     rows = parser.add_mutually_exclusive_group()
     rows.add_argument("--batch-size", type=int, default=1, metavar="N", help="images per run (default: 1)")
     rows.add_argument("--dynamic-batch", action="store_true", help="any number of images per run")
-    parser.add_argument("--softmax", action="store_true", help="give probabilities instead of logits")
+    parser.add_argument("--softmax", action="store_true", help="output probabilities instead of logits")
     parser.add_argument(
         "--img-size", nargs="+", type=int, metavar="PIXELS", help="side, or height and width (default: DATA.IMG_SIZE)"
     )
     parser.add_argument("--window-size", type=int, metavar="TOKENS", help="side of a window (MODEL.MSG.WINDOW_SIZE)")
     parser.add_argument("--opset", type=int, help=f"ONNX operator set (default: {OLDEST_OPSET})")
     parser.add_argument(
-        "--convolution", choices=CONVOLUTIONS, help="of a MindIR (default: unfold for CPU, conv2d for other devices)"
+        "--convolution",
+        choices=CONVOLUTIONS,
+        help="convolutions of a MindIR (default: unfold for CPU, conv2d for other devices)",
     )
     parser.add_argument("--device-target", choices=["CPU", "GPU", "Ascend"], help="default: MindSpore's choice")
     args = parser.parse_args()
@@ -78,36 +84,37 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f"--output {args.output}: must end in .onnx or .mindir")
     for flag, value, kind in (("--opset", args.opset, ".onnx"), ("--convolution", args.convolution, ".mindir")):
         if value is not None and suffix != kind:
-            raise UserError(f"{flag} is for {kind} files, and --output is {args.output}")
+            raise UserError(f"{flag} is for {kind} files, but --output is {args.output}")
     if args.batch_size < 1:
-        raise UserError(f"--batch-size {args.batch_size}: must be at least 1; --dynamic-batch takes any number")
+        raise UserError(f"--batch-size {args.batch_size}: must be at least 1; --dynamic-batch allows any number")
     return args
 
 
 def image_size(sides: list[int]) -> tuple[int, int]:
-    """(height, width) from one number or two."""
+    """Return (height, width) from the values of --img-size."""
     if len(sides) > 2:
-        raise UserError(f"--img-size {' '.join(map(str, sides))}: one side of a square, or height and width")
+        raise UserError(f"--img-size {' '.join(map(str, sides))}: expected the side of a square, or height and width")
     return sides[0], sides[-1]
 
 
 def load_model(config: Config, size: tuple[int, int], checkpoint: Path) -> tuple[MSGTransformer, list[str]]:
-    """The model with the checkpoint's weights, and a line on each that was resampled for another size."""
+    """Return the model with the checkpoint's weights, and a line for each weight resampled to another size."""
     with no_init_parameters():
         model = build_model(config.model, size).set_train(False)
     return model, load_for_inference(model, checkpoint)[0]
 
 
 def choose_convolution(model: MSGTransformer, convolution: str) -> None:
+    """Build patch convolutions from ``unfold`` and a matrix product, or from ``conv2d``."""
     for _, cell in model.cells_and_names():
         if isinstance(cell, PatchConv):
             cell.unfold = convolution == "unfold"
 
 
 def describe(config: Config, model: MSGTransformer, args: argparse.Namespace, batch: int | None) -> dict[str, str]:
-    """What whoever runs the file needs to know, as it is stored in it."""
+    """Return the metadata that the file's user needs: inputs, outputs, preprocessing and origin."""
     rows, (height, width) = "batch" if batch is None else batch, model.img_size
-    notes = {
+    metadata = {
         "model_name": config.model.name,
         "num_classes": config.model.num_classes,
         "input_name": INPUT,
@@ -118,13 +125,8 @@ def describe(config: Config, model: MSGTransformer, args: argparse.Namespace, ba
         "msg_ms_version": __version__,
         "mindspore_version": ms.__version__,
     }
-    if model.in_chans == len(MEAN):
-        # (value / 255 - mean) / std
-        notes |= {"channels": "RGB", "mean": ",".join(map(str, MEAN)), "std": ",".join(map(str, STD))}
+    if model.in_chans == 3:
+        metadata |= NORMALIZATION
     if height == width:
-        interpolation = "bilinear" if config.data.interpolation == "random" else config.data.interpolation
-        resize = {"resize": f"{height},{width}"}
-        if config.test.crop:
-            resize = {"resize_shorter_edge": int(EVAL_RATIO * height), "center_crop": f"{height},{width}"}
-        notes |= {**resize, "interpolation": interpolation}
-    return {name: str(value) for name, value in notes.items()}
+        metadata |= Preprocessing(height, config.test.crop, config.data.interpolation).as_metadata()
+    return {name: str(value) for name, value in metadata.items()}

@@ -1,7 +1,7 @@
-"""Run one of mindcv's scripts, unmodified, with the models of this package in mindcv's registry.
+"""Run an unmodified mindcv script with this package's models in mindcv's registry.
 
-mindcv's train.py and validate.py know the models that mindcv itself registers. Here msg_ms is imported first, and the
-script then runs in the same process with its own arguments, as ``python <script> ...`` would run it.
+mindcv's train.py and validate.py know only the models that mindcv registers. This command imports msg_ms first. It then
+runs the script in the same process with the script's arguments, like ``python <script> ...``.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ CHECKOUT = f"git clone --branch v{VERSION} https://github.com/mindspore-lab/mind
 
 
 def main() -> None:
+    """Check mindcv, the script and its arguments, then run the script."""
     parser = argparse.ArgumentParser(
-        description="Run a script of mindcv, such as train.py or validate.py, with msg_tiny, msg_small and msg_base."
+        description="Run a mindcv script, such as train.py or validate.py, with msg_tiny, msg_small and msg_base."
     )
     parser.add_argument("script", type=Path, metavar="SCRIPT", help=f"in a clone of mindcv ({CHECKOUT})")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="the script's own arguments")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the script")
     args = parser.parse_args()
     package = check_mindcv()
     check_script(args.script)
-    # What Python itself sets up for a script.
+    # As Python does for a script.
     sys.argv = [str(args.script), *args.arguments]
     sys.path.insert(0, str(args.script.resolve().parent))
     check_arguments(args.script, args.arguments)
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def check_mindcv() -> Path:
-    """The folder of the installed mindcv; raises UserError unless it is the version that this package works with."""
+    """Return the folder of the installed mindcv; raises UserError unless it has the supported version."""
     try:
         mindcv = importlib.import_module("mindcv")
     except ModuleNotFoundError as error:
@@ -52,32 +53,32 @@ def check_mindcv() -> Path:
 
 
 def check_script(script: Path) -> None:
-    """Raise UserError unless ``script`` is one of a clone of mindcv at the right version."""
+    """Raise UserError unless ``script`` belongs to a clone of mindcv at the supported version."""
     if not script.is_file():
-        raise UserError(f"there is no script {script}; mindcv's wheel lacks its scripts, a clone has them: {CHECKOUT}")
+        raise UserError(f"{script} does not exist; mindcv's scripts are in a clone, not in its wheel: {CHECKOUT}")
     version = script.resolve().parent / "mindcv" / "version.py"
     if not version.is_file():
-        raise UserError(f"{script} is not at the top of a clone of mindcv, where train.py is: {CHECKOUT}")
-    found = re.search(r"""__version__\s*=\s*["'](.+?)["']""", version.read_text(encoding="utf-8"))
-    if found is None or found[1] != VERSION:
+        raise UserError(f"{script} is not in the root of a clone of mindcv: {CHECKOUT}")
+    match = re.search(r"""__version__\s*=\s*["'](.+?)["']""", version.read_text(encoding="utf-8"))
+    if match is None or match[1] != VERSION:
         raise UserError(
-            f"{script} is of mindcv {found[1] if found else 'unknown'}, not {VERSION}: "
+            f"{script} belongs to mindcv {match[1] if match else 'unknown'}, not {VERSION}: "
             f"git -C {script.parent} checkout v{VERSION}"
         )
 
 
 def check_arguments(script: Path, arguments: list[str]) -> None:
-    """Raise UserError for files and names that are not there, and for settings that are known to fail.
+    """Raise UserError for missing files, unknown names, and settings that are known to fail.
 
-    mindcv ends with a traceback on most of these, but goes on with random weights where ``ckpt_path`` is missing.
-    The arguments are read by mindcv's own parser, which ends the process itself where it can't.
+    mindcv shows a traceback for most of them, but continues with random weights if ``ckpt_path`` does not exist.
+    mindcv's own parser reads the arguments, and exits on syntax errors.
     """
     if not re.search(r"^from config import .*parse_args", script.read_text(encoding="utf-8"), re.MULTILINE):
         return  # infer.py and others have other arguments
     config = importlib.import_module("config")
     known, _ = config.create_parser()[0].parse_known_args(arguments)
     if known.config and not Path(known.config).is_file():
-        raise UserError(f"--config {known.config}: there is no such file")
+        raise UserError(f"--config {known.config} does not exist")
     try:
         args = config.parse_args(arguments)
     except KeyError as error:
@@ -86,34 +87,34 @@ def check_arguments(script: Path, arguments: list[str]) -> None:
     check_model(args, trains)
     check_settings(args, trains)
     if args.dataset in ("", "imagenet") and not Path(args.data_dir).is_dir():
-        raise UserError(f"--data_dir {args.data_dir}: there is no such folder")
+        raise UserError(f"--data_dir {args.data_dir} is not a directory")
 
 
 def check_model(args: argparse.Namespace, trains: bool) -> None:
-    """Raise UserError for a model or weights that aren't there."""
+    """Raise UserError if the model or its weights do not exist."""
     models = importlib.import_module("mindcv.models")
     if not models.is_model(args.model):
-        raise UserError(f"no model is called {args.model!r}{nearest(args.model, models.list_models())}")
+        raise UserError(f"unknown model {args.model!r}{nearest(args.model, models.list_models())}")
     if args.ckpt_path and not Path(args.ckpt_path).is_file():
-        raise UserError(f"--ckpt_path {args.ckpt_path}: no such file, and mindcv would go on with random weights")
+        raise UserError(f"--ckpt_path {args.ckpt_path} does not exist; mindcv would continue with random weights")
     if args.ckpt_path and trains and not re.match(r"[^-]*-\d+[-_]", Path(args.ckpt_path).name):
         raise UserError(
-            f"--ckpt_path {args.ckpt_path}: mindcv's trainer reads the epoch to begin from out of the name; "
+            f"--ckpt_path {args.ckpt_path}: mindcv's trainer reads the first epoch from the file name; "
             f"copy the file to {args.model}-0_0.ckpt for epoch 0"
         )
 
 
 def check_settings(args: argparse.Namespace, trains: bool) -> None:
-    """Raise UserError for settings that are known to fail, the second of them only after an epoch."""
+    """Raise UserError for settings that are known to fail."""
     key = "amp_level" if trains else "val_amp_level"
     level = getattr(args, key)
     if args.model in VARIANTS and level in ("O1", "O2"):
         raise UserError(
-            f"--{key} {level}: mindcv's mixed precision replaces layers that {args.model} reaches into; "
+            f"--{key} {level}: mindcv's mixed precision replaces layers whose attributes {args.model} uses; "
             f"use O0, or train.py of msg_ms with --amp-opt-level {level}"
         )
     if trains and args.ema and args.val_while_train:
         raise UserError(
             "--ema True with --val_while_train True: mindcv's trainer fails at the end of the first epoch; "
-            "evaluate afterwards by validate.py --ema True"
+            "evaluate afterwards with validate.py --ema True"
         )

@@ -1,4 +1,4 @@
-"""Classify pictures, and show what the message tokens look at; see docs/predict.md."""
+"""Classify images and draw the attention of the MSG tokens; see docs/predict.md."""
 
 from __future__ import annotations
 
@@ -17,49 +17,48 @@ from ..cli import config_from_arguments, model_parser, require
 from ..config import Config
 from ..data.class_names import CLASSES_KEY, ClassName, default_class_names, read_class_names
 from ..data.folder import IMAGE_SUFFIXES
-from ..engine.device import check_half_precision, setup_device
 from ..engine.log import progress
+from ..engine.runtime import start
 from ..errors import UserError, shorten
 from ..files import atomic_write
-from ..models.build import build_model
-from ..models.inference import optimize_for_inference
 from ..models.msg_transformer import MSGTransformer
-from ..models.precision import set_precision
-from ..support import check_supported
+from ..tasks import build_task
 from ..tasks.predictor import Prediction, Predictor, Unreadable
-from ..visualize.attention import draw_messages, stack_rows
+from ..visualize.attention import draw_msg_attention, stack_rows
 from ..visualize.contact_sheet import as_tile, write_png, write_sheet
 
-SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif", ".tif", ".tiff", ".webp")  # what is looked for in folders
-BATCH = 16  # pictures at a time, unless --batch-size says otherwise
-ON_A_SHEET, ON_A_STACK = 500, 50  # pictures at most; more can't be looked at
+SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif", ".tif", ".tiff", ".webp")  # files to find in folders
+BATCH = 16  # default of --batch-size
+MAX_SHEET, MAX_STACK = 500, 50  # images in one contact sheet, and in one PNG with attention
 STANDARD_OUTPUT = "-"
+CLASSES_HELP = """class names: a folder of class folders, or a text file with one name per line (default: those
+stored in the checkpoint; for 1000 classes ImageNet's)"""
+MESSAGES_HELP = """draw the attention of each stage's MSG tokens: one PNG with a row per image, or a folder with one PNG
+per image"""
 
 
 def main() -> None:
+    """Classify the images and write the requested outputs."""
     args = parse_arguments()
     config = config_from_arguments(args)
-    check_supported(config)
     checkpoint = Path(require(config.model.resume, "--resume"))
     names = read_class_names(args.classes, config.model.num_classes, config.data.class_index) if args.classes else None
-    files = list_pictures(args.files)
+    files = list_images(args.files)
     check_outputs(args, len(files))
-    setup_device(config.device_target, config.seed, config.jit_level)
-    check_half_precision(config.amp_level, config.amp.dtype)
-    model = build_model(config.model, config.data.img_size).set_train(False)
-    set_precision(model, config.amp_level, config.amp.dtype)
-    lines, notes = load_for_inference(model, checkpoint)
+    runtime = start(config, build_task, uses_data=False)
+    model = runtime.task.build_model().set_train(False)
+    lines, metadata = load_for_inference(model, checkpoint)
     for line in lines:
         print(line, file=sys.stderr)
-    if args.show_messages is None:  # which asks the blocks for their own parameters
-        optimize_for_inference(model, strassen=True)
-    names = names or default_class_names(config.model.num_classes, str(notes.get(CLASSES_KEY, "")))
+    if args.show_messages is None:  # --show-messages needs the original parameters
+        runtime.task.optimize_for_inference(model, strassen=True)
+    names = names or default_class_names(config.model.num_classes, str(metadata.get(CLASSES_KEY, "")))
 
     batch = min(args.batch_size or BATCH, len(files))
     predictor = Predictor(model, config, batch, messages=args.show_messages is not None)
     outputs = Outputs(args, model, names, files)
-    for answer, bar in progress(predictor.predict(files), len(files), "predict"):
-        line = outputs.add_unreadable(answer) if isinstance(answer, Unreadable) else outputs.add(answer)
+    for result, bar in progress(predictor.predict(files), len(files), "predict"):
+        line = outputs.add_unreadable(result) if isinstance(result, Unreadable) else outputs.add(result)
         if not args.json:
             bar.write(line)
     outputs.write(config, checkpoint)
@@ -68,43 +67,42 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = model_parser("Classify pictures with a trained model.")
-    parser.add_argument(
-        "--classes", type=Path, metavar="FOLDER|FILE", help="class names: a folder of class folders, or a text file "
-        "with a name per line (default: those that the checkpoint noted; for 1000 classes ImageNet's)",
-    )  # fmt: skip
-    parser.add_argument("--top-k", type=int, default=5, metavar="N", help="how many answers per picture (default: 5)")
-    parser.add_argument("--json", metavar="FILE", help="write JSON instead of a table, to standard output with -")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="write a contact sheet with the answers")
-    parser.add_argument(
-        "--show-messages", type=Path, metavar="FOLDER|PNG", help="draw what the message tokens of each stage attend "
-        "to: one PNG with a row per picture, or a folder with a PNG for each",
-    )  # fmt: skip
-    parser.add_argument("files", nargs="+", type=Path, metavar="PICTURE|FOLDER", help="folders are searched through")
+    """Parse and check the command's flags."""
+    parser = model_parser("Classify images with a trained model.")
+    add = parser.add_argument
+    add("--classes", type=Path, metavar="FOLDER|FILE", help=CLASSES_HELP)
+    add("--top-k", type=int, default=5, metavar="N", help="number of predictions per image (default: 5)")
+    add("--json", metavar="FILE", help="write JSON instead of a table; - writes to standard output")
+    add("--picture", type=Path, metavar="PNG", help="write a contact sheet with the predictions")
+    add("--show-messages", type=Path, metavar="FOLDER|PNG", help=MESSAGES_HELP)
+    add("files", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="folders are searched recursively")
     args = parser.parse_args()
     if args.top_k < 1:
         raise UserError(f"--top-k {args.top_k}: must be at least 1")
     return args
 
 
-def list_pictures(given: Sequence[Path]) -> list[Path]:
-    """The files as given, and what pictures the folders hold at any depth, by name; hidden ones are left aside."""
+def list_images(paths: Sequence[Path]) -> list[Path]:
+    """Expand folders into the images below them, sorted by name.
+
+    Hidden files and folders are ignored. Raises UserError if a folder has no images or no path exists.
+    """
     files: list[Path] = []
-    for path in given:
-        found = sorted(_below(path)) if path.is_dir() else [path]
-        if not found:
-            raise UserError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
-        files += found
+    for path in paths:
+        images = sorted(_images_below(path)) if path.is_dir() else [path]
+        if not images:
+            raise UserError(f"{path} contains no images ({', '.join(SUFFIXES)})")
+        files += images
     if not any(file.exists() for file in files):
-        raise UserError(f"there is no such file or folder: {shorten([str(file) for file in files])}")
+        raise UserError(f"no such file or folder: {shorten([str(file) for file in files])}")
     return files
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _images_below(folder: Path) -> Iterator[Path]:
     seen = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if os.path.realpath(root) in seen:  # a link that leads back
+        if os.path.realpath(root) in seen:  # a symbolic link to a parent
             folders.clear()
             continue
         seen.add(os.path.realpath(root))
@@ -112,30 +110,30 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def check_outputs(args: argparse.Namespace, count: int) -> None:
-    """Raise UserError for a name or number of pictures that --json, --picture or --show-messages can't take."""
+    """Raise UserError for an invalid file name or too many images in --json, --picture or --show-messages."""
     for flag, path, suffix in (
         ("--json", args.json if args.json != STANDARD_OUTPUT else None, ".json"),
         ("--picture", args.picture, ".png"),
         ("--show-messages", None if is_folder(args.show_messages) else args.show_messages, ".png"),
     ):
         if path is not None and Path(path).suffix.lower() != suffix:
-            other = {"--json": f", or be {STANDARD_OUTPUT} for standard output", "--show-messages": ", or be a folder"}
-            raise UserError(f"{flag} {path}: must end in {suffix}{other.get(flag, '')}")
-    if args.picture is not None and count > ON_A_SHEET:
-        raise UserError(f"--picture: {count} pictures are too many for one sheet, {ON_A_SHEET} at most")
-    if args.show_messages is not None and not is_folder(args.show_messages) and count > ON_A_STACK:
+            alternatives = {"--json": f", or be {STANDARD_OUTPUT}", "--show-messages": ", or be a folder"}
+            raise UserError(f"{flag} {path}: must end in {suffix}{alternatives.get(flag, '')}")
+    if args.picture is not None and count > MAX_SHEET:
+        raise UserError(f"--picture: {count} images are too many for one contact sheet; the limit is {MAX_SHEET}")
+    if args.show_messages is not None and not is_folder(args.show_messages) and count > MAX_STACK:
         raise UserError(
-            f"--show-messages: {count} pictures are too many for one PNG, {ON_A_STACK} at most; a folder takes them all"
+            f"--show-messages: {count} images are too many for one PNG; the limit is {MAX_STACK}, name a folder instead"
         )
 
 
 def is_folder(path: Path | None) -> bool:
-    """Whether --show-messages names a folder, which need not be there yet."""
+    """Return whether --show-messages names a folder, which may not exist yet."""
     return path is not None and (path.is_dir() or not path.suffix)
 
 
 class Outputs:
-    """Where answers go: a table or JSON, the contact sheet, the pictures of the messages."""
+    """Collected results: table or JSON, contact sheet and drawings of the attention."""
 
     def __init__(self, args: argparse.Namespace, model: MSGTransformer, names: list[ClassName], files: Sequence[Path]):
         self.args, self.model, self.names = args, model, names
@@ -146,63 +144,54 @@ class Outputs:
         self.rows: list[np.ndarray] = []
         self.common = Path(os.path.commonpath([file.resolve().parent for file in files]))
 
-    def add_unreadable(self, answer: Unreadable) -> str:
-        """Take a file that gave no answer; its line of the table."""
-        self.unreadable.append(f"{answer.file} ({answer.reason})")
-        self.records.append({"file": str(answer.file), "error": answer.reason})
-        return f"{answer.file}: can't be read: {answer.reason}"
+    def add_unreadable(self, result: Unreadable) -> str:
+        """Record a file without prediction and return its line of the table."""
+        self.unreadable.append(f"{result.file} ({result.reason})")
+        self.records.append({"file": str(result.file), "error": result.reason})
+        return f"{result.file}: can't be read: {result.reason}"
 
-    def add(self, answer: Prediction) -> str:
-        """Take one answer, and write or keep its pictures; its line of the table."""
-        row = answer.probabilities
-        best = np.argsort(-row, kind="stable")[: self.args.top_k]
-        self.records.append(
-            {
-                "file": str(answer.file),
-                "predictions": [
-                    {
-                        "label": int(i),
-                        "class": self.names[i].folder,
-                        "name": self.names[i].name,
-                        "probability": float(row[i]),
-                    }
-                    for i in best
-                ],
-            }
-        )
-        caption = f"{row[best[0]]:.0%} {self.names[best[0]].short}"
+    def add(self, result: Prediction) -> str:
+        """Record a prediction, draw the requested images, and return its line of the table."""
+        probabilities, names = result.probabilities, self.names
+        best = [int(i) for i in np.argsort(-probabilities, kind="stable")[: self.args.top_k]]
+        predictions = [
+            {"label": i, "class": names[i].folder, "name": names[i].name, "probability": float(probabilities[i])}
+            for i in best
+        ]
+        self.records.append({"file": str(result.file), "predictions": predictions})
+        caption = f"{probabilities[best[0]]:.0%} {names[best[0]].short}"
         if self.args.picture is not None:
-            self.tiles.append(as_tile(answer.picture))
+            self.tiles.append(as_tile(result.image))
             self.captions.append(caption)
         if self.args.show_messages is not None:
-            self._show_messages(answer, caption)
-        return f"{answer.file}: " + " | ".join(f"{row[i]:.1%} {self.names[i].name}" for i in best)
+            self._draw_attention(result, caption)
+        return f"{result.file}: " + " | ".join(f"{probabilities[i]:.1%} {names[i].name}" for i in best)
 
-    def _show_messages(self, answer: Prediction, caption: str) -> None:
-        drawn = draw_messages(answer.crop, answer.weights, self.model.geometry, self.model.window_size, caption)
+    def _draw_attention(self, result: Prediction, caption: str) -> None:
+        drawing = draw_msg_attention(result.crop, result.weights, self.model.geometry, self.model.window_size, caption)
         if is_folder(self.args.show_messages):
-            # In the pictures' own tree; their whole names, as a.jpg and a.png may lie side by side.
-            below = answer.file.resolve().relative_to(self.common)
-            write_png(self.args.show_messages / below.with_name(below.name + ".png"), drawn)
+            # The same tree as the images. The suffix stays, because a.jpg and a.png may be in one folder.
+            relative = result.file.resolve().relative_to(self.common)
+            write_png(self.args.show_messages / relative.with_name(relative.name + ".png"), drawing)
         else:
-            self.rows.append(drawn)
+            self.rows.append(drawing)
 
     def write(self, config: Config, checkpoint: Path) -> None:
-        """Write what waited for the last answer; tells each file."""
-        args, told = self.args, sys.stdout if self.args.json != STANDARD_OUTPUT else sys.stderr
+        """Write JSON, contact sheet and stacked drawings, and print the path of each file."""
+        args, stream = self.args, sys.stdout if self.args.json != STANDARD_OUTPUT else sys.stderr
         if args.json:
-            content = {"model": config.model.name, "checkpoint": str(checkpoint), "pictures": self.records}
+            content = {"model": config.model.name, "checkpoint": str(checkpoint), "images": self.records}
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             if args.json == STANDARD_OUTPUT:
                 sys.stdout.write(text)
             else:
                 with atomic_write(Path(args.json)) as temporary:
                     temporary.write_text(text, encoding="utf-8")
-                print(f"wrote {args.json}", file=told)
+                print(f"wrote {args.json}", file=stream)
         if self.tiles:
             write_sheet(args.picture, self.tiles, self.captions)
-            print(f"wrote {args.picture}", file=told)
+            print(f"wrote {args.picture}", file=stream)
         if self.rows:
             write_png(args.show_messages, stack_rows(self.rows))
         if args.show_messages is not None and len(self.records) > len(self.unreadable):
-            print(f"wrote {args.show_messages}", file=told)
+            print(f"wrote {args.show_messages}", file=stream)

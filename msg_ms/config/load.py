@@ -43,7 +43,7 @@ def load_config(cfg: str | Path | None, opts: Sequence[str] = (), **overrides: A
 
 
 def to_yaml(config: Config) -> str:
-    """Return every key with its value; :func:`load_config` reads an equal configuration from it."""
+    """Return every key with its value; ``load_config`` reads an equal configuration from it."""
     return yaml.safe_dump(_to_tree(config), sort_keys=False, default_flow_style=None)
 
 

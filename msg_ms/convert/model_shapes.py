@@ -67,10 +67,10 @@ def infer_architecture(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
         state: Arrays by our names.
 
     Returns:
-        Arguments of :class:`msg_ms.MSGTransformer`.
+        Arguments of ``msg_ms.MSGTransformer``.
 
     Raises:
-        ConversionError: If the shapes fit no such model, or one larger than :data:`LARGEST`.
+        ConversionError: If the shapes fit no such model, or one larger than ``LARGEST``.
     """
     blocks = {m.groups() for m in (re.match(r"layers\.(\d{1,4})\.blocks\.(\d{1,4})\.", name) for name in state) if m}
     depths = Counter(int(stage) for stage, _ in blocks)
@@ -118,7 +118,7 @@ def variant_name(architecture: Mapping[str, Any]) -> str:
     """Return the name of the paper's variant with these sizes, or a description of the sizes.
 
     Args:
-        architecture: The result of :func:`infer_architecture`.
+        architecture: The result of ``infer_architecture``.
     """
     for name, sizes in VARIANTS.items():
         if all(architecture[k] == v for k, v in sizes.items() if k != "drop_path_rate"):

@@ -25,7 +25,7 @@ def convert_state_dict(
         rules: The name table.
 
     Returns:
-        The same arrays by our names, without the buffers that have a :class:`~msg_ms.convert.rules.Drop` rule.
+        The same arrays by our names, without the buffers that have a ``msg_ms.convert.rules.Drop`` rule.
 
     Raises:
         ConversionError: If a name has no rule, two names become the same, or ``expected`` differs. The message lists
@@ -110,7 +110,7 @@ def check_buffers(state: Mapping[str, np.ndarray], converted: Mapping[str, np.nd
 
     Args:
         state: Arrays by PyTorch's names.
-        converted: The result of :func:`convert_state_dict` for them.
+        converted: The result of ``convert_state_dict`` for them.
 
     Raises:
         ConversionError: If a buffer differs.

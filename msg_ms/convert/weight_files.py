@@ -25,7 +25,7 @@ def read_torch_weights(path: Path, key: str | None) -> LoadedWeights:
 
     Args:
         path: The file to read.
-        key: Location of the weights, see :func:`msg_ms.checkpoint.select.select_weights`.
+        key: Location of the weights, see ``msg_ms.checkpoint.select.select_weights``.
 
     Raises:
         UserError: If the file is unreadable or has this package's parameter names.

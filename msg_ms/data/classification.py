@@ -21,7 +21,7 @@ class TrainDataset(TrainPipeline):
     """Shuffled, augmented batches: images, labels, and noise for stochastic depth if the model has it.
 
     Images are float32 (B, 3, S, S). Labels are int32 (B,), or float32 (B, num_classes) with Mixup or CutMix; the latter
-    are smoothed. The noise is float32 (blocks, 2, B), see :func:`msg_ms.data.pipeline.drop_path_noise`.
+    are smoothed. The noise is float32 (blocks, 2, B), see ``msg_ms.data.pipeline.drop_path_noise``.
 
     Args:
         folder: The images and their labels.

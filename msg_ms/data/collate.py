@@ -1,4 +1,4 @@
-"""From uint8 pictures to a batch of the model's input: normalise, erase and mix while each plane is written once."""
+"""Collate uint8 images into a float32 batch; normalisation, erasing and mixing share one pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ OFFSET = tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True))
 
 @dataclass(frozen=True)
 class Erasing:
-    """A box of one picture and what fills it after normalisation: (3, h, w), or broadcast to it."""
+    """Box of an image that is replaced after normalisation.
+
+    Attributes:
+        top: First row, in pixels.
+        left: First column, in pixels.
+        height: Number of rows.
+        width: Number of columns.
+        fill: New values, float32 (3, height, width) or broadcastable to it.
+    """
 
     top: int
     left: int
@@ -28,7 +36,7 @@ class Erasing:
 
     @property
     def area(self) -> tuple[slice, slice, slice]:
-        """The box in (3, H, W)."""
+        """Slices of the box in an array (3, H, W)."""
         return slice(None), slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
@@ -38,10 +46,16 @@ def collate(
     weight: float = 1.0,
     box: Box | None = None,
 ) -> np.ndarray:
-    """Pictures, uint8 (H, W, 3) -> float32 (B, 3, H, W): normalised, then erased, then mixed.
+    """Make a batch: normalise the images, then erase boxes, then mix the batch with itself in reverse order.
 
-    ``weight`` below 1 without a ``box`` blends each picture with the one at the mirrored place (Mixup); a ``box``
-    (top, bottom, left, right) is exchanged with it instead (CutMix).
+    Args:
+        images: B images of one size, uint8 RGB (H, W, 3).
+        erasings: For each image the boxes to erase.
+        weight: Mixup's weight of the image itself; 1 disables Mixup. Ignored if there is a ``box``.
+        box: CutMix's box (top, bottom, left, right) in pixels, exchanged with the image at the mirrored position.
+
+    Returns:
+        float32 (B, 3, H, W), normalised by ImageNet's mean and standard deviation.
     """
     count, (height, width, _) = len(images), images[0].shape
     planes = [cv2.split(image) for image in images]
@@ -55,8 +69,8 @@ def collate(
             cv2.addWeighted(
                 planes[i][c], own * SCALE[c], other, share * SCALE[c], OFFSET[c], output[i, c], dtype=cv2.CV_32F
             )
-    for i, pictures_erasings in enumerate(erasings):
-        for erasing in pictures_erasings:
+    for i, boxes in enumerate(erasings):
+        for erasing in boxes:
             if blended:
                 _erase_blended(output, planes[i], erasing, i, weight)
             else:
@@ -68,9 +82,9 @@ def collate(
 
 
 def _erase_blended(output: np.ndarray, planes: Sequence[np.ndarray], erasing: Erasing, i: int, weight: float) -> None:
-    """Replace what picture ``i`` gave to both blends inside the box."""
+    """Replace the contribution of image ``i`` to its two blends inside the box."""
     scale, offset = (np.array(values, np.float32)[:, None, None] for values in (SCALE, OFFSET))
-    given = np.stack([plane[erasing.area[1:]] for plane in planes]) * scale + offset
-    change = erasing.fill - given
+    old = np.stack([plane[erasing.area[1:]] for plane in planes]) * scale + offset
+    change = erasing.fill - old
     output[i][erasing.area] += np.float32(weight) * change
     output[-1 - i][erasing.area] += np.float32(1 - weight) * change

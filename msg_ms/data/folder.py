@@ -1,6 +1,6 @@
-"""Image files and their labels, listed in an order that every machine agrees on.
+"""Lists of image files with labels, in the same order on every machine.
 
-Two layouts: one sub-folder per class, or a flat folder with a list of file names and labels.
+Two layouts are supported: one sub-folder per class, or a flat folder with a list of file names and labels.
 """
 
 from __future__ import annotations
@@ -18,9 +18,14 @@ IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Image files and their labels; a label is the index of its class in ``classes``.
+    """Image files and their labels.
 
-    ``warnings`` name what was left aside and why.
+    Attributes:
+        root: The folder that was listed.
+        classes: Names of the class folders; a label is an index into them.
+        files: Paths of the images.
+        labels: One label per image.
+        warnings: One line for each kind of ignored entry.
     """
 
     root: Path
@@ -34,7 +39,11 @@ class ImageFolder:
 
 
 def read_text(path: Path) -> str:
-    """A text file's content; UserError where it can't be read."""
+    """Read a UTF-8 text file.
+
+    Raises:
+        UserError: The file cannot be read or decoded.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -42,24 +51,33 @@ def read_text(path: Path) -> str:
 
 
 def class_folders(root: str | Path, class_index: str | Path | None = None) -> tuple[str, ...]:
-    """The names of a folder's class folders in the order of their labels; see :func:`scan_folder`."""
+    """Return the names of the class folders in ``root``, in the order of their labels.
+
+    Arguments and errors are those of ``scan_folder``.
+    """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; --data-path must hold train/ and val/ with one folder per class")
+        raise UserError(f"{root} is not a directory; --data-path must hold train/ and val/ with one folder per class")
     with os.scandir(root) as entries:
-        found = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    if not found:
-        raise UserError(
-            f"{root} holds no class folders; --data-path must hold train/ and val/ with one folder per class"
-        )
-    return tuple(found) if not class_index else _ordered_classes(Path(class_index), root, found)
+        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    if not folders:
+        raise UserError(f"{root} has no class folders; --data-path must hold train/ and val/ with one folder per class")
+    return tuple(folders) if not class_index else _ordered_classes(Path(class_index), root, folders)
 
 
 def scan_folder(root: str | Path, class_index: str | Path | None = None) -> ImageFolder:
-    """List a folder with one sub-folder per class; hidden folders and files of other types are left aside.
+    """List a folder that has one sub-folder per class.
 
-    Classes are numbered in the order of their names, or as the file ``class_index`` lists them. Raises UserError for
-    a folder without classes, a class without images and empty files, naming all of them and the remedy.
+    Hidden folders and files of other types are ignored and reported in ``warnings``.
+
+    Args:
+        root: Folder to list.
+        class_index: File with the class folders in the order of their labels: one per line, or JSON like
+            ``{"0": ["n01440764", "tench"]}``. By default classes are sorted by name.
+
+    Raises:
+        UserError: There are no class folders, a class has no images, a file is empty, or ``class_index`` does not
+            match. The text names every such class and file.
     """
     root = Path(root)
     classes = class_folders(root, class_index)
@@ -67,27 +85,44 @@ def scan_folder(root: str | Path, class_index: str | Path | None = None) -> Imag
         entries = sorted(entries, key=lambda entry: entry.name)
     files: list[str] = []
     labels: list[int] = []
-    stray = [entry.name for entry in entries if not entry.is_dir()]
+    ignored_files = [entry.name for entry in entries if not entry.is_dir()]
     hidden = [entry.name for entry in entries if entry.is_dir() and entry.name.startswith(".")]
-    bare, empty = [], []
+    empty_files: list[str] = []
+    classes_without_images: list[str] = []
     for label, name in enumerate(classes):
-        images, others, zero = _list_images(root / name)
+        images, others, empty = _list_images(root / name)
         files += images
         labels += [label] * len(images)
-        stray += [f"{name}/{other}" for other in others]
-        empty += [f"{name}/{file}" for file in zero]
-        bare += [] if images or zero else [name]
-    if bare or empty:
-        problems = [f"class folders without images: {shorten(bare)}; remove or fill them"] if bare else []
-        problems += [f"files of zero bytes: {shorten(empty)}; remove or fetch them again"] if empty else []
+        ignored_files += [f"{name}/{other}" for other in others]
+        empty_files += [f"{name}/{file}" for file in empty]
+        if not images and not empty:
+            classes_without_images.append(name)
+    problems = []
+    if classes_without_images:
+        problems.append(f"class folders without images: {shorten(classes_without_images)}; remove or fill them")
+    if empty_files:
+        problems.append(f"empty files: {shorten(empty_files)}; remove or download them again")
+    if problems:
         raise UserError(f"{root}: {'; '.join(problems)}")
-    warnings = [f"{root}: {len(hidden)} hidden folders left aside: {shorten(hidden)}"] if hidden else []
-    warnings += [f"{root}: {len(stray)} files that are no images left aside: {shorten(stray)}"] if stray else []
+    warnings = []
+    if hidden:
+        warnings.append(f"{root}: ignored {len(hidden)} hidden folders: {shorten(hidden)}")
+    if ignored_files:
+        warnings.append(f"{root}: ignored {len(ignored_files)} entries that are not images: {shorten(ignored_files)}")
     return ImageFolder(root, classes, tuple(files), tuple(labels), tuple(warnings))
 
 
 def scan_list(root: str | Path, list_file: str | Path, classes: tuple[str, ...]) -> ImageFolder:
-    """Read a flat folder through a list with a line ``<file name> <class folder name or number>`` per image."""
+    """List a flat folder with the help of a text file.
+
+    Args:
+        root: Folder with the images.
+        list_file: File with a line ``<file name> <class folder name or label>`` per image.
+        classes: Class folders in the order of their labels.
+
+    Raises:
+        UserError: A line cannot be parsed, or a file is missing or empty.
+    """
     root, list_file = Path(root), Path(list_file)
     numbers = {name: i for i, name in enumerate(classes)} | {str(i): i for i in range(len(classes))}
     files: list[str] = []
@@ -103,16 +138,30 @@ def scan_list(root: str | Path, list_file: str | Path, classes: tuple[str, ...])
             )
         files.append(str(root / words[0]))
         labels.append(numbers[words[1]])
+    if not files:
+        raise UserError(f"{list_file} lists no images")
     with os.scandir(root) as entries:
         sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-    missing = [Path(file).name for file in files if not sizes.get(Path(file).name)]
-    if missing or not files:
-        raise UserError(f"{list_file} names no images or ones that {root} lacks or that are empty: {shorten(missing)}")
+    unusable = [Path(file).name for file in files if not sizes.get(Path(file).name)]
+    if unusable:
+        raise UserError(f"{list_file} lists files that are missing or empty in {root}: {shorten(unusable)}")
     return ImageFolder(root, classes, tuple(files), tuple(labels))
 
 
 def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[ImageFolder | None, ImageFolder]:
-    """``train/`` (None unless ``training``) and ``val/`` below ``DATA.DATA_PATH``, checked against each other."""
+    """List ``train/`` and ``val/`` below ``DATA.DATA_PATH`` and check them.
+
+    Args:
+        config: The ``DATA`` section of the configuration.
+        num_classes: Number of classes of the model.
+        training: Whether the training images are needed.
+
+    Returns:
+        The training images (None unless ``training``, or if ``DATA.VAL_LIST`` needs them) and the evaluation images.
+
+    Raises:
+        UserError: A folder is unusable, see ``scan_folder``, or the classes do not match.
+    """
     root = Path(config.data_path)
     train = scan_folder(root / "train", config.class_index) if training or config.val_list else None
     if config.val_list:
@@ -124,42 +173,42 @@ def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[
 
 
 def check_classes(train: ImageFolder | None, val: ImageFolder, num_classes: int) -> None:
-    """Raise where the class folders are not ``num_classes`` many, or not the same for training and evaluation."""
+    """Raise UserError unless both parts have the same ``num_classes`` class folders."""
     if train is not None:
         check_same_classes(train, val)
     if len(val.classes) != num_classes:
         raise UserError(
             f"{val.root} has {len(val.classes)} class folders, but MODEL.NUM_CLASSES={num_classes}; "
-            f"pass --opts MODEL.NUM_CLASSES {len(val.classes)}, or mend the folder"
+            f"pass --opts MODEL.NUM_CLASSES {len(val.classes)}, or fix the folder"
         )
 
 
 def check_same_classes(train: ImageFolder, val: ImageFolder) -> None:
-    """Raise where the class folders of training and evaluation differ."""
+    """Raise UserError if the class folders of training and evaluation differ."""
     if train.classes != val.classes:
-        odd = sorted(set(train.classes) ^ set(val.classes))
+        different = sorted(set(train.classes) ^ set(val.classes))
         raise UserError(
-            f"{train.root} and {val.root} differ in their class folders: {shorten(odd)}; labels would not mean the same"
+            f"{train.root} and {val.root} have different class folders: {shorten(different)}; labels would not match"
         )
 
 
 def _list_images(folder: Path) -> tuple[list[str], list[str], list[str]]:
-    """(image paths, names of other entries, names of image files with zero bytes), each sorted."""
-    images, others, zero = [], [], []
+    """Return image paths, names of other entries and names of empty image files, each sorted."""
+    images, others, empty = [], [], []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             image = entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".")
             if not image or not entry.is_file():
                 others.append(entry.name)
             elif entry.stat().st_size == 0:
-                zero.append(entry.name)
+                empty.append(entry.name)
             else:
                 images.append(entry.path)
-    return images, others, zero
+    return images, others, empty
 
 
-def _ordered_classes(class_index: Path, root: Path, found: list[str]) -> tuple[str, ...]:
-    """Class folders in the order of the file: one name per line, or JSON {"0": ["n01440764", "tench"], ...}."""
+def _ordered_classes(class_index: Path, root: Path, folders: list[str]) -> tuple[str, ...]:
+    """Return the class folders in the order of ``class_index``."""
     text = read_text(class_index)
     try:
         content = json.loads(text) if class_index.suffix == ".json" else text.split()
@@ -173,7 +222,10 @@ def _ordered_classes(class_index: Path, root: Path, found: list[str]) -> tuple[s
         ) from None
     if len(set(names)) != len(names):
         raise UserError(f"{class_index} lists a class twice")
-    odd = sorted(set(names) ^ set(found))
-    if odd:
-        raise UserError(f"{class_index} and the class folders of {root} differ: {shorten(odd)}{nearest(odd[0], found)}")
+    different = sorted(set(names) ^ set(folders))
+    if different:
+        raise UserError(
+            f"{class_index} and the class folders of {root} differ: {shorten(different)}"
+            f"{nearest(different[0], folders)}"
+        )
     return names

@@ -1,4 +1,4 @@
-"""Mixup and CutMix of a whole batch with its mirror image, and the soft labels that follow (timm's batch mode)."""
+"""Mixup, CutMix and their soft labels, as in timm's batch mode: a batch is mixed with itself in reverse order."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ Box = tuple[int, int, int, int]  # top, bottom, left, right
 
 @dataclass(frozen=True)
 class Mixup:
-    """Draws one mixing per batch, in which picture i is mixed with picture B - 1 - i.
+    """Random Mixup or CutMix of a batch: image i is mixed with image B - 1 - i.
 
-    ``mixup`` and ``cutmix`` are the alphas of the Beta distributions, 0 switches one off; ``minmax`` bounds the sides
-    of CutMix's box instead (as parts of the picture's).
+    Attributes:
+        mixup: Alpha of Mixup's Beta distribution; 0 disables Mixup.
+        cutmix: Alpha of CutMix's Beta distribution; 0 disables CutMix.
+        minmax: Bounds for the sides of CutMix's box as fractions of the image's sides. They replace the Beta
+            distribution.
+        probability: Probability that a batch is mixed at all.
+        switch_probability: Probability of CutMix if both are enabled.
     """
 
     mixup: float
@@ -28,7 +33,16 @@ class Mixup:
     switch_probability: float
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[float, Box | None]:
-        """(weight of the picture itself, CutMix's box or None for Mixup); weight 1 changes nothing."""
+        """Draw the mixing of one batch.
+
+        Args:
+            height: Height of the images in pixels.
+            width: Width of the images in pixels.
+            rng: Source of randomness.
+
+        Returns:
+            The weight of the image itself (1 leaves the batch unchanged), and CutMix's box or None for Mixup.
+        """
         if rng.random() >= self.probability:
             return 1.0, None
         cutmix = self.cutmix > 0 and (self.mixup == 0 or rng.random() < self.switch_probability)
@@ -46,26 +60,43 @@ class Mixup:
             )
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
             return top, top + h, left, left + w
-        part = math.sqrt(1 - weight)
+        fraction = math.sqrt(1 - weight)
         spans = []
         for side in (height, width):
-            length, middle = int(side * part), int(rng.integers(side))
+            length, middle = int(side * fraction), int(rng.integers(side))
             spans += [max(0, middle - length // 2), min(side, middle + (length + 1) // 2)]
         return tuple(spans)
 
 
 def soft_labels(labels: np.ndarray, num_classes: int, smoothing: float, weight: float) -> np.ndarray:
-    """float32 (B, K): smoothed one-hot labels, ``weight`` of the own one and the rest of the mirror image's."""
+    """Return mixed, smoothed one-hot labels.
+
+    Args:
+        labels: int (B,).
+        num_classes: Number of classes K.
+        smoothing: Label smoothing, spread evenly over all classes.
+        weight: Weight of an image's own label; the rest goes to the label at the mirrored position.
+
+    Returns:
+        float32 (B, K); each row sums to 1.
+    """
     soft = np.full((len(labels), num_classes), smoothing / num_classes, np.float32)
     soft[np.arange(len(labels)), labels] += np.float32(1 - smoothing)
     return soft * np.float32(weight) + soft[::-1] * np.float32(1 - weight)
 
 
 def build_mixup(aug: AugConfig) -> Mixup | None:
-    """The mixing that ``AUG.MIXUP*`` and ``AUG.CUTMIX*`` ask for; None where both are off."""
+    """Build the mixing from ``AUG.MIXUP*`` and ``AUG.CUTMIX*``.
+
+    Returns:
+        The mixing, or None if both kinds are disabled.
+
+    Raises:
+        UserError: ``AUG.MIXUP_MODE`` is not ``batch``.
+    """
     cutmix = 1.0 if aug.cutmix_minmax is not None else aug.cutmix  # as timm: bounds replace the alpha
     if aug.mixup == 0 and cutmix == 0:
         return None
     if aug.mixup_mode != "batch":
-        raise UserError(f"AUG.MIXUP_MODE={aug.mixup_mode!r}: only 'batch', the paper's, is there")
+        raise UserError(f"AUG.MIXUP_MODE={aug.mixup_mode!r}: only 'batch', as in the paper, is supported")
     return Mixup(aug.mixup, cutmix, aug.cutmix_minmax, aug.mixup_prob, aug.mixup_switch_prob)

@@ -96,7 +96,7 @@ class EpochOrder:
 
 
 class TrainPipeline:
-    """Shuffled training batches. Subclasses implement :meth:`build_batch` and :meth:`name_of`.
+    """Shuffled training batches. Subclasses implement ``build_batch`` and ``name_of``.
 
     Args:
         order: The order of the samples.
@@ -163,7 +163,7 @@ class TrainPipeline:
 
 
 class EvalPipeline:
-    """Evaluation batches in order, each padded to ``batch_size``. Subclasses implement :meth:`build_batch`.
+    """Evaluation batches in order, each padded to ``batch_size``. Subclasses implement ``build_batch``.
 
     Rank r of n reads samples r, r + n, ..., so every sample is evaluated exactly once. The last array of a batch is
     float32 (batch_size,): 1 for a sample, 0 for padding.

@@ -1,6 +1,6 @@
-"""RandAugment as timm defines it: op list, strengths, probabilities and configuration strings.
+"""RandAugment as in timm: operations, magnitudes, probabilities and configuration strings.
 
-Pictures are uint8 RGB (H, W, 3). Operations on values equal Pillow's bit for bit; most of them are look-up tables.
+Images are uint8 RGB (H, W, 3). Operations on values equal Pillow's bit for bit; most of them are look-up tables.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ import numpy as np
 from ..errors import UserError, nearest
 from .warp import rotate, shear_x, shear_y, translate_x, translate_y
 
-FULL_LEVEL = 10.0  # the level at which an operation is at its strongest
-TRANSLATE_PART = 0.45  # of the side, at full level
-# Pillow's weights for RGB to luminance, as parts of 65536.
+FULL_LEVEL = 10.0  # level of the strongest effect
+TRANSLATE_FRACTION = 0.45  # of the side, at full level
+# Pillow's weights from RGB to luminance, times 65536.
 LUMA = np.array([19595, 38470, 7471], np.float32)
 _VALUES = np.arange(256)
 
 
 def _apply(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Look every value up: ``table`` is (256,) for all channels, or (256, 3)."""
+    """Replace each value by its entry in ``table``, (256,) for all channels or (256, 3)."""
     table = np.clip(table, 0, 255).astype(np.uint8)
     return cv2.LUT(image, table.reshape(256, 1, -1) if table.ndim == 2 else table)
 
 
 def _histograms(image: np.ndarray) -> np.ndarray:
-    """int64 (3, 256)."""
+    """Return the histogram of each channel, int64 (3, 256)."""
     return np.stack([cv2.calcHist([image], [c], None, [256], [0, 256])[:, 0] for c in range(3)]).astype(np.int64)
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
-    """Pillow's conversion to "L": uint8 (H, W). Every sum stays below 2**24, so float32 is exact."""
+    """Convert to luminance like Pillow's mode "L"; returns uint8 (H, W)."""
+    # Each sum is below 2**24, so float32 is exact.
     weighted = cv2.transform(image.astype(np.float32), LUMA[None])
     weighted += 32768
     weighted *= 1 / 65536
@@ -43,7 +44,7 @@ def luminance(image: np.ndarray) -> np.ndarray:
 
 
 def blend(degenerate: np.ndarray, image: np.ndarray, factor: float) -> np.ndarray:
-    """degenerate + factor * (image - degenerate) in single precision, cut off like Pillow's Image.blend."""
+    """Return degenerate + factor * (image - degenerate) in float32, truncated like Pillow's Image.blend."""
     low, mixed = degenerate.astype(np.float32), image.astype(np.float32)
     mixed -= low
     mixed *= np.float32(factor)
@@ -80,16 +81,17 @@ def equalize(image: np.ndarray) -> np.ndarray:
 
 
 def invert(image: np.ndarray) -> np.ndarray:
+    """Replace each value v by 255 - v."""
     return cv2.bitwise_not(image)
 
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
-    """Keep the ``bits`` highest bits of every value; 8 keeps all."""
+    """Keep the ``bits`` highest bits of each value."""
     return image if bits >= 8 else _apply(image, _VALUES & (256 - 2 ** (8 - bits)))
 
 
 def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
-    """Invert the values from ``threshold`` on."""
+    """Invert the values that are at least ``threshold``."""
     return _apply(image, np.where(threshold > _VALUES, _VALUES, 255 - _VALUES))
 
 
@@ -99,23 +101,23 @@ def solarize_add(image: np.ndarray, amount: int) -> np.ndarray:
 
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Blend with black; 1 changes nothing."""
+    """Blend with black; factor 1 returns the image."""
     return _apply(image, blend(np.zeros(256), _VALUES, factor))
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Blend with the mean luminance; 1 changes nothing."""
+    """Blend with the mean luminance; factor 1 returns the image."""
     mean = int(luminance(image).mean(dtype=np.float64) + 0.5)
     return _apply(image, blend(np.full(256, mean), _VALUES, factor))
 
 
 def color(image: np.ndarray, factor: float) -> np.ndarray:
-    """Blend with the picture's luminance; 1 changes nothing."""
+    """Blend with the image's luminance; factor 1 returns the image."""
     return blend(cv2.cvtColor(luminance(image), cv2.COLOR_GRAY2RGB), image, factor)
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Blend with the picture smoothed by a 3x3 kernel (5 in the middle, 1 around, over 13); edges stay."""
+    """Blend with the image smoothed by a 3x3 kernel (5 in the centre, else 1, divided by 13), except at the border."""
     total = cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False) + 4 * image.astype(np.uint16)
     smooth = image.copy()
     smooth[1:-1, 1:-1] = ((2 * total + 13) // 26)[1:-1, 1:-1]
@@ -157,7 +159,14 @@ def _solarize_threshold(level: float, increasing: bool) -> int:
 
 
 def operations(increasing: bool) -> dict[str, Operation]:
-    """Name -> op(image, level, rng), level from 0 to 10; ``increasing`` makes every op stronger with its level."""
+    """Return timm's operations by name, in timm's order.
+
+    Args:
+        increasing: Whether each operation is stronger at a higher level, as with timm's ``inc1``.
+
+    Returns:
+        Functions of (image, level from 0 to 10, rng).
+    """
     suffix = "Increasing" if increasing else ""
     return {
         "AutoContrast": lambda image, level, rng: auto_contrast(image),
@@ -173,17 +182,22 @@ def operations(increasing: bool) -> dict[str, Operation]:
         f"Sharpness{suffix}": _enhance(sharpness, increasing),
         "ShearX": _geometric(shear_x, 0.3),
         "ShearY": _geometric(shear_y, 0.3),
-        "TranslateXRel": _geometric(translate_x, TRANSLATE_PART),
-        "TranslateYRel": _geometric(translate_y, TRANSLATE_PART),
+        "TranslateXRel": _geometric(translate_x, TRANSLATE_FRACTION),
+        "TranslateYRel": _geometric(translate_y, TRANSLATE_FRACTION),
     }
 
 
 @dataclass(frozen=True)
 class RandAugment:
-    """``layers`` ops drawn uniformly with replacement, each applied with ``probability`` at a noisy ``magnitude``.
+    """Random operations on an image, drawn uniformly with replacement.
 
-    ``deviation`` is the standard deviation of the magnitude's normal noise, infinity a uniform draw below it; the
-    level is cut to [0, ``largest``].
+    Attributes:
+        magnitude: Mean level of an operation, from 0 to 10.
+        layers: Number of operations.
+        probability: Probability that a drawn operation is applied.
+        deviation: Standard deviation of the level. Infinity draws the level uniformly below ``magnitude``.
+        largest: Upper bound of the level.
+        increasing: See ``operations``.
     """
 
     magnitude: float = FULL_LEVEL
@@ -197,7 +211,7 @@ class RandAugment:
         object.__setattr__(self, "operations", tuple(operations(self.increasing).items()))
 
     def draw(self, rng: Generator) -> list[tuple[str, Operation, float]]:
-        """The ops of one picture: (name, op, level)."""
+        """Draw the operations of one image as (name, operation, level)."""
         chosen = []
         for index in rng.integers(len(self.operations), size=self.layers):
             if rng.random() < self.probability:
@@ -213,6 +227,7 @@ class RandAugment:
         return max(0.0, min(level, self.largest))
 
     def __call__(self, image: np.ndarray, rng: Generator) -> np.ndarray:
+        """Apply random operations to an image, uint8 RGB (H, W, 3)."""
         for _, operation, level in self.draw(rng):
             image = operation(image, level, rng)
         return image
@@ -229,28 +244,37 @@ _SECTIONS = {
 
 
 def parse_rand_augment(text: str) -> RandAugment | None:
-    """timm's configuration string (``rand-m9-mstd0.5-inc1``); None for ``none``. UserError names what is wrong."""
+    """Parse timm's configuration string.
+
+    Args:
+        text: For example ``rand-m9-mstd0.5-inc1``, or ``none``.
+
+    Returns:
+        The augmentation, or None for ``none``.
+
+    Raises:
+        UserError: A section of the string is unknown or has an invalid number.
+    """
     if text in ("none", ""):
         return None
     head, *sections = text.split("-")
     if head != "rand":
-        raise UserError(f"AUG.AUTO_AUGMENT={text!r}: must be 'none' or begin with 'rand', as in 'rand-m9-mstd0.5-inc1'")
+        raise UserError(f"AUG.AUTO_AUGMENT={text!r}: must be 'none' or start with 'rand', as in 'rand-m9-mstd0.5-inc1'")
     values: dict[str, float | bool] = {}
     for section in sections:
-        found = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", section)
-        name = found.group(1) if found else section
-        if name not in _SECTIONS or found is None:
-            known = ", ".join(_SECTIONS)
+        match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", section)
+        name = match[1] if match else section
+        if name not in _SECTIONS or match is None:
             raise UserError(
-                f"AUG.AUTO_AUGMENT={text!r}: no section {section!r}{nearest(name, _SECTIONS)}; "
-                f"known, each with a number behind it: {known}"
+                f"AUG.AUTO_AUGMENT={text!r}: unknown section {section!r}{nearest(name, _SECTIONS)}; "
+                f"known sections, each followed by a number: {', '.join(_SECTIONS)}"
             )
         field, kind = _SECTIONS[name]
-        number = float(found.group(2))
+        number = float(match[2])
         if kind is int and (number != int(number) or number < 1):
-            raise UserError(f"AUG.AUTO_AUGMENT={text!r}: {section!r} must hold a whole number of at least 1")
+            raise UserError(f"AUG.AUTO_AUGMENT={text!r}: {section!r} needs an integer of at least 1")
         values[field] = kind(number)
-    if values.get("deviation", 0) > 100:  # timm's way to ask for a uniform magnitude
+    if values.get("deviation", 0) > 100:  # timm's notation for a uniform magnitude
         values["deviation"] = math.inf
     if not 0 <= values.get("probability", 0) <= 1:
         raise UserError(f"AUG.AUTO_AUGMENT={text!r}: p must be between 0 and 1")

@@ -1,6 +1,6 @@
-"""Per-image operations on uint8 RGB arrays (H, W, 3), and what turns them into the model's input.
+"""Per-image operations on uint8 RGB arrays (H, W, 3).
 
-Random operations take their generator as an argument: who calls them decides what the randomness follows from.
+Random operations receive their generator as an argument, so the caller controls the seed.
 """
 
 from __future__ import annotations
@@ -17,22 +17,31 @@ from PIL import Image
 
 from . import rand_augment
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB in [0, 1]
+MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
-EVAL_RATIO = 256 / 224  # side that the shorter edge is resized to, over the crop's
-TRIES = 10  # draws of a box before a random crop or an erasing gives up
-ERASED_AREA = (0.02, 1 / 3)  # of the picture
+EVAL_RATIO = 256 / 224  # evaluation: resized shorter edge / side of the crop
+TRIES = 10  # draws of a random box before the fallback
+ERASED_AREA = (0.02, 1 / 3)  # fraction of the image
 ERASED_ASPECT = (0.3, 1 / 0.3)
 
-# PILCUBIC is Pillow's bicubic bit for bit (as of Pillow 11); MindSpore's bilinear is not Pillow's.
+# PILCUBIC equals Pillow 11's bicubic bit for bit; MindSpore's bilinear differs from Pillow's.
 _RESIZE_MODE = {"bicubic": Inter.PILCUBIC, "bilinear": Inter.BILINEAR}
 
 
 def decode(encoded: bytes) -> np.ndarray:
-    """RGB (H, W, 3) of an encoded picture, as Pillow gives it; grey, palette, alpha and CMYK pictures are converted.
+    """Decode an image file to RGB with Pillow's values.
 
-    Whole JPEG files of one or three components go through OpenCV: the same values in two thirds of the time, and less
-    than half of what MindSpore's own operator takes. Raises one of Pillow's errors for what is no whole picture.
+    Complete JPEG files with one or three components are decoded by OpenCV. The values are the same in two thirds of
+    Pillow's time, and in less than half of the time of MindSpore's operator.
+
+    Args:
+        encoded: Content of the file. Grey, palette, alpha and CMYK images are converted.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        Exception: One of Pillow's errors, if the data is not a complete image.
     """
     if _is_plain_jpeg(encoded):
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -43,13 +52,13 @@ def decode(encoded: bytes) -> np.ndarray:
 
 
 def _is_plain_jpeg(encoded: bytes) -> bool:
-    """Whether this is a JPEG of one or three components that ends with the marker of its end."""
+    """Return whether this is a JPEG with one or three components that ends with the end marker."""
     if encoded[:2] != b"\xff\xd8" or b"\xff\xd9" not in encoded[-64:]:
         return False
     position = 2
     while position + 10 <= len(encoded) and encoded[position] == 0xFF:
         marker = encoded[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of a frame; the rest are tables
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame; other markers are tables
             return encoded[position + 9] in (1, 3)
         position += 2 + int.from_bytes(encoded[position + 2 : position + 4], "big")
     return False
@@ -61,7 +70,13 @@ def _resizer(size: int | tuple[int, int], interpolation: str) -> vision.Resize:
 
 
 def resize(image: np.ndarray, size: int | tuple[int, int], interpolation: str) -> np.ndarray:
-    """To (height, width), or with one number the shorter edge to that and the other in proportion."""
+    """Resize to (height, width), or the shorter edge to one number with the aspect ratio kept.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        size: Pixels.
+        interpolation: ``bicubic`` or ``bilinear``.
+    """
     return _resizer(size, interpolation)(np.ascontiguousarray(image))
 
 
@@ -73,7 +88,19 @@ def random_resized_crop(
     interpolation: str,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A random box of the image, resized to (size, size, 3); ``interpolation`` "random" draws that as well."""
+    """Crop a random box and resize it.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        size: Side of the output in pixels.
+        scale: Bounds of the box's fraction of the area.
+        ratio: Bounds of the box's width / height.
+        interpolation: ``bicubic``, ``bilinear``, or ``random`` to draw one of them.
+        rng: Source of randomness.
+
+    Returns:
+        uint8 RGB (size, size, 3).
+    """
     top, left, height, width = crop_box(*image.shape[:2], scale, ratio, rng)
     if interpolation == "random":
         interpolation = ("bilinear", "bicubic")[rng.integers(2)]
@@ -83,10 +110,19 @@ def random_resized_crop(
 def crop_box(
     height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) as torchvision's RandomResizedCrop draws it.
+    """Draw the box of torchvision's RandomResizedCrop.
 
-    ``scale`` bounds the box's part of the area, uniformly; ``ratio`` bounds width / height, uniformly in its
-    logarithm. Where ten draws find no box inside the image, the largest central one within ``ratio`` is taken.
+    If ten draws find no box inside the image, the result is the largest central box within ``ratio``.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        scale: Bounds of the box's fraction of the area, drawn uniformly.
+        ratio: Bounds of width / height, whose logarithm is drawn uniformly.
+        rng: Source of randomness.
+
+    Returns:
+        (top, left, height, width) in pixels.
     """
     for _ in range(TRIES):
         w, h = _random_sides(height * width, scale, ratio, rng)
@@ -103,14 +139,20 @@ def crop_box(
 def _random_sides(
     area: float, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int]:
-    """(a, b) of a box with a random part of ``area`` and a random ratio a / b."""
+    """Draw the sides (a, b) of a box with a random fraction of ``area`` and a random ratio a / b."""
     target = area * rng.uniform(*scale)
     aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
     return round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
 
 
 def color_jitter(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """torchvision's ColorJitter: brightness, contrast, saturation by factors in 1 -+ ``strength``, in random order."""
+    """Change brightness, contrast and saturation in random order, as torchvision's ColorJitter does.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        strength: Each factor is uniform in [1 - strength, 1 + strength].
+        rng: Source of randomness.
+    """
     operations = (rand_augment.brightness, rand_augment.contrast, rand_augment.color)
     factors = [rng.uniform(max(0.0, 1 - strength), 1 + strength) for _ in operations]
     for index in rng.permutation(len(operations)):
@@ -118,24 +160,51 @@ def color_jitter(image: np.ndarray, strength: float, rng: np.random.Generator) -
     return image
 
 
-def resize_and_crop(image: np.ndarray, size: int, interpolation: str, crop: bool) -> np.ndarray:
-    """The evaluation picture (size, size, 3), as torchvision makes it on Pillow.
+def eval_interpolation(interpolation: str) -> str:
+    """Return the evaluation mode for ``DATA.INTERPOLATION``: ``random`` becomes bilinear, as in the paper's code."""
+    return "bilinear" if interpolation == "random" else interpolation
 
-    ``crop``: resize the shorter edge to 256/224 of ``size`` and take the centre; else resize both edges.
+
+def eval_shorter_edge(size: int) -> int:
+    """Return the shorter edge in pixels before the centre crop to ``size``."""
+    return int(EVAL_RATIO * size)
+
+
+def resize_and_crop(image: np.ndarray, size: int, interpolation: str, crop: bool) -> np.ndarray:
+    """Make an evaluation image with the values of torchvision on Pillow.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        size: Side of the output in pixels.
+        interpolation: ``DATA.INTERPOLATION``, see ``eval_interpolation``.
+        crop: Resize the shorter edge to 256/224 of ``size`` and crop the centre. Otherwise resize both edges.
+
+    Returns:
+        uint8 RGB (size, size, 3).
     """
-    interpolation = "bilinear" if interpolation == "random" else interpolation  # as the paper's code
+    interpolation = eval_interpolation(interpolation)
     if not crop:
         return resize(image, (size, size), interpolation)
-    image = resize(image, int(EVAL_RATIO * size), interpolation)
-    # MindSpore's own CenterCrop lies a pixel off torchvision's where the margin leaves 3 modulo 4.
+    image = resize(image, eval_shorter_edge(size), interpolation)
+    # MindSpore's CenterCrop is one pixel off torchvision's if the margin is 3 modulo 4.
     top, left = (round((side - size) / 2) for side in image.shape[:2])
     return image[top : top + size, left : left + size]
 
 
 def erased_boxes(height: int, width: int, count: int, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
-    """Up to ``count`` boxes (top, left, height, width) to erase, drawn as timm's RandomErasing draws them.
+    """Draw the boxes of timm's RandomErasing.
 
-    A box has a part of ``ERASED_AREA`` over the number of boxes, and an aspect in ``ERASED_ASPECT``.
+    The area of a box is a fraction in ``ERASED_AREA`` divided by the number of boxes; its aspect is in
+    ``ERASED_ASPECT``.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        count: Largest number of boxes.
+        rng: Source of randomness.
+
+    Returns:
+        Up to ``count`` boxes (top, left, height, width) in pixels.
     """
     boxes = []
     number = int(rng.integers(1, count + 1))
@@ -149,7 +218,17 @@ def erased_boxes(height: int, width: int, count: int, rng: np.random.Generator) 
 
 
 def erasing_fill(mode: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """What fills an erased box after normalisation: "pixel" normal noise, "rand" a normal colour, "const" zero."""
+    """Draw the values that fill an erased box after normalisation.
+
+    Args:
+        mode: ``pixel`` for normal noise, ``rand`` for one normal colour, ``const`` for zero.
+        height: Height of the box in pixels.
+        width: Width of the box in pixels.
+        rng: Source of randomness.
+
+    Returns:
+        float32 (3, height, width), or (3, 1, 1) if the box has one colour.
+    """
     if mode == "const":
         return np.zeros((3, 1, 1), np.float32)
     return rng.standard_normal((3, height, width) if mode == "pixel" else (3, 1, 1), np.float32)

@@ -1,4 +1,4 @@
-"""The model as a file for other programs: ONNX and MindIR, each run and compared before it is kept."""
+"""Export to ONNX and MindIR; each file is run and compared with the model."""
 
 from .check import INPUT, Reference, output_name
 from .files import OLDEST_OPSET, export_mindir, export_onnx, onnx_packages

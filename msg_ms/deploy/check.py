@@ -1,4 +1,4 @@
-"""What the model gives on images drawn at random, and whether an exported file gives the same."""
+"""Comparison of an exported file with the model on random images."""
 
 from __future__ import annotations
 
@@ -12,35 +12,44 @@ from ..errors import UserError
 from ..models.msg_transformer import MSGTransformer
 
 INPUT = "images"
-TOLERANCE = 1e-4  # largest difference, as a part of the largest output
-DYNAMIC_BATCHES = (1, 3)  # what a file for any number of images is tried with
-MOST_IMAGES = 4  # that the model itself runs for a file with a fixed number; a larger batch repeats them
+TOLERANCE = 1e-4  # largest difference / largest output
+DYNAMIC_BATCHES = (1, 3)  # batch sizes in the test of a file with a dynamic batch
+MAX_IMAGES = 4  # images that the model runs; a larger batch repeats them
 
 Run = Callable[[np.ndarray], np.ndarray]
 
 
 class Probabilities(nn.Cell):
-    """The model with a softmax behind it; the parameters keep their names."""
+    """The model followed by a softmax; the parameters keep their names."""
 
     def __init__(self, model: MSGTransformer):
         super().__init__(auto_prefix=False)
         self.model = model
 
     def construct(self, images: Tensor) -> Tensor:
+        """Return the probabilities (B, num_classes) of images (B, in_chans, H, W)."""
         return ops.softmax(self.model(images), -1)
 
 
 def output_name(model: MSGTransformer, softmax: bool) -> str:
+    """Return the name of the file's output."""
     return "probabilities" if softmax else "logits" if model.num_classes else "features"
 
 
 def with_output(model: MSGTransformer, softmax: bool) -> nn.Cell:
+    """Return the network to export."""
     return Probabilities(model) if softmax else model
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Images (n, C, H, W), what the model gives for them one by one, and the batches that a file is tried with."""
+    """Random images with the model's outputs.
+
+    Attributes:
+        images: float32 (n, C, H, W).
+        outputs: The model's outputs for single images, float32 (n, outputs).
+        batches: Batch sizes to run a file with.
+    """
 
     images: np.ndarray
     outputs: np.ndarray
@@ -48,34 +57,54 @@ class Reference:
 
     @classmethod
     def of(cls, model: MSGTransformer, softmax: bool, batch: int | None) -> Reference:
-        """For ``batch`` images, or with None any number. Raises UserError for weights that give no numbers."""
+        """Run the model on random images.
+
+        Args:
+            model: The trained model.
+            softmax: Whether the output is followed by a softmax.
+            batch: Batch size of the file, or None if it is dynamic.
+
+        Raises:
+            UserError: The outputs are not finite.
+        """
         batches = DYNAMIC_BATCHES if batch is None else (batch,)
-        shape = (min(max(batches), MOST_IMAGES), model.in_chans, *model.img_size)
+        shape = (min(max(batches), MAX_IMAGES), model.in_chans, *model.img_size)
         images = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
         run = with_output(model, softmax).set_train(False)
         outputs = np.concatenate([run(Tensor(images[i : i + 1])).asnumpy() for i in range(len(images))])
         if not np.isfinite(outputs).all():
-            raise UserError("the model gives infinite or undefined outputs: these weights can't be exported")
+            raise UserError("model outputs are not finite (NaN/Inf): these weights can't be exported")
         return cls(images, outputs, batches)
 
     def difference(self, run: Run) -> float:
-        """Largest difference between what ``run`` gives and the model's outputs, over all batches."""
+        """Return the largest difference between the outputs of ``run`` and of the model, over all batches."""
         worst = 0.0
         for batch in self.batches:
             rows = np.arange(batch) % len(self.images)
-            got, wanted = run(self.images[rows]), self.outputs[rows]
-            if got.shape != wanted.shape:
-                raise UserError(f"it gives {got.shape} for {batch} images, the model {wanted.shape}")
-            worst = np.maximum(worst, np.abs(got - wanted).max())  # not max(), which may lose a NaN
+            outputs, expected = run(self.images[rows]), self.outputs[rows]
+            if outputs.shape != expected.shape:
+                raise UserError(f"output shape {outputs.shape} for {batch} images, expected {expected.shape}")
+            worst = np.maximum(worst, np.abs(outputs - expected).max())  # max() could drop a NaN
         return float(worst)
 
     def check(self, run: Run, engine: str) -> str:
-        """A line on the comparison; raises UserError where the outputs differ by more than :data:`TOLERANCE`."""
+        """Compare ``run`` with the model.
+
+        Args:
+            run: Function from images (B, C, H, W) to outputs.
+            engine: Name of the inference engine, for the texts.
+
+        Returns:
+            A line with the largest difference.
+
+        Raises:
+            UserError: The outputs differ by more than ``TOLERANCE``.
+        """
         worst, largest = self.difference(run), float(np.abs(self.outputs).max())
         if not worst <= TOLERANCE * largest:
             raise UserError(
-                f"its outputs in {engine} differ from the model's by {worst:.1e} where the largest is {largest:.2g}; "
-                f"at most {TOLERANCE * largest:.1e} is let through"
+                f"its outputs in {engine} differ from the model's by {worst:.1e}, more than the tolerance of "
+                f"{TOLERANCE * largest:.1e} (largest output {largest:.2g})"
             )
         batches = " and ".join(map(str, self.batches))
-        return f"{engine}: largest difference to the model {worst:.1e}, outputs up to {largest:.2g}, batch {batches}"
+        return f"{engine}: largest difference from the model {worst:.1e}, outputs up to {largest:.2g}, batch {batches}"

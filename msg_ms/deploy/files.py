@@ -1,4 +1,4 @@
-"""Exported files: written, run, compared with the model, and kept only where they agree."""
+"""Export to ONNX and MindIR: write, run and compare a file, and keep it only if the outputs match."""
 
 from __future__ import annotations
 
@@ -17,12 +17,22 @@ from ..models.msg_transformer import MSGTransformer
 from ..version import __version__
 from .check import Reference, Run, with_output
 
-OLDEST_OPSET = 17  # the first with LayerNormalization as one operator, and so what most engines read
-ONNX_BYTES, MINDIR_BYTES = 2**31, 2**30  # ONNX's own limit for one file; MindSpore cuts a larger MindIR into several
+OLDEST_OPSET = 17  # the first with a LayerNormalization operator; most engines support it
+ONNX_BYTES, MINDIR_BYTES = 2**31, 2**30  # limit of the ONNX format; MindSpore splits a larger MindIR
 
 
 def onnx_packages(opset: int) -> tuple[ModuleType, ModuleType]:
-    """onnx and onnxruntime; raises UserError where they are not installed, or can't write ``opset``."""
+    """Import the packages that ONNX export needs.
+
+    Args:
+        opset: ONNX operator set to write.
+
+    Returns:
+        The modules onnx and onnxruntime.
+
+    Raises:
+        UserError: A package is not installed, or does not support ``opset``.
+    """
     try:
         import onnx
         import onnxruntime
@@ -41,23 +51,35 @@ def export_onnx(
     batch: int | None,
     opset: int,
     softmax: bool = False,
-    notes: Mapping[str, str] = {},
+    metadata: Mapping[str, str] = {},
 ) -> str:
-    """Write ``model`` to ``path`` as ONNX for ``batch`` images, or with None any number; gives a line on the check.
+    """Export a model to ONNX and compare the file with the model in ONNX Runtime.
 
-    ``notes`` become the file's metadata. Raises UserError, and leaves no file, where ONNX Runtime doesn't give what
-    ``reference`` holds, or onnx and onnxruntime are not installed.
+    Args:
+        model: The trained model.
+        path: File to write.
+        reference: Images and expected outputs.
+        batch: Batch size, or None for a dynamic batch.
+        opset: ONNX operator set.
+        softmax: Whether to append a softmax.
+        metadata: Entries of the file's metadata.
+
+    Returns:
+        A line with the result of the comparison.
+
+    Raises:
+        UserError: The outputs differ, the model is too large, or a package is missing. No file is left.
     """
     onnx, onnxruntime = onnx_packages(opset)
     from .onnx_model import build_onnx
 
     _check(model, path, ONNX_BYTES)
     with atomic_write(path) as temporary:
-        onnx.save(build_onnx(model, batch, opset, softmax, notes), temporary)
+        onnx.save(build_onnx(model, batch, opset, softmax, metadata), temporary)
         try:
             onnx.checker.check_model(str(temporary), full_check=True)
             run = _onnx_runner(onnxruntime, temporary)
-        except Exception as error:  # both libraries raise their own, straight below Exception
+        except Exception as error:  # both libraries have their own errors, direct subclasses of Exception
             raise UserError(f"{path} was not kept: {_first_line(error)}; try --opset {OLDEST_OPSET}") from None
         return _compare(reference, run, path, f"ONNX Runtime {onnxruntime.__version__}")
 
@@ -76,12 +98,24 @@ def export_mindir(
     reference: Reference,
     batch: int | None,
     softmax: bool = False,
-    notes: Mapping[str, str] = {},
+    metadata: Mapping[str, str] = {},
 ) -> str:
-    """As :func:`export_onnx`, as MindIR; ``notes`` go into its ``user_info``.
+    """Export a model to MindIR and compare the file with the model in MindSpore.
 
-    ``model`` must be built of composed operators (``msg_ms.ops.use_backend``): a kernel compiled for this machine would
-    not run elsewhere, and raises UserError.
+    Args:
+        model: The trained model, built with composed operators (``msg_ms.ops.use_backend``). Native kernels run only
+            on the machine that compiled them.
+        path: File to write.
+        reference: Images and expected outputs.
+        batch: Batch size, or None for a dynamic batch.
+        softmax: Whether to append a softmax.
+        metadata: Entries of the file's ``user_info``.
+
+    Returns:
+        A line with the result of the comparison.
+
+    Raises:
+        UserError: The outputs differ, the model is too large, or it contains native kernels. No file is left.
     """
     _check(model, path, MINDIR_BYTES)
     cell = with_output(model, softmax).set_train(False)
@@ -90,16 +124,16 @@ def export_mindir(
         images = Tensor(np.zeros(images.shape, np.float32))
     operators: set[str] = set()
 
+    # MindSpore calls it before it writes the file.
     def finish(proto) -> None:
-        """Called by MindSpore on what it is about to write."""
         operators.update(node.op_type for graph in (proto.graph, *proto.functions) for node in graph.node)
-        proto.user_info.update({**notes, "msg_ms_version": __version__})
+        proto.user_info.update({**metadata, "msg_ms_version": __version__})
 
     with atomic_write(path) as temporary:
         cell.set_inputs(images)
         ms.export(cell, images, file_name=str(temporary), file_format="MINDIR", custom_func=finish)
         if any("Custom" in name for name in operators):
-            raise UserError(f"{path} was not kept: it holds native kernels; build the model with composed operators")
+            raise UserError(f"{path} was not kept: it contains native kernels; build the model with composed operators")
         return _compare(reference, _mindir_runner(temporary), path, f"MindSpore {ms.__version__}")
 
 
@@ -119,7 +153,7 @@ def _check(model: MSGTransformer, path: Path, limit: int) -> None:
     require_trainable(model, "an export")
     size = sum(parameter.size * 4 for parameter in model.get_parameters())
     if size >= limit:
-        raise UserError(f"{path}: {size:,} bytes of weights; a {path.suffix} file holds fewer than {limit:,}")
+        raise UserError(f"{path}: {size:,} bytes of weights; the limit of a {path.suffix} file is {limit:,}")
 
 
 def _first_line(error: Exception) -> str:

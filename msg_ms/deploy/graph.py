@@ -1,4 +1,4 @@
-"""An ONNX graph as it is written down: values that know their shape, and the nodes that make them."""
+"""Builder for ONNX graphs: nodes, and values with a known shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 @dataclass
 class Graph:
-    """Nodes and constants in the order in which they were added; names begin with the scope they were added in."""
+    """Nodes and constants in the order of their creation; node names start with the current scope."""
 
     opset: int
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -26,34 +26,36 @@ class Graph:
 
     @contextlib.contextmanager
     def scope(self, name: str) -> Iterator[None]:
+        """Prefix the names of new nodes with ``name``."""
         outer, self._scope = self._scope, f"{self._scope}{name}/"
         yield
         self._scope = outer
 
     def constant(self, name: str, array: np.ndarray) -> str:
-        """A constant under ``name``, which stands for the same array wherever it is asked for."""
+        """Add a constant, unless one with this name exists, and return the name."""
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
     def integers(self, *values: int) -> str:
-        """A list of integers, as shapes and axes are given."""
+        """Add an int64 vector, for shapes and axes."""
         return self.constant(f"ints/{'_'.join(map(str, values))}", np.array(values, np.int64))
 
     def number(self, value: float) -> str:
+        """Add a float32 scalar."""
         return self.constant(f"number/{value!r}", np.array(value, np.float32))
 
     def add(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> list[str]:
-        """A node of the operator ``op``; gives the names of what it computes."""
+        """Add a node of the operator ``op`` and return the names of its outputs."""
         base = f"{self._scope}{op}"
         self._used[base] += 1
         name = base if self._used[base] == 1 else f"{base}_{self._used[base]}"
-        made = [f"{name}:{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(op, list(inputs), made, name, **attributes))
-        return made
+        results = [f"{name}:{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op, list(inputs), results, name, **attributes))
+        return results
 
     def drop_unused(self, result: str) -> None:
-        """Leave only what ``result`` is computed from."""
+        """Remove nodes and constants that do not contribute to ``result``."""
         needed, kept = {result}, []
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
@@ -65,24 +67,29 @@ class Graph:
 
 @dataclass(frozen=True)
 class Value:
-    """A float32 tensor of the graph. ``shape`` is that for one image: B images have B times as many along axis 0.
+    """Float32 tensor of the graph.
 
-    It has what the functions of ``msg_ms/models/windows.py`` ask of a tensor, so that they lay out the graph's values
-    as they do the model's.
+    It has the methods that ``msg_ms/models/windows.py`` calls on tensors, so its functions work on both.
+
+    Attributes:
+        graph: The graph to which operations add nodes.
+        name: Name in the graph.
+        shape: Shape for one image; with B images axis 0 is B times as long.
+        unshaped: Name of the tensor before a reshape, else empty.
     """
 
     graph: Graph
     name: str
     shape: tuple[int, ...]
-    unshaped: str = ""  # what it is a reshaping of, if it is one
+    unshaped: str = ""
 
     def then(self, op: str, *others: str, shape: tuple[int, ...] | None = None, **attributes: Any) -> Value:
-        """What ``op`` makes of this and ``others``; it has this value's shape unless another is given."""
+        """Apply ``op`` to this value and ``others``; the result has the same shape unless ``shape`` is given."""
         (name,) = self.graph.add(op, self.name, *others, **attributes)
         return Value(self.graph, name, shape or self.shape)
 
     def reshape(self, rows: int, *shape: int) -> Value:
-        """Axis 0 must be left open (-1): it grows with the number of images."""
+        """Reshape; ``rows`` must be -1, as axis 0 depends on the number of images."""
         assert rows == -1, rows
         count, rest = divmod(prod(self.shape), prod(shape))
         assert rest == 0, (self.shape, shape)
@@ -93,14 +100,17 @@ class Value:
         return Value(self.graph, name, (count, *shape), source)
 
     def transpose(self, *axes: int) -> Value:
+        """Permute the axes."""
         return self.then("Transpose", shape=tuple(self.shape[axis] for axis in axes), perm=axes)
 
     def slice(self, axis: int, start: int, stop: int) -> Value:
+        """Select ``start`` to ``stop`` - 1 along ``axis``."""
         shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
         bounds = [self.graph.integers(number) for number in (start, stop, axis)]
         return self.then("Slice", *bounds, shape=shape)
 
     def split(self, axis: int, parts: int) -> list[Value]:
+        """Split into equal parts along ``axis``."""
         size = self.shape[axis] // parts
         sizes = self.graph.integers(*[size] * parts)
         names = self.graph.add("Split", self.name, sizes, outputs=parts, axis=axis)
@@ -108,11 +118,11 @@ class Value:
         return [Value(self.graph, name, shape) for name in names]
 
     def join(self, other: Value, axis: int) -> Value:
-        """This and ``other`` behind it, along ``axis``."""
+        """Concatenate this value and ``other`` along ``axis``."""
         shape = (*self.shape[:axis], self.shape[axis] + other.shape[axis], *self.shape[axis + 1 :])
         return self.then("Concat", other.name, shape=shape, axis=axis)
 
 
 def tensor_info(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
-    """An input or output of the whole graph, float32; a word in ``shape`` stands for any number."""
+    """Describe a float32 input or output of the graph; a name in ``shape`` is a dynamic size."""
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

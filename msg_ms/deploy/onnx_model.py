@@ -1,7 +1,7 @@
-"""The model as an ONNX graph, leaf to root: each function writes down what a Cell of ``msg_ms/models`` computes.
+"""The model as an ONNX graph, leaf to root: each function translates one Cell of ``msg_ms/models``.
 
-Shape letters as in ``msg_ms/ops/windows.py``; inside a stage tokens are rows, (B*R*G*N, C), so that a layer is one
-matrix product. What doesn't depend on the image is computed here and becomes a constant: position bias and embedding.
+The shape letters are those of ``msg_ms/ops/windows.py``. Inside a stage each token is a row, (B*R*G*N, C), so a layer
+is one matrix product. Position biases and embeddings do not depend on the image and become constants.
 """
 
 from __future__ import annotations
@@ -25,13 +25,21 @@ from ..version import __version__
 from .check import INPUT, output_name
 from .graph import Graph, Value, tensor_info
 
-GELU_OPSET = 20  # the first with Gelu; below it is composed, in the form that inference engines recognise
+GELU_OPSET = 20  # the first with Gelu; before, GELU is composed in the form that inference engines recognise
 
 
 def build_onnx(
-    model: MSGTransformer, batch: int | None, opset: int, softmax: bool, notes: Mapping[str, str]
+    model: MSGTransformer, batch: int | None, opset: int, softmax: bool, metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
-    """The whole model for ``img_size`` images, ``batch`` of them or with None any number; ``notes`` become metadata."""
+    """Translate a whole model.
+
+    Args:
+        model: The trained model.
+        batch: Batch size, or None for a dynamic batch.
+        opset: ONNX operator set.
+        softmax: Whether to append a softmax.
+        metadata: Entries of the file's metadata.
+    """
     graph = Graph(opset)
     images = Value(graph, INPUT, (1, model.in_chans, *model.img_size))
     output = _network(images, model, batch)
@@ -50,21 +58,21 @@ def build_onnx(
         list(graph.constants.values()),
     )
     versions = [helper.make_opsetid("", opset)]
-    made = helper.make_model(
-        proto, opset_imports=versions, ir_version=helper.find_min_ir_version_for(versions),
-        producer_name="msg_ms", producer_version=__version__,
-    )  # fmt: skip
-    helper.set_model_props(made, dict(notes))
-    return made
+    ir_version = helper.find_min_ir_version_for(versions)
+    onnx_model = helper.make_model(
+        proto, opset_imports=versions, ir_version=ir_version, producer_name="msg_ms", producer_version=__version__
+    )
+    helper.set_model_props(onnx_model, dict(metadata))
+    return onnx_model
 
 
 def _weight(x: Value, parameter: Parameter, array: np.ndarray | None = None) -> str:
-    """A parameter as a constant under its own name, or ``array``, another layout of it."""
+    """Add a parameter, or ``array`` with its values in another shape, as a constant."""
     return x.graph.constant(parameter.name, parameter.asnumpy() if array is None else array)
 
 
 def _linear(x: Value, cell: Linear) -> Value:
-    """Rows (..., in) -> (rows, out): as one two-dimensional product with its bias, which engines run fastest."""
+    """Map (..., in) to (rows, out) by one matrix product with bias, which is fastest in inference engines."""
     weight = _weight(x, cell.weight)
     bias = [] if cell.bias is None else [_weight(x, cell.bias)]
     x = x.reshape(-1, cell.in_features)
@@ -84,14 +92,13 @@ def _gelu(x: Value) -> Value:
 
 
 def _patch_conv(x: Value, cell: PatchConv) -> Value:
-    """(B, C, H, W) -> (B, H', W', O)."""
+    """Map (B, C, H, W) to (B, H', W', O)."""
     channels, _, kernel, _ = cell.weight.shape
     sides = [(side + 2 * cell.padding - kernel) // cell.stride + 1 for side in x.shape[2:]]
-    y = x.then(
-        "Conv", _weight(x, cell.weight), _weight(x, cell.bias), shape=(x.shape[0], channels, *sides),
-        kernel_shape=[kernel] * 2, strides=[cell.stride] * 2, pads=[cell.padding] * 4,
-    )  # fmt: skip
-    # Not one with the transposes of windows: engines are fast at whole matrices and at whole rows, not at both at once.
+    geometry = dict(kernel_shape=[kernel] * 2, strides=[cell.stride] * 2, pads=[cell.padding] * 4)
+    shape = (x.shape[0], channels, *sides)
+    y = x.then("Conv", _weight(x, cell.weight), _weight(x, cell.bias), shape=shape, **geometry)
+    # Not merged with the transposes of the windows: engines are slow at the combined permutation.
     return y.transpose(0, 2, 3, 1)
 
 
@@ -112,19 +119,19 @@ def _mlp(x: Value, cell: Mlp) -> Value:
     return _linear(_gelu(_linear(x, cell.fc1)), cell.fc2)
 
 
-def _shuffle_messages(x: Value, windows: int, tokens: int) -> Value:
-    """As :func:`msg_ms.models.windows.shuffle_messages`, for regions of ``windows`` windows."""
+def _shuffle_msg_tokens(x: Value, windows: int, tokens: int) -> Value:
+    """Shuffle the MSG tokens of regions of ``windows`` windows, as ``msg_ms/models/windows.py`` does."""
     channels = x.shape[-1]
     x = x.reshape(-1, tokens, channels)
-    messages = x.slice(1, 0, 1).reshape(-1, windows, windows, channels // windows).transpose(0, 2, 1, 3)
-    return messages.reshape(-1, 1, channels).join(x.slice(1, 1, tokens), 1).reshape(-1, channels)
+    msg = x.slice(1, 0, 1).reshape(-1, windows, windows, channels // windows).transpose(0, 2, 1, 3)
+    return msg.reshape(-1, 1, channels).join(x.slice(1, 1, tokens), 1).reshape(-1, channels)
 
 
 def _block(x: Value, cell: MSGBlock, windows: int, tokens: int) -> Value:
     with x.graph.scope("attn"):
         x = x.then("Add", _attention(_layer_norm(x, cell.norm1), cell.attn, tokens).name)
         if cell.shuffle and windows > 1:
-            x = _shuffle_messages(x, windows, tokens)
+            x = _shuffle_msg_tokens(x, windows, tokens)
     with x.graph.scope("mlp"):
         return x.then("Add", _mlp(_layer_norm(x, cell.norm2), cell.mlp).name)
 
@@ -132,19 +139,19 @@ def _block(x: Value, cell: MSGBlock, windows: int, tokens: int) -> Value:
 def _merging(x: Value, cell: PatchMerging, layout: tuple[int, int, int], next_region: int) -> Value:
     (height, width, region), w = layout, cell.window_size
 
-    def merged(part: Value, size: int) -> Value:
-        """Of windows with ``size`` x ``size`` tokens: the patch tokens, or the messages."""
-        windows = part.reshape(-1, region**2, size**2, x.shape[-1])
-        tokens = window_reverse(windows, size, region, height // w * size, width // w * size)
-        y = window_partition(_patch_conv(tokens.transpose(0, 3, 1, 2), cell.reduction), size, next_region)
+    # For the patch tokens, and for the MSG tokens as windows of 1 x 1 token.
+    def merged(tokens: Value, size: int) -> Value:
+        windows = tokens.reshape(-1, region**2, size**2, x.shape[-1])
+        image = window_reverse(windows, size, region, height // w * size, width // w * size)
+        y = window_partition(_patch_conv(image.transpose(0, 3, 1, 2), cell.reduction), size, next_region)
         return y.reshape(-1, size**2, y.shape[-1])
 
-    messages, patches = merged(x.slice(1, 0, 1), 1), merged(x.slice(1, 1, x.shape[1]), w)
-    return _layer_norm(messages.join(patches, 1), cell.norm)
+    msg, patches = merged(x.slice(1, 0, 1), 1), merged(x.slice(1, 1, x.shape[1]), w)
+    return _layer_norm(msg.join(patches, 1), cell.norm)
 
 
-def _messages(x: Value, model: MSGTransformer, batch: int | None) -> Value:
-    """A message token for each of the windows ``x`` (B*R*G, w*w, C): (B*R*G, 1, C)."""
+def _msg_tokens(x: Value, model: MSGTransformer, batch: int | None) -> Value:
+    """Return an MSG token for each window of ``x`` (B*R*G, w*w, C), shape (B*R*G, 1, C)."""
     graph, (windows, _, channels) = x.graph, x.shape
     region = model.geometry[0].region ** 2
     table = _weight(x, model.msg_tokens, model.msg_tokens.asnumpy().reshape(1, region, channels))
@@ -168,7 +175,7 @@ def _embed(images: Value, model: MSGTransformer, batch: int | None) -> Value:
     if table is not None:
         windows = window_partition(table.asnumpy().reshape(1, height, width, channels), w, region)
         x = x.reshape(-1, *windows.shape).then("Add", _weight(x, table, windows[None])).reshape(-1, w * w, channels)
-    return _messages(x, model, batch).join(x, 1)
+    return _msg_tokens(x, model, batch).join(x, 1)
 
 
 def _network(images: Value, model: MSGTransformer, batch: int | None) -> Value:
@@ -193,7 +200,7 @@ def _network(images: Value, model: MSGTransformer, batch: int | None) -> Value:
 
 
 def _mean(x: Value) -> Value:
-    """Over axis 1; the axis was an attribute before opset 18."""
+    """Average over axis 1; the axis was an attribute before opset 18."""
     shape = (x.shape[0], *x.shape[2:])
     if x.graph.opset < 18:
         return x.then("ReduceMean", shape=shape, axes=[1], keepdims=0)

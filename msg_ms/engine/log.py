@@ -47,7 +47,7 @@ class RunLog:
         if rank == 0:
             handlers.append(logging.StreamHandler(sys.stdout))
         for handler in handlers:
-            # By default, logging prints a traceback for each line on a full disk, or after the reader of a pipe has exited.
+            # The default prints a traceback for each line on a full disk, or once the reader of a pipe has exited.
             handler.handleError = lambda record: None
             handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%Y-%m-%d %H:%M:%S"))
             self.logger.addHandler(handler)
@@ -111,7 +111,7 @@ class RunLog:
             self.scalars.close()
 
     def progress(self, items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
-        """Yield items as :func:`progress` does, with this log's lines written above the bar."""
+        """Yield items as ``progress`` does, with this log's lines written above the bar."""
         with logging_redirect_tqdm([self.logger]):
             yield from progress(items, total, description)
 

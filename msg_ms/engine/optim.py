@@ -24,7 +24,7 @@ class AdamW(nn.Cell):
         parameters: The parameters to train; they keep their names.
         betas: Decay rates of the two moments.
         eps: Term added to the denominator.
-        weight_decay: Decay of the parameters that :func:`msg_ms.models.decay.has_weight_decay` selects.
+        weight_decay: Decay of the parameters that ``msg_ms.models.decay.has_weight_decay`` selects.
     """
 
     def __init__(self, parameters: Sequence[Parameter], betas: tuple[float, float], eps: float, weight_decay: float):
@@ -53,7 +53,7 @@ class SGD(nn.Cell):
     Args:
         parameters: The parameters to train; they keep their names.
         momentum: Momentum of the velocities.
-        weight_decay: Decay of the parameters that :func:`msg_ms.models.decay.has_weight_decay` selects.
+        weight_decay: Decay of the parameters that ``msg_ms.models.decay.has_weight_decay`` selects.
     """
 
     def __init__(self, parameters: Sequence[Parameter], momentum: float, weight_decay: float):

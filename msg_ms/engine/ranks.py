@@ -159,7 +159,7 @@ SINGLE_PROCESS = Ranks()
 
 
 def parameter_bytes(parameters: Iterable[Parameter]) -> Iterable[bytes]:
-    """Yield the parameters' values, for :meth:`Ranks.assert_same_on_all_ranks`."""
+    """Yield the parameters' values, for ``Ranks.assert_same_on_all_ranks``."""
     return (parameter.asnumpy().tobytes() for parameter in parameters)
 
 

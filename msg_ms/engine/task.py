@@ -110,7 +110,7 @@ class EvalData(Protocol):
 
     Attributes:
         steps: Number of batches.
-        signatures: As in :class:`TrainData`.
+        signatures: As in ``TrainData``.
     """
 
     steps: int

@@ -48,7 +48,7 @@ class Trainer:
         self.evaluation = Evaluation(model, self.task.evaluator(model), eval_data, self.ranks, log.progress)
 
     def load_checkpoint_if_any(self) -> None:
-        """Load a checkpoint as :meth:`load_checkpoint` does; keep the random weights if the run has none."""
+        """Load a checkpoint as ``load_checkpoint`` does; keep the random weights if the run has none."""
         if self.config.model.resume or (self.config.run_dir / "best.ckpt").exists():
             self.load_checkpoint()
         else:

@@ -1,1 +1,1 @@
-"""Start, watch and restart a job of several processes under msrun."""
+"""Start, watch and restart jobs of several processes under msrun."""

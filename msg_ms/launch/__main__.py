@@ -1,19 +1,20 @@
-"""A job of several processes under msrun: checked before it starts, watched to its end, started again where asked.
+"""Run a job of several processes under msrun: check it, watch it, and restart it after a failure.
 
     python -m msg_ms.launch train.py DEVICE_NUM CONFIG DATA_PATH [flags...]
 
-is what ``scripts/run_distribute_train.sh`` and ``run_distribute_eval.sh`` call. The environment has their settings:
+``scripts/run_distribute_train.sh`` and ``run_distribute_eval.sh`` call this command.
+Environment variables configure it:
 
-| variable | default | what |
+| variable | default | meaning |
 |---|---|---|
 | DEVICE_TARGET | MindSpore's choice | CPU, GPU or Ascend |
-| NNODES, NODE_RANK | 1, 0 | how many nodes there are, and which one this is |
-| MASTER_ADDR, MASTER_PORT | 127.0.0.1, 8118 | where all meet: the first node's address, and a free port there |
-| LOG_DIR | logs | what the processes print: ``worker_<rank>.log``, ``scheduler.log``, ``launch.log`` |
-| MAX_RESTARTS | 0 | how often a job that failed is started again, from its newest good checkpoint |
-| CLUSTER_TIMEOUT | 300 | seconds in which all processes must have met |
-| STOP_TIMEOUT | 120 | seconds that SIGTERM or Ctrl-C leave for the update at hand and the checkpoint |
-| RANK_TABLE_FILE | none | for an Ascend cluster that is described by one |
+| NNODES, NODE_RANK | 1, 0 | number of nodes, and the index of this one |
+| MASTER_ADDR, MASTER_PORT | 127.0.0.1, 8118 | address of the first node, and a free port on it |
+| LOG_DIR | logs | folder for the output of the processes: ``worker_<rank>.log``, ``scheduler.log``, ``launch.log`` |
+| MAX_RESTARTS | 0 | how often a failed job is restarted from its newest valid checkpoint |
+| CLUSTER_TIMEOUT | 300 | seconds until all processes must have connected |
+| STOP_TIMEOUT | 120 | seconds after SIGTERM or Ctrl-C to finish the current step and write a checkpoint |
+| RANK_TABLE_FILE | none | rank table of an Ascend cluster |
 """
 
 from __future__ import annotations
@@ -26,25 +27,33 @@ import subprocess
 import sys
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..cli import config_from_arguments, run_command_line, train_parser
 from ..errors import UserError
-from .job import Job, read_job, whole_number
+from .job import Job, parse_integer, read_job
 from .processes import find_workers, kill_all
 
 POLL = 0.5  # seconds
-BACK_OFF = 5  # seconds before a restart; twice as many where the last one brought no checkpoint
+BACK_OFF = 5  # seconds before a restart; doubled if the last attempt wrote no checkpoint
 LAST_LINES = 12
-NOISE = ("[WARNING]", "[INFO]")  # what MindSpore's own lines begin with
+NOISE = ("[WARNING]", "[INFO]")  # prefixes of MindSpore's own log lines
+# Log lines of msrun and its scheduler, as seen in MindSpore 2.7.2 to 2.10.0.
 SILENT = re.compile(r"The node: (\d+) is timed out")
 FAILED = re.compile(r"Worker process (\d+) exit with exception. Error code: (-?\d+)")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
-    """How a job ended: ``rank`` is the first that failed, with its exit ``code``, None where that is not known."""
+    """Result of a job.
+
+    Attributes:
+        status: 0 if the job succeeded or was stopped in an orderly way, else 1.
+        rank: The first rank that failed, or None if it is not known.
+        code: Exit code of that rank; negative for a signal.
+        stopped: Whether a signal stopped the job.
+    """
 
     status: int
     rank: int | None = None
@@ -52,56 +61,57 @@ class Outcome:
     stopped: bool = False
 
 
-@dataclass
 class Watch:
-    """Runs a job once: prints what its first process prints, passes signals on, leaves nothing running."""
+    """One run of a job: prints its first process's output, forwards signals, and leaves no process behind."""
 
-    job: Job
-    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
-    signals: int = 0
-    deadline: float = float("inf")
-    shown: int = 0
-    ranks: dict[int, int] = field(default_factory=dict)  # of process numbers
+    def __init__(self, job: Job):
+        self.job = job
+        self.mark = uuid.uuid4().hex
+        self.signals = 0
+        self.deadline = float("inf")
+        self.printed = 0  # bytes of the first process's log
+        self.ranks: dict[int, int] = {}  # by process id
 
     def run(self) -> Outcome:
+        """Start the job and wait for its end."""
         self.job.log_dir.mkdir(parents=True, exist_ok=True)
         for old in self.job.log_dir.glob("*.log"):
             old.unlink()
         log = self.job.log_dir / "launch.log"
+        command, environment = self.job.command(), self.job.environment(self.mark)
         with log.open("w") as output:
             process = subprocess.Popen(
-                self.job.command(), env=self.job.environment(self.mark), stdout=output, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            failed = self._wait(process, log)
+            failure = self._wait(process, log)
         finally:
             kill_all(self.mark)
             process.wait()
-            self._show()
+            self._print_new_lines()
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        if failed is None:
-            status = process.returncode if not self.signals else 0
-            return Outcome(int(status != 0), stopped=self.signals > 0)
-        return Outcome(1, *failed, stopped=self.signals > 0)
+        stopped = self.signals > 0
+        if failure is None:
+            return Outcome(int(process.returncode != 0 and not stopped), stopped=stopped)
+        return Outcome(1, *failure, stopped=stopped)
 
     def _wait(self, process: subprocess.Popen, log: Path) -> tuple[int | None, int | None] | None:
-        """(rank, exit code) of the first process that failed, None where none did."""
-        passed_on = 0
+        """Return rank and exit code of the first failed process, or None if there is none."""
+        forwarded = 0
         while True:
             done = process.poll() is not None
             self.ranks |= find_workers(self.mark)
-            self._show()
-            failed = FAILED.search(log.read_text(errors="replace"))
-            if failed:
-                return self.ranks.get(int(failed[1])), int(failed[2])
+            self._print_new_lines()
+            failure = FAILED.search(log.read_text(errors="replace"))
+            if failure:
+                return self.ranks.get(int(failure[1])), int(failure[2])
             if done:
                 return None if process.returncode == 0 else (None, None)
-            if self.signals > passed_on:
-                passed_on = self.signals
-                self._pass_on()
+            if self.signals > forwarded:
+                forwarded = self.signals
+                self._forward_signal()
             if time.monotonic() > self.deadline:
                 return None, None
             time.sleep(POLL)
@@ -109,33 +119,34 @@ class Watch:
     def _on_signal(self, number: int, frame: object) -> None:
         self.signals += 1
 
-    def _pass_on(self) -> None:
-        """The first signal lets the processes save and end, the second ends them at once."""
+    def _forward_signal(self) -> None:
+        """Let the processes save and exit at the first signal; kill them at the second."""
         if self.signals > 1:
             self.deadline = 0.0
             return
         self.deadline = time.monotonic() + self.job.stop_timeout
-        print(f"stopping {len(self.ranks)} processes, in at most {self.job.stop_timeout} seconds", flush=True)
+        print(f"stopping {len(self.ranks)} processes within {self.job.stop_timeout} seconds", flush=True)
         for pid in find_workers(self.mark):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
-    def _show(self) -> None:
-        """Print what the node's first process has printed since."""
+    def _print_new_lines(self) -> None:
+        """Print the new output of the node's first process."""
         if self.job.first_log.exists():
             with self.job.first_log.open(errors="replace") as file:
-                file.seek(self.shown)
+                file.seek(self.printed)
                 text = file.read()
-                self.shown = file.tell()
+                self.printed = file.tell()
             lines = [line for line in text.splitlines(True) if not line.startswith(NOISE)]
             sys.stdout.write("".join(lines))
             sys.stdout.flush()
 
 
 def main() -> int:
+    """Run the job, and restart it up to MAX_RESTARTS times; returns the exit status."""
     script, devices, config, data, *flags = read_arguments()
     job = read_job(script, devices, config, data, flags)
-    restarts, in_vain = whole_number("MAX_RESTARTS", 0), 0
+    restarts, without_progress = parse_integer("MAX_RESTARTS", 0), 0
     for attempt in range(restarts + 1):
         before = newest_checkpoint(job)
         outcome = Watch(job).run()
@@ -143,20 +154,21 @@ def main() -> int:
             return 0
         explain(job, outcome)
         if outcome.code == 2:
-            return 2  # the person's mistake, which a restart would meet again
+            return 2  # a user error, which a restart would only repeat
         if outcome.stopped or attempt == restarts:
             return 1
-        in_vain = in_vain + 1 if newest_checkpoint(job) == before else 0
-        if in_vain > 1:
-            print("error: failed again without a checkpoint in between: not started again", file=sys.stderr)
+        without_progress = without_progress + 1 if newest_checkpoint(job) == before else 0
+        if without_progress > 1:
+            print("error: two failures without a new checkpoint between them: not restarted", file=sys.stderr)
             return 1
-        pause = BACK_OFF * 2**in_vain
+        pause = BACK_OFF * 2**without_progress
         print(f"restart {attempt + 1} of {restarts} in {pause} seconds", flush=True)
         time.sleep(pause)
     return 1
 
 
 def read_arguments() -> list[str]:
+    """Return the command's arguments; raises UserError with the usage if some are missing."""
     if len(sys.argv) < 5:
         evaluate = sys.argv[1:2] == ["eval.py"]
         usage = "eval.sh DEVICE_NUM CONFIG DATA_PATH CHECKPOINT" if evaluate else "train.sh DEVICE_NUM CONFIG DATA_PATH"
@@ -165,31 +177,34 @@ def read_arguments() -> list[str]:
 
 
 def newest_checkpoint(job: Job) -> str:
-    """The name of the run's newest checkpoint: tells whether a restart got further."""
+    """Return the name of the run's newest checkpoint, which shows whether an attempt made progress."""
     config = config_from_arguments(train_parser().parse_args(job.flags)) if job.script.name == "train.py" else None
     files = sorted(config.run_dir.glob("ckpt_*.ckpt")) if config else []
     return files[-1].name if files else ""
 
 
 def explain(job: Job, outcome: Outcome) -> None:
-    """Say which process failed first, with its last lines."""
-    rank, how = outcome.rank, "failed"
+    """Print which process failed first, with the last lines of its log."""
+    rank, reason = outcome.rank, "failed"
     if outcome.code is not None:
         killed = outcome.code < 0
-        how = f"was killed by {signal.Signals(-outcome.code).name}" if killed else f"ended with status {outcome.code}"
-    # Where a process hangs, the others fail: the scheduler knows which it was.
+        reason = (
+            f"was killed by {signal.Signals(-outcome.code).name}" if killed else f"exited with status {outcome.code}"
+        )
+    # If one process hangs, the others fail. Only the scheduler knows which one hung.
     silent = SILENT.search(read_log(job.log_dir / "scheduler.log"))
-    if silent and outcome.code != 2 and outcome.code != -signal.SIGKILL:
-        rank, how = int(silent[1]), "gave no sign of life any more"
+    if silent and outcome.code not in (2, -signal.SIGKILL):
+        rank, reason = int(silent[1]), "stopped responding"
     log = job.log_dir / ("launch.log" if rank is None else f"worker_{rank}.log")
     if not log.exists():  # on another node
         log = job.first_log
     lines = [line for line in read_log(log).splitlines() if line.strip() and not line.startswith(NOISE)]
-    print(f"error: {'the job' if rank is None else f'rank {rank}'} {how}; the end of {log}:", file=sys.stderr)
+    print(f"error: {'the job' if rank is None else f'rank {rank}'} {reason}; last lines of {log}:", file=sys.stderr)
     print("\n".join(f"  {line}" for line in lines[-LAST_LINES:]), file=sys.stderr, flush=True)
 
 
 def read_log(path: Path) -> str:
+    """Return the text of a log, empty if there is none."""
     return path.read_text(errors="replace") if path.exists() else ""
 
 

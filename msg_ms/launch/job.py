@@ -1,4 +1,4 @@
-"""A job of several processes, as arguments and environment describe it; checked as far as one node can tell."""
+"""Description of a job of several processes, read from arguments and environment and checked on this node."""
 
 from __future__ import annotations
 
@@ -14,12 +14,27 @@ from ..config import load_config
 from ..errors import UserError
 from .processes import MARK
 
-PROCESSES_PER_CORE = 4  # more CPU processes than that can only be a mistake
+PROCESSES_PER_CORE = 4  # more CPU processes must be a mistake
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to run on this node."""
+    """Processes to start on this node.
+
+    Attributes:
+        script: train.py or eval.py.
+        flags: Arguments of the script.
+        devices: Number of processes on this node, one per device.
+        target: CPU, GPU or Ascend; empty for MindSpore's choice.
+        nodes: Number of nodes.
+        node: Index of this node.
+        address: Address of the first node.
+        port: Port on the first node.
+        log_dir: Folder for the logs.
+        cluster_timeout: Seconds until all processes must have connected.
+        stop_timeout: Seconds between a signal and SIGKILL.
+        rank_table: Path of an Ascend rank table, or empty.
+    """
 
     script: Path
     flags: list[str]
@@ -35,90 +50,122 @@ class Job:
     rank_table: str
 
     def command(self) -> list[str]:
-        line = [
-            str(Path(sys.executable).with_name("msrun")), f"--worker_num={self.devices * self.nodes}",
-            f"--local_worker_num={self.devices}", f"--node_rank={self.node}", f"--master_addr={self.address}",
-            f"--master_port={self.port}", f"--log_dir={self.log_dir}", "--join=True", "--tail_worker_log=0",
-            f"--cluster_time_out={self.cluster_timeout}",
-        ]  # fmt: skip
+        """Return the msrun command line."""
+        options = {
+            "worker_num": self.devices * self.nodes,
+            "local_worker_num": self.devices,
+            "node_rank": self.node,
+            "master_addr": self.address,
+            "master_port": self.port,
+            "log_dir": self.log_dir,
+            "join": True,
+            "tail_worker_log": 0,
+            "cluster_time_out": self.cluster_timeout,
+        }
         if self.rank_table:
-            line.append(f"--rank_table_file={self.rank_table}")
-        return [*line, str(self.script), *self.flags]
+            options["rank_table_file"] = self.rank_table
+        msrun = str(Path(sys.executable).with_name("msrun"))
+        return [msrun, *(f"--{name}={value}" for name, value in options.items()), str(self.script), *self.flags]
 
     def environment(self, mark: str) -> dict[str, str]:
-        binaries = str(Path(sys.executable).parent)  # msrun starts what "python" is on the path
+        """Return the environment of all processes, which contains ``mark``."""
+        binaries = str(Path(sys.executable).parent)  # msrun starts the "python" of the search path
         own = {"PATH": f"{binaries}:{os.environ.get('PATH', '')}", "PYTHONUNBUFFERED": "1", MARK: mark}
         if self.target == "CPU":
             own["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.devices))
-        # Seconds after which a process that gives no sign of life is taken for dead; MindSpore's default is 30.
+        # Seconds without a heartbeat after which a process counts as dead; MindSpore's default is 30.
         return {"MS_NODE_TIMEOUT": "20", "MS_RECEIVE_MSG_TIMEOUT": "20", **os.environ, **own}
 
     @property
     def first_log(self) -> Path:
+        """Log of the first process on this node."""
         return self.log_dir / f"worker_{self.node * self.devices}.log"
 
 
-def whole_number(name: str, default: int, least: int = 0) -> int:
-    """The environment's ``name`` as a number."""
+def parse_integer(name: str, default: int, least: int = 0) -> int:
+    """Return the integer in the environment variable ``name``; raises UserError if it is invalid or below ``least``."""
     text = os.environ.get(name, str(default))
     if not text.isascii() or not text.isdigit() or int(text) < least:
-        raise UserError(f"{name}={text}: must be a whole number of at least {least}")
+        raise UserError(f"{name}={text}: must be an integer of at least {least}")
     return int(text)
 
 
 def read_job(script: str, devices: str, config: str, data: str, flags: list[str]) -> Job:
-    """The job that arguments and environment describe, with everything checked that this node can tell."""
+    """Read and check a job.
+
+    Args:
+        script: ``train.py`` or ``eval.py``.
+        devices: Number of devices on this node.
+        config: Path of the configuration.
+        data: Path of the data set.
+        flags: Further arguments of the script.
+
+    Raises:
+        UserError: An argument or environment variable is invalid, a file is missing, this node has too few devices,
+            or the port cannot be used.
+    """
     if not devices.isascii() or not devices.isdigit() or int(devices) < 1:
-        raise UserError(f"DEVICE_NUM={devices}: must be a whole number of at least 1, the devices on this node")
-    nodes = whole_number("NNODES", 1, 1)
-    node = whole_number("NODE_RANK", 0)
+        raise UserError(f"DEVICE_NUM={devices}: must be an integer of at least 1, the number of devices on this node")
+    nodes = parse_integer("NNODES", 1, 1)
+    node = parse_integer("NODE_RANK", 0)
     if node >= nodes:
-        raise UserError(f"NODE_RANK={node}: nodes are numbered from 0, and NNODES={nodes}")
+        raise UserError(f"NODE_RANK={node}: must be less than NNODES={nodes}; nodes are numbered from 0")
     address = os.environ.get("MASTER_ADDR", "" if nodes > 1 else "127.0.0.1")
     if not address:
-        raise UserError(f"MASTER_ADDR is missing: with NNODES={nodes} all nodes need the first one's address")
+        raise UserError(f"MASTER_ADDR is missing: with NNODES={nodes} each node needs the first node's address")
     load_config(config)
     if not Path(data).is_dir():
-        raise UserError(f"DATA_PATH={data} is no folder")
+        raise UserError(f"DATA_PATH={data} is not a directory")
     target = os.environ.get("DEVICE_TARGET", "")
     check_devices(target, int(devices))
     rank_table = os.environ.get("RANK_TABLE_FILE", "")
     if rank_table and not Path(rank_table).is_file():
-        raise UserError(f"RANK_TABLE_FILE={rank_table}: there is no such file")
+        raise UserError(f"RANK_TABLE_FILE={rank_table} does not exist")
     path = Path(__file__).parents[2] / script
     flags = ["--cfg", config, "--data-path", data, *(["--device-target", target] if target else []), *flags]
     job = Job(
-        path, flags, int(devices), target, nodes, node, address, whole_number("MASTER_PORT", 8118, 1),
-        Path(os.environ.get("LOG_DIR", "logs")), whole_number("CLUSTER_TIMEOUT", 300, 1),
-        whole_number("STOP_TIMEOUT", 120, 1), rank_table,
-    )  # fmt: skip
+        script=path,
+        flags=flags,
+        devices=int(devices),
+        target=target,
+        nodes=nodes,
+        node=node,
+        address=address,
+        port=parse_integer("MASTER_PORT", 8118, 1),
+        log_dir=Path(os.environ.get("LOG_DIR", "logs")),
+        cluster_timeout=parse_integer("CLUSTER_TIMEOUT", 300, 1),
+        stop_timeout=parse_integer("STOP_TIMEOUT", 120, 1),
+        rank_table=rank_table,
+    )
     check_address(job)
     return job
 
 
-def check_devices(target: str, wanted: int) -> None:
-    """Raise UserError where this node has fewer devices, as far as can be told without MindSpore."""
+def check_devices(target: str, devices: int) -> None:
+    """Raise UserError if this node has fewer devices, as far as this is visible without MindSpore."""
     if target == "CPU":
         cores = os.cpu_count() or 1
-        if wanted > PROCESSES_PER_CORE * cores:
-            raise UserError(f"DEVICE_NUM={wanted}: this node has {cores} cores; at most {PROCESSES_PER_CORE} a core")
+        if devices > PROCESSES_PER_CORE * cores:
+            raise UserError(
+                f"DEVICE_NUM={devices}: this node has {cores} cores; at most {PROCESSES_PER_CORE} processes per core"
+            )
     elif target == "GPU":
         tool = shutil.which("nvidia-smi")
         listed = subprocess.run([tool, "-L"], capture_output=True, text=True).stdout if tool else ""
-        _refuse_fewer(wanted, len(listed.splitlines()), "GPUs (nvidia-smi -L)")
+        _require(devices, len(listed.splitlines()), "GPUs (nvidia-smi -L)")
     elif target == "Ascend":
-        _refuse_fewer(wanted, len(list(Path("/dev").glob("davinci[0-9]*"))), "Ascend devices (/dev/davinci*)")
+        _require(devices, len(list(Path("/dev").glob("davinci[0-9]*"))), "Ascend devices (/dev/davinci*)")
     elif target:
         raise UserError(f"DEVICE_TARGET={target}: must be CPU, GPU or Ascend")
 
 
-def _refuse_fewer(wanted: int, found: int, what: str) -> None:
-    if wanted > found:
-        raise UserError(f"DEVICE_NUM={wanted}: this node has {found} {what}")
+def _require(devices: int, available: int, kind: str) -> None:
+    if devices > available:
+        raise UserError(f"DEVICE_NUM={devices}: this node has {available} {kind}")
 
 
 def check_address(job: Job) -> None:
-    """On the first node, raise UserError where the port can't be taken."""
+    """On the first node, raise UserError if the port cannot be used."""
     if job.node != 0:
         return
     with socket.socket() as probe:
@@ -126,9 +173,9 @@ def check_address(job: Job) -> None:
         try:
             probe.bind((job.address, job.port))
         except socket.gaierror:
-            raise UserError(f"MASTER_ADDR={job.address} is no known address") from None
+            raise UserError(f"MASTER_ADDR={job.address} is not a known address") from None
         except OSError as error:
             raise UserError(
-                f"MASTER_ADDR={job.address}, MASTER_PORT={job.port} can't be used here ({error.strerror}): choose the "
-                "first node's own address, and another port"
+                f"MASTER_ADDR={job.address}, MASTER_PORT={job.port} can't be used here ({error.strerror}): use the "
+                "first node's own address, or another port"
             ) from None

@@ -1,4 +1,4 @@
-"""The processes of a job, found through /proc by a mark in their environment, whatever started them."""
+"""Processes of a job, identified in /proc by a mark in their environment."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ MARK = "MSG_MS_JOB"  # environment variable that holds the job's mark
 
 
 def job_environments(mark: str) -> dict[int, dict[str, str]]:
-    """The environment of every living process of the job, by process number."""
-    found = {}
+    """Return the environment of each process of the job, by process id."""
+    environments = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             with contextlib.suppress(OSError):
                 pairs = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
                 environment = dict(pair.partition("=")[::2] for pair in pairs)
                 if environment.get(MARK) == mark:
-                    found[int(folder.name)] = environment
-    return found
+                    environments[int(folder.name)] = environment
+    return environments
 
 
 def find_workers(mark: str) -> dict[int, int]:
-    """The rank of every worker process of the job: the heads of their sessions."""
+    """Return the rank of each worker of the job, by process id; workers lead their sessions."""
     return {
         pid: int(environment["RANK_ID"])
         for pid, environment in job_environments(mark).items()
@@ -41,7 +41,7 @@ def _leads_session(pid: int) -> bool:
 
 
 def kill_all(mark: str) -> None:
-    """End every process of the job, and wait until nothing of it is left."""
+    """Kill each process of the job, and wait until none is left."""
     for _ in range(100):
         alive = job_environments(mark)
         if not alive:

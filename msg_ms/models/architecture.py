@@ -15,7 +15,7 @@ EMBED_KERNEL, EMBED_PADDING = 7, 2  # of the overlapped patch embedding, in pixe
 
 @dataclass(frozen=True)
 class Architecture:
-    """The arguments of :class:`msg_ms.MSGTransformer` except ``num_classes``, with the defaults of the paper's code."""
+    """The arguments of ``msg_ms.MSGTransformer`` except ``num_classes``, with the defaults of the paper's code."""
 
     img_size: int | tuple[int, int] = 224
     patch_size: int = 4

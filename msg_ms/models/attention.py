@@ -23,7 +23,7 @@ def relative_position_index(window_size: int) -> np.ndarray:
 
 
 def position_bias_index(window_size: int) -> np.ndarray:
-    """Return :func:`relative_position_index` with the MSG token in front: int32 (N, N), N = w*w + 1.
+    """Return ``relative_position_index`` with the MSG token in front: int32 (N, N), N = w*w + 1.
 
     Two rows follow the table of (2w-1)**2 offsets. The first is for queries of window tokens and the MSG token's key.
     The second is for the MSG token's query and every key, its own included.

@@ -24,10 +24,10 @@ class MSGBackbone(FastCompilePhase):
     """Patch embedding and stages: the part that the classifier and the feature extractor share.
 
     Args:
-        architecture: The constructor arguments, see :class:`msg_ms.MSGTransformer`.
+        architecture: The constructor arguments, see ``msg_ms.MSGTransformer``.
 
     Attributes:
-        geometry: A :class:`StageGeometry` for every stage, for images of ``img_size``.
+        geometry: A ``StageGeometry`` for every stage, for images of ``img_size``.
         dims: Channels of every stage.
         num_features: Channels of the last stage.
 
@@ -95,7 +95,7 @@ class MSGBackbone(FastCompilePhase):
                 make its randomness the caller's. If None, the device draws them.
 
         Returns:
-            Three tuples. The first has every stage's :class:`StageGeometry` and a None at the end. The second has
+            Three tuples. The first has every stage's ``StageGeometry`` and a None at the end. The second has
             every stage's tokens (B*R, G, N, C) after its blocks, in its own geometry. The third has them after the
             merging, in the geometry of the next stage.
 
@@ -120,7 +120,7 @@ class MSGBackbone(FastCompilePhase):
     def forward_stages(self, x: Tensor, drop_path_noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return every stage's tokens after its patch merging: (B*R, G, N, C) in the geometry of the next stage.
 
-        Arguments and errors are those of :meth:`walk_stages`.
+        Arguments and errors are those of ``walk_stages``.
         """
         return self.walk_stages(x, drop_path_noise)[2]
 

@@ -57,7 +57,7 @@ class MSGBlock(nn.Cell):
 
     @compile_time_property
     def attention_parameters(self) -> tuple[Parameter | None, ...]:
-        """Return the parameters of the attention branch, in the order of :class:`msg_ms.ops.AttentionBranch`."""
+        """Return the parameters of the attention branch, in the order of ``msg_ms.ops.AttentionBranch``."""
         norm, attn = self.norm1, self.attn
         biases = (attn.relative_position_bias_table, attn.rel_pos_msg)
         qkv, proj = (attn.qkv.weight, attn.qkv.bias), (attn.proj.weight, attn.proj.bias)
@@ -65,7 +65,7 @@ class MSGBlock(nn.Cell):
 
     @compile_time_property
     def mlp_parameters(self) -> tuple[Parameter, ...]:
-        """Return the parameters of the MLP branch, in the order of :class:`msg_ms.ops.MlpBranch`."""
+        """Return the parameters of the MLP branch, in the order of ``msg_ms.ops.MlpBranch``."""
         fc1, fc2 = self.mlp.fc1, self.mlp.fc2
         return self.norm2.gamma, self.norm2.beta, fc1.weight, fc1.bias, fc2.weight, fc2.bias
 

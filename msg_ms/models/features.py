@@ -31,7 +31,7 @@ class MSGFeatures(MSGBackbone):
             Without it such an image raises UserError, which names sizes that fit. If nothing needs padding, both
             settings return the same.
         num_classes: Ignored, so that a classifier's arguments can be passed.
-        arguments: The other arguments of :class:`msg_ms.MSGTransformer`.
+        arguments: The other arguments of ``msg_ms.MSGTransformer``.
 
     Attributes:
         feature_info: For every map its channels ``chs``, its stride ``reduction`` in pixels, and its stage's ``name``.
@@ -96,7 +96,7 @@ class MSGFeatures(MSGBackbone):
 
         Args:
             x: Images (B, in_chans, height, width).
-            drop_path_noise: See :meth:`walk_stages`.
+            drop_path_noise: See ``walk_stages``.
 
         Returns:
             A map (B, C_i, H_i, W_i) for each stage of ``out_indices``.

@@ -91,7 +91,7 @@ def _refusal(purpose: str) -> UserError:
 
 
 class InferenceConv(nn.Cell):
-    """A :class:`PatchConv` with packed weight, for patches that are already rows."""
+    """A ``PatchConv`` with packed weight, for patches that are already rows."""
 
     def __init__(self, conv: PatchConv, packer: WeightPacker):
         super().__init__()
@@ -107,7 +107,7 @@ class InferenceConv(nn.Cell):
 
 
 class InferenceBlock(nn.Cell):
-    """An :class:`MSGBlock` with packed weights: (B*R, G, N, C) -> (B*R, G, N, C)."""
+    """An ``MSGBlock`` with packed weights: (B*R, G, N, C) -> (B*R, G, N, C)."""
 
     def __init__(self, block: MSGBlock, packer: WeightPacker, branches: PackedBranches):
         super().__init__()

@@ -1,7 +1,7 @@
 """The smallest parts of the model: Linear, LayerNorm, DropPath, Mlp and the overlapped patch convolution.
 
 Layers with a method ``set_compute_dtype(matmul, residual)`` support mixed precision: ``matmul`` is the type of matrix
-products, ``residual`` that of the output. :func:`msg_ms.models.precision.set_precision` calls it.
+products, ``residual`` that of the output. ``msg_ms.models.precision.set_precision`` calls it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Linear(nn.Cell):
     Args:
         in_features: Input channels.
         out_features: Output channels.
-        bias: Add a bias, initialised to zero. The weight (out, in) is initialised by :func:`truncated_normal`.
+        bias: Add a bias, initialised to zero. The weight (out, in) is initialised by ``truncated_normal``.
         output_float32: Return float32 at every precision level, as a model's last layer should.
     """
 
@@ -148,7 +148,7 @@ class PatchConv(nn.Cell):
         kernel_size: Side k of the square kernel.
         stride: Stride in both directions.
         padding: Zeros on every side.
-        unfold: Compute by unfolding and a matrix product, see :func:`msg_ms.ops.patch_conv`. None: only on CPU.
+        unfold: Compute by unfolding and a matrix product, see ``msg_ms.ops.patch_conv``. None: only on CPU.
     """
 
     def __init__(

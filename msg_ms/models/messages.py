@@ -48,7 +48,7 @@ def message_weights(block: MSGBlock, x: Tensor) -> Tensor:
 class MessageAttention(nn.Cell):
     """Images (B, in_chans, height, width) -> (logits, attention weights of the MSG tokens).
 
-    The logits are the model's. The weights are those of each stage's last block, see :func:`message_weights`. Use it
+    The logits are the model's. The weights are those of each stage's last block, see ``message_weights``. Use it
     in evaluation mode.
 
     Args:
@@ -84,7 +84,7 @@ def attention_maps(weights: np.ndarray, geometry: StageGeometry, window_size: in
     """Return one stage's attention weights arranged as its map of tokens.
 
     Args:
-        weights: The weights (B*R, G, N) of :func:`message_weights`.
+        weights: The weights (B*R, G, N) of ``message_weights``.
         geometry: The stage's geometry.
         window_size: Side of a window in tokens.
 

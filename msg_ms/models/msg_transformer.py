@@ -98,7 +98,7 @@ class MSGTransformer(MSGBackbone):
 
         Args:
             x: Images (B, in_chans, height, width).
-            drop_path_noise: See :meth:`walk_stages`.
+            drop_path_noise: See ``walk_stages``.
 
         Returns:
             Features (B, num_features).
@@ -116,7 +116,7 @@ class MSGTransformer(MSGBackbone):
         return x.reshape(-1, windows, self.num_features).mean(1)
 
     def construct(self, x: Tensor, drop_path_noise: Tensor | None = None) -> Tensor:
-        """Return the logits (B, num_classes); arguments and errors as in :meth:`forward_features`."""
+        """Return the logits (B, num_classes); arguments and errors as in ``forward_features``."""
         return self.head(self.forward_features(x, drop_path_noise))
 
     def flops(self) -> float:

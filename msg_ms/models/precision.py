@@ -25,7 +25,7 @@ def set_precision(model: nn.Cell, level: str, half: str = "float16") -> None:
     layer with ``output_float32 = True``, such as the classification head, returns float32 at every level.
 
     Args:
-        model: A model, or a larger Cell that contains one. Set the precision before :func:`optimize_for_inference`.
+        model: A model, or a larger Cell that contains one. Set the precision before ``optimize_for_inference``.
         level: "O0", "O1" or "O2".
         half: The half-precision type, "float16" or "bfloat16".
 

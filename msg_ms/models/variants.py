@@ -25,7 +25,7 @@ FEATURE_ARGUMENTS = ("out_indices", "out_norm", "pad")
 
 
 def list_models() -> list[str]:
-    """Return the names that :func:`create_model` accepts."""
+    """Return the names that ``create_model`` accepts."""
     return list(VARIANTS)
 
 
@@ -35,11 +35,11 @@ def create_model(
     """Build one of the paper's models with random weights.
 
     Args:
-        name: A name of :func:`list_models`.
+        name: A name of ``list_models``.
         num_classes: Number of classes; 0 leaves out the head.
         features_only: Return a backbone that produces the stages' feature maps.
-        kwargs: Arguments of :class:`MSGTransformer` that replace the variant's own. With ``features_only`` also those
-            of :class:`MSGFeatures`.
+        kwargs: Arguments of ``MSGTransformer`` that replace the variant's own. With ``features_only`` also those
+            of ``MSGFeatures``.
 
     Raises:
         UserError: If the name is unknown, or an argument is out of range or does not fit the others.

@@ -72,7 +72,7 @@ def stage_geometry(
 def fitting_size(
     height: int, width: int, patch_size: int, window_size: int, shuffle_size: tuple[int, ...]
 ) -> tuple[int, int]:
-    """Return the smallest size in pixels that :func:`stage_geometry` accepts and that holds ``height`` x ``width``."""
+    """Return the smallest size in pixels that ``stage_geometry`` accepts and that holds ``height`` x ``width``."""
     unit, single = _fitting_sides(patch_size, window_size, shuffle_size)
     if max(height, width) <= single:
         return single, single

@@ -2,7 +2,7 @@
 
 Each operator exists in two forms. The composed form consists of MindSpore operators and runs on every device and in
 every precision. The native form is a C++ kernel for CPU in single precision. The kernels in ``csrc`` are compiled on
-first use. :func:`set_backend` chooses the form.
+first use. ``set_backend`` chooses the form.
 """
 
 from .adamw import AdamWStep

@@ -46,13 +46,13 @@ def use_backend(choice: str) -> Iterator[None]:
     """Choose the form of the operators inside a ``with`` block and restore the previous choice after it.
 
     Args:
-        choice: as in :func:`set_backend`.
+        choice: as in ``set_backend``.
 
     Yields:
         None.
 
     Raises:
-        UserError: as in :func:`set_backend`.
+        UserError: as in ``set_backend``.
     """
     global _chosen
     previous = _chosen
@@ -146,8 +146,8 @@ def in_place_kernel(name: str, shapes: Callable, writes: int, reads: int) -> ops
     """Return a native kernel that changes parameters in place, as an operator.
 
     Args:
-        name: as in :func:`kernel`.
-        shapes: as in :func:`kernel`.
+        name: as in ``kernel``.
+        shapes: as in ``kernel``.
         writes: number of parameters that it changes, its first inputs.
         reads: number of the other inputs.
 

@@ -18,7 +18,7 @@ def _round_up(n: int, multiple: int) -> int:
 
 
 class WeightPacker:
-    """Pack parameters for :class:`PackedMatMul` and :class:`PackedBranches`.
+    """Pack parameters for ``PackedMatMul`` and ``PackedBranches``.
 
     It needs the native kernels: check ``available``.
 
@@ -83,7 +83,7 @@ class PackedMatMul(nn.Cell):
 
         Args:
             x: (rows, in), float32.
-            weight: packed by :meth:`WeightPacker.weight`.
+            weight: packed by ``WeightPacker.weight``.
 
         Returns:
             (rows, out).
@@ -112,8 +112,8 @@ class PackedBranches(nn.Cell):
         Args:
             x: (B*R, G, N, C), shape letters as in ``windows.py``.
             attention: gamma, beta, packed qkv weight, qkv bias, packed position bias, packed proj weight, proj bias;
-                see :class:`AttentionBranch`.
-            mlp: gamma, beta, packed w1, b1, packed w2, b2; see :class:`MlpBranch`.
+                see ``AttentionBranch``.
+            mlp: gamma, beta, packed w1, b1, packed w2, b2; see ``MlpBranch``.
 
         Returns:
             (B*R, G, N, C).

@@ -53,7 +53,7 @@ class ImagePatches(nn.Cell):
             shuffle_size: s, in windows.
 
         Returns:
-            (B*R*G*w*w, C*k*k), float32. Patch (y, x) is the row of token (y, x) in :func:`window_partition`. Columns
+            (B*R*G*w*w, C*k*k), float32. Patch (y, x) is the row of token (y, x) in ``window_partition``. Columns
             are ordered as in the weight (O, C, k, k) of a ``Conv2d``.
         """
         return self.native(x.astype(ms.float32), _constant(window_size, shuffle_size, *self.geometry))

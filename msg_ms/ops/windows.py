@@ -35,7 +35,7 @@ def window_reverse(
     width: int,
     channels_first: bool = False,
 ) -> Tensor:
-    """Join windows into a map, the inverse of :func:`window_partition`.
+    """Join windows into a map, the inverse of ``window_partition``.
 
     Args:
         windows: (B*R, G, w*w, C).

@@ -1,4 +1,4 @@
-"""python -m msg_ms.doctor: what the machine has, and whether training runs."""
+"""msg-ms-doctor: facts about the machine, and usable devices."""
 
 import subprocess
 import sys
@@ -6,11 +6,11 @@ import sys
 from msg_ms.commands.doctor import ADVICE, cann, tool
 
 
-def test_it_tells_what_works_and_why_the_rest_does_not():
+def test_it_shows_usable_devices_and_reasons_for_the_others():
     done = subprocess.run([sys.executable, "-m", "msg_ms.commands.doctor"], capture_output=True, text=True)
-    assert done.returncode == 0 and "Training runs on CPU" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "Training can run on CPU" in done.stdout, done.stdout + done.stderr
     rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line)
-    assert rows["CPU"] == "works; mixed precision in float16"
+    assert rows["CPU"] == "works; mixed precision: float16"
     for target in ("GPU", "Ascend"):
         assert rows[target].startswith("works") or ADVICE[target] in rows[target]
 

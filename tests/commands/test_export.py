@@ -1,4 +1,4 @@
-"""tools/export.py: files, what they tell of themselves, and mistakes in one line."""
+"""tools/export.py: files, their metadata, and one-line errors."""
 
 import re
 import sys
@@ -24,12 +24,12 @@ def flags(tmp_path):
 def test_both_formats_from_the_command_line(flags, command, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    said = command("tools/export.py", *flags, "small.onnx", "--dynamic-batch", "--img-size", 32, 64).stdout
-    assert "input    images, float32 batch,3,32,64\noutput   logits, float32 batch,3\nchecked  ONNX Runtime" in said
+    output = command("tools/export.py", *flags, "small.onnx", "--dynamic-batch", "--img-size", 32, 64).stdout
+    assert "input    images, float32 batch,3,32,64\noutput   logits, float32 batch,3\nchecked  ONNX Runtime" in output
     session = onnxruntime.InferenceSession(tmp_path / "small.onnx")
-    notes = session.get_modelmeta().custom_metadata_map
-    assert (notes["model_name"], notes["num_classes"], notes["checkpoint"]) == ("small", "3", "small.ckpt")
-    assert (notes["mean"], notes["std"]) == ("0.485,0.456,0.406", "0.229,0.224,0.225")
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert (metadata["model_name"], metadata["num_classes"], metadata["checkpoint"]) == ("small", "3", "small.ckpt")
+    assert (metadata["mean"], metadata["std"]) == ("0.485,0.456,0.406", "0.229,0.224,0.225")
     assert session.run(None, {"images": np.zeros((3, 3, 32, 64), np.float32)})[0].shape == (3, 3)
     resized = ("--img-size", 48, "--window-size", 6)
     done = command("tools/export.py", *flags, "out/small.mindir", "--batch-size", 2, "--softmax", *resized)
@@ -42,16 +42,19 @@ def test_both_formats_from_the_command_line(flags, command, tmp_path):
     ("more", "message"),
     [
         (["small.pth"], r"--output small\.pth: must end in \.onnx or \.mindir"),
-        (["x.mindir", "--opset", "18"], "--opset is for .onnx files, and --output is x.mindir"),
+        (["x.mindir", "--opset", "18"], "--opset is for .onnx files, but --output is x.mindir"),
         (["x.onnx", "--convolution", "conv2d"], "--convolution is for .mindir files"),
         (["x.onnx", "--batch-size", "0"], "--batch-size 0: must be at least 1"),
-        (["x.onnx", "--img-size", "1", "2", "3"], "--img-size 1 2 3: one side of a square, or height and width"),
+        (
+            ["x.onnx", "--img-size", "1", "2", "3"],
+            "--img-size 1 2 3: expected the side of a square, or height and width",
+        ),
         (["x.onnx", "--img-size", "40"], "img_size=40 can't be cut .* fit: 32 or 64"),
         (["x.onnx", "--opts", "MODEL.NUM_CLASSES", "4"], r"head\.weight is \(3, 32\), the model's is \(4, 32\)"),
-        (["x.onnx", "--resume", "gone.ckpt"], "there is no checkpoint gone.ckpt"),
+        (["x.onnx", "--resume", "gone.ckpt"], "checkpoint gone.ckpt does not exist"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_nothing(more, message, flags, tmp_path, monkeypatch):
+def test_errors_are_one_line_and_leave_no_file(more, message, flags, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["export.py", *flags, *more])
     with pytest.raises(UserError, match=message):
         main()

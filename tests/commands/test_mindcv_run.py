@@ -1,6 +1,6 @@
-"""The launcher of mindcv's scripts: what it sets up, its mistakes, and mindcv's own train.py and validate.py.
+"""The launcher of mindcv's scripts: set-up, errors, and mindcv's own train.py and validate.py.
 
-The last two need a clone of mindcv 0.3.0, which MSG_MS_MINDCV names; its wheel lacks the scripts.
+Tests of mindcv's scripts need a clone of mindcv 0.3.0 at the path in MSG_MS_MINDCV.
 """
 
 import os
@@ -19,7 +19,7 @@ from msg_ms import UserError
 from msg_ms.commands.mindcv_run import main
 
 CLONE = os.environ.get("MSG_MS_MINDCV")
-needs_clone = pytest.mark.skipif(CLONE is None, reason="MSG_MS_MINDCV names no clone of mindcv 0.3.0")
+needs_clone = pytest.mark.skipif(CLONE is None, reason="MSG_MS_MINDCV is not set to a clone of mindcv 0.3.0")
 SCRIPT = """
 import sys
 import mindcv
@@ -30,7 +30,7 @@ print(__name__, WORD, sys.argv[1:], mindcv.is_model("msg_tiny"))
 
 @pytest.fixture
 def clone(tmp_path):
-    """A folder laid out as a clone: a script that imports a neighbour, and the package's version."""
+    """A folder like a clone: a script that imports a module beside it, and the package's version."""
     (tmp_path / "clone" / "mindcv").mkdir(parents=True)
     (tmp_path / "clone" / "mindcv" / "version.py").write_text('__version__ = "0.3.0"\n')
     (tmp_path / "clone" / "helper.py").write_text('WORD = "neighbour"\n')
@@ -40,7 +40,7 @@ def clone(tmp_path):
 
 @pytest.fixture
 def launch(monkeypatch):
-    """Calls the launcher in this process, and leaves its path and modules as they were."""
+    """Call the launcher in this process, and restore path and modules."""
 
     def run(*arguments: object) -> None:
         monkeypatch.setattr(sys, "argv", ["mindcv_run", *map(str, arguments)])
@@ -58,15 +58,20 @@ def test_a_script_runs_as_python_runs_it_with_the_models_registered(clone, comma
     assert second == "__main__ neighbour ['--config', 'x.yaml', '--help'] True"
     assert f"script.py with mindcv 0.3.0 of {Path(mindcv.__file__).parent}" in first
     message = command("tools/mindcv_run.py", clone / "gone.py", status=2).stderr
-    assert "gone.py; mindcv's wheel lacks its scripts, a clone has them: git clone --branch v0.3.0" in message
+    assert (
+        "gone.py does not exist; mindcv's scripts are in a clone, not in its wheel: git clone --branch v0.3.0"
+        in message
+    )
 
 
-def test_mistakes_before_the_script_starts(clone, launch, monkeypatch):
+def test_errors_before_the_script_starts(clone, launch, monkeypatch):
     (clone / "mindcv" / "version.py").write_text('__version__ = "0.5.0"\n')
-    with pytest.raises(UserError, match=r"script.py is of mindcv 0.5.0, not 0.3.0: git -C .*clone checkout v0.3.0"):
+    with pytest.raises(
+        UserError, match=r"script.py belongs to mindcv 0.5.0, not 0.3.0: git -C .*clone checkout v0.3.0"
+    ):
         launch(clone / "script.py")
     (clone / "mindcv" / "version.py").unlink()
-    with pytest.raises(UserError, match=r"script.py is not at the top of a clone of mindcv"):
+    with pytest.raises(UserError, match=r"script.py is not in the root of a clone of mindcv"):
         launch(clone / "script.py")
     with monkeypatch.context() as patch:
         patch.setattr(mindcv, "__version__", "0.2.2")
@@ -79,7 +84,7 @@ def test_mistakes_before_the_script_starts(clone, launch, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["msg_tiny", "msg_small", "msg_base", "msg_tiny_digits"])
-def test_configurations_name_models_and_fit_an_update_of_1024_images(name):
+def test_configurations_name_models_and_use_1024_images_per_step(name):
     text = (ROOT / "configs" / "mindcv" / f"{name}.yaml").read_text()
     config = yaml.safe_load(text)
     assert mindcv.is_model(config["model"]) and name.startswith(config["model"])
@@ -93,15 +98,15 @@ def test_configurations_name_models_and_fit_an_update_of_1024_images(name):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--config", "gone.yaml"], "--config gone.yaml: there is no such file"),
+        (["--config", "gone.yaml"], "--config gone.yaml does not exist"),
         (["--config", "odd.yaml"], "odd.yaml: modell does not exist in ArgumentParser!"),
-        (["--model", "msg_tny"], "no model is called 'msg_tny'; did you mean 'msg_tiny'"),
-        (["--model", "msg_tiny", "--ckpt_path", "gone.ckpt"], "gone.ckpt: no such file, and mindcv would go on with"),
+        (["--model", "msg_tny"], "unknown model 'msg_tny'; did you mean 'msg_tiny'"),
+        (["--model", "msg_tiny", "--ckpt_path", "gone.ckpt"], "gone.ckpt does not exist; mindcv would continue with"),
         (["--model", "msg_tiny", "--val_amp_level", "O2"], "--val_amp_level O2: mindcv's mixed precision replaces"),
-        (["--model", "msg_tiny", "--data_dir", "gone"], "--data_dir gone: there is no such folder"),
+        (["--model", "msg_tiny", "--data_dir", "gone"], "--data_dir gone is not a directory"),
     ],
 )
-def test_mistakes_in_mindcvs_arguments(flags, message, launch, tmp_path):
+def test_errors_in_mindcvs_arguments(flags, message, launch, tmp_path):
     (tmp_path / "odd.yaml").write_text("modell: msg_tiny\n")
     with pytest.raises(UserError, match=re.escape(message)):
         launch(Path(CLONE) / "validate.py", *flags)
@@ -109,10 +114,13 @@ def test_mistakes_in_mindcvs_arguments(flags, message, launch, tmp_path):
 
 @needs_clone
 @pytest.mark.slow
-def test_what_mindcvs_trainer_would_fail_at(launch, tmp_path):
+def test_settings_at_which_mindcvs_trainer_fails(launch, tmp_path):
     (tmp_path / "msg_tiny_best.ckpt").write_bytes(b"")
     for flags, message in (
-        (["--ckpt_path", "msg_tiny_best.ckpt"], r"reads the epoch.*copy the file to msg_tiny-0_0.ckpt for epoch 0"),
+        (
+            ["--ckpt_path", "msg_tiny_best.ckpt"],
+            r"reads the first epoch.*copy the file to msg_tiny-0_0.ckpt for epoch 0",
+        ),
         (["--amp_level", "O2"], r"--amp_level O2: .* use O0, or train.py of msg_ms with --amp-opt-level O2"),
         (["--ema", "True", "--val_while_train", "True"], r"fails at the end of the first epoch; evaluate afterwards"),
     ):
@@ -136,21 +144,19 @@ def test_every_key_of_the_configurations_is_mindcvs(monkeypatch):
 @needs_clone
 @pytest.mark.slow
 def test_mindcvs_own_scripts_train_and_validate_msg_tiny(command, tmp_path):
-    """Twenty pictures in two classes of brightness, two epochs, and the same accuracy from validate.py."""
+    """Twenty images in two classes of brightness, two epochs, and the same accuracy from validate.py."""
     for part, count in (("train", 10), ("val", 5)):
         for label in (0, 1):
             (tmp_path / "data" / part / str(label)).mkdir(parents=True)
             for i in range(count):
-                picture = np.random.RandomState(i).randint(0, 100, (32, 32, 3)) + 150 * label
-                cv2.imwrite(str(tmp_path / "data" / part / str(label) / f"{i}.png"), picture.astype(np.uint8))
-    flags = [
-        "--config", ROOT / "configs" / "mindcv" / "msg_tiny_digits.yaml", "--data_dir", "data", "--num_classes", "2",
-        "--batch_size", "5", "--ckpt_save_dir", "ckpt",
-    ]  # fmt: skip
+                image = np.random.RandomState(i).randint(0, 100, (32, 32, 3)) + 150 * label
+                cv2.imwrite(str(tmp_path / "data" / part / str(label) / f"{i}.png"), image.astype(np.uint8))
+    flags = ["--data_dir", "data", "--num_classes", "2", "--batch_size", "5", "--ckpt_save_dir", "ckpt", "--config"]
+    flags.append(ROOT / "configs" / "mindcv" / "msg_tiny_digits.yaml")
     command("tools/mindcv_run.py", Path(CLONE) / "train.py", *flags)
     rows = [line.split() for line in (tmp_path / "ckpt" / "result.log").read_text().splitlines()]
     assert rows[0][:3] == ["Epoch", "TrainLoss", "Top_1_Accuracy"] and [row[0] for row in rows[1:]] == ["1", "2"]
     (newest,) = (tmp_path / "ckpt").glob("msg_tiny-2_*.ckpt")
     done = command("tools/mindcv_run.py", Path(CLONE) / "validate.py", *flags, "--ckpt_path", newest)
-    found = re.search(r"'Top_1_Accuracy': ([\d.]+)", done.stdout)
-    assert abs(float(found[1]) - float(rows[2][2].rstrip("%")) / 100) < 1e-6
+    accuracy = re.search(r"'Top_1_Accuracy': ([\d.]+)", done.stdout)
+    assert abs(float(accuracy[1]) - float(rows[2][2].rstrip("%")) / 100) < 1e-6

@@ -1,4 +1,4 @@
-"""Pictures in, answers out: probabilities, names, JSON, pictures of the messages, and mistakes in one line."""
+"""Predictions: probabilities, names, JSON, drawings of the attention, and one-line errors."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from msg_ms.checkpoint import parameters_by_name, to_numpy, write_checkpoint
 from msg_ms.cli import run_command_line
 from msg_ms.commands.predict import main
 from msg_ms.data.class_names import default_class_names, imagenet_classes, read_class_names
-from msg_ms.visualize.attention import draw_messages
+from msg_ms.visualize.attention import draw_msg_attention
 
 CLASSES = ["n01440764", "red", "blue"]
 LINE = ["--cfg", "small.yaml", "--resume", "small.ckpt"]
@@ -25,7 +25,7 @@ LINE = ["--cfg", "small.yaml", "--resume", "small.ckpt"]
 
 @pytest.fixture
 def model(tmp_path):
-    """Its checkpoint, with noted classes, lies beside the pictures and the configuration."""
+    """A small model, with its checkpoint, configuration and images in the working folder."""
     write_images(tmp_path)
     Path("small.yaml").write_text(CONFIG)
     model, draws = MSGTransformer(**SMALL).set_train(False), np.random.RandomState(0)
@@ -40,7 +40,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def predict(monkeypatch, capsys):
-    """Runs the command in this process; gives (standard output, standard error)."""
+    """Run the command in this process and return (standard output, standard error)."""
 
     def run(*flags, status=0):
         monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, flags)])
@@ -65,75 +65,75 @@ def by_pillow(model, file):
     return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
 
 
-def test_answers_of_folders_and_files_good_and_bad(model, predict):
-    Path("data/val/1/broken.jpg").write_bytes(b"no picture")
+def test_predictions_for_folders_and_files_good_and_bad(model, predict):
+    Path("data/val/1/broken.jpg").write_bytes(b"no image")
     Path("data/val/1/.hidden.png").write_bytes(b"")
-    Path("data/val/1/notes.txt").write_text("left aside")
+    Path("data/val/1/notes.txt").write_text("ignored")
     files = [f"data/val/{label}/{i}.png" for label in range(3) for i in range(3)]
     files.insert(6, "data/val/1/broken.jpg")
     flags = ["data/val", "data/train/2/0.png", "gone.png", "--batch-size", "4", "--top-k", "2"]
     out, err = predict(*LINE, "--json", "-", *flags, status=2)
     answers = json.loads(out)
-    assert answers["model"] == "small" and [p["file"] for p in answers["pictures"]] == [*files, *flags[1:3]]
+    assert answers["model"] == "small" and [p["file"] for p in answers["images"]] == [*files, *flags[1:3]]
     (error,) = err.strip().splitlines()
     assert error == (
         "error: 2 of 12 files can't be read: data/val/1/broken.jpg (cannot identify image file), "
         "gone.png (No such file or directory)"
     )
-    assert answers["pictures"][6] == {"file": files[6], "error": "cannot identify image file"}
-    for picture in (*answers["pictures"][:6], *answers["pictures"][7:11]):
-        wanted = by_pillow(model, picture["file"])
-        found = picture["predictions"]
-        assert [p["label"] for p in found] == np.argsort(-wanted)[:2].tolist()
-        assert np.abs([p["probability"] - wanted[p["label"]] for p in found]).max() < 1e-5
-        assert all(p["class"] == CLASSES[p["label"]] for p in found)
-    names = {p["class"]: p["name"] for picture in answers["pictures"][:6] for p in picture["predictions"]}
+    assert answers["images"][6] == {"file": files[6], "error": "cannot identify image file"}
+    for image in (*answers["images"][:6], *answers["images"][7:11]):
+        expected = by_pillow(model, image["file"])
+        predictions = image["predictions"]
+        assert [p["label"] for p in predictions] == np.argsort(-expected)[:2].tolist()
+        assert np.abs([p["probability"] - expected[p["label"]] for p in predictions]).max() < 1e-5
+        assert all(p["class"] == CLASSES[p["label"]] for p in predictions)
+    names = {p["class"]: p["name"] for image in answers["images"][:6] for p in image["predictions"]}
     assert names["n01440764"] == "tench, Tinca tinca" and set(names) <= set(CLASSES)
 
     # The same as a table, another batch size, with names from a file, and as JSON in a file.
     Path("names.txt").write_text("# three\nfirst thing\nn02012849\nn03126707\tcrane (machine)\n")
     out, _ = predict(*LINE, "--classes", "names.txt", *files[:2], "--picture", "sheet.png", "--top-k", "9")
-    first = answers["pictures"][0]["predictions"]
+    first = answers["images"][0]["predictions"]
     shown = ["first thing", "crane", "crane (machine)"]
     row, second, wrote = out.splitlines()
     assert row.startswith(f"{files[0]}: {first[0]['probability']:.1%} {shown[first[0]['label']]} | ")
     assert row.count("|") == 2 and second.startswith(files[1]) and wrote == "wrote sheet.png"
     assert cv2.imread("sheet.png").shape == (184, 320, 3)
     assert predict(*LINE, "--json", "out/answers.json", files[0])[0] == "wrote out/answers.json\n"
-    (picture,) = json.loads(Path("out/answers.json").read_text())["pictures"]
-    assert picture["predictions"][0]["label"] == first[0]["label"] and len(picture["predictions"]) == 3
+    (image,) = json.loads(Path("out/answers.json").read_text())["images"]
+    assert image["predictions"][0]["label"] == first[0]["label"] and len(image["predictions"]) == 3
 
 
-def test_pictures_of_the_messages(model, predict):
+def test_drawings_of_the_attention(model, predict):
     out, _ = predict(*LINE, "data/val/0", "--show-messages", "rows.png", "--json", "-")
-    assert len(json.loads(out)["pictures"]) == 3
+    assert len(json.loads(out)["images"]) == 3
     assert cv2.imread("rows.png").shape == (3 * (24 + 320 + 24), 3 * (320 + 12), 3)
     flags = ["--img-size", "48", "--window-size", "6", "--show-messages", "shown", "--batch-size", "2"]
     out, err = predict(*LINE, "data/val/0/1.png", "data/val/1", *flags)
     assert err == (
-        "small.ckpt: relative_position_bias_table resampled from 49 to 121 positions, without training; train.py "
-        "--pretrained fine-tunes them\n"
+        "small.ckpt: relative_position_bias_table resampled from 49 to 121 positions, without training; fine-tune with "
+        "train.py --pretrained\n"
     )
-    drawn = sorted(str(path) for path in Path("shown").rglob("*.png"))
-    assert drawn == ["shown/0/1.png.png", *(f"shown/1/{i}.png.png" for i in range(3))]
-    assert cv2.imread(drawn[0]).shape == (24 + 336 + 24, 3 * (336 + 12), 3)  # 48 pixels seven times
+    files = sorted(str(path) for path in Path("shown").rglob("*.png"))
+    assert files == ["shown/0/1.png.png", *(f"shown/1/{i}.png.png" for i in range(3))]
+    assert cv2.imread(files[0]).shape == (24 + 336 + 24, 3 * (336 + 12), 3)  # 48 pixels times seven
 
 
-def test_heat_lies_on_the_tokens_pixels():
+def test_attention_covers_the_pixels_of_its_token():
     layouts, weights = ((8, 16, 2), (4, 8, 1)), (np.zeros((2, 4, 17)), np.zeros((2, 1, 17)))
     weights[0][1, 2, 1 + 4 * 1 + 3] = 0.5  # right region, lower left window, its row 1 and column 3
     weights[1][0, 0, 1 + 4 * 2 + 0] = 1.0
-    row = draw_messages(np.zeros((32, 64, 3), np.uint8), weights, layouts, 4, "black")
+    row = draw_msg_attention(np.zeros((32, 64, 3), np.uint8), weights, layouts, 4, "black")
     for panel, (top, left, side) in enumerate(((4 + 1, 8 + 3, 40), (2, 0, 80)), 1):  # tokens, pixels of a token
         area = row[24:-24, panel * 652 + 6 :][:, :640].astype(int)
         inner = area[top * side + 4 : (top + 1) * side - 4, left * side + 4 : (left + 1) * side - 4]
         assert inner.min() > 100 and (inner == inner[0, 0]).all()
-        lit = (area.min(-1) > 100) & (area != (255, 255, 255)).any(-1)  # but for the lines
+        lit = (area.min(-1) > 100) & (area != (255, 255, 255)).any(-1)  # except for the lines
         assert (
             lit.sum() <= side * side
             and lit[top * side : (top + 1) * side, left * side : (left + 1) * side].sum() == lit.sum()
         )
-    # Windows are 160 pixels at stage 1; the regions' lines are three pixels wide, at their borders alone.
+    # Windows of stage 1 are 160 pixels wide; lines around regions are three pixels wide.
     line = row[24 + 80, 652 + 6 : 652 + 6 + 640].tolist()
     assert [x for x in range(640) if line[x] == [0, 220, 255]] == [0, 1, 319, 320, 321, 639]
     assert [x for x in range(640) if line[x] == [255, 255, 255]] == [160, 480]
@@ -142,7 +142,7 @@ def test_heat_lies_on_the_tokens_pixels():
 def test_imagenets_classes():
     classes = imagenet_classes()
     assert len(classes) == len({row.folder for row in classes}) == 1000
-    assert [row.folder for row in classes] == sorted(row.folder for row in classes)  # as ImageFolder numbers them
+    assert [row.folder for row in classes] == sorted(row.folder for row in classes)  # the order of ImageFolder
     assert (classes[0].name, classes[999].short) == ("tench, Tinca tinca", "toilet tissue")
     assert classes[207].folder == "n02099601" and classes[207].short == "golden retriever"
     assert default_class_names(1000, "") == list(classes)
@@ -157,10 +157,10 @@ def test_imagenets_classes():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["nothing.png"], "there is no such file or folder: nothing.png"),
+        (["nothing.png"], "no such file or folder: nothing.png"),
         (["data/val/0/0.png", "--top-k", "0"], "--top-k 0: must be at least 1"),
         (["data/val/0/0.png", "--batch-size", "0"], "DATA.BATCH_SIZE=0: must be at least 1"),
-        (["data/val/0/0.png", "--classes", "gone"], "--classes gone: there is no such folder or file"),
+        (["data/val/0/0.png", "--classes", "gone"], "--classes gone does not exist"),
         (["data/val/0/0.png", "--classes", "data"], "--classes data has 2 classes, but MODEL.NUM_CLASSES=3"),
         (["data/val/0/0.png", "--classes", "small.ckpt"], "can't read small.ckpt"),
         (["data/val/0/0.png", "--json", "data/val/0/1.png"], "--json data/val/0/1.png: must end in .json, or be -"),
@@ -168,15 +168,15 @@ def test_imagenets_classes():
         (["data/val/0/0.png", "--show-messages", "x.jpg"], "--show-messages x.jpg: must end in .png, or be a folder"),
         (["data/val/0/0.png", "--img-size", "40"], "fit: 32 or 64; or, at this size, window_size 5"),
         (["data/val/0/0.png", "--window-size", "x"], "--window-size: invalid int value: 'x'"),
-        (["data/val/0/0.png", "--resume", "gone.ckpt"], "there is no checkpoint gone.ckpt"),
-        (["empty"], "empty holds no pictures (.jpeg, .jpg, .png, .bmp"),
+        (["data/val/0/0.png", "--resume", "gone.ckpt"], "checkpoint gone.ckpt does not exist"),
+        (["empty"], "empty contains no images (.jpeg, .jpg, .png, .bmp"),
         (["data/val/0/0.png", "--opts", "MODEL.NUM_CLASSES", "4"], "head.bias is (3,), the model's is (4,)"),
         (["data/val/0/0.png", "--json", "small.ckpt/x.json"], "can't write small.ckpt/x.json"),
-        (["data/train"] * 42 + ["--picture", "x.png"], "504 pictures are too many for one sheet, 500 at most"),
-        (["data/train"] * 5 + ["--show-messages", "x.png"], "60 pictures are too many for one PNG, 50 at most; a fold"),
+        (["data/train"] * 42 + ["--picture", "x.png"], "504 images are too many for one contact sheet"),
+        (["data/train"] * 5 + ["--show-messages", "x.png"], "60 images are too many for one PNG; the limit is 50"),
     ],
 )
-def test_mistakes_are_one_line(flags, message, model, predict):
+def test_errors_are_one_line(flags, message, model, predict):
     Path("empty").mkdir()
     _, err = predict(*LINE, *flags, status=2)
     assert message in err.strip().splitlines()[-1] and "Traceback" not in err
@@ -185,4 +185,4 @@ def test_mistakes_are_one_line(flags, message, model, predict):
 
 def test_the_tool_itself_keeps_standard_output_clean(model, command):
     done = command("tools/predict.py", *LINE, "--json", "-", "--device-target", "CPU", "data/val/2/0.png")
-    assert json.loads(done.stdout)["pictures"][0]["file"] == "data/val/2/0.png"
+    assert json.loads(done.stdout)["images"][0]["file"] == "data/val/2/0.png"

@@ -1,4 +1,4 @@
-"""20,000 draws of every random quantity against timm's own code; skipped where torch and timm are not installed."""
+"""20,000 draws of each random quantity against timm's code; needs torch, torchvision and timm."""
 
 import random
 import sys
@@ -46,7 +46,7 @@ def same_counts(ours, theirs):
     assert stats.chi2_contingency([ours, theirs]).pvalue > 0.001
 
 
-def test_operations_rates_and_magnitudes():
+def test_operations_probabilities_and_magnitudes():
     timms = part("RandAugment")
     drawn: list[tuple[str, float]] = []
     for op in timms.ops:
@@ -65,9 +65,9 @@ def test_operations_rates_and_magnitudes():
 
 
 def test_crop_area_and_ratio():
-    picture = Image.new("RGB", (500, 375))
+    image = Image.new("RGB", (500, 375))
     timms, rng = part("RandomResizedCropAndInterpolation"), np.random.default_rng(1)
-    theirs = [timms.get_params(picture, timms.scale, timms.ratio) for _ in range(DRAWS)]
+    theirs = [timms.get_params(image, timms.scale, timms.ratio) for _ in range(DRAWS)]
     mine = [crop_box(375, 500, (0.08, 1.0), (3 / 4, 4 / 3), rng) for _ in range(DRAWS)]
     for quantity in (
         lambda top, left, h, w: h * w,

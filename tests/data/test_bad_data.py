@@ -1,4 +1,4 @@
-"""Kinds of bad files and folders: what a person reads, and what is left behind."""
+"""Bad files and folders: error messages, and that no files are left behind."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def load(data, **keys):
 
 
 def damage(file, kind):
-    """One way in which a file is no picture; JPEG data is kept where that makes it harder to see."""
+    """Damage a file; some kinds keep JPEG data, so that the damage is harder to detect."""
     content = file.read_bytes()
     file.write_bytes(
         {
@@ -70,10 +70,10 @@ def test_training_names_counts_and_replaces_a_bad_file(kind, data):
     batches = list(dataset.batches(0, 2, lines.append))
     assert len(batches) == 6 and all(np.isfinite(images).all() for images, _ in batches)
     assert len(lines) == 1 and lines[0].startswith(f"can't decode {bad} (")
-    assert lines[0].endswith("another image takes its place")
+    assert lines[0].endswith("another image replaces it")
     again = TrainDataset(scan_folder(data / "train"), config.data, config.aug, 3, 0.1, 0, 2)
     replaced = list(again.batches(0, 2, lines.append))
-    assert all((a[0] == b[0]).all() for a, b in zip(batches, replaced, strict=True))  # the same stand-in every time
+    assert all((a[0] == b[0]).all() for a, b in zip(batches, replaced, strict=True))  # the same replacement every time
     assert {str(path) for path in data.rglob("*")} == before
 
 
@@ -109,7 +109,7 @@ def test_a_file_that_vanishes_during_training_counts_as_bad(data):
 
 def test_folders_that_are_refused(data):
     (data / "val" / "dog").rename(data / "val" / "dogs")
-    with pytest.raises(UserError, match=r"differ in their class folders: dog, dogs; labels would not mean the same"):
+    with pytest.raises(UserError, match=r"have different class folders: dog, dogs; labels would not match"):
         load(data)
     (data / "val" / "dogs").rename(data / "val" / "dog")
     (data / "train" / "empty").mkdir()
@@ -118,12 +118,12 @@ def test_folders_that_are_refused(data):
     (data / "train" / "empty").rmdir()
     for name in ("0.jpg", "1.jpg"):
         (data / "train" / "cat" / name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"files of zero bytes: cat/0.jpg, cat/1.jpg; remove or fetch them again"):
+    with pytest.raises(UserError, match=r"empty files: cat/0.jpg, cat/1.jpg; remove or download them again"):
         load(data)
-    with pytest.raises(UserError, match=r"no folder .*nowhere; --data-path must hold train/ and val/"):
+    with pytest.raises(UserError, match=r"nowhere is not a directory; --data-path must hold train/ and val/"):
         scan_folder(data / "nowhere")
     (data / "bare").mkdir()
-    with pytest.raises(UserError, match=r"bare holds no class folders"):
+    with pytest.raises(UserError, match=r"bare has no class folders"):
         scan_folder(data / "bare")
 
 
@@ -134,11 +134,11 @@ def test_the_number_of_classes_must_fit(data):
     ):
         load_folders(config.data, 1000, training=True)
     listed = scan_folder(data / "train")
-    with pytest.raises(UserError, match=r"24 images, fewer than one batch of DATA.BATCH_SIZE=128"):
+    with pytest.raises(UserError, match=r"24 samples, fewer than one batch of DATA.BATCH_SIZE=128"):
         TrainDataset(listed, config.data, config.aug, 3, 0.1, 0, 1)
 
 
-def test_strays_and_hidden_folders_are_left_aside_and_named(data):
+def test_other_files_and_hidden_folders_are_ignored_and_reported(data):
     (data / "train" / ".cache").mkdir()
     (data / "train" / "cat" / "notes.txt").write_text("no image")
     (data / "train" / "cat" / "._0.jpg").write_text("a file manager's leftovers")
@@ -146,9 +146,9 @@ def test_strays_and_hidden_folders_are_left_aside_and_named(data):
     (data / "train" / "cat" / "more").mkdir()
     train, _ = load(data)
     assert train.classes == CLASSES and len(train) == 3 * PER_CLASS
-    hidden, stray = train.warnings
-    assert hidden.endswith("1 hidden folders left aside: .cache")
-    assert "4 files that are no images left aside: list.txt, cat/._0.jpg, cat/more, cat/notes.txt" in stray
+    hidden, other = train.warnings
+    assert hidden.endswith("ignored 1 hidden folders: .cache")
+    assert "ignored 4 entries that are not images: list.txt, cat/._0.jpg, cat/more, cat/notes.txt" in other
 
 
 def test_suffixes_in_any_case(data):
@@ -186,43 +186,46 @@ def test_a_flat_validation_folder_with_a_list(data):
     with pytest.raises(UserError, match=r"val.txt, line 1: 'cat0.jpg bird': expected a file name and a class"):
         load(data, DATA__VAL_LIST=str(data / "val.txt"))
     (data / "val.txt").write_text("gone.jpg 1")
-    with pytest.raises(UserError, match=r"val.txt names no images or ones that .* lacks .*gone.jpg"):
+    with pytest.raises(UserError, match=r"val.txt lists files that are missing or empty in .*gone.jpg"):
+        load(data, DATA__VAL_LIST=str(data / "val.txt"))
+    (data / "val.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"val.txt lists no images"):
         load(data, DATA__VAL_LIST=str(data / "val.txt"))
 
 
 @pytest.mark.parametrize("mode", ("L", "P", "RGBA", "LA", "1", "CMYK", "I;16"))
-def test_pictures_of_other_kinds_become_rgb(mode, tmp_path):
+def test_images_of_other_modes_become_rgb(mode, tmp_path):
     suffix = "jpg" if mode == "CMYK" else "png"
     pixels = np.random.RandomState(0).randint(0, 256, (20, 30, 3), np.uint8)
-    picture = Image.fromarray(pixels)
-    picture = Image.fromarray(pixels[..., 0].astype(np.uint16) * 256) if mode == "I;16" else picture.convert(mode)
-    picture.save(tmp_path / f"x.{suffix}")
-    found = decode((tmp_path / f"x.{suffix}").read_bytes())
-    assert found.shape == (20, 30, 3) and found.dtype == np.uint8
-    with Image.open(tmp_path / f"x.{suffix}") as wanted:
-        assert (found == np.asarray(wanted.convert("RGB"))).all()
+    image = Image.fromarray(pixels)
+    image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 256) if mode == "I;16" else image.convert(mode)
+    image.save(tmp_path / f"x.{suffix}")
+    decoded = decode((tmp_path / f"x.{suffix}").read_bytes())
+    assert decoded.shape == (20, 30, 3) and decoded.dtype == np.uint8
+    with Image.open(tmp_path / f"x.{suffix}") as expected:
+        assert (decoded == np.asarray(expected.convert("RGB"))).all()
 
 
 @pytest.mark.parametrize("options", ({"progressive": True}, {"subsampling": 0}, {"quality": 30}, {"exif": True}))
 def test_jpeg_files_decode_as_pillow_decodes_them(options, tmp_path):
     pixels = cv2.resize(np.random.RandomState(0).randint(0, 256, (9, 9, 3), np.uint8), (61, 47))
-    picture = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     if options.pop("exif", False):
-        exif = picture.getexif()
-        exif[274] = 6  # orientation: turned by a quarter, which training ignores as torchvision does
+        exif = image.getexif()
+        exif[274] = 6  # orientation: rotated by 90 degrees, which training ignores like torchvision
         options["exif"] = exif
-    picture.save(tmp_path / "x.jpg", **options)
-    with Image.open(tmp_path / "x.jpg") as wanted:
-        assert (decode((tmp_path / "x.jpg").read_bytes()) == np.asarray(wanted.convert("RGB"))).all()
+    image.save(tmp_path / "x.jpg", **options)
+    with Image.open(tmp_path / "x.jpg") as expected:
+        assert (decode((tmp_path / "x.jpg").read_bytes()) == np.asarray(expected.convert("RGB"))).all()
 
 
-def test_check_dataset_lists_what_is_wrong(data, command, tmp_path):
+def test_check_dataset_lists_problems(data, command, tmp_path):
     done = command("tools/check_dataset.py", data)
-    assert "train: 24 images in 3 classes" in done.stdout and done.stdout.endswith("all is well\n")
+    assert "train: 24 images in 3 classes" in done.stdout and done.stdout.endswith("no problems found\n")
     damage(data / "train" / "dog" / "3.jpg", "cut in the middle")
     (data / "val" / "dog").rename(data / "val" / "dogs")
     done = command("tools/check_dataset.py", data, "--list", tmp_path / "bad.txt", status=1)
-    assert "differ in their class folders: dog, dogs" in done.stdout
+    assert "have different class folders: dog, dogs" in done.stdout
     assert "1 files can't be decoded" in done.stdout
     assert (tmp_path / "bad.txt").read_text().startswith(str(data / "train" / "dog" / "3.jpg") + "\t")
 
@@ -230,5 +233,5 @@ def test_check_dataset_lists_what_is_wrong(data, command, tmp_path):
 def test_show_batch_draws_a_sheet(data, command, tmp_path):
     (tmp_path / "c.yaml").write_text("DATA: {IMG_SIZE: 32, BATCH_SIZE: 6}\nMODEL: {NUM_CLASSES: 3}")
     done = command("tools/show_batch.py", "--cfg", "c.yaml", "--data-path", data, "--picture", "batch.png")
-    assert "6 pictures of update 0" in done.stdout
+    assert "6 images of step 0" in done.stdout
     assert cv2.imread(str(tmp_path / "batch.png")).shape == (2 * 184, 5 * 160, 3)

@@ -1,4 +1,4 @@
-"""Pictures and order: torchvision's crops bit for bit, and randomness from (seed, epoch, index) alone."""
+"""Images and their order: torchvision's crops bit for bit; randomness depends on (seed, epoch, index) only."""
 
 import os
 
@@ -48,21 +48,21 @@ def rows(batches):
 @pytest.mark.parametrize("file", sorted((FIXTURES / "images").glob("val_*.jpg")), ids=lambda file: file.stem)
 def test_validation_crop_is_torchvisions_bit_for_bit(file):
     image = decode(file.read_bytes())
-    with np.load(FIXTURES / "val_crops.npz") as wanted:
-        assert (resize_and_crop(image, 224, "bicubic", crop=True) == wanted[file.stem.removeprefix("val_")]).all()
+    with np.load(FIXTURES / "val_crops.npz") as expected:
+        assert (resize_and_crop(image, 224, "bicubic", crop=True) == expected[file.stem.removeprefix("val_")]).all()
 
 
-def test_evaluation_gives_every_image_once_in_order(folder):
+def test_evaluation_yields_every_image_once_in_order(folder):
     c = config("TEST.CROP", "False")
     listed = scan_folder(folder)
     assert listed.classes == ("cat", "dog", "newt") and len(listed) == IMAGES
     batches = list(EvalDataset(listed, c.data, c.test.crop, 2).batches())
-    assert [len(labels) for _, labels in batches] == [4, 4, 3]
-    assert [int(label) for _, labels in batches for label in labels] == list(listed.labels)
-    images = np.concatenate([images for images, _ in batches])
-    assert images.dtype == np.float32 and images.shape == (IMAGES, 3, 32, 32)
+    assert all(images.shape == (4, 3, 32, 32) and images.dtype == np.float32 for images, _, _ in batches)
+    images, labels, valid = (np.concatenate(column) for column in zip(*batches, strict=True))
+    assert valid.tolist() == IMAGES * [1] + [0]  # the last batch is filled up
+    assert labels[:IMAGES].tolist() == list(listed.labels)
     for i, file in enumerate(listed.files):
-        if file.endswith(".png"):  # lossless: resized here by cv2 it is not the same, but close in the mean
+        if file.endswith(".png"):  # lossless: cv2 resizes differently, but the mean is close
             pixels = cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB).mean((0, 1)) / 255
             assert np.abs(images[i].mean((1, 2)) * STD + MEAN - pixels).max() < 0.03
 
@@ -77,7 +77,7 @@ def test_neither_workers_nor_resuming_change_a_batch(folder):
 
 
 @pytest.mark.parametrize("world", (2, 3))
-def test_ranks_share_the_pictures_of_one_process(folder, world):
+def test_ranks_share_the_images_of_one_process(folder, world):
     size = 6 // world
     parts = [
         list(train_set(folder, *PLAIN, "DATA.BATCH_SIZE", str(size), shard=Shard(rank, world)).batches(0, 2))
@@ -88,7 +88,7 @@ def test_ranks_share_the_pictures_of_one_process(folder, world):
     assert len(alone) == 2 and all((a == b).all() for a, b in zip(together, alone, strict=True))
 
 
-def test_every_epoch_has_its_own_order_and_pictures(folder):
+def test_every_epoch_has_its_own_order_and_images(folder):
     order = EpochOrder(IMAGES, 4, seed=0)
     epochs = [order.indices(epoch).ravel().tolist() for epoch in range(3)]
     assert all(len(set(epoch)) == 8 and set(epoch) <= set(range(IMAGES)) for epoch in epochs)
@@ -106,7 +106,7 @@ def test_ranks_evaluate_every_image_once(images, world):
     assert [part.steps for part in parts] == [-(-len(part.indices) // 4) for part in parts]
 
 
-def test_crop_boxes_lie_inside_and_keep_scale_and_ratio():
+def test_crop_boxes_are_inside_and_keep_scale_and_ratio():
     rng = np.random.default_rng(0)
     areas, ratios = [], []
     for _ in range(2000):
@@ -116,7 +116,7 @@ def test_crop_boxes_lie_inside_and_keep_scale_and_ratio():
         ratios.append(width / height)
     assert 0.079 < min(areas) < 0.09 and 0.95 < max(areas) <= 1.0
     assert min(ratios) > 0.74 and max(ratios) < 1.35
-    # No box of ratio 1 and full area fits: the largest central one is taken.
+    # No box of ratio 1 and full area fits, so the largest central box is used.
     assert crop_box(100, 400, (1.0, 1.0), (1.0, 1.0), rng) == (0, 150, 100, 100)
     assert crop_box(400, 100, (1.0, 1.0), (1.0, 1.0), rng) == (150, 0, 100, 100)
 
@@ -148,7 +148,7 @@ def test_each_augmentation_key_changes_the_batch(folder):
         assert not np.array_equal(one, other), more
 
 
-def test_erasing_before_mixing_gives_what_a_plain_computation_gives():
+def test_erasing_before_mixing_equals_a_plain_computation():
     draws = np.random.RandomState(0)
     images = [draws.randint(0, 256, (8, 9, 3), np.uint8) for _ in range(4)]
     erasings = [[], [Erasing(2, 3, 4, 5, draws.randn(3, 4, 5).astype(np.float32))], [], []]

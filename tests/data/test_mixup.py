@@ -9,7 +9,7 @@ from msg_ms.data.collate import collate
 from msg_ms.data.mixup import Mixup, build_mixup, soft_labels
 from msg_ms.data.transforms import color_jitter, erasing_fill
 
-# Every value differs from the one at the same place in the mirrored batch.
+# Each value differs from the value at the same position in the mirrored batch.
 IMAGES = [np.full((6, 8, 3), 60 * i, np.uint8) + np.arange(3, dtype=np.uint8) for i in range(4)]
 
 
@@ -29,7 +29,7 @@ def test_cutmix_exchanges_a_box_with_the_mirrored_batch():
         assert ((mixed == plain) | pasted).all()
         assert np.isclose(pasted[0, 0].mean(), 1 - weight)
         rows, columns = np.nonzero(pasted[0, 0])
-        if len(rows):  # one rectangle, the same for all channels and pictures
+        if len(rows):  # one rectangle, the same for all channels and images
             assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
             assert (pasted == pasted[0, 0]).all()
 
@@ -49,7 +49,7 @@ def test_soft_labels_are_smoothed_and_mixed():
     soft = soft_labels(np.array([0, 1, 2]), 4, 0.1, 0.7)
     assert np.allclose(soft.sum(1), 1)
     assert np.allclose(soft[0], [0.7 * 0.925 + 0.3 * 0.025, 0.025, 0.7 * 0.025 + 0.3 * 0.925, 0.025])
-    assert np.allclose(soft[1], [0.025, 0.925, 0.025, 0.025])  # the middle one is its own mirror image
+    assert np.allclose(soft[1], [0.025, 0.925, 0.025, 0.025])  # the middle image is mixed with itself
 
 
 def test_configuration():
@@ -64,13 +64,13 @@ def test_configuration():
 
 
 @pytest.mark.parametrize(("mode", "kinds"), [("pixel", 3 * 5 * 7), ("rand", 3), ("const", 1)])
-def test_what_fills_an_erased_box(mode, kinds):
+def test_fill_of_an_erased_box(mode, kinds):
     fill = np.broadcast_to(erasing_fill(mode, 5, 7, np.random.default_rng(0)), (3, 5, 7))
     assert len(np.unique(fill)) == kinds and (mode != "const" or not fill.any())
 
 
 def test_color_jitter_keeps_within_its_strength():
     image = np.full((4, 4, 3), 100, np.uint8)
-    found = [int(color_jitter(image, 0.4, np.random.default_rng(i)).mean()) for i in range(200)]
-    assert min(found) >= 59 and max(found) <= 140 and np.ptp(found) > 60
+    means = [int(color_jitter(image, 0.4, np.random.default_rng(i)).mean()) for i in range(200)]
+    assert min(means) >= 59 and max(means) <= 140 and np.ptp(means) > 60
     assert (color_jitter(image, 0.0, np.random.default_rng(0)) == 100).all()

@@ -14,7 +14,7 @@ SHIFTS = {"ShearX", "ShearY", "TranslateXRel", "TranslateYRel"}
 
 
 class Sign:
-    """A generator that makes every operation draw the sign it is given."""
+    """A generator that makes each operation draw the given sign."""
 
     def __init__(self, name: str):
         self.value = 0.9 if name == "neg" else 0.1
@@ -40,22 +40,22 @@ def test_operation_matches_timm(name, image, reference):
     assert len(cases) == 6
     for key in cases:
         _, magnitude, sign = key.split("/")
-        found = operations(increasing=True)[name](image, float(magnitude[1:]), Sign(sign))
-        difference = np.abs(found.astype(int) - reference[key])
+        output = operations(increasing=True)[name](image, float(magnitude[1:]), Sign(sign))
+        difference = np.abs(output.astype(int) - reference[key])
         if name in SHIFTS:  # OpenCV's interpolation in place of Pillow's
             assert difference.mean() < 1.0, key
         else:
             assert difference.max() == 0, key
 
 
-def test_flat_pictures_do_not_break_histogram_operations():
+def test_flat_images_do_not_break_histogram_operations():
     flat = np.full((5, 7, 3), 77, np.uint8)
     for name in ("AutoContrast", "Equalize", "ContrastIncreasing"):
         assert (operations(increasing=True)[name](flat, 9.0, Sign("pos")) == 77).all()
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("rand-m9-mstd0.5-inc1", RandAugment(9, 2, 0.5, 0.5, 10, True)),
         ("rand-m7-n3-mstd0.5", RandAugment(7, 3, 0.5, 0.5, 10, False)),
@@ -64,19 +64,19 @@ def test_flat_pictures_do_not_break_histogram_operations():
         ("none", None),
     ],
 )
-def test_configuration_strings(text, wanted):
-    assert parse_rand_augment(text) == wanted
+def test_configuration_strings(text, expected):
+    assert parse_rand_augment(text) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("original", "must be 'none' or begin with 'rand'"),
-        ("rand-m9-mst0.5", r"no section 'mst0.5'; did you mean 'mstd'\?"),
-        ("rand-m", "no section 'm'"),
-        ("rand-n0", "'n0' must hold a whole number of at least 1"),
+        ("original", "must be 'none' or start with 'rand'"),
+        ("rand-m9-mst0.5", r"unknown section 'mst0.5'; did you mean 'mstd'\?"),
+        ("rand-m", "unknown section 'm'"),
+        ("rand-n0", "'n0' needs an integer of at least 1"),
         ("rand-p2", "p must be between 0 and 1"),
-        ("rand-tweights", "no section 'tweights'"),
+        ("rand-tweights", "unknown section 'tweights'"),
     ],
 )
 def test_wrong_strings_are_named(text, message):

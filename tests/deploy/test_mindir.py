@@ -1,4 +1,4 @@
-"""MindIR files, run by a process that has MindSpore and nothing of this package."""
+"""MindIR files, also run by a process that imports MindSpore but not this package."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ import numpy as np
 
 cell = ms.nn.GraphCell(ms.load("model.mindir"))
 images = np.load("images.npy")
-np.savez("given.npz", *[cell(ms.Tensor(images[:n])).asnumpy() for n in (2, 1, 3)])
+np.savez("outputs.npz", *[cell(ms.Tensor(images[:n])).asnumpy() for n in (2, 1, 3)])
 assert not any(name.split(".")[0] == "msg_ms" for name in sys.modules)
 """
 
@@ -34,20 +34,20 @@ def test_any_number_of_images_in_a_process_without_this_package(tmp_path):
     case = Case(FIXTURES / "options_win4_64.npz")
     with use_backend("composed"):
         model = case.model()
-    x, wanted = case.inputs()[0], case.arrays["logits"]
+    x, expected = case.inputs()[0], case.arrays["logits"]
     rows = [0, 1, 0]
-    reference = Reference(x, wanted, (1, 2))
-    export_mindir(model, tmp_path / "model.mindir", reference, None, notes={"model_name": "options"})
+    reference = Reference(x, expected, (1, 2))
+    export_mindir(model, tmp_path / "model.mindir", reference, None, metadata={"model_name": "options"})
     np.save(tmp_path / "images.npy", x[rows])
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, env=environment, check=True, capture_output=True)
-    with np.load(tmp_path / "given.npz") as given:
+    with np.load(tmp_path / "outputs.npz") as outputs:
         for name, count in (("arr_0", 2), ("arr_1", 1), ("arr_2", 3)):
-            assert np.abs(given[name] - wanted[rows[:count]]).max() < 1e-5
+            assert np.abs(outputs[name] - expected[rows[:count]]).max() < 1e-5
     proto = ModelProto()
     proto.ParseFromString((tmp_path / "model.mindir").read_bytes())
     assert proto.user_info["model_name"] == "options" and proto.user_info["msg_ms_version"]
-    assert (tmp_path / "model.mindir").stat().st_mode & 0o200  # MindSpore's own are read-only
+    assert (tmp_path / "model.mindir").stat().st_mode & 0o200  # MindSpore writes read-only files
 
 
 def test_fixed_batch_convolutions_and_probabilities(tmp_path):
@@ -67,12 +67,12 @@ def test_fixed_batch_convolutions_and_probabilities(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model.mindir"]
 
 
-def test_native_kernels_do_not_get_into_a_file(tmp_path):
+def test_native_kernels_are_not_exported(tmp_path):
     with use_backend("native"):
         model = random_weights(MSGTransformer(**SMALL))
     assert backend.get_backend() != "native"
     reference = Reference.of(model, False, 1)
-    with pytest.raises(UserError, match=r"model\.mindir was not kept: it holds native kernels"):
+    with pytest.raises(UserError, match=r"model\.mindir was not kept: it contains native kernels"):
         export_mindir(model, tmp_path / "model.mindir", reference, 1)
     assert not list(tmp_path.iterdir())
 

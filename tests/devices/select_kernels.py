@@ -20,9 +20,9 @@ from msg_ms.config import AmpConfig, load_config
 from msg_ms.engine.ema import WeightEMA
 from msg_ms.engine.loss_scale import build_scaler
 from msg_ms.engine.optim import build_optimizer
-from msg_ms.engine.train_step import LossAndGradients, TrainStep, Update
-from msg_ms.models.losses import SmoothedCrossEntropy
+from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, TrainStep
 from msg_ms.models.precision import set_precision
+from msg_ms.tasks.classification import ClassificationLoss
 
 target, name = sys.argv[1:]
 ms.set_device(target)
@@ -35,8 +35,8 @@ def training_step(level: str) -> tuple[nn.Cell, tuple]:
     optimizer = build_optimizer(load_config(None).train, model.trainable_params())
     scaler = build_scaler(level, AmpConfig())
     average = WeightEMA(optimizer.targets, 0.9)
-    gradients = LossAndGradients(model, SmoothedCrossEntropy(0.1), optimizer.targets, scaler)
-    step = TrainStep(gradients, Update(optimizer, 5.0, scaler, average))
+    gradients = LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets, scaler)
+    step = TrainStep(gradients, OptimizerStep(optimizer, 5.0, scaler, average))
     batch = (np.zeros((2, 3, 32, 32), np.float32), np.zeros(2, np.int32))
     return step, (*map(ms.Tensor, batch), ms.Tensor(0.1, ms.float32), ms.Tensor(np.zeros((2, 2, 2), np.float32)))
 

@@ -1,4 +1,4 @@
-"""The distributed scripts on CPU: mistakes in a line, faults, restarts, and evaluation on any number of processes."""
+"""Distributed scripts on CPU: one-line errors, faults, restarts, and evaluation on any number of processes."""
 
 import os
 import shutil
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from support.faults import Script, node, run_fault, two_nodes
+from support.run_files import result
 from support.small_run import CONFIG, write_images
-from test_killed_runs import result
 
 from msg_ms import MSGTransformer
 from msg_ms.checkpoint import parameters_by_name, to_numpy, write_checkpoint
@@ -33,18 +33,18 @@ def small(tmp_path):
     ("arguments", "environment", "message"),
     [
         ([], {}, "usage: bash scripts/run_distribute_train.sh DEVICE_NUM CONFIG DATA_PATH [flags...]"),
-        (["two", "small.yaml", "data"], {}, "DEVICE_NUM=two: must be a whole number of at least 1"),
-        (["1000", "small.yaml", "data"], {}, "cores; at most 4 a core"),
+        (["two", "small.yaml", "data"], {}, "DEVICE_NUM=two: must be an integer of at least 1"),
+        (["1000", "small.yaml", "data"], {}, "cores; at most 4 processes per core"),
         (["2", "none.yaml", "data"], {}, "none.yaml"),
-        (["2", "small.yaml", "nowhere"], {}, "DATA_PATH=nowhere is no folder"),
-        (["2", "small.yaml", "data"], {"NNODES": "2"}, "MASTER_ADDR is missing: with NNODES=2 all nodes need"),
-        (["2", "small.yaml", "data"], {"NODE_RANK": "1"}, "NODE_RANK=1: nodes are numbered from 0, and NNODES=1"),
-        (["2", "small.yaml", "data"], {"MASTER_ADDR": "203.0.113.7"}, "choose the first node's own address"),
+        (["2", "small.yaml", "nowhere"], {}, "DATA_PATH=nowhere is not a directory"),
+        (["2", "small.yaml", "data"], {"NNODES": "2"}, "MASTER_ADDR is missing: with NNODES=2 each node needs"),
+        (["2", "small.yaml", "data"], {"NODE_RANK": "1"}, "NODE_RANK=1: must be less than NNODES=1; nodes are"),
+        (["2", "small.yaml", "data"], {"MASTER_ADDR": "203.0.113.7"}, "use the first node's own address"),
         (["2", "small.yaml", "data"], {"DEVICE_TARGET": "Ascend"}, "this node has 0 Ascend devices (/dev/davinci*)"),
-        (["2", "small.yaml", "data"], {"RANK_TABLE_FILE": "no.json"}, "RANK_TABLE_FILE=no.json: there is no such file"),
+        (["2", "small.yaml", "data"], {"RANK_TABLE_FILE": "no.json"}, "RANK_TABLE_FILE=no.json does not exist"),
     ],
 )
-def test_mistakes_are_one_line(arguments, environment, message, small):
+def test_errors_are_one_line(arguments, environment, message, small):
     done = subprocess.run(
         ["bash", SCRIPT, *arguments],
         cwd=small,
@@ -57,16 +57,16 @@ def test_mistakes_are_one_line(arguments, environment, message, small):
 
 
 @pytest.mark.parametrize("fault", ("killed", "sigterm"))
-def test_a_fault_ends_the_job_and_it_goes_on(fault, tmp_path):
+def test_a_fault_ends_the_job_and_a_rerun_resumes(fault, tmp_path):
     row = run_fault(fault, tmp_path)
     assert row.left == 0 and row.seconds < 60 and row.status == (fault == "killed")
-    assert row.again.startswith("going on from ") and row.again.endswith("status 0")
+    assert row.again.startswith("resuming from ") and row.again.endswith("status 0")
 
 
-def kill_one_worker(script: Script, draws: np.random.RandomState, updates: int) -> None:
-    """SIGKILL for one of the processes, after ``updates`` more lines on updates."""
-    seen = script.output.count(", update ")
-    while script.output.count(", update ") < seen + updates:
+def kill_one_worker(script: Script, draws: np.random.RandomState, steps: int) -> None:
+    """Kill one of the processes after ``steps`` more lines about steps."""
+    seen = script.output.count(", step ")
+    while script.output.count(", step ") < seen + steps:
         assert script.process.poll() is None, script.output
         time.sleep(0.02)
     workers = script.workers()
@@ -101,7 +101,7 @@ def test_a_worker_killed_five_times(small):
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 def test_two_nodes_train_as_one(small):
-    """Two network namespaces with addresses of their own, each with the documented command."""
+    """Run the documented command in each of two network namespaces with their own addresses."""
     flags = ("--opts", "TRAIN.EPOCHS", "4")
     with two_nodes() as names:
         nodes = [node(small, names[number], number, flags) for number in (0, 1)]

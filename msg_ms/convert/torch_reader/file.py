@@ -43,7 +43,7 @@ def read_torch_file(path: str | Path, key: str | None = None) -> LoadedWeights:
 
     Args:
         path: The file to read.
-        key: Location of the weights in the checkpoint, see :func:`msg_ms.checkpoint.select.select_weights`.
+        key: Location of the weights in the checkpoint, see ``msg_ms.checkpoint.select.select_weights``.
 
     Raises:
         BrokenCheckpoint: If the file is damaged, or is not a PyTorch checkpoint.

@@ -2,7 +2,7 @@
 
 ``pickletools`` of the standard library splits a pickle into operations and executes none. The machine here executes
 those that make plain values (numbers, text, lists, tuples, dictionaries). It knows three functions by name, listed in
-``_CALLS``, and rebuilds their results. Everything else that a pickle asks for becomes an inert :class:`OpaqueObject`.
+``_CALLS``, and rebuilds their results. Everything else that a pickle asks for becomes an inert ``OpaqueObject``.
 
 Memory and time are proportional to the length of the pickle: each operation makes at most one object. Objects whose
 size the file could multiply are never copied, hashed or printed.
