@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from ..models.messages import attention_maps
+from ..models.windows import StageGeometry
 from .contact_sheet import put_text
 
 SIDE, GAP, HEAD, FOOT = 320, 12, 24, 24  # pixels: minimum height of a panel, space between, above and below panels

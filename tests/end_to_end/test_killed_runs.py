@@ -7,21 +7,13 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
+from support.run_files import result
 from support.small_run import CONFIG, write_images
-
-from msg_ms.checkpoint import read_checkpoint
 
 
 def start(cwd, tag, flags):
     line = [sys.executable, ROOT / "train.py", "--tag", tag, *flags, "--output", "out"]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd)
-
-
-def result(folder):
-    newest = max(folder.glob("ckpt_*.ckpt"))
-    files = {name: read_checkpoint(folder / name)[0] for name in (newest.name, "best.ckpt")}
-    bits = {name: {n: v.tobytes() for n, v in arrays.items()} for name, arrays in files.items()}
-    return bits, (folder / "metrics.jsonl").read_text()
 
 
 def compare(cwd, name, flags, kills, longest, seed=0):
