@@ -47,8 +47,7 @@ class RunLog:
         if rank == 0:
             handlers.append(logging.StreamHandler(sys.stdout))
         for handler in handlers:
-            # The default prints a traceback for each line on a full disk, or once the reader of a pipe has exited.
-            handler.handleError = lambda record: None
+            handler.handleError = _ignore
             handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%Y-%m-%d %H:%M:%S"))
             self.logger.addHandler(handler)
 
@@ -113,7 +112,13 @@ class RunLog:
     def progress(self, items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
         """Yield items as ``progress`` does, with this log's lines written above the bar."""
         with logging_redirect_tqdm([self.logger]):
+            for handler in self.logger.handlers:  # tqdm's own handler is among them
+                handler.handleError = _ignore
             yield from progress(items, total, description)
+
+
+def _ignore(record: logging.LogRecord) -> None:
+    """Drop a line on a full disk, or once the reader of a pipe has exited; logging would print a traceback each."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

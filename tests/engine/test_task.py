@@ -16,13 +16,13 @@ SCRIPT = ROOT / "tests" / "support" / "toy_task.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 
 
-def run(*arguments, ranks=1):
+def run(*arguments, ranks=1, **variables):
     binaries = Path(sys.executable).parent
     launcher = [sys.executable]
     if ranks > 1:
         launcher = [binaries / "msrun", f"--worker_num={ranks}", f"--local_worker_num={ranks}", "--join=True"]
         launcher.append(f"--master_port={free_port()}")
-    environment = {**ENVIRONMENT, "PATH": f"{binaries}:{os.environ['PATH']}"}
+    environment = {**ENVIRONMENT, **variables, "PATH": f"{binaries}:{os.environ['PATH']}"}
     done = subprocess.run([*launcher, SCRIPT, *arguments], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -68,6 +68,15 @@ def test_it_resumes_after_sigkill_with_the_same_bits(whole, tmp_path):
     output = run(tmp_path, *options)
     assert "resuming from" in output and "epoch 4/4" in output
     assert output.count("Use the compilation cache") == 4
+    assert weights(tmp_path) == weights(whole[0])
+    metrics = [(folder / "toy/default/metrics.jsonl").read_text() for folder in (tmp_path, whole[0])]
+    assert metrics[0] == metrics[1]
+
+
+def test_a_signal_ends_evaluation_and_the_epoch_is_evaluated_again(whole, tmp_path):
+    output = run(tmp_path, STOP_IN_EVALUATION="1")
+    assert "epoch 1/4:" not in output and "stopped at step 12; the last checkpoint is" in output
+    assert "epoch 0, step 12" in run(tmp_path)
     assert weights(tmp_path) == weights(whole[0])
     metrics = [(folder / "toy/default/metrics.jsonl").read_text() for folder in (tmp_path, whole[0])]
     assert metrics[0] == metrics[1]

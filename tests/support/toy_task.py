@@ -3,6 +3,8 @@
 toy_task.py OUTPUT [--eval] [KEY VALUE]...
 """
 
+import os
+import signal
 import sys
 
 import numpy as np
@@ -73,6 +75,8 @@ class Evaluator:
         self.total, self.count = 0.0, 0
 
     def update(self, batch, outputs):
+        if os.environ.get("STOP_IN_EVALUATION"):
+            os.kill(os.getpid(), signal.SIGTERM)
         self.total, self.count = self.total + float(outputs[0].asnumpy()), self.count + int(batch[-1].sum())
 
     def compute(self, ranks):
