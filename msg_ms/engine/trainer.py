@@ -22,8 +22,9 @@ from .log import RunLog
 from .loss_scale import build_scaler, scaler_state
 from .meter import Meter
 from .optim import build_optimizer
+from .progress import Progress
 from .ranks import GradientSum
-from .run_state import Checkpoints, Progress
+from .run_state import Checkpoints
 from .runtime import Runtime
 from .schedule import build_schedule
 from .stop import StopRequest, end_at_once
