@@ -87,7 +87,7 @@ def test_wrong_options_are_named(opts, message):
         ),
         ("MODEL: 3", r"MODEL is a section"),
         ("- 1", r"expected keys with values"),
-        ("A: [", r"is not valid YAML"),
+        ("A: [", r"bad.yaml: not valid YAML"),
         ("BASE: bad.yaml", r"BASE refers back to this file"),
         ("BASE: gone.yaml", r"can't read the configuration .*gone.yaml"),
         ("TRAIN: {EPOCHS: many}", r"bad.yaml: TRAIN.EPOCHS='many': must be a whole number"),
