@@ -154,7 +154,7 @@ def _parse_option(name: str, text: Any) -> Any:
     try:
         return parse_value(text.replace("(", "[").replace(")", "]"))
     except ParseError:
-        raise UserError(f"--opts: {name}={text!r} can't be read as a value") from None
+        raise UserError(f"--opts: {name}={_shown(text)} can't be read as a value") from None
 
 
 def _build(cls: type, tree: dict[str, Any], prefix: str) -> Any:

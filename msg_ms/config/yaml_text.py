@@ -15,6 +15,7 @@ import yaml
 from ..errors import UserError, printable
 
 _MAX_VALUES = 10_000  # references to other values (*name) multiply them
+_MAX_LEVELS = 32
 _TAG = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"[-+]?(\d[\d_]*|0x[\da-fA-F_]+|0o[0-7_]+)")
 _FLOAT = re.compile(
@@ -39,7 +40,19 @@ class Plain:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes only."""
+    """Composes nodes only, down to ``_MAX_LEVELS``: PyYAML needs seconds for a thousand open brackets."""
+
+    def fetch_flow_collection_start(self, token: type) -> None:
+        self._limit(self.flow_level)
+        super().fetch_flow_collection_start(token)
+
+    def add_indent(self, column: int) -> bool:
+        self._limit(len(self.indents))
+        return super().add_indent(column)
+
+    def _limit(self, levels: int) -> None:
+        if levels > _MAX_LEVELS:
+            raise yaml.scanner.ScannerError(None, None, "too many levels", self.get_mark())
 
 
 class _Dumper(yaml.SafeDumper):
@@ -89,8 +102,6 @@ def _compose(text: str) -> yaml.Node | None:
         return yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an escape beyond Unicode
         raise ParseError(f"not valid YAML: {error}") from None
-    except RecursionError:
-        raise ParseError("not valid YAML: too many levels") from None
 
 
 class _Values:
