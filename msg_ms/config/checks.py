@@ -32,7 +32,7 @@ def within(low: float, high: float) -> Check:
 
 
 def bounded(low: float, high: float) -> Check:
-    """Return a check for values of at least ``low``; ``high`` only rules out what no machine can do."""
+    """Return a check for values of at least ``low``; ``high`` is beyond any machine."""
     return Check(f"at least {low} and at most {high}", lambda v: low <= v <= high)
 
 

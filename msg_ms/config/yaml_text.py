@@ -56,15 +56,15 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever YAML 1.1 or 1.2 would not read as text."""
+    """Quotes text that YAML 1.1 or 1.2 would read as another value."""
 
 
 _Dumper.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeDumper.yaml_implicit_resolvers.items()}
 _Dumper.add_implicit_resolver(f"{_TAG}float", _PLAIN, list("-+.0123456789"))
 
 
-def parse_mapping(text: str) -> Iterator[tuple[str, Any, int]]:
-    """Yield (key, value, line) for each value of a YAML mapping; the keys of inner mappings are joined by dots.
+def parse_mapping(text: str) -> list[tuple[str, Any, int]]:
+    """Return (key, value, line) for each value of a YAML mapping; the keys of inner mappings are joined by dots.
 
     Values are text, ``Plain``, lists of them, and ``{}`` for an empty mapping.
 
@@ -76,10 +76,14 @@ def parse_mapping(text: str) -> Iterator[tuple[str, Any, int]]:
     """
     node = _compose(text)
     if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"):
-        return
-    if not isinstance(node, yaml.MappingNode):
-        raise ParseError("expected keys with values, found " + printable(repr(_Values().convert(node)), 100))
-    yield from _Values().items(node, "")
+        return []
+    try:
+        if isinstance(node, yaml.MappingNode):
+            return list(_Values().items(node, ""))
+        found = repr(_Values().convert(node))
+    except RecursionError:
+        raise ParseError("a value contains itself") from None
+    raise ParseError("expected keys with values, found " + printable(found, 100))
 
 
 def parse_value(text: str) -> Any:
@@ -89,7 +93,10 @@ def parse_value(text: str) -> Any:
         ParseError: If it is not YAML.
     """
     node = _compose(text)
-    return Plain(None, "") if node is None else _Values().convert(node)
+    try:
+        return Plain(None, "") if node is None else _Values().convert(node)
+    except RecursionError:
+        raise ParseError("a value contains itself") from None
 
 
 def dump(tree: dict[str, Any]) -> str:
@@ -155,7 +162,7 @@ class _Values:
 
 
 def _scalar(kind: str, text: str) -> Any:
-    """Return the value of an unquoted text; ``kind`` is what it is in YAML 1.1."""
+    """Return the value of an unquoted text; ``kind`` is its type in YAML 1.1."""
     if _INTEGER.fullmatch(text) and len(text) < 100:
         digits = text.replace("_", "")
         base = 16 if "0x" in digits else 8 if "0o" in digits else 10

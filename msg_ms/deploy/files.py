@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import atomic_write, readable
 from ..models.inference import require_trainable
 from ..models.msg_transformer import MSGTransformer
 from ..version import __version__
@@ -143,11 +144,14 @@ def export_mindir(
 def _plain_name(path: Path) -> Iterator[Path]:
     """Yield another name for ``path``, of letters that every library accepts in file names."""
     with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / "folder"
-        link.symlink_to(path.parent.resolve())
-        plain = link / f"model{path.suffix}"
+        inner, target = Path(folder) / "folder", path.parent.resolve()
+        if readable(target) == str(target):
+            inner.symlink_to(target)  # the file is written in its place
+        else:  # MindSpore resolves links, and then reads only UTF-8
+            inner.mkdir()
+        plain = inner / f"model{path.suffix}"
         yield plain
-        plain.rename(path)
+        shutil.move(plain, path)
 
 
 def _mindir_runner(path: Path) -> Run:
