@@ -1,10 +1,16 @@
 """MSG-Transformer (CVPR 2022) for MindSpore."""
 
+# ruff: noqa: E402
+
 import os
 
 # Idle OpenMP threads must sleep: spinning ones would block the cores for MindSpore's own threads and the kernels'. The
 # variable must be set before MindSpore loads its libraries.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from .files import open_standard_streams
+
+open_standard_streams()  # MindSpore's libraries can't be loaded while one of them is closed
 
 from .errors import UserError
 from .models.features import MSGFeatures

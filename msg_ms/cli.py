@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from .config import Config, load_config
 from .errors import UserError
+from .files import ESCAPE, user_path
 
 
 def run_command_line(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and exit; a ``UserError`` becomes one line on stderr and status 2."""
+    """Run ``main`` and exit; a ``UserError`` or a file that can't be used becomes one line on stderr and status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names need not be text, and the encoding may be ASCII
+            stream.reconfigure(errors=ESCAPE)
     try:
         status = main() or 0
     except UserError as error:
@@ -24,14 +30,30 @@ def run_command_line(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of the output has exited, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    except OSError as error:
+        if error.filename is None:  # not a file of the user
+            raise
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
+        print(f"error: can't use {name}: {error.strerror}", file=sys.stderr)
+        status = 2
     sys.exit(status)
+
+
+def path_argument(text: str) -> Path:
+    """Return the path in a command-line argument, with ``~`` expanded; the shell does not for ``--flag=~/x``."""
+    try:
+        return user_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def model_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the flags of every command that runs a model, for ``config_from_arguments``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML configuration, see configs/")
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="replace configuration keys")
+    parser.add_argument(
+        "--opts", nargs="+", action="extend", default=[], metavar="KEY VALUE", help="replace configuration keys"
+    )
     parser.add_argument("--resume", metavar="CKPT", help="checkpoint to start from")
     parser.add_argument("--batch-size", type=int, help="images per device")
     parser.add_argument("--img-size", type=int, metavar="PIXELS", help="side of the model's input (DATA.IMG_SIZE)")

@@ -1,13 +1,17 @@
-"""Atomic file writes, and locks on folders."""
+"""Atomic file writes, locks on folders, names and paths of users, and standard streams that are closed."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import socket
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -15,7 +19,56 @@ from typing import IO
 from .errors import UserError
 
 LOCK = ".lock"  # held by the run that writes to a folder
-PARTIAL = ".partial-"  # prefix of the temporary folder that holds a file while it is written
+PARTIAL = ".partial-msg_ms-"  # prefix of the temporary folder that holds a file while it is written
+ESCAPE = "msg_ms.escape"  # error handler of encodings that can't fail, see ``readable``
+_PARTIAL_NAME = re.compile(re.escape(PARTIAL) + "[a-z0-9_]{8}")  # the random part is tempfile's
+_ABANDONED = 86_400.0  # seconds; for file systems without locks
+
+
+def open_standard_streams() -> None:
+    """Open the null device for each standard stream that is closed.
+
+    Otherwise the next files that a library opens would become standard input, output or error.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # the lowest free descriptor is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:  # Python found it closed
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    # Python decodes a byte that is not UTF-8, such as 0xff, as the surrogate 0xdcff.
+    codes = [ord(letter) for letter in error.object[error.start : error.end]]
+    return "".join(
+        f"\\x{code & 0xFF:02x}" if code < 0x100 or 0xDC80 <= code < 0xDD00 else ascii(chr(code))[1:-1] for code in codes
+    ), error.end
+
+
+codecs.register_error(ESCAPE, _escape)
+
+
+def readable(name: str | os.PathLike[str]) -> str:
+    r"""Return a file name as text that can be encoded as UTF-8: a byte that is not UTF-8 becomes ``\xff``."""
+    return os.fspath(name).encode("utf-8", ESCAPE).decode("utf-8")
+
+
+def user_path(text: str) -> Path:
+    """Return the path that a user wrote, with ``~`` and ``~user`` expanded.
+
+    Raises:
+        UserError: If there is no such home folder.
+    """
+    expanded = os.path.expanduser(text)  # noqa: PTH111 (Path's raises RuntimeError)
+    if expanded.startswith("~"):
+        home = text.split("/")[0]
+        raise UserError(f"{text}: there is no home folder {home}; ./{home} is a folder of that name")
+    return Path(expanded)
 
 
 @contextlib.contextmanager
@@ -36,8 +89,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent, ignore_cleanup_errors=True) as folder:
-            temporary = Path(folder) / path.name
+        with _partial_folder(path.parent) as folder:
+            temporary = folder / path.name
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             _flush(temporary)
@@ -47,10 +100,41 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise UserError(f"can't write {path}: {error.strerror or error}") from None
 
 
+@contextlib.contextmanager
+def _partial_folder(parent: Path) -> Iterator[Path]:
+    """Create a temporary folder that is locked as long as it is in use."""
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=parent, ignore_cleanup_errors=True) as name:
+        lock = os.open(name, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield Path(name)
+        finally:
+            os.close(lock)
+
+
 def remove_partial(folder: Path) -> None:
-    """Remove temporary folders that killed processes left in ``folder``."""
+    """Remove temporary folders that killed processes left in ``folder``; those of running processes stay."""
     for leftover in folder.glob(f"{PARTIAL}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        if _PARTIAL_NAME.fullmatch(leftover.name) and _is_abandoned(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Return whether no process uses a temporary folder."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return time.time() - os.fstat(lock).st_mtime > _ABANDONED
+    finally:
+        os.close(lock)
 
 
 def lock_folder(folder: Path) -> IO[str]:
@@ -63,7 +147,7 @@ def lock_folder(folder: Path) -> IO[str]:
         UserError: If another process holds the lock, or the file can't be written.
     """
     try:
-        file = (folder / LOCK).open("a+", encoding="utf-8")
+        file = (folder / LOCK).open("a+", encoding="utf-8", errors="replace")
     except OSError as error:
         raise UserError(f"can't write {folder / LOCK}: {error.strerror or error}") from None
     try:

@@ -9,9 +9,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from msg_ms.cli import run_command_line
+from msg_ms.cli import path_argument, run_command_line
 from msg_ms.engine.log import read_metrics
 from msg_ms.errors import UserError
+from msg_ms.files import atomic_write, readable
+from msg_ms.visualize.contact_sheet import SOFTWARE, check_ours
 
 Record = dict[str, Any]
 NO_METRICS = {"epoch", "step", "train_loss", "loss", "ema_loss", "lr", "rate", "skipped", "primary"}
@@ -20,9 +22,10 @@ NO_METRICS = {"epoch", "step", "train_loss", "loss", "ema_loss", "lr", "rate", "
 def main() -> None:
     """Draw the curves of one run."""
     parser = argparse.ArgumentParser(description="Draw the curves of a run from its metrics.jsonl.")
-    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("run", type=path_argument, help="folder of the run")
     run: Path = parser.parse_args().run
     records = read_epochs(run / "metrics.jsonl")
+    check_ours(run / "curves.png")
     draw(records, run)
     print(f"{run / 'curves.png'}: {len(records)} epochs")
 
@@ -30,9 +33,10 @@ def main() -> None:
 def read_epochs(path: Path) -> list[Record]:
     """Read one record per epoch; if a resumed run wrote an epoch twice, the last record counts."""
     try:
-        records = {record["epoch"]: record for record in read_metrics(path) if "epoch" in record}
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}; name the folder that train.py wrote to") from None
+        records = {record["epoch"]: record for record in read_metrics(path) if is_number(record.get("epoch"))}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"can't read {path}: {reason}; name the folder that train.py wrote to") from None
     if not records:
         raise UserError(f"{path} has no finished epoch yet")
     return [records[epoch] for epoch in sorted(records)]
@@ -56,8 +60,10 @@ def draw(records: list[Record], run: Path) -> None:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(str(run))
-    figure.savefig(run / "curves.png", dpi=120)
+    figure.suptitle(readable(run), parse_math=False)
+    name, _, value = SOFTWARE.decode().partition("\0")
+    with atomic_write(run / "curves.png") as temporary:
+        figure.savefig(temporary, dpi=120, metadata={name: value})
 
 
 def draw_losses(axes, records: list[Record]) -> None:

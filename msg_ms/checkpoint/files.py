@@ -15,8 +15,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from ..errors import UserError
+from ..errors import UserError, shorten
 from ..files import atomic_write
+from .dtypes import is_finite
 from .safetensors import read_safetensors, write_safetensors
 from .types import Arrays, BrokenCheckpoint, Metadata
 
@@ -80,8 +81,7 @@ def read_checkpoint(path: Path) -> tuple[Arrays, Metadata]:
         UserError: If the file is missing, is not a checkpoint of this package, or has PyTorch parameter names.
         BrokenCheckpoint: If the file is damaged.
     """
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist")
+    _check_is_file(path)
     if path.suffix not in FORMATS:
         raise UserError(
             f"{path} is not a {' or '.join(FORMATS)} file; convert PyTorch checkpoints with tools/convert_torch_ckpt.py"
@@ -91,11 +91,6 @@ def read_checkpoint(path: Path) -> tuple[Arrays, Metadata]:
         if _has_torch_names(arrays):
             raise UserError(f"{path} has PyTorch parameter names; convert it with tools/convert_torch_ckpt.py")
         return arrays, {}
-    try:  # a passing fault of permissions or network must not look like damage
-        with path.open("rb") as stream:
-            stream.read(1)
-    except OSError as error:
-        raise UserError(f"can't read checkpoint {path}: {error.strerror or error}") from None
     try:
         loaded = ms.load_checkpoint(str(path), crc_check=True)
     except Exception as error:  # MindSpore's parser fails in many ways on a damaged file
@@ -103,6 +98,41 @@ def read_checkpoint(path: Path) -> tuple[Arrays, Metadata]:
     names = [name for name in loaded if name.startswith(METADATA_PREFIX)]
     metadata = {name.removeprefix(METADATA_PREFIX): _to_python(loaded.pop(name)) for name in names}
     return {name: value.asnumpy() for name, value in loaded.items()}, metadata
+
+
+def _check_is_file(path: Path) -> None:
+    """Raise UserError unless ``path`` is a file that can be read."""
+    if re.match("[a-z][a-z0-9+.-]+:/", str(path)):
+        address = str(path).replace(":/", "://", 1)
+        raise UserError(f"{address} is an address, not a file: download the checkpoint first")
+    try:  # a passing fault of permissions or network must not look like damage
+        if path.is_dir():
+            known = [
+                file for file in (path / "best.ckpt", *sorted(path.glob("*.ckpt"), reverse=True)) if file.is_file()
+            ]
+            hint = f": name a checkpoint in it, such as {known[0]}" if known else ", and has no .ckpt files"
+            raise UserError(f"{path} is a folder, not a checkpoint{hint}")
+        with path.open("rb") as stream:
+            stream.read(1)
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"can't read checkpoint {path}: {error.strerror or error}") from None
+
+
+def check_finite(arrays: Mapping[str, np.ndarray], source: Path) -> None:
+    """Raise UserError if weights have infinite or NaN values.
+
+    Args:
+        arrays: Weights by name.
+        source: The file that they come from, for the message.
+    """
+    broken = [name for name, value in arrays.items() if not is_finite(value)]
+    if broken:
+        raise UserError(
+            f"{source} has infinite or NaN values in {shorten(broken, 3)}: the run that wrote it diverged; "
+            "use an earlier checkpoint"
+        )
 
 
 def _has_torch_names(names: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ from mindspore import Parameter, Tensor, nn
 
 from ..errors import UserError, shorten
 from ..models.features import MSGFeatures
-from .files import parameters_by_name, read_checkpoint, select_prefix
+from .files import check_finite, parameters_by_name, read_checkpoint, select_prefix
 from .resize import HEAD, adapt_weights, is_adaptable
 from .types import Metadata
 
@@ -84,6 +84,7 @@ def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
     if isinstance(model, MSGFeatures):
         arrays = {name: value for name, value in arrays.items() if name in targets or not model.ignores(name)}
         optional += model.output_norms
+    check_finite(arrays, path)
     adapted, lines = adapt_weights(arrays, {name: tuple(p.shape) for name, p in targets.items()})
     # These parameters keep their initial values; any other must be in the file.
     initial = {name for name in targets if name not in adapted and (name in arrays or name.startswith(optional))}
@@ -106,7 +107,9 @@ def load_for_inference(model: nn.Cell, path: Path) -> tuple[list[str], Metadata]
     """
     targets = parameters_by_name(model.get_parameters())
     arrays, metadata = read_checkpoint(path)
+    arrays = select_prefix(arrays, "")
+    check_finite(arrays, path)
     shapes = {name: tuple(parameter.shape) for name, parameter in targets.items()}
-    arrays, lines = adapt_weights(select_prefix(arrays, ""), shapes, new_head=False)
+    arrays, lines = adapt_weights(arrays, shapes, new_head=False)
     load_parameters(targets, arrays, path)
     return [f"{path}: {line}, without training; fine-tune with train.py --pretrained" for line in lines], metadata

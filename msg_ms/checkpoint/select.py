@@ -9,8 +9,9 @@ from typing import Any
 from ..errors import UserError, nearest, printable, shorten
 
 DEFAULT_KEYS = ("model", "state_dict")
-# Prefixes that PyTorch's wrappers for several devices and for compilation add to every name.
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+# Parts of names that PyTorch's wrappers add: for compilation, FSDP, recomputation, and Lightning Fabric.
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module", "_forward_module"}
+_PARALLEL = "module."  # added to every name for several devices
 # Limits for hostile files: depth and entries to search, length of a name, number of weights.
 _MAX_DEPTH, _MAX_LISTED, _MAX_NAME_LENGTH, _MAX_WEIGHTS = 3, 1000, 200, 4000
 
@@ -18,7 +19,7 @@ _MAX_DEPTH, _MAX_LISTED, _MAX_NAME_LENGTH, _MAX_WEIGHTS = 3, 1000, 200, 4000
 def select_weights(content: Any, key: str | None, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
     """Return the dictionary of weights in the content of a checkpoint.
 
-    The wrapper prefixes ``module.`` and ``_orig_mod.`` are removed from the names.
+    The parts of names that PyTorch's wrappers add, such as ``module.`` and ``_orig_mod.``, are removed.
 
     Args:
         content: The object that the file stores.
@@ -52,18 +53,41 @@ def select_weights(content: Any, key: str | None, is_tensor: Callable[[Any], boo
     if unprintable:
         name = printable(unprintable[0], 100)
         raise UserError(f"does not contain a plain dictionary of weights: {name} is not a parameter name")
-    weights = dict(selected)
-    while prefix := next((p for p in _WRAPPER_PREFIXES if all(name.startswith(p) for name in weights)), None):
-        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    return weights
+    return _unwrap(selected)
+
+
+def _unwrap(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Remove from names the parts that PyTorch's wrappers add."""
+    result: dict[str, Any] = {}
+    for name, value in weights.items():
+        plain = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+        if plain in result:
+            raise UserError(f"two weights are called {plain}, with and without a wrapper's name")
+        result[plain] = value
+    while result and all(name.startswith(_PARALLEL) for name in result):
+        result = {name.removeprefix(_PARALLEL): value for name, value in result.items()}
+    return result
+
+
+def default_key(content: Any) -> str:
+    """Return the location of the weights that are selected without a key; empty for the top."""
+    return ".".join(_default_keys(content))
+
+
+def _default_keys(content: Any) -> list[str]:
+    keys: list[str] = []
+    while len(keys) < _MAX_DEPTH and isinstance(content, Mapping):
+        key = next((k for k in DEFAULT_KEYS if k in content), None)
+        if key is None or not isinstance(content[key], Mapping):
+            break
+        content = content[key]
+        keys.append(key)
+    return keys
 
 
 def _find_default(content: Any) -> Any:
-    for _ in range(_MAX_DEPTH):
-        inner = next((content[k] for k in DEFAULT_KEYS if isinstance(content, Mapping) and k in content), None)
-        if not isinstance(inner, Mapping):
-            break
-        content = inner
+    for key in _default_keys(content):
+        content = content[key]
     return content
 
 
@@ -81,7 +105,8 @@ def _find_key(content: Any, key: str) -> Any:
             if value is not None:
                 return value
     prefix = f"{key}."
-    with_prefix = {n.removeprefix(prefix): v for n, v in content.items() if isinstance(n, str) and n.startswith(prefix)}
+    plain = _unwrap({name: value for name, value in content.items() if isinstance(name, str)})
+    with_prefix = {name.removeprefix(prefix): value for name, value in plain.items() if name.startswith(prefix)}
     return with_prefix or None
 
 

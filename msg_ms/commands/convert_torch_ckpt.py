@@ -7,6 +7,7 @@ tensors.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from ..checkpoint.dtypes import DTYPES, KEEP, cast_weights, is_finite
 from ..checkpoint.types import Arrays, ConversionError
+from ..cli import path_argument
 from ..convert.model_shapes import Changes, fit_weights
 from ..convert.names import check_buffers, convert_state_dict, dropped_names, export_state_dict
 from ..convert.weight_files import (
@@ -72,10 +74,16 @@ def parser() -> argparse.ArgumentParser:
         description="Convert checkpoints of the paper's PyTorch code to MindSpore, or back. PyTorch is not needed."
     )
     add = parser.add_argument
-    add("--input", type=Path, required=True, metavar="PATH", help="checkpoint to read, or a folder of checkpoints")
+    add(
+        "--input",
+        type=path_argument,
+        required=True,
+        metavar="PATH",
+        help="checkpoint to read, or a folder of checkpoints",
+    )
     add(
         "--output",
-        type=Path,
+        type=path_argument,
         required=True,
         metavar="PATH",
         help=f"file to write ({' '.join(OUR_SUFFIXES)}; with --reverse {' '.join(TORCH_SUFFIXES)}), or a folder",
@@ -128,7 +136,7 @@ def convert_folder(source: Path, target: Path, options: Options, suffix: str | N
         try:
             if (owner := owners.setdefault(output.resolve(), path)) is not path or output.resolve() == path.resolve():
                 raise UserError(f"{path}: its output {output} would replace that of {owner}")
-            convert(path, output, options)
+            convert(path, output, options, replace=False)
         except UserError as error:
             failed += 1
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -136,13 +144,14 @@ def convert_folder(source: Path, target: Path, options: Options, suffix: str | N
     return 2 if failed else 0
 
 
-def convert(source: Path, target: Path, options: Options) -> None:
+def convert(source: Path, target: Path, options: Options, replace: bool = True) -> None:
     """Convert one file and print a summary.
 
     Args:
         source: File to read.
         target: File to write.
         options: Options of the conversion.
+        replace: Whether an existing target with other weights is replaced.
 
     Raises:
         UserError: If a file is unreadable, does not convert, or cannot be written. No new file is left then.
@@ -158,6 +167,10 @@ def convert(source: Path, target: Path, options: Options) -> None:
         raise UserError(f"can't convert {source}: {error}") from None
     except MemoryError:
         raise UserError(f"{source}: not enough memory to convert it") from None
+    if not replace and os.path.lexists(target):
+        check_equal(target, state, options)
+        print("\n".join([*lines, f"unchanged  {target}"]))
+        return
     lines.append(f"wrote      {target}")
     with atomic_write(target) as temporary:
         write_weights(temporary, state, options.reverse)
@@ -165,6 +178,14 @@ def convert(source: Path, target: Path, options: Options) -> None:
             compare_with_file(temporary, state, options.reverse)
             lines.append(f"verified   {target}: all {len(state)} tensors read back bit for bit")
     print("\n".join(lines))
+
+
+def check_equal(target: Path, state: Arrays, options: Options) -> None:
+    """Raise UserError unless an existing file holds exactly these weights."""
+    try:
+        compare_with_file(target, state, options.reverse)
+    except UserError:
+        raise UserError(f"{target} exists with other content: move it, or name another folder") from None
 
 
 def to_mindspore(source: Path, options: Options) -> tuple[Arrays, list[str]]:

@@ -10,11 +10,13 @@ import mindspore as ms
 from mindspore.nn.utils import no_init_parameters
 
 from ..checkpoint import load_for_inference
+from ..cli import path_argument
 from ..config import Config, load_config
 from ..data.preprocessing import NORMALIZATION, Preprocessing
 from ..deploy import INPUT, OLDEST_OPSET, Reference, export_mindir, export_onnx, onnx_packages, output_name
 from ..engine.device import setup_device
 from ..errors import UserError
+from ..files import readable
 from ..models.build import build_model
 from ..models.layers import PatchConv
 from ..models.msg_transformer import MSGTransformer
@@ -60,9 +62,11 @@ def parse_arguments() -> argparse.Namespace:
         description="Export a trained model to ONNX or MindIR, and compare it with the model."
     )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the model's configuration")
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="replace configuration keys")
-    parser.add_argument("--resume", required=True, type=Path, metavar="CKPT", help="checkpoint to export")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="X.onnx or X.mindir")
+    parser.add_argument(
+        "--opts", nargs="+", action="extend", default=[], metavar="KEY VALUE", help="replace configuration keys"
+    )
+    parser.add_argument("--resume", required=True, type=path_argument, metavar="CKPT", help="checkpoint to export")
+    parser.add_argument("--output", required=True, type=path_argument, metavar="FILE", help="X.onnx or X.mindir")
     rows = parser.add_mutually_exclusive_group()
     rows.add_argument("--batch-size", type=int, default=1, metavar="N", help="images per run (default: 1)")
     rows.add_argument("--dynamic-batch", action="store_true", help="any number of images per run")
@@ -121,7 +125,7 @@ def describe(config: Config, model: MSGTransformer, args: argparse.Namespace, ba
         "input_shape": f"{rows},{model.in_chans},{height},{width}",
         "output_name": output_name(model, args.softmax),
         "output_shape": f"{rows},{config.model.num_classes}",
-        "checkpoint": args.resume.name,
+        "checkpoint": readable(args.resume.name),
         "msg_ms_version": __version__,
         "mindspore_version": ms.__version__,
     }
@@ -129,4 +133,4 @@ def describe(config: Config, model: MSGTransformer, args: argparse.Namespace, ba
         metadata |= NORMALIZATION
     if height == width:
         metadata |= Preprocessing(height, config.test.crop, config.data.interpolation).as_metadata()
-    return {name: str(value) for name, value in metadata.items()}
+    return {name: readable(str(value)) for name, value in metadata.items()}

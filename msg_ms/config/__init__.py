@@ -1,6 +1,7 @@
 """The configuration: sections with their defaults, replaced by files and flags."""
 
 from .load import KEYS, flat_items, load_config, to_yaml
+from .relations import schedule_warnings
 from .schema import (
     AmpConfig,
     AugConfig,
@@ -28,5 +29,6 @@ __all__ = [
     "TrainConfig",
     "flat_items",
     "load_config",
+    "schedule_warnings",
     "to_yaml",
 ]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
+import os
+import reprlib
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..errors import UserError, nearest
-from .schema import Check, Config
+from ..errors import UserError, nearest, printable
+from ..files import user_path
+from .checks import Check
+from .relations import check_together
+from .schema import Config
+from .yaml_text import ParseError, Plain, dump, parse_mapping, parse_value
 
 
 def load_config(cfg: str | Path | None, opts: Sequence[str] = (), **overrides: Any) -> Config:
@@ -31,7 +34,7 @@ def load_config(cfg: str | Path | None, opts: Sequence[str] = (), **overrides: A
     """
     tree: dict[str, Any] = {}
     if cfg is not None:
-        _merge_file(tree, Path(cfg), ())
+        _merge_file(tree, user_path(str(cfg)), ())
     if len(opts) % 2:
         raise UserError(f"--opts expects pairs KEY VALUE; {opts[-1]!r} has no value")
     for name, text in zip(opts[::2], opts[1::2], strict=True):
@@ -39,12 +42,14 @@ def load_config(cfg: str | Path | None, opts: Sequence[str] = (), **overrides: A
     for name, value in overrides.items():
         if value is not None:
             _set(tree, name.replace("__", "."), value, "the command line")
-    return _build(Config, tree, "")
+    config = _build(Config, tree, "")
+    check_together(config)
+    return config
 
 
 def to_yaml(config: Config) -> str:
     """Return every key with its value; ``load_config`` reads an equal configuration from it."""
-    return yaml.safe_dump(_to_tree(config), sort_keys=False, default_flow_style=None)
+    return dump(_to_tree(config))
 
 
 def flat_items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -57,19 +62,21 @@ def flat_items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-KEYS = tuple(name for name, _ in flat_items(Config()))
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers: ``1e-6`` is a float, but a string in YAML 1.1."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+_DEFAULTS = dict(flat_items(Config()))
+KEYS = tuple(_DEFAULTS)
+PATHS = {
+    "DATA.DATA_PATH",
+    "DATA.CLASS_INDEX",
+    "DATA.VAL_LIST",
+    "MODEL.RESUME",
+    "MODEL.PRETRAINED",
+    "OUTPUT",
+    "COMPILE_CACHE",
+}
+MAX_INT = 2**31 - 1
+SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # the range of single precision
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 100
 
 
 @dataclass(frozen=True)
@@ -81,33 +88,36 @@ class _Sourced:
 
 
 def _merge_file(tree: dict[str, Any], path: Path, parents: tuple[Path, ...]) -> None:
-    if path.resolve() in parents:
+    if (full := os.path.realpath(path)) in parents:
         raise UserError(f"{path}: BASE refers back to this file")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't read the configuration {path}: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected keys with values, found {content!r}")
-    bases = content.pop("BASE", [])
-    for base in [bases] if isinstance(bases, str) else bases or []:
-        if base:
-            _merge_file(tree, path.parent / base, (*parents, path.resolve()))
-    _merge_mapping(tree, content, "", str(path))
+    try:
+        content = list(parse_mapping(text))
+        for base in _bases(value for name, value, _ in content if name == "BASE"):
+            _merge_file(tree, path.parent / user_path(base), (*parents, full))
+    except ParseError as error:
+        raise UserError(f"{path}: {error}") from None
+    lines: dict[str, int] = {}
+    for name, value, line in content:
+        if name != "BASE":
+            _set(tree, name, value, str(path))
+        if name in lines:  # MODEL.NAME, and NAME in the section MODEL
+            raise UserError(f"{path}: line {line}: {name} appears twice, first in line {lines[name]}")
+        lines[name] = line
 
 
-def _merge_mapping(tree: dict[str, Any], content: dict, prefix: str, source: str) -> None:
-    for name, value in content.items():
-        full = f"{prefix}{name}"
-        if isinstance(value, dict) and full not in KEYS:
-            if not any(known.startswith(full + ".") for known in KEYS):
-                raise UserError(f"{source}: section {full} does not exist{nearest(full, _sections())}")
-            _merge_mapping(tree, value, full + ".", source)
-        else:
-            _set(tree, full, value, source)
+def _bases(values: Iterable[Any]) -> Iterator[str]:
+    """Yield the files that ``BASE`` names: one or a list; empty names are none."""
+    for value in values:
+        for name in value if isinstance(value, list) else [value]:
+            text = name.text if isinstance(name, Plain) else name
+            if not isinstance(text, str) or "\0" in text:
+                raise ParseError(f"BASE={name!r}: must be a file or a list of files")
+            if text and not (isinstance(name, Plain) and name.value is None):
+                yield text
 
 
 def _sections() -> set[str]:
@@ -115,24 +125,36 @@ def _sections() -> set[str]:
 
 
 def _set(tree: dict[str, Any], name: str, value: Any, source: str) -> None:
-    if name not in KEYS:
-        if name in _sections():
-            raise UserError(f"{source}: {name} is a section; expected keys below it, found {value!r}")
-        raise UserError(f"{source}: key {name} does not exist{nearest(name, KEYS)}")
-    tree[name] = _Sourced(value, source)
+    if name in _sections():
+        if value != {}:
+            raise UserError(f"{source}: {name} is a section; expected keys below it, found {_shown(value)}")
+    elif name not in KEYS:
+        raise UserError(f"{source}: {_unknown(name)}")
+    else:
+        tree[name] = _Sourced(value, source)
+
+
+def _unknown(name: str) -> str:
+    """Return the first part of a key that does not exist, and a similar one that does."""
+    parts = name.split(".")
+    for count in range(1, len(parts)):
+        section = ".".join(parts[:count])
+        if section in KEYS:
+            return f"{section} is a key, not a section"
+        if section not in _sections():
+            return f"section {printable(section, 100)} does not exist{nearest(section, _sections())}"
+    return f"key {printable(name, 100)} does not exist{nearest(name, KEYS)}"
 
 
 def _parse_option(name: str, text: Any) -> Any:
     """Parse an option's text as YAML, or as plain text if the key holds text."""
     text = str(text)
-    if dict(flat_items(Config())).get(name, None).__class__ is str:
+    if isinstance(_DEFAULTS.get(name), str):
         return text
-    if text == "None":
-        return None
     try:
-        return yaml.load(text.replace("(", "[").replace(")", "]"), Loader=_Loader)
-    except yaml.YAMLError:
-        raise UserError(f"--opts: {name}={text!r} can't be read as a value") from None
+        return parse_value(text.replace("(", "[").replace(")", "]"))
+    except ParseError:
+        raise UserError(f"--opts: {name}={_shown(text)} can't be read as a value") from None
 
 
 def _build(cls: type, tree: dict[str, Any], prefix: str) -> Any:
@@ -153,25 +175,47 @@ def _checked(name: str, sourced: _Sourced, hint: Any, check: Check | None) -> An
     try:
         value = _convert(raw, hint)
     except TypeError:
-        raise UserError(f"{where}: {name}={raw!r}: must be {_type_name(hint)}") from None
+        raise UserError(f"{where}: {name}={_shown(raw)}: must be {_type_name(hint)}") from None
+    if name in PATHS:
+        value = _path(f"{where}: {name}", value)
     if check is not None and value is not None and not check.holds(value):
-        raise UserError(f"{where}: {name}={raw!r}: must be {check.expects}")
+        raise UserError(f"{where}: {name}={_shown(raw)}: must be {check.expects}")
     return value
+
+
+def _path(name: str, value: str) -> str:
+    """Return a path with ``~`` expanded."""
+    if "\0" in value:
+        raise UserError(f"{name}={_shown(value)}: must not contain a null character")
+    try:
+        return os.fspath(user_path(value)) if value.startswith("~") else value
+    except UserError as error:
+        raise UserError(f"{name}={error}") from None
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message, shortened."""
+    return printable(_REPR.repr(value), 200)
 
 
 def _convert(value: Any, hint: Any) -> Any:
     if isinstance(hint, types.UnionType):
         inner = next(a for a in typing.get_args(hint) if a is not types.NoneType)
-        return None if value is None else _convert(value, inner)
+        none = value is None or value == "None" or (isinstance(value, Plain) and value.value is None)  # None: Python's
+        return None if none else _convert(value, inner)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
             raise TypeError
         return tuple(_convert(v, typing.get_args(hint)[0]) for v in value)
+    if isinstance(value, Plain):
+        value = value.text if hint is str and value.value is not None else value.value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < LARGEST else math.inf
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise TypeError
-    if hint is float and not math.isfinite(value):
+    if hint is float and not (value == 0 or SMALLEST <= abs(value) <= LARGEST):
+        raise TypeError
+    if hint is int and not -MAX_INT <= value <= MAX_INT:
         raise TypeError
     return value
 
@@ -181,7 +225,12 @@ def _type_name(hint: Any) -> str:
         return " or ".join(_type_name(a) for a in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return f"a list, each entry {_type_name(typing.get_args(hint)[0])}"
-    names = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text"}
+    names = {
+        int: "a whole number, at most 2147483647",
+        float: "a finite number in single precision",
+        bool: "True or False",
+        str: "text",
+    }
     return names.get(hint, "None")
 
 

@@ -6,47 +6,28 @@ Where this project adds a key of its own, the field says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Check:
-    """A condition on a value; ``expects`` completes 'must be ...'."""
-
-    expects: str
-    holds: Callable[[Any], bool]
-
-
-def at_least(bound: float) -> Check:
-    """Return a check for values of at least ``bound``."""
-    return Check(f"at least {bound}", lambda v: v >= bound)
-
-
-def above(bound: float) -> Check:
-    """Return a check for values above ``bound``."""
-    return Check(f"above {bound}", lambda v: v > bound)
-
-
-def within(low: float, high: float) -> Check:
-    """Return a check for values from ``low`` to ``high``."""
-    return Check(f"between {low} and {high}", lambda v: low <= v <= high)
-
-
-def one_of(*choices: str) -> Check:
-    """Return a check for the given choices."""
-    return Check(f"one of {', '.join(map(repr, choices))}", lambda v: v in choices)
-
-
-PROBABILITY = within(0, 1)
-DROP_RATE = Check("at least 0 and below 1", lambda v: 0 <= v < 1)
-STAGES = Check("a list of numbers of at least 1", lambda v: len(v) > 0 and all(n >= 1 for n in v))
-RANGE = Check("two numbers above 0 in rising order", lambda v: len(v) == 2 and 0 < v[0] <= v[1])
-MILESTONES = Check("epochs in rising order", lambda v: all(n >= 1 for n in v) and sorted(set(v)) == list(v))
-BETAS = Check("two numbers in [0, 1)", lambda v: len(v) == 2 and all(0 <= b < 1 for b in v))
-FILE_NAME = Check("a name without '/'", lambda v: v not in ("", ".", "..") and "/" not in v)
+from .checks import (
+    AUTO_AUGMENT,
+    BETAS,
+    BOX,
+    FILE_NAME,
+    FRACTIONS,
+    MILESTONES,
+    PROBABILITY,
+    RANGE,
+    RATE,
+    Check,
+    above,
+    at_least,
+    bounded,
+    one_of,
+    stages,
+    within,
+)
 
 
 def key(default: Any, check: Check | None = None) -> Any:
@@ -58,13 +39,13 @@ def key(default: Any, check: Check | None = None) -> Any:
 class DataConfig:
     """Section ``DATA``: images and batches."""
 
-    batch_size: int = key(128, at_least(1))  # per device
+    batch_size: int = key(128, bounded(1, 2**16))  # per device
     data_path: str = key("")  # holds train/ and val/ with one folder per class
     dataset: str = key("imagenet", one_of("imagenet"))
-    img_size: int = key(224, at_least(1))
+    img_size: int = key(224, bounded(1, 2**14))
     interpolation: str = key("bicubic", one_of("bicubic", "bilinear", "random"))
     pin_memory: bool = key(True)  # accepted for the paper's files; MindSpore has no such switch
-    num_workers: int = key(8, at_least(1))
+    num_workers: int = key(8, bounded(1, 1024))
     # This project's own.
     class_index: str = key("")  # file that lists the class folders in the order of their labels (default: by name)
     val_list: str = key("")  # file that lists the images of a flat val/ with their classes
@@ -75,18 +56,18 @@ class DataConfig:
 class MSGConfig:
     """Section ``MODEL.MSG``: the architecture."""
 
-    patch_size: int = key(4, at_least(1))
-    in_chans: int = key(3, at_least(1))
-    embed_dim: int = key(96, at_least(1))
-    depths: tuple[int, ...] = key((2, 2, 6, 2), STAGES)
-    num_heads: tuple[int, ...] = key((3, 6, 12, 24), STAGES)
-    window_size: int = key(7, at_least(1))
-    mlp_ratio: float = key(4.0, above(0))
+    patch_size: int = key(4, bounded(1, 1024))
+    in_chans: int = key(3, bounded(1, 1024))
+    embed_dim: int = key(96, bounded(1, 2**14))
+    depths: tuple[int, ...] = key((2, 2, 6, 2), stages(1000))
+    num_heads: tuple[int, ...] = key((3, 6, 12, 24), stages(1024))
+    window_size: int = key(7, bounded(1, 1024))
+    mlp_ratio: float = key(4.0, bounded(1e-4, 64))
     qkv_bias: bool = key(True)
-    qk_scale: float | None = key(None)
+    qk_scale: float | None = key(None, above(0))
     ape: bool = key(False)
     patch_norm: bool = key(True)
-    shuf_size: tuple[int, ...] = key((4, 4, 2, 1), STAGES)
+    shuf_size: tuple[int, ...] = key((4, 4, 2, 1), stages(1024))
     manip_type: str = key("shuf", one_of("shuf", "none"))
 
 
@@ -98,10 +79,10 @@ class ModelConfig:
     name: str = key("msg_tiny_p4_win7_224", FILE_NAME)
     resume: str = key("")
     pretrained: str = key("")  # this project's own: weights to start a new run from
-    num_classes: int = key(1000, at_least(1))
-    drop_rate: float = key(0.0, DROP_RATE)
-    drop_path_rate: float = key(0.1, DROP_RATE)
-    label_smoothing: float = key(0.1, DROP_RATE)
+    num_classes: int = key(1000, bounded(1, 2**24))
+    drop_rate: float = key(0.0, RATE)
+    drop_path_rate: float = key(0.1, RATE)
+    label_smoothing: float = key(0.1, RATE)
     msg: MSGConfig = field(default_factory=MSGConfig)
 
 
@@ -110,7 +91,7 @@ class SchedulerConfig:
     """Section ``TRAIN.LR_SCHEDULER``: the decay of the learning rate."""
 
     name: str = key("cosine", one_of("cosine", "linear", "step", "multistep"))
-    decay_epochs: int = key(30, at_least(1))
+    decay_epochs: int = key(30, bounded(1, 10**6))
     decay_rate: float = key(0.1, within(0, 1))
     milestones: tuple[int, ...] = key((), MILESTONES)  # this project's own: epochs after which multistep decays
 
@@ -122,16 +103,16 @@ class OptimizerConfig:
     name: str = key("adamw", one_of("adamw", "sgd"))
     eps: float = key(1e-8, above(0))
     betas: tuple[float, ...] = key((0.9, 0.999), BETAS)
-    momentum: float = key(0.9, DROP_RATE)
+    momentum: float = key(0.9, RATE)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Section ``TRAIN``: the recipe."""
 
-    start_epoch: int = key(0, at_least(0))
-    epochs: int = key(300, at_least(1))
-    warmup_epochs: int = key(20, at_least(0))
+    start_epoch: int = key(0, bounded(0, 10**6))
+    epochs: int = key(300, bounded(1, 10**6))
+    warmup_epochs: int = key(20, bounded(0, 10**6))
     warmup_steps: int = key(0, at_least(0))  # this project's own: replaces WARMUP_EPOCHS unless 0
     weight_decay: float = key(0.05, at_least(0))
     # The three learning rates are for BASE_BATCH_SIZE images per step and scale linearly with the real number.
@@ -141,9 +122,9 @@ class TrainConfig:
     min_lr: float = key(5e-6, at_least(0))
     clip_grad: float = key(5.0, at_least(0))  # global norm; 0 switches clipping off
     auto_resume: bool = key(True)
-    accumulation_steps: int = key(0, at_least(0))
+    accumulation_steps: int = key(0, bounded(0, 2**16))
     use_checkpoint: bool = key(False)  # compute the blocks' insides again in the backward pass to save memory
-    ema_decay: float = key(0.0, DROP_RATE)  # this project's own: moving average of the weights; 0 keeps none
+    ema_decay: float = key(0.0, RATE)  # this project's own: moving average of the weights; 0 keeps none
     lr_scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
@@ -153,7 +134,7 @@ class AmpConfig:
     """Section ``AMP``, this project's own: the type of AMP_OPT_LEVEL O1 and O2, and the scale of a float16 loss."""
 
     dtype: str = key("float16", one_of("float16", "bfloat16"))
-    loss_scale: float = key(65536.0, at_least(1))  # at the beginning, or throughout
+    loss_scale: float = key(65536.0, bounded(1, 2**64))  # at the beginning, or throughout
     dynamic: bool = key(True)  # halved after an overflow, doubled after WINDOW steps without one
     window: int = key(2000, at_least(1))
     max_skipped: int = key(20, at_least(1))  # consecutive skipped steps that end the run
@@ -163,19 +144,19 @@ class AmpConfig:
 class AugConfig:
     """Section ``AUG``: the augmentation of training images."""
 
-    color_jitter: float = key(0.4, at_least(0))
-    auto_augment: str = key("rand-m9-mstd0.5-inc1")
+    color_jitter: float = key(0.4, bounded(0, 100))
+    auto_augment: str = key("rand-m9-mstd0.5-inc1", AUTO_AUGMENT)
     reprob: float = key(0.25, PROBABILITY)
     remode: str = key("pixel", one_of("pixel", "const", "rand"))
-    recount: int = key(1, at_least(1))
-    mixup: float = key(0.8, at_least(0))
-    cutmix: float = key(1.0, at_least(0))
-    cutmix_minmax: tuple[float, ...] | None = key(None)
+    recount: int = key(1, bounded(1, 100))
+    mixup: float = key(0.8, bounded(0, 1000))
+    cutmix: float = key(1.0, bounded(0, 1000))
+    cutmix_minmax: tuple[float, ...] | None = key(None, BOX)
     mixup_prob: float = key(1.0, PROBABILITY)
     mixup_switch_prob: float = key(0.5, PROBABILITY)
     mixup_mode: str = key("batch", one_of("batch", "pair", "elem"))
     # This project's own; the defaults are timm's, which the paper's code uses.
-    crop_scale: tuple[float, ...] = key((0.08, 1.0), RANGE)
+    crop_scale: tuple[float, ...] = key((0.08, 1.0), FRACTIONS)
     crop_ratio: tuple[float, ...] = key((3 / 4, 4 / 3), RANGE)
     hflip: float = key(0.5, PROBABILITY)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from ..checkpoint.files import EMA_PREFIX, FORMATS, read_checkpoint, select_prefix, write_checkpoint
 from ..checkpoint.safetensors import read_safetensors, write_safetensors
+from ..checkpoint.select import default_key
 from ..checkpoint.types import Arrays, BrokenCheckpoint, LoadedWeights
 from ..errors import UserError, nearest, shorten
 from .names import converts
@@ -38,7 +40,21 @@ def read_torch_weights(path: Path, key: str | None) -> LoadedWeights:
         raise BrokenCheckpoint(f"{error}{hint}") from None
     if not converts(file.state, "torch") and converts(file.state, "ours"):
         raise UserError(f"{path} has MindSpore parameter names; convert it with --reverse")
+    if not converts(file.state, "torch") and (prefix := _model_prefix(file.state)):
+        location = ".".join(part for part in (default_key(file.content) if key is None else key, prefix) if part)
+        raise UserError(f"{path}: the names of the model's weights start with {prefix!r}; pass --key {location}")
     return file
+
+
+def _model_prefix(state: Arrays) -> str:
+    """Return the prefix of the names that convert without it, as PyTorch Lightning's ``model``; empty if none does."""
+    parts = [name.split(".") for name in state]
+    prefixes = dict.fromkeys(".".join(name[:count]) for count in (1, 2, 3) for name in parts if len(name) > count)
+    for prefix in islice(prefixes, 100):
+        names = [name.removeprefix(f"{prefix}.") for name in state if name.startswith(f"{prefix}.")]
+        if "patch_embed.proj.weight" in names and converts(dict.fromkeys(names), "torch"):
+            return prefix
+    return ""
 
 
 def read_our_weights(path: Path, key: str | None) -> Arrays:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +14,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import atomic_write, readable
 from ..models.inference import require_trainable
 from ..models.msg_transformer import MSGTransformer
 from ..version import __version__
@@ -74,7 +77,7 @@ def export_onnx(
     from .onnx_model import build_onnx
 
     _check(model, path, ONNX_BYTES)
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as final, _plain_name(final) as temporary:
         onnx.save(build_onnx(model, batch, opset, softmax, metadata), temporary)
         try:
             onnx.checker.check_model(str(temporary), full_check=True)
@@ -129,12 +132,26 @@ def export_mindir(
         operators.update(node.op_type for graph in (proto.graph, *proto.functions) for node in graph.node)
         proto.user_info.update({**metadata, "msg_ms_version": __version__})
 
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as final, _plain_name(final) as temporary:
         cell.set_inputs(images)
         ms.export(cell, images, file_name=str(temporary), file_format="MINDIR", custom_func=finish)
         if any("Custom" in name for name in operators):
             raise UserError(f"{path} was not kept: it contains native kernels; build the model with composed operators")
         return _compare(reference, _mindir_runner(temporary), path, f"MindSpore {ms.__version__}")
+
+
+@contextlib.contextmanager
+def _plain_name(path: Path) -> Iterator[Path]:
+    """Yield another name for ``path``, of letters that every library accepts in file names."""
+    with tempfile.TemporaryDirectory() as folder:
+        inner, target = Path(folder) / "folder", path.parent.resolve()
+        if readable(target) == str(target):
+            inner.symlink_to(target)  # the file is written in its place
+        else:  # MindSpore resolves links, and then reads only UTF-8
+            inner.mkdir()
+        plain = inner / f"model{path.suffix}"
+        yield plain
+        shutil.move(plain, path)
 
 
 def _mindir_runner(path: Path) -> Run:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..errors import UserError
-from ..files import atomic_write, lock_folder
+from ..files import ESCAPE, atomic_write, lock_folder
 
 Item = TypeVar("Item")
 
@@ -41,7 +41,7 @@ class RunLog:
         self.logger.propagate = False
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            handlers = [logging.FileHandler(run_dir / f"log_rank{rank}.txt", encoding="utf-8")]
+            handlers = [logging.FileHandler(run_dir / f"log_rank{rank}.txt", encoding="utf-8", errors=ESCAPE)]
         except OSError as error:
             raise UserError(f"can't write to the output folder {run_dir}: {error.strerror or error}") from None
         if rank == 0:
@@ -60,7 +60,7 @@ class RunLog:
         if not self.is_main:
             return
         with atomic_write(self.run_dir / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors=ESCAPE)
 
     def lock(self) -> None:
         """Lock the folder for this process until it ends, on rank 0.

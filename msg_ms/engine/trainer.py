@@ -13,7 +13,7 @@ from pathlib import Path
 from mindspore import nn
 
 from ..checkpoint import EMA_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX, load_for_inference, parameters_by_name
-from ..config import to_yaml
+from ..config import schedule_warnings, to_yaml
 from ..data.pipeline import Batch
 from ..errors import UserError
 from .ema import WeightEMA
@@ -87,7 +87,7 @@ class Trainer:
         config, log, epochs = self.config, self.log, self.config.train.epochs
         self.ranks.run_on_rank0(log.lock)
         self.data = data = self.task.train_data(self.runtime.shard, self.runtime.workers)
-        for line in self.task.warnings():
+        for line in (*schedule_warnings(config.train, data.steps), *self.task.warnings()):
             log.info(line)
         if config.model.pretrained:
             for line in self.task.load_pretrained(self.model, Path(config.model.pretrained)):

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..files import atomic_write
+from ..errors import UserError
+from ..files import atomic_write, readable
 
 TILE, CAPTION, COLUMNS = 160, 24, 5  # pixels, pixels, images per row
 MARGIN = 4
+SOFTWARE = b"Software\0msg_ms"  # the text in every PNG that this package draws
+HEADER = 33  # bytes of a PNG before its second chunk
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an image, uint8 RGB (H, W, 3); raises UserError if the file cannot be written."""
-    encoded = cv2.imencode(".png", image[..., ::-1])[1]
+    """Write an image, uint8 RGB (H, W, 3), with ``SOFTWARE``; raises UserError if the file cannot be written."""
+    encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+    kind = b"tEXt" + SOFTWARE
+    chunk = struct.pack(">I", len(SOFTWARE)) + kind + struct.pack(">I", zlib.crc32(kind))
     with atomic_write(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
+        temporary.write_bytes(encoded[:HEADER] + chunk + encoded[HEADER:])
+
+
+def check_ours(path: Path) -> None:
+    """Raise UserError if a file exists that this package did not draw, so that it must not be replaced."""
+    try:
+        with path.open("rb") as file:
+            ours = b"tEXt" + SOFTWARE in file.read(4096)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from None
+    if not ours:
+        raise UserError(f"{path} exists and is not a drawing of this program: move it, or name another folder")
 
 
 def put_text(image: np.ndarray, text: str, left: int, base: int, width: int, scale: float = 0.5) -> None:
@@ -27,7 +47,7 @@ def put_text(image: np.ndarray, text: str, left: int, base: int, width: int, sca
     def pixels(content: str) -> int:
         return cv2.getTextSize(content, FONT, scale, 1)[0][0]
 
-    shown = text
+    shown = readable(text)
     while pixels(shown) > width and len(shown) > 3:
         shown = shown[:-3] + ".."
     cv2.putText(image, shown, (left, base), FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)

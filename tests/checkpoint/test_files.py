@@ -1,16 +1,19 @@
 """Checkpoint files: atomic writes, strict reads, and exactly the model's parameters."""
 
 import os
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, nn
 from support.reference import SMALL
 
 from msg_ms import MSGFeatures, MSGTransformer, UserError, create_model
 from msg_ms.checkpoint import (
+    load_for_inference,
     load_parameters,
+    load_pretrained,
     load_weights,
     parameters_by_name,
     read_checkpoint,
@@ -159,3 +162,37 @@ def test_safetensors_with_other_names_are_read(tmp_path):
             assert all((stored[name] == value).all() for name, value in arrays.items())
     with pytest.raises(UserError, match=r"the model has no norm.weight$"):
         load_weights(classifier, tmp_path / "x.safetensors")
+
+
+def test_folders_addresses_and_long_names_are_no_checkpoints(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match=r"run is a folder, not a checkpoint, and has no .ckpt files"):
+        read_checkpoint(tmp_path / "run")
+    (tmp_path / "run" / "ckpt_00000002.ckpt").touch()
+    with pytest.raises(UserError, match=r"name a checkpoint in it, such as .*run/ckpt_00000002.ckpt"):
+        read_checkpoint(tmp_path / "run")
+    (tmp_path / "run" / "best.ckpt").touch()
+    with pytest.raises(UserError, match=r"name a checkpoint in it, such as .*run/best.ckpt"):
+        read_checkpoint(tmp_path / "run")
+    with pytest.raises(UserError, match=r"https://x.org/a.ckpt is an address, not a file: download"):
+        read_checkpoint(Path("https://x.org/a.ckpt"))
+    with pytest.raises(UserError, match=r"can't read checkpoint a+.ckpt: File name too long"):
+        read_checkpoint(Path("a" * 300 + ".ckpt"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(value, tmp_path):
+    model = nn.Dense(2, 3)
+    weights = {p.name: np.full(p.shape, value if p.name == "bias" else 1.0, np.float32) for p in model.get_parameters()}
+    write_checkpoint(tmp_path / "x.ckpt", weights)
+    for load in (load_for_inference, load_pretrained):
+        with pytest.raises(UserError, match=r"x.ckpt has infinite or NaN values in bias: the run .* diverged"):
+            load(model, tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("name", ["my model", "a+=(b)", "\u4e2d", "-x", "\udcff", "x" * 200])
+def test_any_name_is_written_and_read(name, tmp_path):
+    for suffix in (".ckpt", ".safetensors"):
+        path = tmp_path / name / f"{name}{suffix}"
+        write_checkpoint(path, {"w": np.ones(3, np.float32)})
+        assert (read_checkpoint(path)[0]["w"] == 1).all()

@@ -65,3 +65,16 @@ def test_errors_are_one_line(command, tmp_path):
     assert "name the folder that train.py wrote to" in command("tools/plot_run.py", "gone", status=2).stderr
     (tmp_path / "metrics.jsonl").write_text("")
     assert command("tools/plot_run.py", ".", status=2).stderr == "error: metrics.jsonl has no finished epoch yet\n"
+
+
+def test_a_picture_of_others_is_not_replaced(command, tmp_path):
+    record = {"epoch": 1, "step": 2, "loss": 1.0, "lr": 0.1, "top1": 50.0}
+    run = tmp_path / "a $x^ run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text(json.dumps(record) + "\n" + json.dumps({**record, "epoch": [1]}) + "\n")
+    for _ in range(2):  # its own drawing is replaced
+        command("tools/plot_run.py", run)
+    (run / "curves.png").write_bytes(b"mine")
+    error = command("tools/plot_run.py", run, status=2).stderr
+    assert "curves.png exists and is not a drawing of this program" in error
+    assert (run / "curves.png").read_bytes() == b"mine"

@@ -1,6 +1,7 @@
 """Predictions: probabilities, names, JSON, drawings of the attention, and one-line errors."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -186,3 +187,60 @@ def test_errors_are_one_line(flags, message, model, predict):
 def test_the_tool_itself_keeps_standard_output_clean(model, command):
     done = command("tools/predict.py", *LINE, "--json", "-", "--device-target", "CPU", "data/val/2/0.png")
     assert json.loads(done.stdout)["images"][0]["file"] == "data/val/2/0.png"
+
+
+def test_names_that_are_not_utf_8(model, predict):
+    Path("data/val/0/0.png").rename(os.fsdecode(b"data/val/0/\xff.png"))
+    Path(os.fsdecode(b"data/val/0/\xfe.png")).write_bytes(b"no image")
+    out, err = predict(*LINE, "--json", "-", "data/val/0", status=2)
+    files = {row["file"]: row for row in json.loads(out)["images"]}
+    assert "predictions" in files["data/val/0/\\xff.png"] and "error" in files["data/val/0/\\xfe.png"]
+    assert "data/val/0/\\xfe.png (cannot identify image file)" in err
+    predict(*LINE, "--json", "a.json", "--show-messages", "drawn", "data/val/0", status=2)
+    assert {row["file"] for row in json.loads(Path("a.json").read_text(encoding="utf-8"))["images"]} == set(files)
+    assert Path(os.fsdecode(b"drawn/\xff.png.png")).is_file()
+
+
+def test_outputs_never_replace_inputs_or_files_of_others(model, predict):
+    image = Path("data/val/0/0.png")
+    before = image.read_bytes()
+    Path("names.json").write_text("a\nb\nc\n")
+    Path("link.png").symlink_to(image)
+    for flags, text in (
+        (["--picture", image, "data/val"], "--picture would overwrite the input data/val/0/0.png"),
+        (["--picture", "link.png", image], "--picture would overwrite the input data/val/0/0.png"),
+        (["--show-messages", image, "data/val"], "--show-messages would overwrite the input data/val/0/0.png"),
+        (
+            ["--json", "names.json", "--classes", "names.json", "--", image],
+            "--json would overwrite the input names.json",
+        ),
+        (["--picture", "a.png", "--show-messages", "a.png", image], "would overwrite the output of --picture"),
+    ):
+        _, err = predict(*LINE, *flags, status=2)
+        assert text in err and err.count("\n") == 1
+    assert image.read_bytes() == before and Path("names.json").read_text() == "a\nb\nc\n"
+    Path("drawn").mkdir()
+    Path("drawn/0.png.png").write_bytes(before)
+    _, err = predict(*LINE, "--show-messages", "drawn", image, status=2)
+    assert "drawn/0.png.png exists and is not a drawing of this program" in err
+    assert Path("drawn/0.png.png").read_bytes() == before
+    Path("drawn/0.png.png").unlink()
+    for _ in range(2):  # its own drawings are replaced
+        predict(*LINE, "--show-messages", "drawn", image)
+    assert cv2.imread("drawn/0.png.png") is not None
+
+
+def test_folders_that_cannot_be_read_are_reported(model, predict, monkeypatch):
+    scan = os.scandir
+
+    def refuse(path):  # root may read every folder
+        if os.fspath(path).endswith("val/1"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    out, err = predict(*LINE, "data/val", status=2)
+    assert "data/val/1: can't be read: Permission denied\n" in out and out.count("\n") == 7
+    assert "1 of 7 files can't be read: data/val/1 (Permission denied)" in err
+    _, err = predict(*LINE, "data/val/1", status=2)
+    assert err == "error: can't read the folder data/val/1: Permission denied\n"

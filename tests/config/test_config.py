@@ -1,11 +1,13 @@
 """The configuration: the paper's files and flags, errors that name key, value and remedy."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from msg_ms import UserError, list_models
-from msg_ms.config import KEYS, flat_items, load_config, to_yaml
+from msg_ms.cli import config_parser
+from msg_ms.config import KEYS, flat_items, load_config, schedule_warnings, to_yaml
 from msg_ms.models.variants import VARIANTS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -87,7 +89,7 @@ def test_wrong_options_are_named(opts, message):
         ),
         ("MODEL: 3", r"MODEL is a section"),
         ("- 1", r"expected keys with values"),
-        ("A: [", r"is not valid YAML"),
+        ("A: [", r"bad.yaml: not valid YAML"),
         ("BASE: bad.yaml", r"BASE refers back to this file"),
         ("BASE: gone.yaml", r"can't read the configuration .*gone.yaml"),
         ("TRAIN: {EPOCHS: many}", r"bad.yaml: TRAIN.EPOCHS='many': must be a whole number"),
@@ -97,6 +99,112 @@ def test_wrong_files_are_named(text, message, tmp_path):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         load_config(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("TRAIN: {EPOCHS: 300}\nTAG: a\nTRAIN: {EPOCHS: 1}", r"line 3: TRAIN appears twice, first in line 1"),
+        ("TRAIN:\n  EPOCHS: 1\n  EPOCHS: 300", r"line 3: EPOCHS appears twice, first in line 2"),
+        ("TAG: a\nTAG: a", r"line 2: TAG appears twice, first in line 1"),
+        ("MODEL: {NAME: a}\nMODEL.NAME: b", r"line 2: MODEL.NAME appears twice, first in line 1"),
+        ("BASE: a.yaml\nBASE: b.yaml", r"line 2: BASE appears twice"),
+        ("BASE: {a: 1}", r"section BASE does not exist"),
+        ("BASE: [[a]]", r"BASE=\['a'\]: must be a file or a list of files"),
+        ("[a]: 1", r"line 1: a key must be a name"),
+        ("TAG: {a: 1}", r"TAG is a key, not a section"),
+        ("TAG: null", r"TAG=None: must be text"),
+        ("TAG: 'a\0b'", r"not valid YAML"),
+        ("X: {}", r"key X does not exist"),
+        ("TAG: &a [*a]", r"bad.yaml: a value contains itself"),
+        ("TRAIN: &a {<<: *a}", r"bad.yaml: a value contains itself"),
+        ("<<: 3", r"line 1: << needs a section"),
+    ],
+)
+def test_no_key_is_read_twice_or_by_chance(text, message, tmp_path):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(tmp_path / "bad.yaml")
+
+
+def test_references_merge_sections(tmp_path):
+    (tmp_path / "a.yaml").write_text("TRAIN: &t {EPOCHS: 2, MIN_LR: 1e-7}\n")
+    (tmp_path / "b.yaml").write_text("BASE: a.yaml\nDATA: {<<: &d {IMG_SIZE: 32}, BATCH_SIZE: 3}\nMODEL:\n")
+    with pytest.raises(UserError, match=r"MODEL is a section; expected keys below it, found None"):
+        load_config(tmp_path / "b.yaml")
+    (tmp_path / "b.yaml").write_text("BASE: [a.yaml, '']\nDATA: {<<: &d {IMG_SIZE: 32}, BATCH_SIZE: 3}\nMODEL: {}\n")
+    config = load_config(tmp_path / "b.yaml")
+    assert (config.train.epochs, config.data.img_size, config.data.batch_size) == (2, 32, 3)
+
+
+def test_many_levels_and_references_end_at_once(tmp_path):
+    bomb = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    for text in ("[" * 100_000, "- " * 10_000, "{a: " * 10_000, bomb):
+        (tmp_path / "bad.yaml").write_text(text)
+        start = time.process_time()
+        with pytest.raises(UserError):
+            load_config(tmp_path / "bad.yaml")
+        assert time.process_time() - start < 3
+
+
+def test_home_folders_are_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "c.yaml").write_text("DATA: {DATA_PATH: ~/set}\nOUTPUT: '~/out'\nTAG: ~x\n")
+    config = load_config(tmp_path / "c.yaml", ["COMPILE_CACHE", "~"], MODEL__RESUME="~/x.ckpt")
+    assert (config.data.data_path, config.output, config.tag) == ("/home/me/set", "/home/me/out", "~x")
+    assert (config.compile_cache, config.model.resume) == ("/home/me", "/home/me/x.ckpt")
+    with pytest.raises(UserError, match=r"OUTPUT=~nobody-here/x: there is no home folder ~nobody-here"):
+        load_config(None, OUTPUT="~nobody-here/x")
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["AUG.CUTMIX_MINMAX", "[0.8,0.2]"], r"AUG.CUTMIX_MINMAX=\[0.8, 0.2\]: must be None, or two numbers"),
+        (["AUG.CUTMIX_MINMAX", "[0.5,0.5]"], r"must be None, or two numbers with 0 <= first < second <= 1"),
+        (["AUG.CUTMIX_MINMAX", "[0.2,0.21]", "DATA.IMG_SIZE", "32"], r"both are 6 pixels of DATA.IMG_SIZE=32"),
+        (["AUG.CROP_SCALE", "[0.5,1.5]"], r"two numbers with 0 < first <= second <= 1"),
+        (["TRAIN.START_EPOCH", "2", "TRAIN.EPOCHS", "2"], r"TRAIN.START_EPOCH=2: must be below TRAIN.EPOCHS=2"),
+        (["TRAIN.LR_SCHEDULER.NAME", "multistep"], r"needs TRAIN.LR_SCHEDULER.MILESTONES"),
+        (["MODEL.MSG.EMBED_DIM", "3", "MODEL.MSG.MLP_RATIO", "0.1"], r"no channel is left"),
+        (["TRAIN.BASE_LR", "1e39"], r"must be a finite number in single precision"),
+        (["TRAIN.OPTIMIZER.EPS", "1e-50"], r"must be a finite number in single precision"),
+        (["TRAIN.OPTIMIZER.BETAS", "[0.9,0.99999999999]"], r"must be two numbers in \[0, 1\)"),
+        (["SEED", "4294967296"], r"must be a whole number, at most 2147483647"),
+        (["AUG.AUTO_AUGMENT", "rand-n999999999"], r"with numbers below 1000"),
+        (["TAG", "a" * 201], r"at most 200 bytes"),
+        (["TAG", "a\nb"], r"a name without '/' and control characters"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(opts, message):
+    with pytest.raises(UserError, match=message):
+        load_config(None, opts)
+
+
+@pytest.mark.parametrize(
+    ("opts", "line"),
+    [
+        (
+            ["WARMUP_EPOCHS", "5"],
+            "TRAIN.WARMUP_EPOCHS=5 is not below TRAIN.EPOCHS=5: TRAIN.BASE_LR=0.0005 is never reached",
+        ),
+        (["WARMUP_STEPS", "50"], "TRAIN.WARMUP_STEPS=50 is not below the 50 steps of the run"),
+        (["LR_SCHEDULER.NAME", "multistep", "TRAIN.LR_SCHEDULER.MILESTONES", "[3, 7]"], "MILESTONES=[7] are not below"),
+        (["LR_SCHEDULER.NAME", "step"], "TRAIN.LR_SCHEDULER.DECAY_EPOCHS=30 is not below TRAIN.EPOCHS=5"),
+        (["MIN_LR", "1e-2"], "TRAIN.MIN_LR=0.01 is above TRAIN.BASE_LR=0.0005"),
+        (["WARMUP_LR", "1e-2"], "TRAIN.WARMUP_LR=0.01 is above TRAIN.BASE_LR=0.0005"),
+    ],
+)
+def test_schedules_that_a_run_does_not_reach_are_reported(opts, line):
+    config = load_config(None, ["TRAIN.EPOCHS", "5", "TRAIN.WARMUP_EPOCHS", "1", f"TRAIN.{opts[0]}", *opts[1:]])
+    (warning,) = schedule_warnings(config.train, steps_per_epoch=10)
+    assert warning.startswith("warning: ") and line in warning
+    assert not list(schedule_warnings(load_config(None).train, 10))
+
+
+def test_options_given_twice_all_count():
+    args = config_parser("").parse_args(["--cfg", "x", "--opts", "TAG", "a", "--opts", "SEED", "3"])
+    assert args.opts == ["TAG", "a", "SEED", "3"] and config_parser("").parse_args(["--cfg", "x"]).opts == []
 
 
 def test_every_key_is_listed_once():

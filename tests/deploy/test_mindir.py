@@ -87,3 +87,13 @@ def test_the_papers_models(name, tmp_path):
     cell = nn.GraphCell(ms.load(str(tmp_path / "model.mindir")))
     assert reference.difference(lambda x: cell(Tensor(x)).asnumpy()) < 1e-4
     assert np.abs(reference.outputs).max() > 1
+
+
+def test_any_name_and_folder_is_written(tmp_path):
+    with use_backend("composed"):
+        plain = random_weights(MSGTransformer(**SMALL))
+    reference = Reference.of(plain, False, 1)
+    for name in ("-my (1) a+=b\u4e2d", "\udcff"):
+        path = tmp_path / f"{name} folder" / f"{name}.mindir"
+        export_mindir(plain, path, reference, 1)
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
