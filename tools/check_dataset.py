@@ -14,8 +14,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from msg_ms.cli import run_command_line
-from msg_ms.data.folder import ImageFolder, check_same_classes, scan_folder
-from msg_ms.data.transforms import decode
+from msg_ms.data.decode import decode
+from msg_ms.data.folder import ImageFolder, scan_folder
+from msg_ms.data.splits import check_same_classes
 from msg_ms.errors import UserError
 
 CHUNK = 64  # files per task

@@ -64,7 +64,7 @@ class Mixup:
         spans = []
         for side in (height, width):
             length, middle = int(side * fraction), int(rng.integers(side))
-            spans += [max(0, middle - length // 2), min(side, middle + (length + 1) // 2)]
+            spans += [max(0, middle - length // 2), min(side, middle + length // 2)]
         return tuple(spans)
 
 

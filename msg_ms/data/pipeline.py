@@ -15,7 +15,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from ..errors import UserError
-from .transforms import decode
+from .decode import decode
 
 Batch = tuple[np.ndarray, ...]
 Signature = tuple[tuple[tuple[int, ...], type], ...]  # shape and NumPy type of every array of a batch
