@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError, shorten
 from .class_files import ClassName, class_lines, composed, read_class_file, read_text
-from .folder import class_folders
+from .folder import class_folders, is_directory
 
 CLASSES_KEY = "classes"  # in a checkpoint's metadata: JSON list of the class folders in the order of their labels
 IMAGENET_FILE = Path(__file__).with_name("imagenet_classes.txt")  # sources and licences are in its header
@@ -43,9 +43,9 @@ def read_class_names(source: Path, num_classes: int, class_index: str = "") -> l
     Raises:
         UserError: ``source`` does not exist, cannot be read, or has a different number of classes.
     """
-    if not source.exists():
+    if not is_directory(source) and not source.exists():
         raise UserError(f"--classes {source} does not exist")
-    if source.is_dir():
+    if is_directory(source):
         classes = named_classes(class_folders(source, class_index))
     else:
         classes = read_class_file(source)

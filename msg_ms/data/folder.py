@@ -5,6 +5,7 @@ Two layouts are supported: one folder per class, and a folder with a list of fil
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections import Counter
@@ -103,6 +104,12 @@ class _Found:
     dangling: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
 
+    @functools.cached_property
+    def above(self) -> set[tuple[int, int]]:
+        """The root and the folders that contain it: a link to one of them is a loop."""
+        root = Path(self.root).resolve()
+        return {_identity(str(path)) for path in (root, *root.parents)}
+
     def name(self, entry: os.DirEntry) -> str:
         return entry.path[len(self.root) + 1 :]
 
@@ -133,7 +140,7 @@ class _Found:
 
 def _class_folders(root: Path, class_index: str | Path | None) -> dict[str, str]:
     """Return the names of the class folders on the disk by their composed names, in the order of their labels."""
-    if not root.is_dir():
+    if not is_directory(root):
         raise UserError(f"{root} is not a directory; --data-path must hold train/ and val/ with one folder per class")
     on_disk = [entry.name for entry in _entries(root) if _is_folder(entry) and not entry.name.startswith(".")]
     if not on_disk:
@@ -171,11 +178,13 @@ def _folders_below(top: str, found: _Found) -> Iterator[list[str]]:
     listed: dict[str, list[str]] = {}
     seen: set[tuple[int, int]] = set()
     pending = [top]
+    if os.path.islink(top) and _identity(top) in found.above:  # noqa: PTH114 (speed)
+        pending.clear()
     while pending:
         path = pending.pop()
         listed[path], folders = _list_images(path, found)
         if folders and not seen:  # most class folders have no folders, so this costs them nothing
-            seen = {_identity(found.root), _identity(top)}
+            seen = {*found.above, _identity(top)}
         for entry in folders:
             identity = _identity(entry.path)
             if identity in seen:
@@ -236,6 +245,14 @@ def _identity(path: str) -> tuple[int, int]:
     except OSError as error:
         raise UserError(f"can't read the folder {path}: {error.strerror}") from None
     return status.st_dev, status.st_ino
+
+
+def is_directory(path: Path) -> bool:
+    """Return whether a path is a folder; raise UserError if that can't be known."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror}") from None
 
 
 def has_content(path: str) -> bool:

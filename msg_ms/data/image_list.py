@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import UserError, shorten
 from .class_files import composed, number_order_hint, read_text
-from .folder import ImageFolder, has_content
+from .folder import ImageFolder, has_content, is_directory
 
 
 def scan_list(
@@ -34,7 +34,7 @@ def scan_list(
         UserError: A line cannot be parsed or has two meanings, or a file is missing, empty or listed twice.
     """
     root, list_file = Path(root), Path(list_file)
-    if not root.is_dir():
+    if not is_directory(root):
         raise UserError(f"{root} is not a directory; it must hold the images of DATA.VAL_LIST={list_file}")
     reader = _Reader(root, list_file, classes)
     for number, line in enumerate(read_text(list_file).split("\n"), 1):

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..config import DataConfig
 from ..errors import UserError, shorten
 from .class_files import visible
-from .folder import ImageFolder, class_folders, read_index, scan_folder
+from .folder import ImageFolder, class_folders, is_directory, read_index, scan_folder
 from .image_list import scan_list
 
 
@@ -29,7 +29,7 @@ def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[
     root = Path(config.data_path)
     train = scan_folder(root / "train", config.class_index) if training else None
     if config.val_list:
-        classes = train.classes if train is not None else _known_classes(root, config.class_index)
+        classes = train.classes if train is not None else known_classes(root, config.class_index)
         val = scan_list(root / "val", config.val_list, classes, num_classes)
     else:
         val = scan_folder(root / "val", config.class_index)
@@ -39,11 +39,11 @@ def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[
     return train, val
 
 
-def _known_classes(root: Path, class_index: str) -> tuple[str, ...] | None:
+def known_classes(root: Path, class_index: str) -> tuple[str, ...] | None:
     """Return the classes without a scan of the training images; None if only the list knows them."""
     if class_index:
         return tuple(read_index(class_index))
-    return class_folders(root / "train") if (root / "train").is_dir() else None
+    return class_folders(root / "train") if is_directory(root / "train") else None
 
 
 def check_classes(train: ImageFolder | None, val: ImageFolder, num_classes: int) -> None:
