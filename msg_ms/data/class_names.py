@@ -73,8 +73,8 @@ def default_class_names(num_classes: int, stored: str) -> list[ClassName]:
     return [ClassName(str(i), str(i)) for i in range(num_classes)]
 
 
-def class_order_warning(names: Sequence[ClassName], stored: str) -> str:
-    """Return a line if ``--classes`` names a class of the checkpoint at another label; empty if it does not.
+def class_order_warning(names: Sequence[ClassName], stored: str) -> list[str]:
+    """Return a line if ``--classes`` names a class of the checkpoint at another label.
 
     Args:
         names: The classes of ``--classes``.
@@ -87,4 +87,4 @@ def class_order_warning(names: Sequence[ClassName], stored: str) -> str:
         for i, (here, there) in enumerate(zip(given, trained))  # noqa: B905
         if here != there and (there in given or here in trained)
     ]
-    return f"warning: --classes has another order than the checkpoint's classes ({shorten(moved)})" if moved else ""
+    return [f"warning: --classes has another order than the checkpoint's classes ({shorten(moved)})"] if moved else []

@@ -58,7 +58,7 @@ class Mixup:
             h, w = (
                 int(rng.integers(int(side * self.minmax[0]), int(side * self.minmax[1]))) for side in (height, width)
             )
-            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            top, left = int(rng.integers(height - h)), int(rng.integers(width - w))
             return top, top + h, left, left + w
         fraction = math.sqrt(1 - weight)
         spans = []

@@ -15,6 +15,9 @@ from PIL import Image, ImageCms
 from msg_ms.data.decode import decode, is_intact_jpeg
 from msg_ms.data.transforms import random_resized_crop, resize_and_crop
 
+# pytest sets its own filters, so the ones in the module have no effect here.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 PIXELS = cv2.resize(np.random.RandomState(0).randint(0, 256, (12, 16, 3), np.uint8), (400, 300))
 
 
