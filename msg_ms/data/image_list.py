@@ -129,14 +129,15 @@ def _new_classes(
 ) -> tuple[tuple[str, ...], list[int], list[str]]:
     """Return classes, labels and warnings of a list for which no classes are known."""
     used = sorted(set(words))
-    if all(re.fullmatch("[0-9]+", word) for word in used):
+    if all(re.fullmatch("[0-9]{1,9}", word) for word in used):
         labels = [int(word) for word in words]
-        if max(labels) >= num_classes:
+        if max(labels) < num_classes:
+            return (), labels, []
+        if len(used) != num_classes:  # else they are the names of all class folders
             raise UserError(
                 f"{list_file}: label {max(labels)} is not in 0 to {num_classes - 1} (MODEL.NUM_CLASSES={num_classes}); "
                 "if the numbers are names of class folders, list those in DATA.CLASS_INDEX"
             )
-        return (), labels, []
     if len(used) != num_classes:
         raise UserError(
             f"{list_file} lists {len(used)} classes, but MODEL.NUM_CLASSES={num_classes}; "

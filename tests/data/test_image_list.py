@@ -68,11 +68,14 @@ def test_evaluation_with_a_list_needs_no_training_images(tmp_path):
     assert val.classes == ("newt", "dog", "cat") and val.labels == (2, 1, 0)
     with pytest.raises(UserError, match=r"lists 3 classes, but MODEL.NUM_CLASSES=4; list all class folders in DATA.C"):
         load(tmp_path, 4, VAL_LIST=tmp_path / "val.txt")
-    (tmp_path / "val.txt").write_text("0.png 2\n1.png 10\n2.png 0\n")
+    (tmp_path / "val.txt").write_text("0.png 2\n1.png 10\n2.png 1\n")  # 10 is not a label, so all are names
+    _, val = load(tmp_path, 3, VAL_LIST=tmp_path / "val.txt")
+    assert val.classes == ("1", "10", "2") and val.labels == (2, 1, 0) and "sorted as text" in val.warnings[0]
+    (tmp_path / "val.txt").write_text("0.png 2\n1.png 10\n2.png 2\n")
     with pytest.raises(UserError, match=r"label 10 is not in 0 to 2 \(MODEL.NUM_CLASSES=3\); if the numbers are names"):
         load(tmp_path, 3, VAL_LIST=tmp_path / "val.txt")
     _, val = load(tmp_path, 11, VAL_LIST=tmp_path / "val.txt")
-    assert val.labels == (2, 10, 0) and val.classes == ()
+    assert val.labels == (2, 10, 2) and val.classes == ()
     shutil.rmtree(tmp_path / "val")
     with pytest.raises(UserError, match=r"val is not a directory; it must hold the images of DATA.VAL_LIST"):
         load(tmp_path, 3, VAL_LIST=tmp_path / "val.txt")
