@@ -28,22 +28,32 @@ def main() -> None:
     if (folder / "train").is_dir() and (folder / "val").is_dir():
         print(f"{folder} already exists")
         return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and has no train/ and val/; name a new folder")
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         raise UserError("scikit-learn, which contains the digits, is missing: pip install 'msg-ms[demo]'") from None
     digits = load_digits()
+    try:
+        counts = write_data_set(digits, folder)
+    except OSError as error:
+        raise UserError(f"can't write {folder}: {error.strerror}") from None
+    print(f"{folder}: {counts['train']} images to train on, {counts['val']} to evaluate on")
+
+
+def write_data_set(digits, folder: Path) -> dict[str, int]:
+    """Write both parts and return their numbers of images."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Filled under another name and renamed, so that a partly filled folder is never used as the data set.
     filling = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
         counts = {part: write_images(digits, filling, part) for part in ("train", "val")}
         filling.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        filling.rename(folder)
+        filling.rename(folder)  # replaces an empty folder only
+        return counts
     finally:
         shutil.rmtree(filling, ignore_errors=True)
-    print(f"{folder}: {counts['train']} images to train on, {counts['val']} to evaluate on")
 
 
 def write_images(digits, folder: Path, part: str) -> int:
@@ -55,7 +65,7 @@ def write_images(digits, folder: Path, part: str) -> int:
         for n, index in enumerate(np.flatnonzero(digits.target == label)):
             if (n % VAL_EVERY == 0) == (part == "val"):
                 pixels = np.minimum(digits.images[index] * 16, 255).astype(np.uint8)  # grey levels from 0 to 16
-                cv2.imwrite(str(target / f"{index:04d}.png"), pixels)
+                (target / f"{index:04d}.png").write_bytes(cv2.imencode(".png", pixels)[1])  # imwrite hides a full disk
                 written += 1
     return written
 

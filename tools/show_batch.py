@@ -9,6 +9,7 @@ import numpy as np
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
 from msg_ms.data import TrainDataset, load_folders
 from msg_ms.data.preprocessing import denormalize
+from msg_ms.errors import UserError
 from msg_ms.visualize.contact_sheet import write_sheet
 
 
@@ -18,6 +19,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("batch.png"), metavar="PNG", help="file to write")
     parser.add_argument("--step", type=int, default=0, help="training step of the batch")
     args = parser.parse_args()
+    if args.step < 0:
+        raise UserError(f"--step {args.step}: must be at least 0")
     config = config_from_arguments(args)
     require(config.data.data_path, "--data-path")
     folder, _ = load_folders(config.data, config.model.num_classes, training=True)

@@ -16,7 +16,7 @@ import numpy as np
 from ..checkpoint import load_for_inference
 from ..cli import config_from_arguments, model_parser, path_argument, require
 from ..config import Config
-from ..data.class_names import CLASSES_KEY, ClassName, default_class_names, read_class_names
+from ..data.class_names import CLASSES_KEY, ClassName, class_order_warning, default_class_names, read_class_names
 from ..data.folder import IMAGE_SUFFIXES
 from ..engine.log import progress
 from ..engine.runtime import start
@@ -28,7 +28,7 @@ from ..tasks.predictor import Prediction, Predictor, Unreadable
 from ..visualize.attention import draw_msg_attention, stack_rows
 from ..visualize.contact_sheet import as_tile, check_ours, write_png, write_sheet
 
-SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif", ".tif", ".tiff", ".webp")  # files to find in folders
+SUFFIXES = IMAGE_SUFFIXES  # files to find in folders
 BATCH = 16  # default of --batch-size
 MAX_SHEET, MAX_STACK = 500, 50  # images in one contact sheet, and in one PNG with attention
 STANDARD_OUTPUT = "-"
@@ -51,11 +51,12 @@ def main() -> None:
     runtime = start(config, build_task, uses_data=False)
     model = runtime.task.build_model().set_train(False)
     lines, metadata = load_for_inference(model, checkpoint)
-    for line in lines:
+    stored = str(metadata.get(CLASSES_KEY, ""))
+    for line in (*lines, *class_order_warning(names or [], stored)):
         print(line, file=sys.stderr)
     if args.show_messages is None:  # --show-messages needs the original parameters
         runtime.task.optimize_for_inference(model, strassen=True)
-    names = names or default_class_names(config.model.num_classes, str(metadata.get(CLASSES_KEY, "")))
+    names = names or default_class_names(config.model.num_classes, stored)
 
     batch = min(args.batch_size or BATCH, len(files))
     predictor = Predictor(model, config, batch, messages=args.show_messages is not None)

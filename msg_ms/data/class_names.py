@@ -4,39 +4,21 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from .folder import class_folders, read_text
+from ..errors import UserError, shorten
+from .class_files import ClassName, class_lines, composed, read_class_file, read_text
+from .folder import class_folders, is_directory
 
 CLASSES_KEY = "classes"  # in a checkpoint's metadata: JSON list of the class folders in the order of their labels
 IMAGENET_FILE = Path(__file__).with_name("imagenet_classes.txt")  # sources and licences are in its header
 
 
-@dataclass(frozen=True)
-class ClassName:
-    """Folder and readable name of a class.
-
-    Attributes:
-        folder: Name of the class folder; for ImageNet the WordNet synset id.
-        name: Readable name, or several separated by commas.
-    """
-
-    folder: str
-    name: str
-
-    @property
-    def short(self) -> str:
-        """First of several names."""
-        return self.name.split(",")[0]
-
-
 @functools.cache
 def imagenet_classes() -> tuple[ClassName, ...]:
     """Return the 1,000 classes of ILSVRC 2012 in the order of their labels."""
-    return tuple(_read_lines(IMAGENET_FILE))
+    return tuple(class_lines(read_text(IMAGENET_FILE)))
 
 
 def named_classes(folders: Iterable[str]) -> list[ClassName]:
@@ -46,10 +28,9 @@ def named_classes(folders: Iterable[str]) -> list[ClassName]:
 
 
 def read_class_names(source: Path, num_classes: int, class_index: str = "") -> list[ClassName]:
-    """Read class names from a folder of class folders or from a text file.
+    """Read class names from a folder of class folders or from a file, see ``msg_ms.data.class_files``.
 
-    A text file has one class per line: a name, a synset id, or both separated by a tab. Lines that start with # are
-    comments.
+    A synset id without a readable name is replaced by WordNet's name.
 
     Args:
         source: The folder or file.
@@ -62,12 +43,12 @@ def read_class_names(source: Path, num_classes: int, class_index: str = "") -> l
     Raises:
         UserError: ``source`` does not exist, cannot be read, or has a different number of classes.
     """
-    if not source.exists():
+    if not is_directory(source) and not source.exists():
         raise UserError(f"--classes {source} does not exist")
-    if source.is_dir():
+    if is_directory(source):
         classes = named_classes(class_folders(source, class_index))
     else:
-        classes = _read_lines(source)
+        classes = read_class_file(source)
         classes = [named_classes([row.folder])[0] if row.folder == row.name else row for row in classes]
     if len(classes) != num_classes:
         raise UserError(f"--classes {source} has {len(classes)} classes, but MODEL.NUM_CLASSES={num_classes}")
@@ -86,13 +67,24 @@ def default_class_names(num_classes: int, stored: str) -> list[ClassName]:
     """
     folders = json.loads(stored) if stored else []
     if len(folders) == num_classes:
-        return named_classes(folders)
+        return named_classes(composed(folder) for folder in folders)
     if num_classes == len(imagenet_classes()):
         return list(imagenet_classes())
     return [ClassName(str(i), str(i)) for i in range(num_classes)]
 
 
-def _read_lines(path: Path) -> list[ClassName]:
-    lines = [line.strip() for line in read_text(path).splitlines()]
-    parts = [line.partition("\t") for line in lines if line and not line.startswith("#")]
-    return [ClassName(first.strip(), rest.strip() or first.strip()) for first, _, rest in parts]
+def class_order_warning(names: Sequence[ClassName], stored: str) -> list[str]:
+    """Return a line if ``--classes`` names a class of the checkpoint at another label.
+
+    Args:
+        names: The classes of ``--classes``.
+        stored: The checkpoint's ``CLASSES_KEY`` entry, may be empty.
+    """
+    trained = [composed(folder) for folder in json.loads(stored or "[]")]
+    given = [row.folder for row in names]
+    moved = [
+        f"{i}: {here} here, {there} there"
+        for i, (here, there) in enumerate(zip(given, trained))  # noqa: B905
+        if here != there and (there in given or here in trained)
+    ]
+    return [f"warning: --classes has another order than the checkpoint's classes ({shorten(moved)})"] if moved else []

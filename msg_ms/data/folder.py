@@ -1,19 +1,23 @@
 """Lists of image files with labels, in the same order on every machine.
 
-Two layouts are supported: one sub-folder per class, or a flat folder with a list of file names and labels.
+Two layouts are supported: one folder per class, and a folder with a list of file names and classes.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 import os
-from dataclasses import dataclass
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import DataConfig
-from ..errors import UserError, nearest, shorten
+from ..errors import UserError, shorten
+from .class_files import check_same_names, composed, number_order_hint, read_class_file
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+# torchvision's, and GIF.
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class ImageFolder:
 
     Attributes:
         root: The folder that was listed.
-        classes: Names of the class folders; a label is an index into them.
+        classes: Names of the class folders in composed Unicode (NFC); a label is an index into them. Empty if a list
+            has labels only.
         files: Paths of the images.
         labels: One label per image.
         warnings: One line for each kind of ignored entry.
@@ -38,194 +43,228 @@ class ImageFolder:
         return len(self.files)
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 text file.
-
-    Raises:
-        UserError: The file cannot be read or decoded.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
 def class_folders(root: str | Path, class_index: str | Path | None = None) -> tuple[str, ...]:
     """Return the names of the class folders in ``root``, in the order of their labels.
 
     Arguments and errors are those of ``scan_folder``.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root} is not a directory; --data-path must hold train/ and val/ with one folder per class")
-    with os.scandir(root) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    if not folders:
-        raise UserError(f"{root} has no class folders; --data-path must hold train/ and val/ with one folder per class")
-    return tuple(folders) if not class_index else _ordered_classes(Path(class_index), root, folders)
+    return tuple(_class_folders(Path(root), class_index))
 
 
 def scan_folder(root: str | Path, class_index: str | Path | None = None) -> ImageFolder:
-    """List a folder that has one sub-folder per class.
+    """List a folder that has one sub-folder per class; images may be at any depth below it, as in torchvision.
 
     Hidden folders and files of other types are ignored and reported in ``warnings``.
 
     Args:
         root: Folder to list.
-        class_index: File with the class folders in the order of their labels: one per line, or JSON like
-            ``{"0": ["n01440764", "tench"]}``. By default classes are sorted by name.
+        class_index: File with the class folders in the order of their labels: see
+            ``msg_ms.data.class_files.read_class_file``. By default classes are sorted by name.
 
     Raises:
-        UserError: There are no class folders, a class has no images, a file is empty, or ``class_index`` does not
-            match. The text names every such class and file.
+        UserError: There are no class folders, a class has no images, a file is empty, a folder can't be read, or
+            ``class_index`` does not match. The text names every such class and file.
     """
     root = Path(root)
-    classes = class_folders(root, class_index)
-    with os.scandir(root) as entries:
-        entries = sorted(entries, key=lambda entry: entry.name)
+    folders = _class_folders(root, class_index)
+    entries = _entries(root)
+    found = _Found(
+        str(root),
+        others=[entry.name for entry in entries if not _is_folder(entry)],
+        hidden=[entry.name for entry in entries if _is_folder(entry) and entry.name.startswith(".")],
+    )
     files: list[str] = []
     labels: list[int] = []
-    ignored_files = [entry.name for entry in entries if not entry.is_dir()]
-    hidden = [entry.name for entry in entries if entry.is_dir() and entry.name.startswith(".")]
-    empty_files: list[str] = []
-    classes_without_images: list[str] = []
-    for label, name in enumerate(classes):
-        images, others, empty = _list_images(root / name)
+    without_images = []
+    for label, name in enumerate(folders):
+        images, unusable = [], len(found.empty) + len(found.dangling)
+        for folder in _folders_below(os.path.join(root, folders[name]), found):  # noqa: PTH118 (speed)
+            images += folder
         files += images
         labels += [label] * len(images)
-        ignored_files += [f"{name}/{other}" for other in others]
-        empty_files += [f"{name}/{file}" for file in empty]
-        if not images and not empty:
-            classes_without_images.append(name)
-    problems = []
-    if classes_without_images:
-        problems.append(f"class folders without images: {shorten(classes_without_images)}; remove or fill them")
-    if empty_files:
-        problems.append(f"empty files: {shorten(empty_files)}; remove or download them again")
-    if problems:
-        raise UserError(f"{root}: {'; '.join(problems)}")
-    warnings = []
-    if hidden:
-        warnings.append(f"{root}: ignored {len(hidden)} hidden folders: {shorten(hidden)}")
-    if ignored_files:
-        warnings.append(f"{root}: ignored {len(ignored_files)} entries that are not images: {shorten(ignored_files)}")
-    return ImageFolder(root, classes, tuple(files), tuple(labels), tuple(warnings))
+        if not images and unusable == len(found.empty) + len(found.dangling):
+            without_images.append(name)
+    found.raise_problems(without_images)
+    warnings = found.warnings()
+    if not class_index:
+        warnings += number_order_hint(list(folders))
+        if list(folders.values()) != sorted(folders.values()):
+            warnings.append("class folders are sorted by their names in composed Unicode (NFC), unlike in torchvision")
+    return ImageFolder(root, tuple(folders), tuple(files), tuple(labels), tuple(warnings))
 
 
-def scan_list(root: str | Path, list_file: str | Path, classes: tuple[str, ...]) -> ImageFolder:
-    """List a flat folder with the help of a text file.
+@dataclass
+class _Found:
+    """Entries below the class folders that are not images, with their paths below the root."""
 
-    Args:
-        root: Folder with the images.
-        list_file: File with a line ``<file name> <class folder name or label>`` per image.
-        classes: Class folders in the order of their labels.
+    root: str
+    others: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    dangling: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
 
-    Raises:
-        UserError: A line cannot be parsed, or a file is missing or empty.
-    """
-    root, list_file = Path(root), Path(list_file)
-    numbers = {name: i for i, name in enumerate(classes)} | {str(i): i for i in range(len(classes))}
-    files: list[str] = []
-    labels: list[int] = []
-    for n, line in enumerate(read_text(list_file).splitlines(), 1):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) != 2 or words[1] not in numbers:
-            raise UserError(
-                f"{list_file}, line {n}: {line.strip()!r}: expected a file name and a class, one of {classes[0]}, ... "
-                f"or 0 to {len(classes) - 1}"
+    @functools.cached_property
+    def above(self) -> set[tuple[int, int]]:
+        """The root and the folders that contain it: a link to one of them is a loop."""
+        root = Path(self.root).resolve()
+        return {_identity(str(path)) for path in (root, *root.parents)}
+
+    def name(self, entry: os.DirEntry) -> str:
+        return entry.path[len(self.root) + 1 :]
+
+    def raise_problems(self, classes_without_images: Sequence[str]) -> None:
+        problems = [
+            f"{kind}: {shorten(names)}; {remedy}"
+            for kind, names, remedy in (
+                ("class folders without images", classes_without_images, "remove or fill them"),
+                ("empty files", self.empty, "remove or download them again"),
+                ("links to missing files", self.dangling, "remove or repair them"),
             )
-        files.append(str(root / words[0]))
-        labels.append(numbers[words[1]])
-    if not files:
-        raise UserError(f"{list_file} lists no images")
-    with os.scandir(root) as entries:
-        sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-    unusable = [Path(file).name for file in files if not sizes.get(Path(file).name)]
-    if unusable:
-        raise UserError(f"{list_file} lists files that are missing or empty in {root}: {shorten(unusable)}")
-    return ImageFolder(root, classes, tuple(files), tuple(labels))
+            if names
+        ]
+        if problems:
+            raise UserError(f"{self.root}: {'; '.join(problems)}")
+
+    def warnings(self) -> list[str]:
+        return [
+            f"{self.root}: ignored {len(names)} {kind}: {shorten(names)}"
+            for kind, names in (
+                ("hidden folders", self.hidden),
+                ("links to folders that are listed already", self.repeated),
+                ("entries that are not images", self.others),
+            )
+            if names
+        ]
 
 
-def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[ImageFolder | None, ImageFolder]:
-    """List ``train/`` and ``val/`` below ``DATA.DATA_PATH`` and check them.
+def _class_folders(root: Path, class_index: str | Path | None) -> dict[str, str]:
+    """Return the names of the class folders on the disk by their composed names, in the order of their labels."""
+    if not is_directory(root):
+        raise UserError(f"{root} is not a directory; --data-path must hold train/ and val/ with one folder per class")
+    on_disk = [entry.name for entry in _entries(root) if _is_folder(entry) and not entry.name.startswith(".")]
+    if not on_disk:
+        raise UserError(f"{root} has no class folders; --data-path must hold train/ and val/ with one folder per class")
+    folders = {composed(name): name for name in on_disk}
+    if len(folders) < len(on_disk):
+        twice = [ascii(name) for name in on_disk if name not in folders.values() or name != folders[composed(name)]]
+        raise UserError(f"{root} has a class twice, with its accents stored in two ways: {shorten(twice)}; merge them")
+    names = read_index(class_index, sorted(folders), root) if class_index else sorted(folders)
+    return {name: folders[name] for name in names}
+
+
+def read_index(class_index: str | Path, folders: Sequence[str] | None = None, root: Path | None = None) -> list[str]:
+    """Return the class folders in the order of ``DATA.CLASS_INDEX``.
 
     Args:
-        config: The ``DATA`` section of the configuration.
-        num_classes: Number of classes of the model.
-        training: Whether the training images are needed.
-
-    Returns:
-        The training images (None unless ``training``, or if ``DATA.VAL_LIST`` needs them) and the evaluation images.
+        class_index: The file.
+        folders: Composed names that it must hold; not checked if there are none.
+        root: Where the folders are, for the error.
 
     Raises:
-        UserError: A folder is unusable, see ``scan_folder``, or the classes do not match.
+        UserError: The file can't be read, lists a class twice, or does not hold the folders.
     """
-    root = Path(config.data_path)
-    train = scan_folder(root / "train", config.class_index) if training or config.val_list else None
-    if config.val_list:
-        val = scan_list(root / "val", config.val_list, train.classes)
-    else:
-        val = scan_folder(root / "val", config.class_index)
-    check_classes(train, val, num_classes)
-    return train, val
-
-
-def check_classes(train: ImageFolder | None, val: ImageFolder, num_classes: int) -> None:
-    """Raise UserError unless both parts have the same ``num_classes`` class folders."""
-    if train is not None:
-        check_same_classes(train, val)
-    if len(val.classes) != num_classes:
-        raise UserError(
-            f"{val.root} has {len(val.classes)} class folders, but MODEL.NUM_CLASSES={num_classes}; "
-            f"pass --opts MODEL.NUM_CLASSES {len(val.classes)}, or fix the folder"
-        )
-
-
-def check_same_classes(train: ImageFolder, val: ImageFolder) -> None:
-    """Raise UserError if the class folders of training and evaluation differ."""
-    if train.classes != val.classes:
-        different = sorted(set(train.classes) ^ set(val.classes))
-        raise UserError(
-            f"{train.root} and {val.root} have different class folders: {shorten(different)}; labels would not match"
-        )
-
-
-def _list_images(folder: Path) -> tuple[list[str], list[str], list[str]]:
-    """Return image paths, names of other entries and names of empty image files, each sorted."""
-    images, others, empty = [], [], []
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            image = entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".")
-            if not image or not entry.is_file():
-                others.append(entry.name)
-            elif entry.stat().st_size == 0:
-                empty.append(entry.name)
-            else:
-                images.append(entry.path)
-    return images, others, empty
-
-
-def _ordered_classes(class_index: Path, root: Path, folders: list[str]) -> tuple[str, ...]:
-    """Return the class folders in the order of ``class_index``."""
-    text = read_text(class_index)
-    try:
-        content = json.loads(text) if class_index.suffix == ".json" else text.split()
-        if isinstance(content, dict):
-            rows = [content[str(i)] for i in range(len(content))]
-            content = [row if isinstance(row, str) else row[0] for row in rows]
-        names = tuple(map(str, content))
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise UserError(
-            f'{class_index}: expected one class folder per line, or JSON like {{"0": ["n01440764", "tench"]}}'
-        ) from None
-    if len(set(names)) != len(names):
-        raise UserError(f"{class_index} lists a class twice")
-    different = sorted(set(names) ^ set(folders))
-    if different:
-        raise UserError(
-            f"{class_index} and the class folders of {root} differ: {shorten(different)}"
-            f"{nearest(different[0], folders)}"
-        )
+    names = [row.folder for row in read_class_file(Path(class_index))]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{class_index} lists a class twice: {shorten(twice)}")
+    if folders is not None:
+        check_same_names(names, folders, f"{class_index} and the class folders of {root}")
     return names
+
+
+def _folders_below(top: str, found: _Found) -> Iterator[list[str]]:
+    """Yield the images of a class folder and of each folder below it, in torchvision's order."""
+    listed: dict[str, list[str]] = {}
+    seen: set[tuple[int, int]] = set()
+    pending = [top]
+    if os.path.islink(top) and _identity(top) in found.above:  # noqa: PTH114 (speed)
+        pending.clear()
+    while pending:
+        path = pending.pop()
+        listed[path], folders = _list_images(path, found)
+        if folders and not seen:  # most class folders have no folders, so this costs them nothing
+            seen = {*found.above, _identity(top)}
+        for entry in folders:
+            identity = _identity(entry.path)
+            if identity in seen:
+                found.repeated.append(found.name(entry))
+            else:
+                pending.append(entry.path)
+                seen.add(identity)
+    yield from (listed[path] for path in sorted(listed))
+
+
+def _list_images(folder: str, found: _Found) -> tuple[list[str], list[os.DirEntry]]:
+    """Return the images of one folder, sorted, and the folders in it; other entries are added to ``found``."""
+    images, folders = [], []
+    for entry in _entries(folder):
+        name = entry.name
+        if name.startswith("."):
+            (found.hidden if _is_folder(entry) else found.others).append(found.name(entry))
+        elif name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+            if _size(entry):
+                images.append(entry.path)
+            else:
+                found.empty.append(found.name(entry))
+        elif _is_folder(entry):
+            folders.append(entry)
+        elif name.lower().endswith(IMAGE_SUFFIXES) and entry.is_symlink():
+            found.dangling.append(found.name(entry))
+        else:
+            found.others.append(found.name(entry))
+    return images, folders
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry]:
+    """Return the entries of a folder, sorted by name."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"can't read the folder {folder}: {error.strerror}") from None
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _size(entry: os.DirEntry) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError as error:
+        raise UserError(f"can't read {entry.path}: {error.strerror}") from None
+
+
+def _identity(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)  # noqa: PTH116 (speed)
+    except OSError as error:
+        raise UserError(f"can't read the folder {path}: {error.strerror}") from None
+    return status.st_dev, status.st_ino
+
+
+def is_directory(path: Path) -> bool:
+    """Return whether a path is a folder; raise UserError if that can't be known."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror}") from None
+
+
+def has_content(path: str) -> bool:
+    """Return whether a path is a file that is not empty.
+
+    Raises:
+        UserError: The file's folder can't be read.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 (speed)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror}") from None
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0

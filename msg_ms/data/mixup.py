@@ -58,13 +58,13 @@ class Mixup:
             h, w = (
                 int(rng.integers(int(side * self.minmax[0]), int(side * self.minmax[1]))) for side in (height, width)
             )
-            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            top, left = int(rng.integers(height - h)), int(rng.integers(width - w))
             return top, top + h, left, left + w
         fraction = math.sqrt(1 - weight)
         spans = []
         for side in (height, width):
             length, middle = int(side * fraction), int(rng.integers(side))
-            spans += [max(0, middle - length // 2), min(side, middle + (length + 1) // 2)]
+            spans += [max(0, middle - length // 2), min(side, middle + length // 2)]
         return tuple(spans)
 
 

@@ -15,7 +15,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from ..errors import UserError
-from .transforms import decode
+from .decode import decode
 
 Batch = tuple[np.ndarray, ...]
 Signature = tuple[tuple[tuple[int, ...], type], ...]  # shape and NumPy type of every array of a batch
@@ -49,8 +49,7 @@ class BadFiles:
 
     def record(self, file: str, error: Exception) -> None:
         """Note a file and why it could not be decoded."""
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        self.reasons[file] = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", reason)  # Pillow's name for its input
+        self.reasons[file] = failure_reason(error)
         if len(self.reasons) > self.limit and self.fatal is None:
             self.fatal = f"more than DATA.MAX_BAD_FILES={self.limit} files can't be decoded: {', '.join(self.reasons)}"
 
@@ -59,6 +58,13 @@ class BadFiles:
         new = list(self.reasons.items())[self.reported :]
         self.reported += len(new)
         return [f"can't decode {file} ({reason}); another image replaces it" for file, reason in new]
+
+
+def failure_reason(error: Exception) -> str:
+    """Return one line on why a file could not be read or decoded."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    reason = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", reason)  # Pillow's name for its input
+    return " ".join(reason.split())
 
 
 class EpochOrder:

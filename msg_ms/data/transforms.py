@@ -6,10 +6,8 @@ Random operations receive their generator as an argument, so the caller controls
 from __future__ import annotations
 
 import functools
-import io
 import math
 
-import cv2
 import numpy as np
 from mindspore.dataset import vision
 from mindspore.dataset.vision import Inter
@@ -26,42 +24,12 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 
 # PILCUBIC equals Pillow 11's bicubic bit for bit; MindSpore's bilinear differs from Pillow's.
 _RESIZE_MODE = {"bicubic": Inter.PILCUBIC, "bilinear": Inter.BILINEAR}
+_PILLOW_MODE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def decode(encoded: bytes) -> np.ndarray:
-    """Decode an image file to RGB with Pillow's values.
-
-    Complete JPEG files with one or three components are decoded by OpenCV. The values are the same in two thirds of
-    Pillow's time, and in less than half of the time of MindSpore's operator.
-
-    Args:
-        encoded: Content of the file. Grey, palette, alpha and CMYK images are converted.
-
-    Returns:
-        uint8 (H, W, 3).
-
-    Raises:
-        Exception: One of Pillow's errors, if the data is not a complete image.
-    """
-    if _is_plain_jpeg(encoded):
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is not None:
-            return image
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def _is_plain_jpeg(encoded: bytes) -> bool:
-    """Return whether this is a JPEG with one or three components that ends with the end marker."""
-    if encoded[:2] != b"\xff\xd8" or b"\xff\xd9" not in encoded[-64:]:
-        return False
-    position = 2
-    while position + 10 <= len(encoded) and encoded[position] == 0xFF:
-        marker = encoded[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame; other markers are tables
-            return encoded[position + 9] in (1, 3)
-        position += 2 + int.from_bytes(encoded[position + 2 : position + 4], "big")
-    return False
+MAX_ASPECT = 50  # of images that are resized as a whole before the centre crop
+# MindSpore enlarges a side at most this many times. Pillow has no limit, but is slower.
+MAX_ENLARGEMENT = 1000
 
 
 @functools.cache
@@ -77,7 +45,34 @@ def resize(image: np.ndarray, size: int | tuple[int, int], interpolation: str) -
         size: Pixels.
         interpolation: ``bicubic`` or ``bilinear``.
     """
+    height, width = image.shape[:2]
+    new = _shorter_edge(height, width, size) if isinstance(size, int) else size
+    if new[0] > MAX_ENLARGEMENT * height or new[1] > MAX_ENLARGEMENT * width:
+        return resize_box(image, (0, 0, height, width), new, interpolation)
     return _resizer(size, interpolation)(np.ascontiguousarray(image))
+
+
+def _shorter_edge(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return the sides (height, width) after the shorter one is resized to ``size``, as in torchvision."""
+    short, long = min(height, width), max(height, width)
+    other = int(size * long / short)
+    return (size, other) if height <= width else (other, size)
+
+
+def resize_box(
+    image: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int], interpolation: str
+) -> np.ndarray:
+    """Resize a part of an image with Pillow.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        box: The part (top, left, bottom, right) in pixels, may have fractions.
+        size: Height and width of the output.
+        interpolation: ``bicubic`` or ``bilinear``.
+    """
+    top, left, bottom, right = box
+    whole = Image.fromarray(image)
+    return np.asarray(whole.resize(size[::-1], _PILLOW_MODE[interpolation], (left, top, right, bottom)))
 
 
 def random_resized_crop(
@@ -185,10 +180,22 @@ def resize_and_crop(image: np.ndarray, size: int, interpolation: str, crop: bool
     interpolation = eval_interpolation(interpolation)
     if not crop:
         return resize(image, (size, size), interpolation)
+    sides = _shorter_edge(*image.shape[:2], eval_shorter_edge(size))
+    if max(sides) > MAX_ASPECT * min(sides):
+        return _resize_centre(image, sides, size, interpolation)
     image = resize(image, eval_shorter_edge(size), interpolation)
     # MindSpore's CenterCrop is one pixel off torchvision's if the margin is 3 modulo 4.
     top, left = (round((side - size) / 2) for side in image.shape[:2])
     return image[top : top + size, left : left + size]
+
+
+def _resize_centre(image: np.ndarray, sides: tuple[int, int], size: int, interpolation: str) -> np.ndarray:
+    """Resize the part of a very long image that the centre crop keeps; the whole image could need gigabytes."""
+    height, width = image.shape[:2]
+    top, left = (round((side - size) / 2) for side in sides)
+    vertical, horizontal = height / sides[0], width / sides[1]
+    box = (top * vertical, left * horizontal, (top + size) * vertical, (left + size) * horizontal)
+    return resize_box(image, box, (size, size), interpolation)
 
 
 def erased_boxes(height: int, width: int, count: int, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,10 @@ class ClassificationTask(Task):
         return load_folders(self.config.data, self.config.model.num_classes, self.config.training)
 
     def fingerprint(self) -> Iterable[bytes]:
-        """Return the files' names below their class folders."""
+        """Return the files' names below ``train/`` or ``val/``."""
         train, val = self.folders
-        return ("/".join(Path(file).parts[-2:]).encode() for file in (train or val).files)
+        prefix = f"{(train or val).root}/"
+        return (os.fsencode(file.removeprefix(prefix)) for file in (train or val).files)
 
     def warnings(self) -> Sequence[str]:
         """Return lines on ignored files."""

@@ -45,6 +45,30 @@ def test_minmax_bounds_the_sides_of_the_box():
         assert 25 <= bottom - top < 75 and 50 <= right - left < 150 and top >= 0 and right <= 200
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (7, 224), (1, 2)])
+def test_boxes_are_timms(height, width):
+    """timm's rand_bbox and rand_bbox_minmax, with the same draws."""
+    for seed in range(200):
+        ours = Mixup(0.0, 1.0, None, 1.0, 0.5).draw(height, width, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        rng.random()
+        ratio = np.sqrt(1 - rng.beta(1.0, 1.0))
+        cut_h, cut_w = int(height * ratio), int(width * ratio)
+        cy, cx = rng.integers(0, height), rng.integers(0, width)
+        yl, yh = np.clip(cy - cut_h // 2, 0, height), np.clip(cy + cut_h // 2, 0, height)
+        xl, xh = np.clip(cx - cut_w // 2, 0, width), np.clip(cx + cut_w // 2, 0, width)
+        assert ours == (1 - (yh - yl) * (xh - xl) / (height * width), (yl, yh, xl, xh))
+        if min(height, width) < 10:
+            continue
+        _, ours = Mixup(0.0, 1.0, (0.2, 1.0), 1.0, 0.5).draw(height, width, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        rng.random(), rng.beta(1.0, 1.0)
+        cut_h = rng.integers(int(height * 0.2), int(height * 1.0))
+        cut_w = rng.integers(int(width * 0.2), int(width * 1.0))
+        yl, xl = rng.integers(0, height - cut_h), rng.integers(0, width - cut_w)
+        assert ours == (yl, yl + cut_h, xl, xl + cut_w)
+
+
 def test_soft_labels_are_smoothed_and_mixed():
     soft = soft_labels(np.array([0, 1, 2]), 4, 0.1, 0.7)
     assert np.allclose(soft.sum(1), 1)

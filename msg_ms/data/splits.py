@@ -1,0 +1,66 @@
+"""The two parts of a data set: ``train/`` and ``val/`` with the same classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..config import DataConfig
+from ..errors import UserError, shorten
+from .class_files import visible
+from .folder import ImageFolder, class_folders, is_directory, read_index, scan_folder
+from .image_list import scan_list
+
+
+def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[ImageFolder | None, ImageFolder]:
+    """List ``train/`` and ``val/`` below ``DATA.DATA_PATH`` and check them.
+
+    Args:
+        config: The ``DATA`` section of the configuration.
+        num_classes: Number of classes of the model.
+        training: Whether the training images are needed.
+
+    Returns:
+        The training images (None unless ``training``) and the evaluation images.
+
+    Raises:
+        UserError: A folder or a list is unusable, see ``scan_folder`` and ``scan_list``, or the classes do not match.
+    """
+    root = Path(config.data_path)
+    train = scan_folder(root / "train", config.class_index) if training else None
+    if config.val_list:
+        classes = train.classes if train is not None else known_classes(root, config.class_index)
+        val = scan_list(root / "val", config.val_list, classes, num_classes)
+    else:
+        val = scan_folder(root / "val", config.class_index)
+    check_classes(train, val, num_classes)
+    if train is not None:  # do not repeat lines that are about the classes
+        val = replace(val, warnings=tuple(line for line in val.warnings if line not in train.warnings))
+    return train, val
+
+
+def known_classes(root: Path, class_index: str) -> tuple[str, ...] | None:
+    """Return the classes without a scan of the training images; None if only the list knows them."""
+    if class_index:
+        return tuple(read_index(class_index))
+    return class_folders(root / "train") if is_directory(root / "train") else None
+
+
+def check_classes(train: ImageFolder | None, val: ImageFolder, num_classes: int) -> None:
+    """Raise UserError unless both parts have the same ``num_classes`` class folders."""
+    if train is not None:
+        check_same_classes(train, val)
+    if val.classes and len(val.classes) != num_classes:
+        raise UserError(
+            f"{val.root} has {len(val.classes)} class folders, but MODEL.NUM_CLASSES={num_classes}; "
+            f"pass --opts MODEL.NUM_CLASSES {len(val.classes)}, or fix the folder"
+        )
+
+
+def check_same_classes(train: ImageFolder, val: ImageFolder) -> None:
+    """Raise UserError if the class folders of training and evaluation differ."""
+    if train.classes != val.classes:
+        different = [visible(name) for name in sorted(set(train.classes) ^ set(val.classes))]
+        raise UserError(
+            f"{train.root} and {val.root} have different class folders: {shorten(different)}; labels would not match"
+        )
