@@ -1,8 +1,8 @@
 """What happens when something of a distributed job fails: python tests/support/faults.py [name...] prints the table.
 
-Each fault meets the shipped script on a small job of two CPU processes. Told are the seconds from the fault to the end
-of the script, its status, the processes of the job that are left, what the person reads, and what starting it again
-does. ``node missing`` and ``other configuration`` take network namespaces, which need root.
+Each fault meets the shipped script on a small job of two CPU processes. The columns are the seconds from the fault to
+the end of the script, its status, the processes of the job that are left, the message, and the result of starting it
+again. ``node missing`` and ``other configuration`` need network namespaces, and so root.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Script:
     flags: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     namespace: str = ""
+    terminal: int | None = None
     output: str = ""
 
     def start(self) -> Script:
@@ -57,15 +58,19 @@ class Script:
         line = ["bash", str(ROOT / "scripts" / "run_distribute_train.sh"), self.devices, "small.yaml", "data"]
         if self.namespace:
             line = ["ip", "netns", "exec", self.namespace, *line]
+        if self.terminal is not None:  # setsid makes the terminal control the script's session
+            line = ["setsid", "--ctty", "--wait", *line]
         self.process = subprocess.Popen(
             [*line, "--output", "out", *self.flags],
             cwd=self.folder,
             env={**environment, **self.environment},
-            stdout=subprocess.PIPE,
+            stdin=self.terminal,
+            stdout=subprocess.PIPE if self.terminal is None else self.terminal,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        if self.terminal is None:
+            threading.Thread(target=self._read, daemon=True).start()
         return self
 
     def _read(self) -> None:
@@ -189,6 +194,43 @@ def signalled(number: signal.Signals) -> Callable[[Path], Row]:
     return fault
 
 
+def stopped_while_compiling(folder: Path) -> Row:
+    script = Script(folder).start()
+    script.wait_for("; compiling")
+    time.sleep(1)
+    script.process.send_signal(signal.SIGTERM)
+    return row("SIGTERM while compiling", script, time.monotonic())
+
+
+def terminal_closed(folder: Path) -> Row:
+    """The script's output is a terminal that closes: SIGHUP, and all later writes fail."""
+    ours, theirs = os.openpty()
+    script = Script(folder, terminal=theirs).start()
+    os.close(theirs)
+    seen = b""
+    while b"epoch 2/60" not in seen:
+        seen += os.read(ours, 1000)
+    os.close(ours)  # the kernel sends SIGHUP to the session that the terminal controls
+    return row("closed terminal", script, time.monotonic())
+
+
+def two_jobs(folder: Path) -> Row:
+    """A second job is started in the first one's folder, with its own port, and would diverge."""
+    first = running(folder)
+    begin = time.monotonic()
+    flags = ("--tag", "second", "--opts", "TRAIN.BASE_LR", "1e6", "TRAIN.CLIP_GRAD", "0")
+    second = Script(folder, flags=flags).start()
+    status = second.end()
+    lines = [line for line in second.output.splitlines() if "error:" in line]
+    seconds = time.monotonic() - begin
+    assert first.process.poll() is None, first.output
+    first.process.send_signal(signal.SIGTERM)
+    result = row("a second job with the same LOG_DIR", first, begin, "")
+    result.again = f"the first job goes on; stopped later: status {result.status}"
+    result.seconds, result.status, result.reads = seconds, status, " / ".join(lines)
+    return result
+
+
 def corrupt_image(folder: Path) -> Row:
     (folder / "data" / "train" / "0" / "1.png").write_bytes(b"not an image")
     script = Script(folder, flags=("--opts", "DATA.MAX_BAD_FILES", "0")).start()
@@ -265,6 +307,10 @@ FAULTS: dict[str, Callable[[Path], Row]] = {
     "wrong_count": wrong_count,
     "sigterm": signalled(signal.SIGTERM),
     "sigint": signalled(signal.SIGINT),
+    "sighup": signalled(signal.SIGHUP),
+    "terminal_closed": terminal_closed,
+    "stopped_while_compiling": stopped_while_compiling,
+    "two_jobs": two_jobs,
     "corrupt_image": corrupt_image,
     "node_missing": node_missing,
     "other_configuration": other_configuration,
