@@ -83,7 +83,7 @@ def lock_folder(folder: Path) -> IO[str]:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, writable by their owner only, whatever the umask is."""
+    """Create a folder and its missing parents, writable by their owner only, under any umask."""
     for path in (*reversed(folder.parents), folder):
         if not path.is_dir():
             path.mkdir(0o755, exist_ok=True)

@@ -25,7 +25,7 @@ LOCK_SECONDS = 5  # for a launcher of the same job to write its name into the lo
 
 
 def say(text: str, error: bool = False, end: str = "\n") -> None:
-    """Print to a terminal or pipe that may be closed; the job goes on without it."""
+    """Print to a terminal or pipe that may be closed; the job continues without it."""
     stream = sys.stderr if error else sys.stdout
     if stream is None:
         return

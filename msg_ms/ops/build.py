@@ -176,5 +176,5 @@ def _build(folder: Path, key: str, command: list[str]) -> Path:
             errors = [line for line in compilation.stderr.splitlines() if "error" in line]
             reason = errors[0] if errors else compilation.stderr.strip()[:200]
             raise UserError(f"{command[0]} can't compile the kernels: {reason}")
-    library.chmod(library.stat().st_mode & ~0o022)  # trusted at the next start, whatever the umask is
+    library.chmod(library.stat().st_mode & ~0o022)  # trusted at the next start, under any umask
     return library.replace(folder / f"kernels-{key}-{_digest(library)}.so")

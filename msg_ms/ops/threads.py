@@ -1,4 +1,4 @@
-"""The number of threads: what the user asks for, or the CPUs that this process may use."""
+"""The number of threads: the requested one, or the CPUs that this process may use."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def thread_count() -> int:
     MindSpore sets OMP_NUM_THREADS=1 in the C environment if it is unset. ``os.environ`` still holds the user's value.
 
     Raises:
-        UserError: MSG_MS_THREADS is no number of threads. An odd OMP_NUM_THREADS is only logged, since other programs
+        UserError: MSG_MS_THREADS is not an integer in range. An odd OMP_NUM_THREADS is only logged, since other programs
             read it too.
     """
     requested = os.environ.get("MSG_MS_THREADS", "").strip()
@@ -84,12 +84,12 @@ def thread_count() -> int:
             raise UserError(f"MSG_MS_THREADS={requested}: must be an integer from 1 to {MOST_THREADS}")
         return count
     general = os.environ.get("OMP_NUM_THREADS", "").strip()
-    count = _parse(general.partition(",")[0].strip())  # OpenMP takes a list, one number per level of nested loops
+    count = _parse(general.partition(",")[0].strip())  # OpenMP accepts a list, one number per level of nested loops
     if count is not None:
         return count
     cores = usable_cores()
     if general:
-        log.warning("OMP_NUM_THREADS=%s is no number of threads: the kernels use %d", general, cores)
+        log.warning("OMP_NUM_THREADS=%s: not a number of threads; the kernels use %d", general, cores)
     return cores
 
 

@@ -226,7 +226,7 @@ def two_jobs(folder: Path) -> Row:
     assert first.process.poll() is None, first.output
     first.process.send_signal(signal.SIGTERM)
     result = row("a second job with the same LOG_DIR", first, begin, "")
-    result.again = f"the first job goes on; stopped later: status {result.status}"
+    result.again = f"the first job continues; stopped later: status {result.status}"
     result.seconds, result.status, result.reads = seconds, status, " / ".join(lines)
     return result
 
