@@ -74,8 +74,8 @@ def thread_count() -> int:
     MindSpore sets OMP_NUM_THREADS=1 in the C environment if it is unset. ``os.environ`` still holds the user's value.
 
     Raises:
-        UserError: MSG_MS_THREADS is not an integer in range. An odd OMP_NUM_THREADS is only logged, since other programs
-            read it too.
+        UserError: MSG_MS_THREADS is not an integer in range. An odd OMP_NUM_THREADS is only logged, since
+            other programs read it too.
     """
     requested = os.environ.get("MSG_MS_THREADS", "").strip()
     if requested:
