@@ -30,6 +30,9 @@ create_venv() {
         local base
         base=$(find_python)
         [ -n "$base" ] || fail "no Python 3.10, 3.11 or 3.12 found; install one, or set MSG_MS_PYTHON to its path"
+        # A folder without this file is no virtual environment, and not ours to remove.
+        [ ! -e "$VENV" ] || [ -e "$VENV/pyvenv.cfg" ] \
+            || fail "$VENV is not a virtual environment; rename or remove it"
         rm -rf "$VENV"
         "$base" -m venv "$VENV" \
             || fail "$base can't create a virtual environment; on Debian and Ubuntu: apt install python3-venv"

@@ -33,7 +33,7 @@ ADVICE = {
 def main() -> int:
     """Print one line per fact; returns the exit status."""
     argparse.ArgumentParser(prog="msg-ms-doctor", description=__doc__.splitlines()[0]).parse_args()
-    show("machine", f"{platform.machine()}, {os.cpu_count()} cores, {memory():.0f} GB memory, {platform.system()}")
+    show("machine", f"{platform.machine()}, {cores()}, {memory():.0f} GB memory, {platform.system()}")
     show("python", f"{platform.python_version()} in {sys.prefix}")
     for package in PACKAGES:
         show(package, version(package))
@@ -62,13 +62,26 @@ def main() -> int:
 
 
 def kernels() -> str:
-    """Return the path of the native CPU kernels, or the reason for their absence."""
-    from msg_ms.ops.build import kernel_library
+    """Return the path of the native CPU kernels and their threads, or the reason for their absence."""
+    from msg_ms.ops.build import loadable_library
+    from msg_ms.ops.threads import thread_count
 
     try:
-        return str(kernel_library())
+        library = loadable_library()
     except ValueError as error:
         return f"none, MindSpore operators are used instead: {error}"
+    try:
+        return f"{library}, {thread_count()} threads"
+    except ValueError as error:
+        return f"{library}, but {error}"
+
+
+def cores() -> str:
+    """Return the machine's cores, and those that this process may use if they are fewer."""
+    from msg_ms.ops.threads import usable_cores
+
+    total, usable = os.cpu_count() or 1, usable_cores()
+    return f"{total} cores" if usable == total else f"{total} cores ({usable} usable here)"
 
 
 def show(name: str, value: str) -> None:

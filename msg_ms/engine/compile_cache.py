@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import platform
 import tempfile
@@ -21,29 +22,33 @@ import numpy as np
 
 from ..config import Config, to_yaml
 from ..errors import UserError
-from ..files import PARTIAL
+from ..files import PARTIAL, folder_written_by_others, make_folder, written_by_others
 from ..ops import backend
 from .ranks import Ranks
 
 PACKAGE = Path(__file__).parents[1]
+log = logging.getLogger("msg_ms")
 _used = False  # MindSpore keeps the folder of a process's first cached graph for all later ones
 
 
 class CompileCache:
     """Compiled graphs under ``folder``.
 
+    Graphs are only read from a folder that no other user can write to, and a folder that can't be written is only read.
+    Otherwise the graphs are compiled without the cache, and a warning is logged.
+
     Args:
         folder: The cache's root.
         facts: Everything that the graphs follow from, besides code, versions and device.
 
     Raises:
-        UserError: If the folder can't be written.
+        UserError: If the folder can't be created.
     """
 
     def __init__(self, folder: Path, *facts: str):
         self.folder, self.facts = folder.resolve(), facts
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
             raise UserError(f"COMPILE_CACHE={folder}: can't be written ({error.strerror or error})") from None
 
@@ -69,11 +74,14 @@ class CompileCache:
             graphs: The graphs of the block, and the shapes of their inputs.
         """
         global _used
-        if _used:
+        target = self.folder / self.key(graphs)
+        reason = "" if _used else self._reason_against(target)
+        if reason:
+            log.warning("COMPILE_CACHE=%s is not used: %s", self.folder, reason)
+        if _used or reason:
             yield
             return
         _used = True
-        target = self.folder / self.key(graphs)
         if target.is_dir():
             with _mindspore_cache(target):
                 yield
@@ -84,6 +92,22 @@ class CompileCache:
                 yield
             with contextlib.suppress(OSError):  # another process was faster, or the disk is full
                 Path(new).rename(target)
+
+    def _reason_against(self, target: Path) -> str:
+        """Return why graphs are not read from or written to ``target``, empty if they are.
+
+        A graph names the libraries of its kernels. So whoever can write to the cache can run code in this process.
+        """
+        try:
+            if not target.is_dir():
+                writable = os.access(self.folder, os.W_OK | os.X_OK)
+                return folder_written_by_others(self.folder) if writable else "it can't be written"
+            if not os.access(target, os.R_OK | os.X_OK):
+                return f"{target} can't be read"
+            reasons = (folder_written_by_others(target), *map(written_by_others, target.rglob("*")))
+            return next(filter(None, reasons), "")
+        except OSError as error:
+            return f"it can't be read ({error.strerror or error})"
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ Environment variables configure it:
 | DEVICE_TARGET | MindSpore's choice | CPU, GPU or Ascend |
 | NNODES, NODE_RANK | 1, 0 | number of nodes, and the index of this one |
 | MASTER_ADDR, MASTER_PORT | 127.0.0.1, 8118 | address of the first node, and a free port on it |
-| LOG_DIR | logs | folder for the output of the processes: ``worker_<rank>.log``, ``scheduler.log``, ``launch.log`` |
+| LOG_DIR | logs | folder of ``worker_<rank>.log``, ``scheduler.log`` and ``launch.log``, for one job at a time |
 | MAX_RESTARTS | 0 | how often a failed job is restarted from its newest valid checkpoint |
 | CLUSTER_TIMEOUT | 300 | seconds until all processes must have connected |
-| STOP_TIMEOUT | 120 | seconds after SIGTERM or Ctrl-C to finish the current step and write a checkpoint |
+| STOP_TIMEOUT | 120 | seconds after SIGTERM, SIGHUP or Ctrl-C to finish the current step and write a checkpoint |
 | RANK_TABLE_FILE | none | rank table of an Ascend cluster |
 """
 
@@ -31,11 +31,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cli import config_from_arguments, run_command_line, train_parser
+from ..engine.run_state import checkpoint_files
+from ..engine.stop import SIGNALS
 from ..errors import UserError
-from .job import Job, parse_integer, read_job
+from .job import Job, parse_integer, read_job, reserve_port
+from .logs import open_logs, remove_logs, say
 from .processes import find_workers, kill_all
 
 POLL = 0.5  # seconds
+STOPPED = 128 + signal.SIGTERM
 BACK_OFF = 5  # seconds before a restart; doubled if the last attempt wrote no checkpoint
 LAST_LINES = 12
 NOISE = ("[WARNING]", "[INFO]")  # prefixes of MindSpore's own log lines
@@ -43,13 +47,16 @@ NOISE = ("[WARNING]", "[INFO]")  # prefixes of MindSpore's own log lines
 SILENT = re.compile(r"The node: (\d+) is timed out")
 FAILED = re.compile(r"Worker process (\d+) exit with exception. Error code: (-?\d+)")
 
+Failure = tuple[int | None, int | None]  # rank and exit code of a failed process, if they are known
+
 
 @dataclass(frozen=True)
 class Outcome:
     """Result of a job.
 
     Attributes:
-        status: 0 if the job succeeded or was stopped in an orderly way, else 1.
+        status: 0 if the job succeeded or a signal stopped its training in order, ``STOPPED`` if a signal ended another
+            job, else 1.
         rank: The first rank that failed, or None if it is not known.
         code: Exit code of that rank; negative for a signal.
         stopped: Whether a signal stopped the job.
@@ -68,90 +75,110 @@ class Watch:
         self.job = job
         self.mark = uuid.uuid4().hex
         self.signals = 0
+        self.forwarded = 0
+        self.signalled: set[int] = set()  # process ids
         self.deadline = float("inf")
         self.printed = 0  # bytes of the first process's log
         self.ranks: dict[int, int] = {}  # by process id
 
     def run(self) -> Outcome:
         """Start the job and wait for its end."""
-        self.job.log_dir.mkdir(parents=True, exist_ok=True)
-        for old in self.job.log_dir.glob("*.log"):
-            old.unlink()
-        log = self.job.log_dir / "launch.log"
+        remove_logs(self.job)
+        log = self.job.launch_log
         command, environment = self.job.command(), self.job.environment(self.mark)
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        if not Path(command[0]).exists():
+            raise UserError(f"{command[0]} is missing: install MindSpore for {sys.executable}")
+        # A signal that is ignored stays so, as SIGHUP under nohup.
+        active = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        previous = {number: signal.signal(number, self._on_signal) for number in active}
+        process = None
         try:
-            failure = self._wait(process, log)
+            with log.open("x") as output:  # never through a link that someone else has put there
+                process = subprocess.Popen(
+                    command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                )
+            failures = self._wait(process, log)
         finally:
             kill_all(self.mark)
-            process.wait()
+            if process is not None:
+                process.wait()
             self._print_new_lines()
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        stopped = self.signals > 0
-        if failure is None:
-            return Outcome(int(process.returncode != 0 and not stopped), stopped=stopped)
-        return Outcome(1, *failure, stopped=stopped)
+        return self._outcome(failures)
 
-    def _wait(self, process: subprocess.Popen, log: Path) -> tuple[int | None, int | None] | None:
-        """Return rank and exit code of the first failed process, or None if there is none."""
-        forwarded = 0
+    def _outcome(self, failures: list[Failure]) -> Outcome:
+        stopped = self.signals > 0
+        if not failures:
+            return Outcome(0, stopped=stopped)
+        if stopped and any(code == -signal.SIGTERM for _, code in failures):
+            # A process ends at once while it starts or compiles, when it has nothing to save.
+            say("stopped before the first step; rerun the same command to resume")
+            return Outcome(0 if self.job.script.name == "train.py" else STOPPED, stopped=True)
+        return Outcome(1, *failures[0], stopped=stopped)
+
+    def _wait(self, process: subprocess.Popen, log: Path) -> list[Failure]:
+        """Return the failed processes at the end of the job or after the first failure."""
         while True:
             done = process.poll() is not None
             self.ranks |= find_workers(self.mark)
             self._print_new_lines()
-            failure = FAILED.search(log.read_text(errors="replace"))
-            if failure:
-                return self.ranks.get(int(failure[1])), int(failure[2])
+            failures = FAILED.findall(read_log(log))
+            if failures:
+                return [(self.ranks.get(int(pid)), int(code)) for pid, code in failures]
             if done:
-                return None if process.returncode == 0 else (None, None)
-            if self.signals > forwarded:
-                forwarded = self.signals
+                return [] if process.returncode == 0 else [(None, None)]
+            if self.signals:
                 self._forward_signal()
             if time.monotonic() > self.deadline:
-                return None, None
+                return [(None, None)]
             time.sleep(POLL)
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.signals += 1
 
     def _forward_signal(self) -> None:
-        """Let the processes save and exit at the first signal; kill them at the second."""
+        """Let the processes save and exit at the first signal, also those that start later; kill them at the second."""
         if self.signals > 1:
             self.deadline = 0.0
             return
-        self.deadline = time.monotonic() + self.job.stop_timeout
-        print(f"stopping {len(self.ranks)} processes within {self.job.stop_timeout} seconds", flush=True)
-        for pid in find_workers(self.mark):
+        if not self.forwarded:
+            self.forwarded = self.signals
+            self.deadline = time.monotonic() + self.job.stop_timeout
+            say(f"stopping {len(self.ranks)} processes within {self.job.stop_timeout} seconds")
+        for pid in find_workers(self.mark).keys() - self.signalled:
+            self.signalled.add(pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
     def _print_new_lines(self) -> None:
         """Print the new output of the node's first process."""
-        if self.job.first_log.exists():
+        with contextlib.suppress(FileNotFoundError):
             with self.job.first_log.open(errors="replace") as file:
                 file.seek(self.printed)
                 text = file.read()
                 self.printed = file.tell()
             lines = [line for line in text.splitlines(True) if not line.startswith(NOISE)]
-            sys.stdout.write("".join(lines))
-            sys.stdout.flush()
+            say("".join(lines), end="")
 
 
 def main() -> int:
     """Run the job, and restart it up to MAX_RESTARTS times; returns the exit status."""
     script, devices, config, data, *flags = read_arguments()
+    restarts = parse_integer("MAX_RESTARTS", 0)
     job = read_job(script, devices, config, data, flags)
-    restarts, without_progress = parse_integer("MAX_RESTARTS", 0), 0
+    with reserve_port(job), open_logs(job) as job:
+        return run_with_restarts(job, restarts)
+
+
+def run_with_restarts(job: Job, restarts: int) -> int:
+    """Run a job until it ends in order, fails for good, or was restarted ``restarts`` times; returns its status."""
+    without_progress = 0
     for attempt in range(restarts + 1):
         before = newest_checkpoint(job)
         outcome = Watch(job).run()
-        if outcome.status == 0:
-            return 0
+        if outcome.status != 1:
+            return outcome.status
         explain(job, outcome)
         if outcome.code == 2:
             return 2  # a user error, which a restart would only repeat
@@ -159,10 +186,10 @@ def main() -> int:
             return 1
         without_progress = without_progress + 1 if newest_checkpoint(job) == before else 0
         if without_progress > 1:
-            print("error: two failures without a new checkpoint between them: not restarted", file=sys.stderr)
+            say("error: two failures without a new checkpoint between them: not restarted", error=True)
             return 1
         pause = BACK_OFF * 2**without_progress
-        print(f"restart {attempt + 1} of {restarts} in {pause} seconds", flush=True)
+        say(f"restart {attempt + 1} of {restarts} in {pause} seconds")
         time.sleep(pause)
     return 1
 
@@ -179,8 +206,8 @@ def read_arguments() -> list[str]:
 def newest_checkpoint(job: Job) -> str:
     """Return the name of the run's newest checkpoint, which shows whether an attempt made progress."""
     config = config_from_arguments(train_parser().parse_args(job.flags)) if job.script.name == "train.py" else None
-    files = sorted(config.run_dir.glob("ckpt_*.ckpt")) if config else []
-    return files[-1].name if files else ""
+    files = checkpoint_files(config.run_dir) if config else []
+    return files[0].name if files else ""
 
 
 def explain(job: Job, outcome: Outcome) -> None:
@@ -195,17 +222,20 @@ def explain(job: Job, outcome: Outcome) -> None:
     silent = SILENT.search(read_log(job.log_dir / "scheduler.log"))
     if silent and outcome.code not in (2, -signal.SIGKILL):
         rank, reason = int(silent[1]), "stopped responding"
-    log = job.log_dir / ("launch.log" if rank is None else f"worker_{rank}.log")
+    log = job.launch_log if rank is None else job.log_dir / f"worker_{rank}.log"
     if not log.exists():  # on another node
         log = job.first_log
     lines = [line for line in read_log(log).splitlines() if line.strip() and not line.startswith(NOISE)]
-    print(f"error: {'the job' if rank is None else f'rank {rank}'} {reason}; last lines of {log}:", file=sys.stderr)
-    print("\n".join(f"  {line}" for line in lines[-LAST_LINES:]), file=sys.stderr, flush=True)
+    say(f"error: {'the job' if rank is None else f'rank {rank}'} {reason}; last lines of {log}:", error=True)
+    say("\n".join(f"  {line}" for line in lines[-LAST_LINES:]), error=True)
 
 
 def read_log(path: Path) -> str:
-    """Return the text of a log, empty if there is none."""
-    return path.read_text(errors="replace") if path.exists() else ""
+    """Return the text of a log, empty if it can't be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # removed meanwhile
+        return ""
 
 
 if __name__ == "__main__":

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import load_config
 from ..errors import UserError
+from ..ops.threads import thread_count, usable_cores
 from .processes import MARK
 
 PROCESSES_PER_CORE = 4  # more CPU processes must be a mistake
@@ -72,14 +75,24 @@ class Job:
         binaries = str(Path(sys.executable).parent)  # msrun starts the "python" of the search path
         own = {"PATH": f"{binaries}:{os.environ.get('PATH', '')}", "PYTHONUNBUFFERED": "1", MARK: mark}
         if self.target == "CPU":
-            own["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.devices))
+            own["OMP_NUM_THREADS"] = str(max(1, usable_cores() // self.devices))
         # Seconds without a heartbeat after which a process counts as dead; MindSpore's default is 30.
         return {"MS_NODE_TIMEOUT": "20", "MS_RECEIVE_MSG_TIMEOUT": "20", **os.environ, **own}
 
     @property
     def first_log(self) -> Path:
         """Log of the first process on this node."""
-        return self.log_dir / f"worker_{self.node * self.devices}.log"
+        return self.log_dir / f"worker_{self.ranks[0]}.log"
+
+    @property
+    def launch_log(self) -> Path:
+        """Output of msrun; nodes may share a folder."""
+        return self.log_dir / (f"launch_node{self.node}.log" if self.node else "launch.log")
+
+    @property
+    def ranks(self) -> range:
+        """Ranks of the processes on this node."""
+        return range(self.node * self.devices, (self.node + 1) * self.devices)
 
 
 def parse_integer(name: str, default: int, least: int = 0) -> int:
@@ -101,8 +114,8 @@ def read_job(script: str, devices: str, config: str, data: str, flags: list[str]
         flags: Further arguments of the script.
 
     Raises:
-        UserError: An argument or environment variable is invalid, a file is missing, this node has too few devices,
-            or the port cannot be used.
+        UserError: An argument or environment variable is invalid, a file is missing or unreadable, or this node has
+            too few devices.
     """
     if not devices.isascii() or not devices.isdigit() or int(devices) < 1:
         raise UserError(f"DEVICE_NUM={devices}: must be an integer of at least 1, the number of devices on this node")
@@ -114,16 +127,17 @@ def read_job(script: str, devices: str, config: str, data: str, flags: list[str]
     if not address:
         raise UserError(f"MASTER_ADDR is missing: with NNODES={nodes} each node needs the first node's address")
     load_config(config)
-    if not Path(data).is_dir():
-        raise UserError(f"DATA_PATH={data} is not a directory")
+    check_readable("DATA_PATH", data, folder=True)
     target = os.environ.get("DEVICE_TARGET", "")
     check_devices(target, int(devices))
+    if target == "CPU":
+        thread_count()  # refuses an odd MSG_MS_THREADS, once instead of on every process
     rank_table = os.environ.get("RANK_TABLE_FILE", "")
-    if rank_table and not Path(rank_table).is_file():
-        raise UserError(f"RANK_TABLE_FILE={rank_table} does not exist")
+    if rank_table:
+        check_readable("RANK_TABLE_FILE", rank_table, folder=False)
     path = Path(__file__).parents[2] / script
     flags = ["--cfg", config, "--data-path", data, *(["--device-target", target] if target else []), *flags]
-    job = Job(
+    return Job(
         script=path,
         flags=flags,
         devices=int(devices),
@@ -132,19 +146,40 @@ def read_job(script: str, devices: str, config: str, data: str, flags: list[str]
         node=node,
         address=address,
         port=parse_integer("MASTER_PORT", 8118, 1),
-        log_dir=Path(os.environ.get("LOG_DIR", "logs")),
+        log_dir=expand_home(os.environ.get("LOG_DIR") or "logs"),
         cluster_timeout=parse_integer("CLUSTER_TIMEOUT", 300, 1),
         stop_timeout=parse_integer("STOP_TIMEOUT", 120, 1),
         rank_table=rank_table,
     )
-    check_address(job)
-    return job
+
+
+def expand_home(text: str) -> Path:
+    """Return a path with ``~`` replaced by the home folder, if there is one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def check_readable(name: str, text: str, folder: bool) -> None:
+    """Raise UserError if the variable ``name`` holds no readable file, or no readable folder."""
+    path = expand_home(text)
+    try:
+        exists, right_kind = path.exists(), path.is_dir() if folder else path.is_file()
+    except OSError as error:
+        raise UserError(f"{name}={text} can't be read ({error.strerror})") from None
+    if not exists and not folder:
+        raise UserError(f"{name}={text} does not exist")
+    if not right_kind:
+        raise UserError(f"{name}={text} is not a {'directory' if folder else 'file'}")
+    if not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK):
+        raise UserError(f"{name}={text} can't be read (Permission denied)")
 
 
 def check_devices(target: str, devices: int) -> None:
     """Raise UserError if this node has fewer devices, as far as this is visible without MindSpore."""
     if target == "CPU":
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         if devices > PROCESSES_PER_CORE * cores:
             raise UserError(
                 f"DEVICE_NUM={devices}: this node has {cores} cores; at most {PROCESSES_PER_CORE} processes per core"
@@ -164,18 +199,44 @@ def _require(devices: int, available: int, kind: str) -> None:
         raise UserError(f"DEVICE_NUM={devices}: this node has {available} {kind}")
 
 
-def check_address(job: Job) -> None:
-    """On the first node, raise UserError if the port cannot be used."""
+@contextlib.contextmanager
+def reserve_port(job: Job) -> Iterator[None]:
+    """On the first node, keep the job's port from other launchers on this machine.
+
+    Two launchers that start together would both find it free, and the second job's processes would join the first job.
+
+    Raises:
+        UserError: If the port can't be used.
+    """
     if job.node != 0:
+        yield
         return
+    with socket.socket(socket.AF_UNIX) as reservation:
+        try:
+            # A name without a file, in the network namespace that the port belongs to.
+            reservation.bind(f"\0msg_ms launcher {job.port}")
+        except OSError as error:
+            raise _unusable(job, error) from None
+        check_address(job)
+        yield
+
+
+def check_address(job: Job) -> None:
+    """Raise UserError if the port can't be used."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((job.address, job.port))
         except socket.gaierror:
             raise UserError(f"MASTER_ADDR={job.address} is not a known address") from None
+        except OverflowError:
+            raise UserError(f"MASTER_PORT={job.port}: must be an integer from 1 to 65535") from None
         except OSError as error:
-            raise UserError(
-                f"MASTER_ADDR={job.address}, MASTER_PORT={job.port} can't be used here ({error.strerror}): use the "
-                "first node's own address, or another port"
-            ) from None
+            raise _unusable(job, error) from None
+
+
+def _unusable(job: Job, error: OSError) -> UserError:
+    return UserError(
+        f"MASTER_ADDR={job.address}, MASTER_PORT={job.port} can't be used here ({error.strerror}): use the first "
+        "node's own address, or another port"
+    )

@@ -6,6 +6,10 @@ region, N = w*w + 1 tokens per window with its MSG token in front, C channels.
 
 from __future__ import annotations
 
+import copy
+import pickle
+from typing import NoReturn
+
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
@@ -52,6 +56,27 @@ class MSGBackbone(FastCompilePhase):
         self.pos_drop = nn.Dropout(p=a.drop_rate)
         self.drop_path = DropPath(a.drop_path_rates)
         self.layers = nn.CellList([_build_stage(a, i) for i in range(len(self.depths))])
+
+    def __deepcopy__(self, memo: dict) -> MSGBackbone:
+        """Return a copy with its own parameters, which compiles its own graphs."""
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        new.compile_cache.clear()  # MindSpore would delete the original's graphs with the copy
+        return new
+
+    def __copy__(self) -> MSGBackbone:
+        """Return a copy that shares parameters and Cells."""
+        new = type(self).__new__(type(self))
+        new.__setstate__(self.__getstate__())
+        return new
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Raise PicklingError: MindSpore's operators can't be pickled."""
+        raise pickle.PicklingError(
+            f"{type(self).__name__} can't be pickled, because MindSpore's operators can't: save its parameters with "
+            "mindspore.save_checkpoint, and load them into a new model"
+        )
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters without weight decay, apart from vectors; mindcv's optimizers ask for them."""

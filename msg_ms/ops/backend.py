@@ -14,9 +14,11 @@ from mindspore import ops
 from mindspore.ops import signature
 
 from ..errors import UserError
-from .build import cache_folder, kernel_library
+from .build import loadable_library
+from .threads import thread_count
 
 CHOICES = ("auto", "native", "composed")
+ENVIRONMENT = ("MSG_MS_CACHE", "XDG_CACHE_HOME", "HOME", "CXX")  # the variables that decide on the library
 
 log = logging.getLogger("msg_ms")
 _chosen: str | None = None
@@ -91,7 +93,8 @@ def native_library() -> Path | None:
         if choice == "native":
             raise UserError(f"the native kernels are for CPU, and the device target is {target}; use auto or composed")
         return None
-    library = _library_or_error(cache_folder(), os.environ.get("CXX"))
+    os.environ["MSG_MS_THREADS"] = str(thread_count())
+    library = _library_or_error(*map(os.environ.get, ENVIRONMENT))
     if isinstance(library, Path):
         return library
     if choice == "native":
@@ -102,28 +105,23 @@ def native_library() -> Path | None:
     return None
 
 
-def _set_thread_count() -> None:
-    """Set the kernels' number of threads: MSG_MS_THREADS, else OMP_NUM_THREADS, else the cores of the process.
-
-    MindSpore sets OMP_NUM_THREADS=1 in the C environment if it is unset. ``os.environ`` still holds the user's value.
-    """
-    requested = os.environ.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    valid = requested.isdecimal() and int(requested) > 0
-    os.environ.setdefault("MSG_MS_THREADS", requested if valid else str(cores))
-
-
 @functools.cache
-def _library_or_error(cache: Path, compiler: str | None) -> Path | UserError:
-    """Build the library once for all operators; return it, or the error that prevents it."""
-    _set_thread_count()
+def _library_or_error(*environment: str | None) -> Path | UserError:
+    """Build and load the library once for all operators; return it, or the error that prevents it."""
     try:
-        return kernel_library()
+        return loadable_library()
     except UserError as error:
         return error
 
 
-def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | None = None) -> ops.Custom | None:
+class Kernel(ops.Custom):
+    """A native kernel as an operator. It has no state, so copies of a Cell share it."""
+
+    def __deepcopy__(self, memo: dict) -> Kernel:
+        return self
+
+
+def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | None = None) -> Kernel | None:
     """Return a native kernel as an operator.
 
     Args:
@@ -139,10 +137,10 @@ def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | N
     if library is None:
         return None
     dtypes = ms.float32 if outputs == 1 else (ms.float32,) * outputs
-    return ops.Custom(f"{library}:{name}", shapes, lambda *_: dtypes, "aot", bprop=gradient)
+    return Kernel(f"{library}:{name}", shapes, lambda *_: dtypes, "aot", bprop=gradient)
 
 
-def in_place_kernel(name: str, shapes: Callable, writes: int, reads: int) -> ops.Custom | None:
+def in_place_kernel(name: str, shapes: Callable, writes: int, reads: int) -> Kernel | None:
     """Return a native kernel that changes parameters in place, as an operator.
 
     Args:

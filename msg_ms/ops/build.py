@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import ctypes
 import fcntl
 import hashlib
+import logging
 import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import atomic_write, folder_written_by_others, make_folder, written_by_others
 
+log = logging.getLogger("msg_ms")
 SOURCES = Path(__file__).parent / "csrc"
 COMPILERS = ("g++", "clang++", "c++")
 FLAGS = (
@@ -36,7 +42,8 @@ def kernel_library(flags: tuple[str, ...] = ()) -> Path:
 
     The cache is the folder ``MSG_MS_CACHE``, else ``msg_ms`` in ``XDG_CACHE_HOME`` (default ``~/.cache``). A library's
     name contains the digest of its content, so a damaged file is detected and rebuilt. Processes that start together
-    wait until one of them has built it.
+    wait until one of them has built it. Nothing is loaded from a folder or file that another user can write to: the
+    kernels are then built in a private folder, and a warning is logged. A finished cache may be read-only.
 
     Args:
         flags: further compiler flags.
@@ -49,10 +56,13 @@ def kernel_library(flags: tuple[str, ...] = ()) -> Path:
     """
     compiler = _compiler()
     flags = (*FLAGS, "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native", *flags)
-    folder = cache_folder()
     key = _key(compiler, flags)
+    folder = cache_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _safe_folder(folder)
+        library = _cached(folder, key)
+        if library is not None:
+            return library
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return _cached(folder, key) or _build(folder, key, [compiler, *flags])
@@ -61,12 +71,54 @@ def kernel_library(flags: tuple[str, ...] = ()) -> Path:
         raise UserError(f"can't write the kernels to {folder}: {reason}; set MSG_MS_CACHE to another folder") from None
 
 
+def loadable_library() -> Path:
+    """Return ``kernel_library()``; raises UserError also if this process can't load it."""
+    library = kernel_library()
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:  # for example from a file system that is mounted noexec
+        raise UserError(f"can't load the kernels ({error}); set MSG_MS_CACHE to another folder") from None
+    return library
+
+
 def cache_folder() -> Path:
-    """Return the folder of compiled kernels."""
+    """Return the folder of compiled kernels; raises UserError if it is the home folder's and there is none."""
     base = os.environ.get("MSG_MS_CACHE")
-    if base:
-        return Path(base).resolve()
+    try:
+        if base:
+            return Path(base).expanduser().resolve()
+        return _default_cache()
+    except RuntimeError:
+        reason = "this user has no home folder for the kernels (HOME is not set)"
+        raise UserError(f"{reason}; set MSG_MS_CACHE to a folder") from None
+
+
+def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").resolve() / "msg_ms"
+
+
+def _safe_folder(folder: Path) -> Path:
+    """Return ``folder`` if only this user and root can write to it, else another one; creates missing folders."""
+    make_folder(folder)
+    reason = folder_written_by_others(folder)
+    if not reason:
+        return folder
+    private = _private_folder(folder)
+    log.warning("others could change the kernels in %s (%s): using %s instead", folder, reason, private)
+    return private
+
+
+def _private_folder(refused: Path) -> Path:
+    """Return the default cache if it is safe, else a folder that is removed when this process ends."""
+    with contextlib.suppress(RuntimeError, OSError):
+        default = _default_cache()
+        if default != refused:
+            make_folder(default)
+            if not folder_written_by_others(default) and os.access(default, os.W_OK | os.X_OK):
+                return default
+    folder, process = Path(tempfile.mkdtemp(prefix="msg_ms-kernels-")), os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == process else None)
+    return folder
 
 
 def _compiler() -> str:
@@ -103,16 +155,18 @@ def _digest(path: Path) -> str:
 
 
 def _cached(folder: Path, key: str) -> Path | None:
-    """Return the intact library of this key and delete damaged ones."""
+    """Return the intact library of this key; None if there is none that only this user or root can have written."""
     for path in folder.glob(f"kernels-{key}-*.so"):
-        if path.stem == f"kernels-{key}-{_digest(path)}":
-            return path
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            if not written_by_others(path) and path.stem == f"kernels-{key}-{_digest(path)}":
+                return path
     return None
 
 
 def _build(folder: Path, key: str, command: list[str]) -> Path:
     sources = [str(path) for path in _sources() if path.suffix == ".cc"]
+    for damaged in folder.glob(f"kernels-{key}-*.so"):
+        damaged.unlink(missing_ok=True)
     library = folder / f"kernels-{key}.so"
     with atomic_write(library) as partial:
         compilation = subprocess.run(
@@ -122,4 +176,5 @@ def _build(folder: Path, key: str, command: list[str]) -> Path:
             errors = [line for line in compilation.stderr.splitlines() if "error" in line]
             reason = errors[0] if errors else compilation.stderr.strip()[:200]
             raise UserError(f"{command[0]} can't compile the kernels: {reason}")
+    library.chmod(library.stat().st_mode & ~0o022)  # trusted at the next start, under any umask
     return library.replace(folder / f"kernels-{key}-{_digest(library)}.so")

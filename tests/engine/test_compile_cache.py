@@ -1,6 +1,9 @@
 """The graphs kept across starts: reused by the same run, and by no other."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +74,34 @@ def test_configuration_and_rank_are_facts_and_paths_are_not(tmp_path):
     assert facts(replace(config, output="elsewhere")) == base
     assert facts(replace(config, train=replace(config.train, clip_grad=1.0))) != base
     assert facts(config, Ranks(1, 2)) != base
+
+
+@pytest.mark.parametrize("what", ("root", "target", "file"))
+def test_a_cache_that_others_can_write_is_not_used(what, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(compile_cache, "_used", False)
+    monkeypatch.delenv("MS_COMPILER_CACHE_ENABLE", raising=False)
+    cache = CompileCache(tmp_path / "cache")
+    target = cache.folder / cache.key("step")
+    if what != "root":
+        target.mkdir()
+        (target / "graph").write_text("")
+    changed = {"root": cache.folder, "target": target, "file": target / "graph"}[what]
+    changed.chmod(0o777)
+    with caplog.at_level("WARNING", "msg_ms"), cache.use("step"):
+        assert "MS_COMPILER_CACHE_ENABLE" not in os.environ
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == f"COMPILE_CACHE={cache.folder} is not used: {changed} is writable by others"
+    changed.chmod(0o755)
+    with cache.use("step"):
+        assert os.environ["MS_COMPILER_CACHE_ENABLE"] == "1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="running as another user needs root")
+def test_a_cache_that_this_user_cannot_write_is_not_used():
+    code = "import os, sys, msg_ms; from pathlib import Path; from msg_ms.engine.compile_cache import CompileCache; "
+    code += "os.setuid(12345); cache = CompileCache(Path('/usr')); cache.use('step').__enter__()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "COMPILE_CACHE=/usr is not used: it can't be written" in done.stderr, done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_a_users_mistake(tmp_path):

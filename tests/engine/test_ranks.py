@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from support.faults import free_port
 from support.reference import SMALL
+from support.script import free_port
 
 
 def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from support.faults import free_port
+from support.script import free_port
 
 from msg_ms.checkpoint import read_checkpoint
 

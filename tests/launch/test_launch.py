@@ -10,8 +10,9 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
-from support.faults import Script, node, run_fault, two_nodes
+from support.faults import node, run_fault, two_nodes
 from support.run_files import result
+from support.script import Script
 from support.small_run import CONFIG, write_images
 
 from msg_ms import MSGTransformer
@@ -41,6 +42,8 @@ def small(tmp_path):
         (["2", "small.yaml", "data"], {"NODE_RANK": "1"}, "NODE_RANK=1: must be less than NNODES=1; nodes are"),
         (["2", "small.yaml", "data"], {"MASTER_ADDR": "203.0.113.7"}, "use the first node's own address"),
         (["2", "small.yaml", "data"], {"DEVICE_TARGET": "Ascend"}, "this node has 0 Ascend devices (/dev/davinci*)"),
+        (["2", "small.yaml", "data"], {"MSG_MS_THREADS": "many"}, "MSG_MS_THREADS=many: must be an integer from 1"),
+        (["2", "small.yaml", "data"], {"LOG_DIR": "small.yaml/logs"}, "LOG_DIR=small.yaml/logs can't be written ("),
         (["2", "small.yaml", "data"], {"RANK_TABLE_FILE": "no.json"}, "RANK_TABLE_FILE=no.json does not exist"),
     ],
 )
@@ -56,11 +59,30 @@ def test_errors_are_one_line(arguments, environment, message, small):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("fault", ("killed", "sigterm"))
+@pytest.mark.parametrize("fault", ("killed", "sighup", pytest.param("sigterm", marks=pytest.mark.slow)))
 def test_a_fault_ends_the_job_and_a_rerun_resumes(fault, tmp_path):
     row = run_fault(fault, tmp_path)
     assert row.left == 0 and row.seconds < 60 and row.status == (fault == "killed")
     assert row.again.startswith("resuming from ") and row.again.endswith("status 0")
+
+
+def test_a_job_that_is_stopped_while_it_compiles_is_stopped_and_has_not_failed(tmp_path):
+    row = run_fault("stopped_while_compiling", tmp_path)
+    assert row.status == 0 and row.left == 0 and row.seconds < 60
+    assert row.reads.endswith("stopped before the first step; rerun the same command to resume")
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_stops_the_job_with_a_checkpoint(tmp_path):
+    row = run_fault("terminal_closed", tmp_path)
+    assert row.status == 0 and row.left == 0 and row.again.startswith("resuming from ")
+
+
+@pytest.mark.slow
+def test_a_second_job_in_the_same_folder_does_not_touch_the_first(tmp_path):
+    row = run_fault("two_jobs", tmp_path)
+    assert row.status == 2 and row.reads.startswith("error: LOG_DIR=logs is in use by another job")
+    assert row.again.endswith("status 0")
 
 
 def kill_one_worker(script: Script, draws: np.random.RandomState, steps: int) -> None:

@@ -1,8 +1,8 @@
 """What happens when something of a distributed job fails: python tests/support/faults.py [name...] prints the table.
 
-Each fault meets the shipped script on a small job of two CPU processes. Told are the seconds from the fault to the end
-of the script, its status, the processes of the job that are left, what the person reads, and what starting it again
-does. ``node missing`` and ``other configuration`` take network namespaces, which need root.
+Each fault meets the shipped script on a small job of two CPU processes. The columns are the seconds from the fault to
+the end of the script, its status, the processes of the job that are left, the message, and the result of starting it
+again. ``node missing`` and ``other configuration`` need network namespaces, and so root.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from support.script import Script  # noqa: E402
 from support.small_run import CONFIG, write_images  # noqa: E402
 
 INJECTED = """
@@ -42,68 +42,6 @@ if os.environ.get("RANK_ID") == os.environ.get("FAULT_RANK") and os.environ.get(
 
 
 @dataclass
-class Script:
-    """One of the shipped scripts at work, with everything that it printed."""
-
-    folder: Path
-    devices: str = "2"
-    flags: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
-    namespace: str = ""
-    output: str = ""
-
-    def start(self) -> Script:
-        environment = {**os.environ, "DEVICE_TARGET": "CPU", "PYTHON": sys.executable, "MASTER_PORT": str(free_port())}
-        line = ["bash", str(ROOT / "scripts" / "run_distribute_train.sh"), self.devices, "small.yaml", "data"]
-        if self.namespace:
-            line = ["ip", "netns", "exec", self.namespace, *line]
-        self.process = subprocess.Popen(
-            [*line, "--output", "out", *self.flags],
-            cwd=self.folder,
-            env={**environment, **self.environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        threading.Thread(target=self._read, daemon=True).start()
-        return self
-
-    def _read(self) -> None:
-        for line in self.process.stdout:
-            self.output += line
-
-    def wait_for(self, text: str, seconds: float = 120) -> None:
-        end = time.monotonic() + seconds
-        while text not in self.output:
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"{text!r} was not printed:\n{self.output}")
-            time.sleep(0.05)
-
-    def end(self, seconds: float = 300) -> int:
-        status = self.process.wait(seconds)
-        time.sleep(0.2)  # for the last lines
-        return status
-
-    def workers(self) -> dict[int, int]:
-        """Process numbers by rank."""
-        found = {}
-        for pid, environment in self.processes().items():
-            if environment.get("MS_ROLE") == "MS_WORKER" and os.getsid(pid) == pid:
-                found[int(environment["RANK_ID"])] = pid
-        return found
-
-    def processes(self) -> dict[int, dict[str, str]]:
-        """What lives of this job: all processes in its folder, but for the script itself."""
-        found, others = {}, (self.process.pid, os.getpid())
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (entry / "cwd").resolve() == self.folder.resolve() and int(entry.name) not in others:
-                    pairs = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
-                    found[int(entry.name)] = dict(pair.partition("=")[::2] for pair in pairs)
-        return found
-
-
-@dataclass
 class Row:
     fault: str
     seconds: float
@@ -111,12 +49,6 @@ class Row:
     left: int
     reads: str
     again: str
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def row(name: str, script: Script, since: float, again: str | None = None) -> Row:
@@ -187,6 +119,43 @@ def signalled(number: signal.Signals) -> Callable[[Path], Row]:
         return row(f"{number.name} to the script", script, time.monotonic())
 
     return fault
+
+
+def stopped_while_compiling(folder: Path) -> Row:
+    script = Script(folder).start()
+    script.wait_for("; compiling")
+    time.sleep(1)
+    script.process.send_signal(signal.SIGTERM)
+    return row("SIGTERM while compiling", script, time.monotonic(), "starts from the beginning")
+
+
+def terminal_closed(folder: Path) -> Row:
+    """The script's output is a terminal that closes: SIGHUP, and all later writes fail."""
+    ours, theirs = os.openpty()
+    script = Script(folder, terminal=theirs).start()
+    os.close(theirs)
+    seen = b""
+    while b"epoch 2/60" not in seen:
+        seen += os.read(ours, 1000)
+    os.close(ours)  # the kernel sends SIGHUP to the session that the terminal controls
+    return row("closed terminal", script, time.monotonic())
+
+
+def two_jobs(folder: Path) -> Row:
+    """A second job is started in the first one's folder, with its own port, and would diverge."""
+    first = running(folder)
+    begin = time.monotonic()
+    flags = ("--tag", "second", "--opts", "TRAIN.BASE_LR", "1e6", "TRAIN.CLIP_GRAD", "0")
+    second = Script(folder, flags=flags).start()
+    status = second.end()
+    lines = [line for line in second.output.splitlines() if "error:" in line]
+    seconds = time.monotonic() - begin
+    assert first.process.poll() is None, first.output
+    first.process.send_signal(signal.SIGTERM)
+    result = row("a second job with the same LOG_DIR", first, begin, "")
+    result.again = f"the first job continues; stopped later: status {result.status}"
+    result.seconds, result.status, result.reads = seconds, status, " / ".join(lines)
+    return result
 
 
 def corrupt_image(folder: Path) -> Row:
@@ -265,6 +234,10 @@ FAULTS: dict[str, Callable[[Path], Row]] = {
     "wrong_count": wrong_count,
     "sigterm": signalled(signal.SIGTERM),
     "sigint": signalled(signal.SIGINT),
+    "sighup": signalled(signal.SIGHUP),
+    "terminal_closed": terminal_closed,
+    "stopped_while_compiling": stopped_while_compiling,
+    "two_jobs": two_jobs,
     "corrupt_image": corrupt_image,
     "node_missing": node_missing,
     "other_configuration": other_configuration,

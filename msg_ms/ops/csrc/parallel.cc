@@ -7,10 +7,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -86,16 +88,22 @@ class Worker {
 class Pool {
  public:
   Pool() : process_(getpid()) {
-    for (int i = 1; i < num_threads(); ++i) workers_.push_back(std::make_unique<Worker>(i));
+    try {
+      for (int i = 1; i < num_threads(); ++i) workers_.push_back(std::make_unique<Worker>(i));
+    } catch (const std::exception &) {
+      // A limit on processes or memory: work with the threads that there are.
+    }
   }
 
   // Return false if the workers are busy with another loop, or belong to the process that this one was forked from.
   bool run(int count, const std::function<void(int)> &body) {
     if (getpid() != process_ || !mutex_.try_lock()) return false;
     const std::lock_guard<std::mutex> held(mutex_, std::adopt_lock);
-    for (int i = 1; i < count; ++i) workers_[i - 1]->start(body);
+    const int threads = std::min(count, static_cast<int>(workers_.size()) + 1);
+    for (int i = 1; i < threads; ++i) workers_[i - 1]->start(body);
     body(0);
-    for (int i = 1; i < count; ++i) workers_[i - 1]->wait();
+    for (int i = threads; i < count; ++i) body(i);
+    for (int i = 1; i < threads; ++i) workers_[i - 1]->wait();
     return true;
   }
 
@@ -111,7 +119,7 @@ int num_threads() {
   static const int count = [] {
     const char *requested = std::getenv("MSG_MS_THREADS");
     const int n = requested == nullptr ? 0 : std::atoi(requested);
-    return n > 0 ? n : static_cast<int>(std::thread::hardware_concurrency());
+    return n > 0 ? n : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   }();
   return count;
 }
