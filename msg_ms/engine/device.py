@@ -8,6 +8,7 @@ import mindspore as ms
 from mindspore import communication
 
 from ..errors import UserError
+from ..ops.threads import usable_cores
 from .ranks import SINGLE_PROCESS, Ranks
 
 # The environment of a job, as msrun and rank tables set it.
@@ -95,4 +96,4 @@ def check_half_precision(level: str, dtype: str) -> None:
 
 def clamp_workers(requested: int) -> int:
     """Return the number of data workers, at most one per core: MindSpore refuses more."""
-    return max(1, min(requested, os.cpu_count() or 1))
+    return max(1, min(requested, usable_cores()))
