@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from .errors import UserError
+from .models.detection.variants import create_detector, list_detectors
 from .models.features import MSGFeatures
 from .models.inference import optimize_for_inference
 from .models.msg_transformer import MSGTransformer
@@ -24,7 +25,9 @@ __all__ = [
     "MSGTransformer",
     "UserError",
     "__version__",
+    "create_detector",
     "create_model",
+    "list_detectors",
     "list_models",
     "optimize_for_inference",
 ]

@@ -11,6 +11,8 @@ from msg_ms.checkpoint import parameters_by_name
 from msg_ms.convert import convert_state_dict, export_state_dict
 from msg_ms.convert.detection_rules import DETECTION_RULES
 from msg_ms.models.detection.backbone import DetectionBackbone
+from msg_ms.models.detection.cascade_rcnn import CascadeMaskRCNN
+from msg_ms.models.detection.settings import DetectorSettings
 from support.detection import TABLE, TOLERANCES, model_settings, vectors
 
 
@@ -38,15 +40,46 @@ def torch_names(parameters: Iterable[Parameter], prefix: str = "") -> list[str]:
 
 
 def check_gradient(group: str, key: str, gradient: Tensor) -> None:
-    """Compare a gradient, of which the vectors hold every ``step``-th value, the norm and two sums."""
+    """Compare a gradient ``<case>/grad/<name>``."""
+    check_flat_gradient(f"{group} {key.split('/grad/')[0]} gradients", group, key, gradient)
+
+
+def check_flat_gradient(line: str, group: str, key: str, gradient: Tensor) -> None:
+    """Compare a gradient, of which the vectors may hold every ``step``-th value, the norm and two sums."""
     reference = vectors(group)
     about, gradient = reference.description["arrays"][key], gradient.asnumpy().ravel()
-    TABLE.check(
-        f"{group} {key.split('/grad/')[0]} gradients",
-        gradient[:: about.get("step", 1)],
-        reference[key].ravel(),
-        "gradient",
-    )
+    TABLE.check(line, gradient[:: about.get("step", 1)], reference[key].ravel(), "gradient")
     if "sums" in about:
         norm = np.linalg.norm(gradient.astype(np.float64))
         assert abs(norm - about["sums"][1]) <= TOLERANCES["gradient"] * max(about["sums"][1], 1e-12), key
+
+
+def detector(**changes) -> CascadeMaskRCNN:
+    """The detector of the vectors, with its parameters, in evaluation mode."""
+    model = model_settings()
+    roi, train, test = model["roi_head"], model["train_cfg"], model["test_cfg"]
+    box, mask, sampler = roi["bbox_head"][0], roi["mask_head"], train["rcnn"][0]["sampler"]
+    settings = dict(
+        num_classes=box["num_classes"],
+        fpn_channels=model["neck"]["out_channels"],
+        fc_channels=box["fc_out_channels"],
+        box_size=box["roi_feat_size"],
+        mask_size=roi["mask_roi_extractor"]["roi_layer"]["output_size"],
+        strides=tuple(model["rpn_head"]["anchor_generator"]["strides"]),
+        proposal_iou=test["rpn"]["nms"]["iou_threshold"],
+        test_candidates=test["rpn"]["nms_pre"],
+        test_proposals=test["rpn"]["max_per_img"],
+        train_candidates=train["rpn_proposal"]["nms_pre"],
+        train_proposals=train["rpn_proposal"]["max_per_img"],
+        score_threshold=test["rcnn"]["score_thr"],
+        detection_iou=test["rcnn"]["nms"]["iou_threshold"],
+        max_detections=test["rcnn"]["max_per_img"],
+        mask_threshold=test["rcnn"]["mask_thr_binary"],
+        region_samples=sampler["num"],
+        region_positives=int(sampler["num"] * sampler["pos_fraction"]),
+        stage_ious=tuple(stage["assigner"]["pos_iou_thr"] for stage in train["rcnn"]),
+        stage_weights=tuple(roi["stage_loss_weights"]),
+        box_loss_weight=box["loss_bbox"]["loss_weight"],
+    )
+    assert mask["conv_out_channels"] == box["conv_out_channels"] == model["neck"]["out_channels"]
+    return load(CascadeMaskRCNN(backbone(), DetectorSettings(**{**settings, **changes})))

@@ -1,0 +1,1 @@
+"""Cascade Mask R-CNN on the MSG-Transformer backbone."""
