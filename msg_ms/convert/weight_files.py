@@ -10,6 +10,7 @@ from ..checkpoint.files import EMA_PREFIX, FORMATS, read_checkpoint, select_pref
 from ..checkpoint.safetensors import read_safetensors, write_safetensors
 from ..checkpoint.types import Arrays, BrokenCheckpoint, LoadedWeights
 from ..errors import UserError, nearest, shorten
+from .detector_shapes import rules_for
 from .names import converts
 from .torch_reader.file import read_torch_file
 from .torch_writer import write_torch_file
@@ -36,7 +37,8 @@ def read_torch_weights(path: Path, key: str | None) -> LoadedWeights:
         # PyTorch Lightning's files have this suffix too.
         hint = "; pass --reverse for a MindSpore checkpoint" if path.suffix == ".ckpt" else ""
         raise BrokenCheckpoint(f"{error}{hint}") from None
-    if not converts(file.state, "torch") and converts(file.state, "ours"):
+    rules = rules_for(file.state)
+    if not converts(file.state, "torch", rules) and converts(file.state, "ours", rules):
         raise UserError(f"{path} has MindSpore parameter names; convert it with --reverse")
     return file
 
