@@ -1,10 +1,17 @@
 """The whole detector: sizes, names, inference and training against mmdetection's vectors."""
 
+import mindspore as ms
+import numpy as np
 import pytest
+from mindspore import Tensor
 from mindspore.nn.utils import no_init_parameters
+from support.detection import TABLE, vectors
+from support.detection_model import detector, image_sizes
 
 import msg_ms
 from msg_ms import UserError
+from msg_ms.models.detection import cascade_rcnn
+from msg_ms.models.detection.masks import decode_rle
 
 # Parameters and multiply-adds at 1280 x 800 in the paper's table: 83 / 113 / 142M and 731 / 831 / 956G.
 SIZES = {
@@ -36,3 +43,59 @@ def test_arguments_reach_the_backbone_and_the_settings():
         model = msg_ms.create_detector("cascade_mask_rcnn_msg_tiny", 7, depths=(1, 1, 1, 1), max_detections=3)
     assert model.backbone.depths == (1, 1, 1, 1)
     assert (model.settings.num_classes, model.settings.max_detections) == (7, 3)
+
+
+def test_stages_of_inference_match_mmdetection():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    reference, model = vectors("inference"), detector()
+    shapes, _, factors = (Tensor(sizes) for sizes in image_sizes("inference"))
+    maps, logits, deltas = model.pyramid(Tensor(vectors("detector")["images"]))
+    proposals, scores, used = model.test_proposals(logits, deltas, shapes)
+    for i, (boxes, score, chosen) in enumerate(zip(*(x.asnumpy() for x in (proposals, scores, used)), strict=True)):
+        wanted = reference[f"proposals.img{i}"]
+        TABLE.check("inference proposals", boxes[chosen], wanted[:, :4], "box")
+        TABLE.check("inference proposals' scores", score[chosen], wanted[:, 4])
+    stages = model.roi_head.cascade(maps, proposals, shapes)
+    regions, logits, deltas = stages
+    for stage in range(len(regions)):
+        flat = (x[stage].asnumpy().reshape(-1, x[stage].shape[-1]) for x in stages)
+        boxes, logit, delta = (x[used.asnumpy().ravel()] for x in flat)
+        TABLE.check(f"inference s{stage}.rois", boxes, reference[f"s{stage}.rois"][:, 1:], "box")
+        TABLE.check(f"inference s{stage}.cls_score", logit, reference[f"s{stage}.cls_score"])
+        TABLE.check(f"inference s{stage}.bbox_pred", delta, reference[f"s{stage}.bbox_pred"])
+    boxes, scores = model.scored_boxes(regions[-1], logits, deltas[-1], used, shapes, factors)
+    for i, chosen in enumerate(used.asnumpy()):
+        TABLE.check("inference all_boxes", boxes[i].asnumpy()[chosen], reference[f"img{i}.all_boxes"], "box")
+        TABLE.check("inference all_scores", scores[i].asnumpy()[chosen], reference[f"img{i}.all_scores"])
+    _, _, pairs, used = model.detections(boxes, scores)
+    for i, chosen in enumerate(used.asnumpy()):
+        proposal = pairs[i].asnumpy()[chosen] // model.settings.num_classes
+        TABLE.check("inference proposal of a detection", proposal, reference[f"img{i}.proposal"], "exact")
+
+
+def check_predictions(results, probabilities, table: str) -> None:
+    reference, found_masks = vectors("inference"), []
+    for i, (found, masks) in enumerate(zip(results, probabilities, strict=True)):
+        TABLE.check(f"{table} bboxes", found.boxes, reference[f"img{i}.bboxes"], "box")
+        TABLE.check(f"{table} scores", found.scores, reference[f"img{i}.scores"])
+        TABLE.check(f"{table} labels", found.labels, reference[f"img{i}.labels"], "exact")
+        found_masks.append(masks)
+        wanted = reference.description["rle"][f"img{i}"]
+        assert [mask["size"] for mask in found.masks] == [mask["size"] for mask in wanted]
+        pairs = zip(found.masks, wanted, strict=True)
+        differing = sum(int((decode_rle(own) != decode_rle(other)).sum()) for own, other in pairs)
+        # mmdetection's own results in single and double precision differ in a few pixels, too.
+        limit = 1e-3 * sum(int(np.prod(mask["size"])) for mask in wanted)
+        TABLE.rows[f"{table} img{i} differing mask pixels"] = (differing, limit)
+        assert differing <= limit
+    TABLE.check(f"{table} mask_prob", np.concatenate(found_masks), reference["mask_prob"])
+
+
+@pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, pytest.param(ms.GRAPH_MODE, marks=pytest.mark.slow)])
+def test_predictions_match_mmdetection(mode, monkeypatch):
+    ms.set_context(mode=mode)
+    model, kept = detector(), []
+    paste = cascade_rcnn.paste_masks
+    monkeypatch.setattr(cascade_rcnn, "paste_masks", lambda masks, *rest: kept.append(masks) or paste(masks, *rest))
+    results = model.predict(Tensor(vectors("detector")["images"]), *image_sizes("inference"))
+    check_predictions(results, kept, "inference" if mode == ms.PYNATIVE_MODE else "inference in graph mode")

@@ -63,7 +63,7 @@ def test_upsampling_copies_the_nearest_pixel(height, width):
 
 def test_pyramid_and_region_proposals_match_mmdetection():
     reference, model = vectors("detector"), detector()
-    pyramid, logits, deltas = model(Tensor(reference["images"]))
+    pyramid, logits, deltas = model.pyramid(Tensor(reference["images"]))
     for i in range(len(pyramid)):
         TABLE.check("detector fpn", pyramid[i], reference[f"train_bn/fpn{i}"])
         TABLE.check("detector rpn_cls", logits[i], reference[f"train_bn/rpn_cls{i}"])
@@ -87,3 +87,51 @@ def test_gradients_of_the_region_proposal_head_match_mmdetection():
     for name, gradient in zip(torch_names(parameters), gradients, strict=True):
         key = f"train_bn/rpn_only.{name.removeprefix('rpn_head.')}.grad"
         check_flat_gradient("detector rpn_only gradients", "detector", key, gradient)
+
+
+def by_image(reference, key: str) -> np.ndarray:
+    """RoIs (B*R, 1 + 4) with an image index as boxes (B, R, 4)."""
+    rois = reference[key]
+    images = int(rois[:, 0].max()) + 1
+    return rois[:, 1:].reshape(images, -1, 4)
+
+
+def pyramid_of_vectors():
+    reference = vectors("detector")
+    levels = sorted(int(level) for (level,) in reference.cases(r"train_bn/fpn(\d+)"))
+    return tuple(Tensor(reference[f"train_bn/fpn{level}"]) for level in levels)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_box_and_mask_heads_at_test_time_match_mmdetection(stage):
+    reference, heads = vectors("inference"), detector().roi_head
+    logits, deltas = heads.predict_boxes(stage, pyramid_of_vectors(), Tensor(by_image(reference, f"s{stage}.rois")))
+    for name, output in (("cls_score", logits), ("bbox_pred", deltas)):
+        TABLE.check(f"inference {name}", output.reshape(-1, output.shape[-1]), reference[f"s{stage}.{name}"])
+    labels = np.concatenate([reference[f"img{i}.labels"] for (i,) in reference.cases(r"img(\d+)\.labels")])
+    boxes = by_image(reference, "mask_rois")
+    labels = Tensor(labels.reshape(boxes.shape[:2]).astype(np.int32))
+    masks = heads.predict_masks(stage, pyramid_of_vectors(), Tensor(boxes), labels)
+    masks = ms.ops.sigmoid(masks).asnumpy().reshape(-1, *masks.shape[2:])
+    TABLE.check("inference mask_prob of a stage", masks[::5], reference[f"s{stage}.mask_prob"])  # every fifth is stored
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_box_and_mask_heads_in_training_match_mmdetection(stage):
+    reference, heads = vectors("detector"), detector().roi_head
+    case = f"train_bn/s{stage}"
+    boxes = by_image(reference, f"{case}.rois")
+    head = heads.bbox_head[stage].set_train()
+    logits, deltas = heads.predict_boxes(stage, pyramid_of_vectors(), Tensor(boxes))
+    for name, output in (("cls_score", logits), ("bbox_pred", deltas)):
+        TABLE.check(f"detector train_bn {name}", output.reshape(-1, output.shape[-1]), reference[f"{case}.{name}"])
+    for i, conv in enumerate(head.shared_convs):
+        after = f"train_bn/after/roi_head.bbox_head.{stage}.shared_convs.{i}.bn"
+        TABLE.check("detector running_mean", conv.bn.moving_mean, reference[f"{after}.running_mean"])
+        TABLE.check("detector running_var", conv.bn.moving_variance, reference[f"{after}.running_var"])
+    labels = reference[f"{case}.labels"].astype(np.int32).reshape(boxes.shape[:2])
+    classes = head.num_classes
+    positive = (labels < classes).ravel()
+    masks = heads.predict_masks(stage, pyramid_of_vectors(), Tensor(boxes), Tensor(np.minimum(labels, classes - 1)))
+    masks = masks.asnumpy().reshape(-1, *masks.shape[2:])[positive]
+    TABLE.check("detector mask_pred", masks, reference[f"{case}.mask_pred"])

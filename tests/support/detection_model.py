@@ -83,3 +83,10 @@ def detector(**changes) -> CascadeMaskRCNN:
     )
     assert mask["conv_out_channels"] == box["conv_out_channels"] == model["neck"]["out_channels"]
     return load(CascadeMaskRCNN(backbone(), DetectorSettings(**{**settings, **changes})))
+
+
+def image_sizes(group: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Height and width without padding, height and width of the originals, and scale factors of the vectors' images."""
+    metas = vectors(group).description["img_metas"]
+    shapes = [np.array([meta[key][:2] for meta in metas], np.float32) for key in ("img_shape", "ori_shape")]
+    return (*shapes, np.array([meta["scale_factor"] for meta in metas], np.float32))

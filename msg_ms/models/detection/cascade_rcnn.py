@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from mindspore import Tensor, nn
+from typing import NamedTuple
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
 
 from ..compile_phase import FastCompilePhase
 from .backbone import DetectionBackbone, stage_layouts
-from .bbox_head import BBoxHead
+from .boxes import decode_boxes
 from .fpn import FPN
-from .mask_head import MaskHead
+from .masks import paste_masks
+from .nms import MulticlassNMS
+from .proposals import Proposals
+from .roi_head import RoIHead
 from .rpn_head import RPNHead
-from .settings import STAGES, DetectorSettings
+from .settings import STAGE_STDS, STAGES, DetectorSettings
 
 
-class RoIHead(nn.Cell):
-    """The box and mask heads of the three cascade stages, under mmdetection's names.
+class Detections(NamedTuple):
+    """The detections of one image, by falling score.
 
-    Args:
-        settings: The detector's sizes.
+    Attributes:
+        boxes: Boxes (N, 4) in pixels of the original image, float32.
+        scores: Probabilities (N,), float32.
+        labels: Classes (N,), int32.
+        masks: For each detection a mask of the original image's size as COCO's run-length encoding,
+            ``{"size": [height, width], "counts": str}``.
     """
 
-    def __init__(self, settings: DetectorSettings):
-        super().__init__()
-        s, channels = settings, settings.fpn_channels
-        self.bbox_head = nn.CellList(
-            [BBoxHead(channels, channels, s.fc_channels, s.box_size, s.num_classes) for _ in range(STAGES)]
-        )
-        self.mask_head = nn.CellList([MaskHead(channels, channels, s.num_classes) for _ in range(STAGES)])
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: list[dict]
 
 
 class CascadeMaskRCNN(FastCompilePhase):
@@ -41,13 +49,16 @@ class CascadeMaskRCNN(FastCompilePhase):
 
     def __init__(self, backbone: DetectionBackbone, settings: DetectorSettings):
         super().__init__()
-        self.settings = settings
+        s = settings
+        self.settings = s
         self.backbone = backbone
-        self.neck = FPN(backbone.out_channels, settings.fpn_channels)
-        self.rpn_head = RPNHead(settings.fpn_channels, settings.fpn_channels)
-        self.roi_head = RoIHead(settings)
+        self.neck = FPN(backbone.out_channels, s.fpn_channels)
+        self.rpn_head = RPNHead(s.fpn_channels, s.fpn_channels)
+        self.roi_head = RoIHead(s)
+        self.test_proposals = Proposals(s.strides, s.test_candidates, s.test_proposals, s.proposal_iou)
+        self.detections = MulticlassNMS(s.score_threshold, s.detection_iou, s.max_detections)
 
-    def construct(
+    def pyramid(
         self, images: Tensor, drop_path_noise: Tensor | None = None
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return the pyramid and the predictions of the region proposal network.
@@ -61,9 +72,93 @@ class CascadeMaskRCNN(FastCompilePhase):
             Three tuples with an entry for every level: maps (B, C, H_i, W_i), objectness logits (B, A, H_i, W_i), and
             box deltas (B, 4*A, H_i, W_i).
         """
-        pyramid = self.neck(self.backbone(images, drop_path_noise))
-        logits, deltas = self.rpn_head(pyramid)
-        return pyramid, logits, deltas
+        maps = self.neck(self.backbone(images, drop_path_noise))
+        logits, deltas = self.rpn_head(maps)
+        return maps, logits, deltas
+
+    def construct(
+        self, images: Tensor, img_shapes: Tensor, scale_factors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Detect objects; the part of ``predict`` that runs as a graph.
+
+        Args:
+            images: Normalised images (B, 3, height, width), padded to one size with zeros.
+            img_shapes: Height and width of the images without padding, float32 (B, 2).
+            scale_factors: The images' sizes over those of the original images, as (x, y, x, y), float32 (B, 4).
+
+        Returns:
+            Boxes (B, N, 4) in pixels of the original images, scores (B, N), classes (B, N), int32, mask probabilities
+            (B, N, 2*S, 2*S), and which are used (B, N), bool. Unused slots come last.
+        """
+        maps, rpn_logits, rpn_deltas = self.pyramid(images)
+        proposals, _, used = self.test_proposals(rpn_logits, rpn_deltas, img_shapes)
+        regions, logits, deltas = self.roi_head.cascade(maps, proposals, img_shapes)
+        boxes, scores = self.scored_boxes(regions[-1], logits, deltas[-1], used, img_shapes, scale_factors)
+        boxes, scores, pairs, used = self.detections(boxes, scores)
+        labels = pairs % self.settings.num_classes
+        return boxes, scores, labels, self.mask_probabilities(maps, boxes, labels, scale_factors), used
+
+    def scored_boxes(
+        self,
+        regions: Tensor,
+        logits: tuple[Tensor, ...],
+        deltas: Tensor,
+        used: Tensor,
+        img_shapes: Tensor,
+        scale_factors: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return every proposal's box for each class, and its probabilities.
+
+        Args:
+            regions: The last stage's regions (B, P, 4).
+            logits: Every stage's logits (B, P, K + 1), of which the mean counts.
+            deltas: The last stage's deltas (B, P, 4*K).
+            used: Which proposals are used (B, P), bool. The others have probability 0.
+            img_shapes: As in ``construct``.
+            scale_factors: As in ``construct``.
+
+        Returns:
+            Boxes (B, P, 4*K) in pixels of the original images, and probabilities (B, P, K + 1).
+        """
+        mean = logits[0]
+        for logit in logits[1:]:
+            mean = mean + logit
+        scores = ops.softmax(mean / len(logits), -1) * used.astype(ms.float32).expand_dims(-1)
+        boxes = decode_boxes(regions, deltas, STAGE_STDS[-1], img_shapes.expand_dims(1))
+        factors = ops.tile(scale_factors, (1, self.settings.num_classes)).expand_dims(1)
+        return boxes / factors, scores
+
+    def mask_probabilities(
+        self, maps: tuple[Tensor, ...], boxes: Tensor, labels: Tensor, scale_factors: Tensor
+    ) -> Tensor:
+        """Return the mean over the stages of the mask probabilities of detections, (B, N, 2*S, 2*S)."""
+        regions, total = boxes * scale_factors.expand_dims(1), 0.0
+        for stage in range(STAGES):
+            total = total + ops.sigmoid(self.roi_head.predict_masks(stage, maps, regions, labels))
+        return total / STAGES
+
+    def predict(
+        self, images: Tensor, img_shapes: np.ndarray, ori_shapes: np.ndarray, scale_factors: np.ndarray
+    ) -> list[Detections]:
+        """Detect objects in a batch of images; call ``set_train(False)`` first.
+
+        Args:
+            images: Normalised images (B, 3, height, width), padded to one size with zeros.
+            img_shapes: Height and width of the images without padding, (B, 2).
+            ori_shapes: Height and width of the original images, (B, 2).
+            scale_factors: The images' sizes over those of the original images, as (x, y, x, y), (B, 4).
+
+        Returns:
+            The detections of every image.
+        """
+        numbers = (Tensor(np.asarray(values, np.float32)) for values in (img_shapes, scale_factors))
+        outputs = [output.asnumpy() for output in self(images, *numbers)]
+        results = []
+        for i, (height, width) in enumerate(np.asarray(ori_shapes).astype(int).tolist()):
+            boxes, scores, labels, masks, used = (output[i] for output in outputs)
+            encoded = paste_masks(masks[used], boxes[used], height, width, self.settings.mask_threshold)
+            results.append(Detections(boxes[used], scores[used], labels[used], encoded))
+        return results
 
     def recompute_blocks(self) -> None:
         """Save memory in training: keep only the inputs of the backbone's blocks, and recompute the rest."""

@@ -79,7 +79,11 @@ class Conv2d(nn.Cell):
         if k > 1:
             # Channels last, so that every patch is a row of k*k contiguous pieces.
             x = ops.pad(x, (0, 0, k // 2, k // 2, k // 2, k // 2))
-            x = ops.cat([x[:, i : i + height, j : j + width] for i in range(k) for j in range(k)], -1)
+            patches = ()
+            for i in range(k):
+                for j in range(k):
+                    patches = (*patches, x[:, i : i + height, j : j + width])
+            x = ops.cat(patches, -1)
         weight = weight.transpose(0, 2, 3, 1).reshape(self.out_channels, -1)
         y = self.matmul(x.reshape(-1, k * k * channels), weight)
         if self.bias is not None:
