@@ -1,17 +1,21 @@
 """The whole detector: sizes, names, inference and training against mmdetection's vectors."""
 
+import json
+
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
 from mindspore.nn.utils import no_init_parameters
-from support.detection import TABLE, vectors
-from support.detection_model import detector, image_sizes
+from support.detection import FOLDER, TABLE, vectors
+from support.detection_model import FullMaskTargets, check_gradient, detector, image_sizes, torch_names, training_inputs
 
 import msg_ms
 from msg_ms import UserError
 from msg_ms.models.detection import cascade_rcnn
+from msg_ms.models.detection.decay import has_detection_decay
 from msg_ms.models.detection.masks import decode_rle
+from msg_ms.models.detection.training import LOSS_NAMES, DetectionLoss
 
 # Parameters and multiply-adds at 1280 x 800 in the paper's table: 83 / 113 / 142M and 731 / 831 / 956G.
 SIZES = {
@@ -99,3 +103,50 @@ def test_predictions_match_mmdetection(mode, monkeypatch):
     monkeypatch.setattr(cascade_rcnn, "paste_masks", lambda masks, *rest: kept.append(masks) or paste(masks, *rest))
     results = model.predict(Tensor(vectors("detector")["images"]), *image_sizes("inference"))
     check_predictions(results, kept, "inference" if mode == ms.PYNATIVE_MODE else "inference in graph mode")
+
+
+@pytest.mark.parametrize(
+    "case, mode",
+    [
+        ("train_bn", ms.PYNATIVE_MODE),
+        pytest.param("eval_bn", ms.PYNATIVE_MODE, marks=pytest.mark.slow),
+        pytest.param("train_bn", ms.GRAPH_MODE, marks=pytest.mark.slow),
+    ],
+)
+def test_losses_and_gradients_match_mmdetection(case, mode):
+    ms.set_context(mode=mode)
+    reference, model = vectors("detector"), detector()
+    if mode == ms.PYNATIVE_MODE:
+        # Without a graph MindSpore refuses the gradient of a Cell that has one of its own and a tuple as argument.
+        model.roi_head.box_align.native = model.roi_head.mask_align.native = None
+    cell = DetectionLoss(model)
+    cell.mask_targets = FullMaskTargets(2 * model.settings.mask_size)
+    cell.set_train(case == "train_bn")
+    inputs, parameters = training_inputs(case), list(model.trainable_params())
+
+    def total(*inputs):
+        losses = cell(*inputs)
+        return sum(losses), losses
+
+    function = ms.value_and_grad(total, None, parameters, has_aux=True)
+    (loss, losses), gradients = (function if mode == ms.PYNATIVE_MODE else ms.jit(function))(*inputs)
+    for name, own in zip(LOSS_NAMES, losses, strict=True):
+        keys = [f"{case}/{name}"] if name.startswith("s") else list(reference.match(rf"{case}/{name}\.(\d+)").values())
+        if keys:
+            wanted = sum(reference[key].reshape(1) for key in keys)
+            TABLE.check(f"detector {case} losses", own.reshape(1), wanted, "loss")
+    TABLE.check(f"detector {case} loss", loss.reshape(1), reference[f"{case}/loss"].reshape(1), "loss")
+    stored = set(reference.match(rf"{case}/grad/(.+)").values())
+    for name, gradient in zip(torch_names(parameters), gradients, strict=True):
+        key = f"{case}/grad/{name}"
+        if key in stored:
+            check_gradient("detector", key, gradient)
+            stored.remove(key)
+    assert not stored
+
+
+def test_weight_decay_groups_match_mmdetection():
+    wanted = json.loads((FOLDER / "optimizer.json").read_text())["weight_decay"]
+    parameters = list(detector().trainable_params())
+    decayed = {name: has_detection_decay(p) for name, p in zip(torch_names(parameters), parameters, strict=True)}
+    assert decayed == {name: value > 0 for name, value in wanted.items()}
