@@ -1,5 +1,6 @@
 """Print the errors against the vectors at the end: python -m pytest tests/detection -rA."""
 
+import mindspore as ms
 import pytest
 from support.detection import TABLE, available, vectors
 
@@ -22,6 +23,12 @@ def _group(name):
 
 # The groups that come in other commits may be missing.
 detector, inference = _group("detector"), _group("inference")
+
+
+@pytest.fixture
+def eager():
+    """Run operators one by one, without compilation."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
 @pytest.fixture

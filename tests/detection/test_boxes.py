@@ -2,6 +2,7 @@
 
 import mindspore as ms
 import numpy as np
+import pytest
 from mindspore import Tensor, ops
 from support.detection import TABLE, model_settings
 
@@ -14,13 +15,15 @@ from msg_ms.models.detection.boxes import (
     smooth_l1,
 )
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 def stage_stds(stage: int) -> tuple:
     return tuple(model_settings()["roi_head"]["bbox_head"][stage]["bbox_coder"]["target_stds"])
 
 
 def gradient_and_value(function, x: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-    """Compile a function with its gradient."""
+    """Return the gradient of a function, weighted by ``cotangent``, and its value."""
 
     def weighted(x):
         value = function(x)
@@ -65,6 +68,21 @@ def test_giou(pieces):
         gradient, loss = gradient_and_value(giou_of(target), boxes, Tensor(np.ones(len(target), np.float32)))
         TABLE.check(f"giou.{prefix}loss", loss, pieces[f"giou.{prefix}loss"], "loss")
         TABLE.check(f"giou.{prefix}grad", gradient, pieces[f"giou.{prefix}grad"], "gradient")
+
+
+def test_loss_in_a_graph(pieces):
+    """The box loss: decoding and GIoU, compiled."""
+    boxes, gt, deltas = (Tensor(pieces[f"coder.{name}"]) for name in ("boxes", "gt", "deltas"))
+    decode, giou = decoding(boxes, (0.1, 0.1, 0.2, 0.2)), giou_of(gt)
+
+    def loss(values):
+        return giou(decode(values))
+
+    ones = Tensor(np.ones(len(gt), np.float32))
+    expected = gradient_and_value(loss, deltas, ones)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    for actual, wanted in zip(gradient_and_value(loss, deltas, ones), expected, strict=True):
+        assert np.abs((actual - wanted).asnumpy()).max() <= 1e-5 * np.abs(wanted.asnumpy()).max()
 
 
 def test_weighted_giou(pieces):
@@ -133,3 +151,21 @@ def test_refined_boxes(inference):
         limits = Tensor(np.float32([metas[int(image)]["img_shape"][:2] for image in rois[:, 0]]))
         moved = decode_boxes(Tensor(rois[:, 1:]), own, stage_stds(stage), limits)
         TABLE.check(f"inference s{stage + 1}.rois", moved, inference[f"s{stage + 1}.rois"][:, 1:], "box")
+
+
+def test_refined_boxes_in_training(detector):
+    """Positives move for the class of their ground truth; ground-truth boxes are dropped."""
+    for mode, number, image in detector.cases(r"(train_bn|eval_bn)/s(\d)\.img(\d+)\.refined"):
+        prefix, sampled = f"{mode}/s{number}", f"{mode}/s{number}.img{image}"
+        own = detector[f"{prefix}.rois"][:, 0] == int(image)
+        rois, scores, deltas, labels = (
+            detector[f"{prefix}.{name}"][own] for name in ("rois", "cls_score", "bbox_pred", "labels")
+        )
+        classes = scores.shape[1] - 1
+        labels = np.where(labels == classes, scores[:, :-1].argmax(1), labels)
+        own_deltas = deltas.reshape(len(deltas), classes, 4)[np.arange(len(deltas)), labels]
+        limits = Tensor(np.float32([detector.description["img_metas"][int(image)]["img_shape"][:2]]))
+        moved = decode_boxes(Tensor(rois[:, 1:]), Tensor(own_deltas), stage_stds(int(number)), limits).asnumpy()
+        kept = np.ones(len(rois), bool)
+        kept[: len(detector[f"{sampled}.pos_is_gt"])] = detector[f"{sampled}.pos_is_gt"] == 0
+        TABLE.check(f"detector {prefix}.refined", moved[kept], detector[f"{sampled}.refined"], "box")

@@ -18,11 +18,7 @@ from msg_ms.models.detection.masks import (
 )
 from msg_ms.ops import use_backend
 
-
-@pytest.fixture(autouse=True)
-def eager():
-    """Without compilation; ``test_targets_in_a_graph`` compiles."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
+pytestmark = pytest.mark.usefixtures("eager")  # the tests of graphs compile
 
 
 def boxes_of(bitmaps: np.ndarray) -> np.ndarray:
@@ -116,7 +112,13 @@ def test_masks_of_the_detections(inference):
 
 @pytest.mark.parametrize(
     "bitmap",
-    [np.zeros((3, 4), bool), np.ones((3, 4), bool), np.eye(5, dtype=bool), np.ones((1, 1), bool), np.zeros((2, 0), bool)],
+    [
+        np.zeros((3, 4), bool),
+        np.ones((3, 4), bool),
+        np.eye(5, dtype=bool),
+        np.ones((1, 1), bool),
+        np.zeros((2, 0), bool),
+    ],
 )
 def test_run_lengths_of_simple_masks(bitmap):
     rle = encode_rle(bitmap, *bitmap.shape)

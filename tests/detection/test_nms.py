@@ -5,24 +5,19 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from support.detection import TABLE, model_settings
+from test_anchors import all_anchors
 
 from msg_ms.models.detection.boxes import decode_boxes
 from msg_ms.models.detection.nms import BatchedNMS, MulticlassNMS
 from msg_ms.ops import NMS, use_backend
 
-from test_anchors import all_anchors
+pytestmark = pytest.mark.usefixtures("eager")  # the tests of graphs compile
 
 
 @pytest.fixture(params=["native", "composed"])
 def backend(request):
     with use_backend(request.param):
         yield request.param
-
-
-@pytest.fixture(autouse=True)
-def eager():
-    """Without compilation; ``test_detections_in_a_graph`` compiles."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
 def suppress(threshold: float, boxes, scores, groups) -> np.ndarray:

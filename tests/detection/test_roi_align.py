@@ -1,5 +1,6 @@
 """RoIAlign against mmcv, native against composed, on several levels."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,9 @@ from support.detection import TABLE, model_settings
 
 from msg_ms.models.detection.boxes import region_levels
 from msg_ms.ops import RoIAlign, use_backend
+from msg_ms.ops.build import kernel_library
 
-
-@pytest.fixture(autouse=True)
-def eager():
-    """Without compilation; ``test_in_a_graph`` compiles."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
+pytestmark = pytest.mark.usefixtures("eager")  # the tests of graphs compile
 
 
 def run(backend: str, features, regions, levels, cotangent, sampling: int = 0, **settings) -> tuple[np.ndarray, list]:
@@ -98,7 +96,7 @@ def test_nan_and_infinity(backend):
     features[0][0, 1, 5, 5], features[0][0, 0, 8, 12] = np.nan, np.inf
     regions = np.float32([[0, 8, 8, 30, 30], [0, 40, 4, 60, 40], [0, np.nan, 4, 20, 20], [0, 4, 4, 9, 9]])
     levels, cotangent = np.zeros(4, np.int32), np.ones((4, 2, 2, 2), np.float32)
-    out, _ = run(backend, features, regions, levels, cotangent)
+    out, _ = run(backend, features, regions, levels, cotangent, max_cells=10)
     assert np.isfinite(out[0, 0]).all() and np.isnan(out[0, 1, 1, 1]) and np.isfinite(out[0, 1, 0, 0])
     assert not np.isfinite(out[1, 0]).all() and np.isfinite(out[1, 1]).all()
     assert np.isnan(out[2]).all() and np.isfinite(out[3]).all()
@@ -117,26 +115,32 @@ def test_half_precision_is_composed():
 
 THREADS = """
 import sys, numpy as np
-sys.path[:0] = [{tests!r}, {here!r}]
-import mindspore as ms
-from test_roi_align import random_case, run
-ms.set_context(mode=ms.PYNATIVE_MODE)
-out, gradients = run("native", *random_case(5, 2, 7, 4, 15, 7))
-np.savez(sys.argv[1], out, *gradients)
+from support.kernels import Kernels
+with np.load(sys.argv[2]) as file:
+    *maps, regions, levels, settings, dout = file.values()
+kernels = Kernels(sys.argv[1])
+inputs = [*maps, regions, levels, settings]
+outputs = kernels("roi_align", inputs, [dout.shape])
+outputs += kernels("roi_align_grad", [*inputs, dout], [x.shape for x in maps])
+outputs += kernels("nms", [regions[None, :, 1:], np.ones((1, len(regions))), np.array([0.5])], [(1, len(regions))])
+np.savez(sys.argv[3], *outputs)
 """
 
 
-def test_any_number_of_threads_computes_the_same_bits(tmp_path, monkeypatch):
-    here = Path(__file__).parent
+def test_any_number_of_threads_computes_the_same_bits(tmp_path):
+    features, regions, levels, cotangent = random_case(5, 2, 7, 4, 15, 7)
+    settings = np.float32([7, 0, *(1 / 2**i / 4 for i in range(4)), *[0] * 7])
+    np.savez(tmp_path / "in.npz", *features, regions, levels.astype(np.float32), settings, cotangent)
     found = []
     for threads in ("1", "3"):
-        monkeypatch.setenv("MSG_MS_THREADS", threads)
-        path = tmp_path / f"{threads}.npz"
-        code = THREADS.format(tests=str(here.parent), here=str(here))
-        subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True)
-        with np.load(path) as file:
+        environment = {**os.environ, "MSG_MS_THREADS": threads, "PYTHONPATH": str(Path(__file__).parents[1])}
+        line = [sys.executable, "-c", THREADS, str(kernel_library()), tmp_path / "in.npz", tmp_path / "out.npz"]
+        subprocess.run(line, check=True, env=environment)
+        with np.load(tmp_path / "out.npz") as file:
             found.append(list(file.values()))
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+    out, gradients = run("native", features, regions, levels, cotangent)
+    assert all(np.array_equal(a, b) for a, b in zip(found[0][:5], [out, *gradients], strict=True))
 
 
 def test_features_of_the_detector(detector):
@@ -148,5 +152,6 @@ def test_features_of_the_detector(detector):
         levels = region_levels(Tensor(regions[:, 1:])).asnumpy()
         assert expected.shape[-1] == side
         for backend in ("native", "composed"):
-            out, _ = run(backend, features, regions, levels, np.zeros_like(expected))
+            longest = int(np.ceil((regions[:, 3:] - regions[:, 1:3]).max() / 4))
+            out, _ = run(backend, features, regions, levels, np.zeros_like(expected), max_cells=min(longest, 56))
             TABLE.check(f"detector roi_feats, {backend}", out, expected)

@@ -27,14 +27,12 @@ def bin_weights(low: float, high: float, bins: int, size: int) -> np.ndarray:
     Returns:
         (bins, size), float32.
     """
-    low, high = np.float32(low), np.float32(high)
-    start, length = low - np.float32(0.5), (high - low) / np.float32(bins)
+    start, length = float(low) - 0.5, (float(high) - float(low)) / bins
     samples = max(int(np.ceil(length)), 0)
     weights = np.zeros((bins, size), np.float32)
     if samples == 0:
         return weights
-    offsets = (np.arange(samples, dtype=np.float32) + np.float32(0.5)) * length / np.float32(samples)
-    position = start + np.arange(bins, dtype=np.float32)[:, None] * length + offsets
+    position = start + length * (np.arange(bins)[:, None] + (np.arange(samples) + 0.5) / samples)
     used = (position >= -1) & (position <= size)
     inside = np.clip(position, 0, size - 1)
     lower = np.floor(inside).astype(np.int64)
