@@ -11,7 +11,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from .backend import kernel, native_library
+from .backend import kernel
+
+MAX_LEVELS = 4
 
 
 class RoIAlign(nn.Cell):
@@ -26,21 +28,35 @@ class RoIAlign(nn.Cell):
 
     Args:
         side: S.
-        strides: pixels per cell of each of the L levels.
+        strides: pixels per cell of each of the L levels, four at most.
         sampling: samples a side and bin; 0 for adaptive sampling.
         max_cells: bound of the composed form.
+
+    Raises:
+        ValueError: more than four levels.
     """
 
     def __init__(self, side: int, strides: Sequence[int], sampling: int = 0, max_cells: int = 56):
         super().__init__()
         self.side, self.strides, self.sampling = side, tuple(strides), sampling
-        count = len(self.strides)
+        if len(self.strides) > MAX_LEVELS:
+            raise ValueError(f"{len(self.strides)} levels: at most {MAX_LEVELS}")
         self.max_samples = sampling or -(-max_cells // side)
         self.scales = Tensor(np.array([1 / stride for stride in strides], np.float32))
         # MindSpore selects a compiled kernel by the shapes of its inputs: the length makes S one of them.
-        self.settings = Tensor(np.array([side, sampling, *self.scales.asnumpy(), *[0.0] * side], np.float32))
+        scales = [*self.scales.asnumpy(), *[0.0] * (MAX_LEVELS - len(self.strides))]
+        self.settings = Tensor(np.array([side, sampling, *scales, *[0.0] * side], np.float32))
         self.one = Tensor(np.float32(1))
-        self.native = _NativeRoIAlign(side, count) if native_library() is not None else None
+        grad = kernel("roi_align_grad", lambda *shapes: shapes[:MAX_LEVELS], MAX_LEVELS)
+
+        def bprop(map0, map1, map2, map3, regions, levels, settings, out, dout):
+            gradients = grad(map0, map1, map2, map3, regions, levels, settings, dout)
+            return (*gradients, ops.zeros_like(regions), ops.zeros_like(levels), ops.zeros_like(settings))
+
+        def shapes(*inputs):
+            return [inputs[MAX_LEVELS][0], inputs[0][1], side, side]
+
+        self.native = kernel("roi_align", shapes, gradient=bprop)
 
     def construct(self, features: tuple[Tensor, ...], regions: Tensor, levels: Tensor) -> Tensor:
         """Pool regions.
@@ -55,7 +71,9 @@ class RoIAlign(nn.Cell):
         """
         regions = ops.stop_gradient(regions)
         if self.native is not None and features[0].dtype == ms.float32:
-            return self.native(features, regions, levels.astype(ms.float32), self.settings)
+            # The gradient of an operator has a fixed number of inputs. No region is on the repeated maps.
+            maps = (*features, *(features[0],) * (MAX_LEVELS - len(self.strides)))
+            return self.native(*maps, regions, levels.astype(ms.float32), self.settings)
         return self.composed(features, regions, levels)
 
     def composed(self, features: tuple[Tensor, ...], regions: Tensor, levels: Tensor) -> Tensor:
@@ -118,21 +136,3 @@ class RoIAlign(nn.Cell):
         upper = ops.minimum(lower + 1.0, last)
         cells = ops.clamp(ops.cat((lower, upper), -1), 0.0, float(2**24)).astype(ms.int32)
         return cells, ops.cat((weight * (1.0 - fraction), weight * fraction), -1)
-
-
-class _NativeRoIAlign(nn.Cell):
-    """The native kernel; a Cell, as the gradient of an operator has a fixed number of arguments."""
-
-    def __init__(self, side: int, count: int):
-        super().__init__()
-        self.single = count == 1
-        self.forward_kernel = kernel("roi_align", lambda *shapes: [shapes[count][0], shapes[0][1], side, side])
-        self.grad_kernel = kernel("roi_align_grad", lambda *s: s[0] if count == 1 else tuple(s[:count]), count)
-
-    def construct(self, features, regions, levels, settings):
-        return self.forward_kernel(*features, regions, levels, settings)
-
-    def bprop(self, features, regions, levels, settings, out, dout):
-        found = self.grad_kernel(*features, regions, levels, settings, dout)
-        gradients = (found,) if self.single else found
-        return gradients, ops.zeros_like(regions), ops.zeros_like(levels), ops.zeros_like(settings)

@@ -42,6 +42,11 @@ class Vectors:
     def __contains__(self, key: str) -> bool:
         return key in self.arrays
 
+    def numbers(self, key: str, after: str) -> list[float]:
+        """Return the numbers in an array's meaning up to the next letter, after a word: settings that it states."""
+        text = self.description["arrays"][key]["meaning"].partition(after)[2]
+        return [float(number) for number in re.findall(r"-?\.?\d[\d.]*", re.split("[a-zA-Z]", text)[0])]
+
     def match(self, pattern: str) -> dict[tuple[str, ...], str]:
         """Return the keys that a regular expression matches wholly, by the expression's groups, in file order."""
         found = ((re.fullmatch(pattern, key), key) for key in self.arrays)
@@ -96,12 +101,20 @@ class Table:
         self.rows[name] = (max(error, self.rows.get(name, (0.0, 0.0))[0]), limit)
         assert error <= limit, f"{name}: {error:.3g} > {limit:g}"
 
+    def note(self, name: str, value: float) -> None:
+        """Add a line that another assertion judges."""
+        self.rows[name] = (float(value), float("nan"))
+
     def __str__(self) -> str:
-        return "\n".join(f"{name:44} {error:9.2g}  (limit {limit:g})" for name, (error, limit) in self.rows.items())
+        lines = []
+        for name, (error, limit) in self.rows.items():
+            lines.append(f"{name:52} {error:9.2g}" + ("" if np.isnan(limit) else f"  (limit {limit:g})"))
+        return "\n".join(lines)
 
 
 def _difference(actual: np.ndarray, expected: np.ndarray) -> float:
-    gap = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+    actual, expected = np.atleast_1d(actual).astype(np.float64), np.atleast_1d(expected).astype(np.float64)
+    gap = np.abs(actual - expected)
     gap[(actual == expected) | (np.isnan(actual) & np.isnan(expected))] = 0
     return float(np.nan_to_num(gap, nan=np.inf).max(initial=0))
 

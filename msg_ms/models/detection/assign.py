@@ -1,7 +1,8 @@
 """Assignment of anchors (NumPy, in data workers) and of proposals (in the graph) to ground-truth boxes.
 
-An assignment is -1 (ignored), 0 (background) or k + 1 (ground-truth box k), as mmdetection's ``MaxIoUAssigner`` has it.
-Anchors often have the same IoU with a box mathematically, so the NumPy version keeps the order of operations in float32.
+An assignment is -1 (ignored), 0 (background) or k + 1 (ground-truth box k), as in mmdetection's ``MaxIoUAssigner``.
+Several anchors often have mathematically equal IoUs with a box. So the NumPy version keeps the order of operations in
+float32, which decides such ties.
 """
 
 from __future__ import annotations

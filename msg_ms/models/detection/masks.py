@@ -27,14 +27,12 @@ def bin_weights(low: float, high: float, bins: int, size: int) -> np.ndarray:
     Returns:
         (bins, size), float32.
     """
-    low, high = np.float32(low), np.float32(high)
-    start, length = low - np.float32(0.5), (high - low) / np.float32(bins)
+    start, length = float(low) - 0.5, (float(high) - float(low)) / bins
     samples = max(int(np.ceil(length)), 0)
     weights = np.zeros((bins, size), np.float32)
     if samples == 0:
         return weights
-    offsets = (np.arange(samples, dtype=np.float32) + np.float32(0.5)) * length / np.float32(samples)
-    position = start + np.arange(bins, dtype=np.float32)[:, None] * length + offsets
+    position = start + length * (np.arange(bins)[:, None] + (np.arange(samples) + 0.5) / samples)
     used = (position >= -1) & (position <= size)
     inside = np.clip(position, 0, size - 1)
     lower = np.floor(inside).astype(np.int64)
@@ -57,16 +55,23 @@ def crop_resize(bitmap: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
         (size, size), float32, from 0 to 1.
     """
     x1, y1, x2, y2 = box
-    # The weights are zero outside the box: only its part of the bitmap takes part in the products.
-    rows = slice(max(int(y1) - 2, 0), max(int(y2) + 3, 0))
-    columns = slice(max(int(x1) - 2, 0), max(int(x2) + 3, 0))
-    y_weights = bin_weights(y1, y2, size, bitmap.shape[0])[:, rows]
-    x_weights = bin_weights(x1, x2, size, bitmap.shape[1])[:, columns]
-    return y_weights @ bitmap[rows, columns].astype(np.float32) @ x_weights.T
+    rows, columns = (bin_weights(*ends, size, n) for ends, n in zip(((y1, y2), (x1, x2)), bitmap.shape, strict=True))
+    return _resample(bitmap, rows, columns)
 
 
-def crop_masks(bitmaps: np.ndarray, boxes: np.ndarray, size: int = CROP_SIZE) -> np.ndarray:
+def _resample(bitmap: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
+    """Multiply from both sides, without the rows and columns that have no weight."""
+    rows, columns = (np.flatnonzero(weights.any(0)) for weights in (row_weights, column_weights))
+    rows, columns = (slice(used[0], used[-1] + 1) if len(used) else slice(0) for used in (rows, columns))
+    part = bitmap[rows, columns].astype(np.float32)
+    return row_weights[:, rows] @ part @ column_weights[:, columns].T
+
+
+def crop_masks(bitmaps: np.ndarray, boxes: np.ndarray, size: int = CROP_SIZE) -> tuple[np.ndarray, np.ndarray]:
     """Crop ground-truth bitmaps to their boxes, in data workers.
+
+    An axis on which the box and a pixel around it fit into the crop keeps the bitmap's own pixels: targets of small
+    objects are exact. A longer axis is resampled to the crop's size.
 
     Args:
         bitmaps: (G, height, width), 0 or 1.
@@ -74,10 +79,26 @@ def crop_masks(bitmaps: np.ndarray, boxes: np.ndarray, size: int = CROP_SIZE) ->
         size: side of a crop.
 
     Returns:
-        (G, size, size), uint8, 255 for 1.
+        Crops (G, size, size), uint8, 255 for 1, and the boxes in pixels that they show (G, 4), float32.
     """
-    crops = [crop_resize(bitmap, box, size) for bitmap, box in zip(bitmaps, boxes, strict=True)]
-    return np.rint(255 * np.array(crops, np.float32).reshape(-1, size, size)).astype(np.uint8)
+    crops, frames = np.zeros((len(boxes), size, size), np.uint8), np.zeros((len(boxes), 4), np.float32)
+    for i, (bitmap, (x1, y1, x2, y2)) in enumerate(zip(bitmaps, boxes, strict=True)):
+        rows, top, bottom = _crop_axis(y1, y2, size, bitmap.shape[0])
+        columns, left, right = _crop_axis(x1, x2, size, bitmap.shape[1])
+        crops[i] = np.rint(255 * _resample(bitmap, rows, columns))
+        frames[i] = left, top, right, bottom
+    return crops, frames
+
+
+def _crop_axis(low: float, high: float, size: int, pixels: int) -> tuple[np.ndarray, float, float]:
+    """Return the weights (size, pixels) of a crop along one axis, and the crop's start and end in pixels."""
+    start = min(max(int(np.floor(low)) - 1, 0), max(pixels - size, 0))
+    if min(np.ceil(high) + 1, pixels) - start > size:
+        return bin_weights(low, high, size, pixels), low, high
+    weights = np.zeros((size, pixels), np.float32)
+    # Beyond the image its last pixel repeats, as RoIAlign has it.
+    weights[np.arange(size), np.minimum(start + np.arange(size), pixels - 1)] = 1
+    return weights, start, start + size
 
 
 class MaskTargets(nn.Cell):
@@ -94,25 +115,25 @@ class MaskTargets(nn.Cell):
         # A region is seldom longer than twice its ground-truth box.
         self.roi_align = RoIAlign(size, (1,), max_cells=2 * crop_size)
 
-    def construct(self, crops: Tensor, gt: Tensor, regions: Tensor, gt_index: Tensor) -> Tensor:
+    def construct(self, crops: Tensor, frames: Tensor, regions: Tensor, gt_index: Tensor) -> Tensor:
         """Sample targets.
 
         Args:
             crops: (B, G, crop, crop), of ``crop_masks``.
-            gt: (B, G, 4).
+            frames: (B, G, 4), the boxes that the crops show.
             regions: (B, R, 4).
             gt_index: (B, R), int32, the ground-truth box of each region; any valid index for negatives.
 
         Returns:
             (B, R, size, size), float32, 0 or 1.
         """
-        batch, count = gt.shape[:2]
-        own = ops.gather_elements(gt, 1, gt_index.expand_dims(-1).broadcast_to((-1, -1, 4)))
+        batch, count = frames.shape[:2]
+        own = ops.gather_elements(frames, 1, gt_index.expand_dims(-1).broadcast_to((-1, -1, 4)))
         corner = ops.cat((own[..., :2], own[..., :2]), -1)
         side = own[..., 2:] - own[..., :2]
         # Padding has no area.
         side = ops.maximum(ops.cat((side, side), -1), ops.zeros_like(own) + 1e-3)
-        boxes = (regions - corner) / side * float(self.crop_size)
+        boxes = (regions - corner) * (float(self.crop_size) / side)
         image = ops.arange(0, batch).astype(ms.int32).reshape(-1, 1) * count + gt_index
         rois = ops.cat((image.astype(ms.float32).reshape(-1, 1), boxes.reshape(-1, 4)), 1)
         maps = crops.reshape(batch * count, 1, self.crop_size, self.crop_size).astype(ms.float32)

@@ -59,8 +59,8 @@ class BatchedNMS(nn.Cell):
 class MulticlassNMS(nn.Cell):
     """The detections of a batch: suppression within each class (mmdetection's ``multiclass_nms``).
 
-    mmdetection suppresses every pair of box and class above the threshold. Here at most ``candidates`` pairs, those with
-    the highest scores, take part; with fewer above the threshold the result is the same.
+    In mmdetection every pair of box and class above the threshold takes part. Here at most ``candidates`` pairs take
+    part, those with the highest scores. With fewer pairs above the threshold the result is the same.
 
     Args:
         score_threshold: only higher scores take part.
@@ -91,9 +91,7 @@ class MulticlassNMS(nn.Cell):
         classes -= 1
         flat = scores[..., :classes].reshape(batch, -1)
         chosen, pairs = ops.topk(flat, min(self.candidates, flat.shape[1]))
-        taken = ops.gather_elements(
-            boxes.reshape(batch, -1, 4), 1, pairs.expand_dims(-1).broadcast_to((-1, -1, 4))
-        )
+        taken = ops.gather_elements(boxes.reshape(batch, -1, 4), 1, pairs.expand_dims(-1).broadcast_to((-1, -1, 4)))
         groups = (pairs.astype(ms.int32)) % classes
         indices, used = self.nms(taken, chosen, groups, chosen > self.score_threshold)
         weight = used.astype(ms.float32)
