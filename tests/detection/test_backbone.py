@@ -11,7 +11,8 @@ from support.detection_model import backbone, check_gradient, torch_names
 
 from msg_ms import MSGFeatures, UserError
 from msg_ms.checkpoint import parameters_by_name
-from msg_ms.models.detection.backbone import DetectionBackbone, shuffle_grid, stage_layouts
+from msg_ms.models.detection.backbone import DetectionBackbone
+from msg_ms.models.detection.layout import shuffle_grid, stage_layouts
 
 SMALL = dict(embed_dim=16, depths=(1, 2), num_heads=(1, 2), window_size=4, shuffle_size=(2, 2))
 
@@ -37,14 +38,17 @@ class WeightedSum(nn.Cell):
         return scalar, maps, messages
 
 
+@pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, pytest.param(ms.GRAPH_MODE, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", [case for (case,) in vectors("backbone").cases(r"([^/]+)/image")])
-def test_maps_messages_and_gradients_match_mmdetection(case):
+def test_maps_messages_and_gradients_match_mmdetection(case, mode):
+    ms.set_context(mode=mode)
     reference, model = vectors("backbone"), backbone()
     weights = [Tensor(reference[key]) for key in reference.match(rf"{case}/weight(\d+)").values()]
     cell = WeightedSum(model, weights).set_train(False)
     parameters = list(model.trainable_params())
     function = ms.value_and_grad(cell, 0, parameters, has_aux=True)
-    (scalar, maps, messages), (image_gradient, gradients) = ms.jit(function)(Tensor(reference[f"{case}/image"]))
+    function = function if mode == ms.PYNATIVE_MODE else ms.jit(function)
+    (scalar, maps, messages), (image_gradient, gradients) = function(Tensor(reference[f"{case}/image"]))
     for i, (one, grid) in enumerate(zip(maps, messages, strict=True)):
         TABLE.check(f"backbone {case} out{i}", one, reference[f"{case}/out{i}"])
         TABLE.check(f"backbone {case} messages{i}", grid, reference[f"{case}/messages{i}"])
@@ -76,6 +80,15 @@ def test_images_whose_sides_are_no_multiples_of_a_patch_are_padded_with_zeros(py
     padded = np.pad(image, ((0, 0), (0, 0), (0, 2), (0, 3)))
     for wanted, actual in zip(model(Tensor(padded)), model(Tensor(image)), strict=True):
         assert np.array_equal(wanted.asnumpy(), actual.asnumpy())
+
+
+def test_a_graph_returns_the_same_as_single_operators():
+    model = DetectionBackbone(**{**SMALL, "depths": (1, 1)}).set_train(False)
+    image = Tensor(np.random.RandomState(0).standard_normal((1, 3, 40, 56)).astype(np.float32))
+    compiled = model(image)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    for wanted, actual in zip(model(image), compiled, strict=True):
+        assert np.allclose(wanted.asnumpy(), actual.asnumpy(), atol=1e-5)
 
 
 def test_padded_slots_of_a_region_send_zeros_and_lose_what_they_receive(pynative):

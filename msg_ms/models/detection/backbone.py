@@ -1,15 +1,13 @@
 """MSG-Transformer as a detection backbone: images of any size, with padding only inside the attention.
 
-Shape letters as in ``msg_ms/ops/windows.py``. A stage's patches H x W need not fill its windows. The grid of MSG tokens
-has ceil(H / w) x ceil(W / w) windows, and need not fill its shuffle regions.
+Shape letters as in ``msg_ms/ops/windows.py``.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor, ops
 from mindspore.ops import constexpr
 
@@ -20,54 +18,18 @@ from ..backbone import MSGBackbone
 from ..block import MSGBlock
 from ..layers import LayerNorm
 from ..stages import PatchMerging
-from ..windows import StageGeometry, window_partition, window_reverse
-
-
-class StageLayout(NamedTuple):
-    """A stage's map of patch tokens and its windows.
-
-    Attributes:
-        height: Height of the map in tokens.
-        width: Width of the map in tokens.
-        rows: Rows of windows, the last of which may be padded.
-        columns: Columns of windows.
-        region: Side of a shuffle region in windows.
-        whole: Whether the map fills its windows and the windows fill their regions. The tokens are grouped by region
-            then. Otherwise every window is a region of its own in their layout, and the shuffle is done on the grid.
-        geometry: The geometry of the padded map, by which the tokens are grouped.
-    """
-
-    height: int
-    width: int
-    rows: int
-    columns: int
-    region: int
-    whole: bool
-    geometry: StageGeometry
-
-
-def stage_layouts(
-    height: int, width: int, patch_size: int, window_size: int, shuffle_size: tuple[int, ...]
-) -> tuple[StageLayout, ...]:
-    """Return the layout of every stage for an image of any size.
-
-    Args:
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
-        patch_size: Side of a patch token in pixels.
-        window_size: Side of a window in tokens.
-        shuffle_size: Side of each stage's shuffle regions in windows.
-    """
-    layouts = []
-    height, width = -(-height // patch_size), -(-width // patch_size)
-    for region in shuffle_size:
-        rows, columns = -(-height // window_size), -(-width // window_size)
-        filled = height == rows * window_size and width == columns * window_size
-        whole = filled and rows % region == columns % region == 0
-        geometry = StageGeometry(rows * window_size, columns * window_size, region if whole else 1)
-        layouts.append(StageLayout(height, width, rows, columns, region, whole, geometry))
-        height, width = -(-height // 2), -(-width // 2)
-    return tuple(layouts)
+from ..windows import window_partition
+from .layout import (
+    StageLayout,
+    first_messages,
+    pad_images,
+    shuffle_grid,
+    stage_layouts,
+    to_grid,
+    to_map,
+    to_windows,
+    valid_tokens,
+)
 
 
 class DetectionBackbone(MSGBackbone):
@@ -136,8 +98,8 @@ class DetectionBackbone(MSGBackbone):
                 stage.run_blocks(tokens, chosen) if layout.whole else self._run_blocks(stage, tokens, layout, chosen)
             )
             patches = getattr(self, f"norm{i}")(tokens[:, :, 1:])
-            maps = (*maps, _map(patches, layout, self.window_size))
-            messages = (*messages, _grid(tokens[:, :, :1], layout).transpose(0, 2, 3, 1))
+            maps = (*maps, to_map(patches, layout, self.window_size))
+            messages = (*messages, to_grid(tokens[:, :, :1], layout).transpose(0, 2, 3, 1))
             if i + 1 < len(self.layers):
                 tokens = self._merge(stage.downsample, tokens, layout, layouts[i + 1])
             first = last
@@ -148,9 +110,9 @@ class DetectionBackbone(MSGBackbone):
         batch, _, height, width = x.shape
         if layout.whole:
             return self.embed(x, layout.geometry)
-        x = _pad(x, layout.height * self.patch_size - height, layout.width * self.patch_size - width)
-        patches = self.pos_drop(_windows(self.patch_embed(x), layout, self.window_size))
-        index = _first_messages(layout.rows, layout.columns, self.shuffle_size[0])
+        x = pad_images(x, layout.height * self.patch_size - height, layout.width * self.patch_size - width)
+        patches = self.pos_drop(to_windows(self.patch_embed(x), layout, self.window_size))
+        index = first_messages(layout.rows, layout.columns, self.shuffle_size[0])
         messages = ops.gather(self.msg_tokens.astype(patches.dtype).reshape(-1, self.dims[0]), index, 0)
         shape = (batch, layout.rows * layout.columns, self.dims[0])
         messages = ops.broadcast_to(messages.reshape(1, *shape[1:]), shape).reshape(-1, 1, 1, self.dims[0])
@@ -158,7 +120,7 @@ class DetectionBackbone(MSGBackbone):
 
     def _run_blocks(self, stage, x: Tensor, layout: StageLayout, scales: tuple[Tensor, ...] | None) -> Tensor:
         """Run the blocks of a padded stage."""
-        valid = _valid_tokens(layout, self.window_size)
+        valid = valid_tokens(layout, self.window_size)
         for i, block in enumerate(stage.blocks):
             x = padded_block(block, x, valid, layout, None if scales is None else scales[i])
         return x
@@ -167,10 +129,10 @@ class DetectionBackbone(MSGBackbone):
         """Return the tokens after the patch merging in the layout of the next stage."""
         if layout.whole and following.whole:
             return merging(x, layout.geometry, following.geometry)
-        messages = merging.norm(merging.reduction(_grid(x[:, :, :1], layout)))
-        patches = merging.norm(merging.reduction(_map(x[:, :, 1:], layout, self.window_size)))
+        messages = merging.norm(merging.reduction(to_grid(x[:, :, :1], layout)))
+        patches = merging.norm(merging.reduction(to_map(x[:, :, 1:], layout, self.window_size)))
         messages = window_partition(messages, 1, following.geometry[2])
-        return ops.cat((messages, _windows(patches, following, self.window_size)), 2)
+        return ops.cat((messages, to_windows(patches, following, self.window_size)), 2)
 
     def flops(self, height: int, width: int) -> float:
         """Return the multiply-adds for one image, counted as in the paper's code with the output norms.
@@ -219,59 +181,11 @@ def padded_block(
     normed = (normed.reshape(-1, valid.shape[1], x.shape[-1]) * valid.astype(normed.dtype)).reshape(x.shape)
     x = residual(x, block.attn(normed), scales[0])
     if block.shuffle:
-        messages = shuffle_grid(_grid(x[:, :, :1], layout), layout.region)
+        messages = shuffle_grid(to_grid(x[:, :, :1], layout), layout.region)
         x = ops.cat((messages.transpose(0, 2, 3, 1).reshape(-1, 1, 1, x.shape[-1]), x[:, :, 1:]), 2)
     if block.fused and block.single_precision and x.dtype == ms.float32:
         return block.mlp_branch(x, *block.mlp_parameters, drop_path_scale)
     return residual(x, block.mlp(block.norm2(x)), scales[1])
-
-
-def shuffle_grid(x: Tensor, region: int) -> Tensor:
-    """Shuffle a grid of MSG tokens whose sides need not be multiples of the region's.
-
-    The grid is padded with zeros at the right and at the bottom to whole regions, and cropped afterwards. A slice that
-    is sent to a padded slot is lost, and a padded slot sends zeros.
-
-    Args:
-        x: MSG tokens (B, C, rows, columns).
-        region: Side s of a shuffle region in windows.
-
-    Returns:
-        Tensor of the same shape.
-    """
-    _, channels, rows, columns = x.shape
-    x = _pad(x, -rows % region, -columns % region)
-    high, wide = x.shape[2] // region, x.shape[3] // region
-    # (slice y, slice x, channel, high, slot y, wide, slot x): slice k of slot g goes to slice g of slot k.
-    x = x.reshape(-1, region, region, channels // region**2, high, region, wide, region)
-    x = x.transpose(0, 5, 7, 3, 4, 1, 6, 2).reshape(-1, channels, high * region, wide * region)
-    return x[:, :, :rows, :columns]
-
-
-def _map(patches: Tensor, layout: StageLayout, window_size: int) -> Tensor:
-    """Return the patches of a stage's windows as a map (B, C, H, W) without padding."""
-    height, width, region = layout.geometry
-    patches = window_reverse(patches, window_size, region, height, width, channels_first=True)
-    return patches[:, :, : layout.height, : layout.width]
-
-
-def _grid(messages: Tensor, layout: StageLayout) -> Tensor:
-    """Return MSG tokens (B*R, G, 1, C) as a grid (B, C, rows, columns)."""
-    return window_reverse(messages, 1, layout.geometry[2], layout.rows, layout.columns, channels_first=True)
-
-
-def _windows(patches: Tensor, layout: StageLayout, window_size: int) -> Tensor:
-    """Return a map (B, H, W, C) as padded windows (B*R, G, w*w, C) in a stage's layout."""
-    height, width, region = layout.geometry
-    bottom, right = height - layout.height, width - layout.width
-    if bottom + right > 0:
-        patches = ops.pad(patches, (0, 0, 0, right, 0, bottom))
-    return window_partition(patches, window_size, region)
-
-
-def _pad(x: Tensor, bottom: int, right: int) -> Tensor:
-    """Return images (B, C, height, width) with zeros at the bottom and at the right."""
-    return x if bottom + right == 0 else ops.pad(x, (0, right, 0, bottom))
 
 
 @constexpr
@@ -282,21 +196,3 @@ def _check_channels(channels, in_chans):
 
 
 _layouts = constexpr(stage_layouts)
-
-
-@constexpr
-def _valid_tokens(layout, window_size):
-    """Return 1 for MSG tokens and real patches and 0 for padding, float32 (1, windows*N, 1), in window order."""
-    height, width, rows, columns = layout[:4]
-    w = window_size
-    inside = np.zeros((rows * w, columns * w), np.float32)
-    inside[:height, :width] = 1
-    inside = inside.reshape(rows, w, columns, w).transpose(0, 2, 1, 3).reshape(rows * columns, w * w)
-    return Tensor(np.concatenate([np.ones((rows * columns, 1), np.float32), inside], 1).reshape(1, -1, 1))
-
-
-@constexpr
-def _first_messages(rows, columns, region):
-    """Return each window's row in ``msg_tokens``, int32 (rows*columns,)."""
-    y, x = np.divmod(np.arange(rows * columns), columns)
-    return Tensor((y % region * region + x % region).astype(np.int32))

@@ -9,9 +9,10 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from ..compile_phase import FastCompilePhase
-from .backbone import DetectionBackbone, stage_layouts
+from .backbone import DetectionBackbone
 from .boxes import decode_boxes
 from .fpn import FPN
+from .layout import stage_layouts
 from .masks import paste_masks
 from .nms import MulticlassNMS
 from .proposals import Proposals
