@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from support.detection import TABLE, model_settings
-from test_anchors import all_anchors
 
 from msg_ms.models.detection.assign import RPN_RULE, AssignRule, assign_anchors, assign_regions, iou_numpy
+
+from .test_anchors import all_anchors
 
 # The settings that the description of the vectors lists.
 RULES = {

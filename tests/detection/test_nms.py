@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from support.detection import TABLE, model_settings
-from test_anchors import all_anchors
 
 from msg_ms.models.detection.boxes import decode_boxes
 from msg_ms.models.detection.nms import BatchedNMS, MulticlassNMS
 from msg_ms.ops import NMS, use_backend
+
+from .test_anchors import all_anchors
 
 pytestmark = pytest.mark.usefixtures("eager")  # the tests of graphs compile
 

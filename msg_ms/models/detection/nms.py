@@ -59,7 +59,7 @@ class BatchedNMS(nn.Cell):
 class MulticlassNMS(nn.Cell):
     """The detections of a batch: suppression within each class (mmdetection's ``multiclass_nms``).
 
-    In mmdetection every pair of box and class above the threshold takes part. Here at most ``candidates`` pairs take
+    mmdetection suppresses all pairs of box and class above the threshold. Here at most ``candidates`` pairs take
     part, those with the highest scores. With fewer pairs above the threshold the result is the same.
 
     Args:
