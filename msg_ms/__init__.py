@@ -13,6 +13,7 @@ from .files import open_standard_streams
 open_standard_streams()  # MindSpore's libraries can't be loaded while one of them is closed
 
 from .errors import UserError
+from .models.detection.variants import create_detector, list_detectors
 from .models.features import MSGFeatures
 from .models.inference import optimize_for_inference
 from .models.msg_transformer import MSGTransformer
@@ -30,7 +31,9 @@ __all__ = [
     "MSGTransformer",
     "UserError",
     "__version__",
+    "create_detector",
     "create_model",
+    "list_detectors",
     "list_models",
     "optimize_for_inference",
 ]

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..checkpoint.dtypes import DTYPES, KEEP, cast_weights, is_finite
 from ..checkpoint.types import Arrays, ConversionError
 from ..cli import path_argument
+from ..convert.detector_shapes import fit_detector, is_detector, rules_for
 from ..convert.model_shapes import Changes, fit_weights
 from ..convert.names import check_buffers, convert_state_dict, dropped_names, export_state_dict
 from ..convert.weight_files import (
@@ -191,10 +192,11 @@ def check_equal(target: Path, state: Arrays, options: Options) -> None:
 def to_mindspore(source: Path, options: Options) -> tuple[Arrays, list[str]]:
     """Return the weights of a PyTorch file by our names, and the lines of the summary."""
     file = read_torch_weights(source, options.key)
-    converted = convert_state_dict(file.state)
-    check_buffers(file.state, converted)
+    rules = rules_for(file.state)
+    converted = convert_state_dict(file.state, rules=rules)
+    check_buffers(file.state, converted, rules)
     name, weights, lines = adjust_weights(source, converted, options)
-    dropped = Counter(dropped_names(file.state).values())
+    dropped = Counter(dropped_names(file.state, rules).values())
     lines += [f"dropped    {count} buffers ({reason})" for reason, count in dropped.items()]
     if file.ignored:
         names = printable(", ".join(file.ignored))
@@ -205,7 +207,7 @@ def to_mindspore(source: Path, options: Options) -> tuple[Arrays, list[str]]:
 def to_torch(source: Path, options: Options) -> tuple[Arrays, list[str]]:
     """Return the weights and the rebuilt buffers by PyTorch's names, and the lines of the summary."""
     name, weights, lines = adjust_weights(source, read_our_weights(source, options.key), options)
-    state = export_state_dict(weights)
+    state = export_state_dict(weights, rules=rules_for(weights))
     lines.append(f"rebuilt    {len(state) - len(weights)} buffers")
     return state, [f"read       {source}: {name}", *lines]
 
@@ -216,7 +218,8 @@ def adjust_weights(source: Path, weights: Arrays, options: Options) -> tuple[str
         weights, types = cast_weights(weights, options.dtype or (KEEP if options.reverse else "float32"))
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    name, weights, changes = fit_weights(weights, options.cfg, options.changes, options.seed)
+    fit = fit_detector if is_detector(weights) else fit_weights
+    name, weights, changes = fit(weights, options.cfg, options.changes, options.seed)
     count = sum(value.size for value in weights.values())
     lines = [f"converted  {len(weights)} parameters, {count:,} values, {types}"]
     lines += [f"adapted    {change}" for change in changes]

@@ -85,38 +85,43 @@ def export_state_dict(
     return result
 
 
-def converts(state: Mapping[str, np.ndarray], side: str) -> bool:
+def converts(state: Mapping[str, np.ndarray], side: str, rules: Sequence[Rule | Drop] = RULES) -> bool:
     """Return whether every name has a rule.
 
     Args:
         state: Arrays by name.
         side: ``"torch"`` to read the names as PyTorch's, ``"ours"`` as this package's.
+        rules: The name table.
     """
-    return all(_find_rule(RULES, side, name)[0] is not None for name in state)
+    return all(_find_rule(rules, side, name)[0] is not None for name in state)
 
 
-def dropped_names(state: Mapping[str, np.ndarray]) -> dict[str, str]:
+def dropped_names(state: Mapping[str, np.ndarray], rules: Sequence[Rule | Drop] = RULES) -> dict[str, str]:
     """Return the PyTorch names that are left out, each with the reason.
 
     Args:
         state: Arrays by PyTorch's names.
+        rules: The name table.
     """
-    rules = {name: _find_rule(RULES, "torch", name)[0] for name in state}
-    return {name: rule.reason for name, rule in rules.items() if isinstance(rule, Drop)}
+    matched = {name: _find_rule(rules, "torch", name)[0] for name in state}
+    return {name: rule.reason for name, rule in matched.items() if isinstance(rule, Drop)}
 
 
-def check_buffers(state: Mapping[str, np.ndarray], converted: Mapping[str, np.ndarray]) -> None:
+def check_buffers(
+    state: Mapping[str, np.ndarray], converted: Mapping[str, np.ndarray], rules: Sequence[Rule | Drop] = RULES
+) -> None:
     """Check that each buffer that is left out equals the one that would be rebuilt.
 
     Args:
         state: Arrays by PyTorch's names.
         converted: The result of ``convert_state_dict`` for them.
+        rules: The name table.
 
     Raises:
         ConversionError: If a buffer differs.
     """
     for name, value in converted.items():
-        for drop in (rule for rule in RULES if isinstance(rule, Drop)):
+        for drop in (rule for rule in rules if isinstance(rule, Drop) and rule.compare):
             numbers = match(drop.source, name)
             buffer = None if numbers is None else state.get(drop.torch.format(**numbers))
             if buffer is None:

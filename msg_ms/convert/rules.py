@@ -37,6 +37,7 @@ class Drop:
         reason: Why the buffer is not needed, to complete "the value ...".
         rebuild: Computes the buffer from the parameter's array.
         shape: Computes the buffer's shape alone, which is cheap for any array.
+        compare: Whether a buffer in a file must equal the rebuilt one.
     """
 
     torch: str
@@ -44,6 +45,7 @@ class Drop:
     reason: str
     rebuild: Callable[[np.ndarray], np.ndarray]
     shape: Callable[[np.ndarray], tuple[int, ...]]
+    compare: bool = True
 
 
 def _window_size(table: np.ndarray) -> int:

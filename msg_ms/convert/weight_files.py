@@ -12,6 +12,7 @@ from ..checkpoint.safetensors import read_safetensors, write_safetensors
 from ..checkpoint.select import default_key
 from ..checkpoint.types import Arrays, BrokenCheckpoint, LoadedWeights
 from ..errors import UserError, nearest, shorten
+from .detector_shapes import rules_for
 from .names import converts
 from .torch_reader.file import read_torch_file
 from .torch_writer import write_torch_file
@@ -38,7 +39,8 @@ def read_torch_weights(path: Path, key: str | None) -> LoadedWeights:
         # PyTorch Lightning's files have this suffix too.
         hint = "; pass --reverse for a MindSpore checkpoint" if path.suffix == ".ckpt" else ""
         raise BrokenCheckpoint(f"{error}{hint}") from None
-    if not converts(file.state, "torch") and converts(file.state, "ours"):
+    rules = rules_for(file.state)
+    if not converts(file.state, "torch", rules) and converts(file.state, "ours", rules):
         raise UserError(f"{path} has MindSpore parameter names; convert it with --reverse")
     if not converts(file.state, "torch") and (prefix := _model_prefix(file.state)):
         location = ".".join(part for part in (default_key(file.content) if key is None else key, prefix) if part)

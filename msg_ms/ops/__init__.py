@@ -11,15 +11,18 @@ from .bias_gelu import bias_gelu, gelu
 from .branches import AttentionBranch, MlpBranch
 from .layer_norm import BiasLayerNorm, layer_norm
 from .matmul import MatMul
+from .nms import NMS
 from .packed import PackedBranches, PackedMatMul, WeightPacker
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
 from .residual import residual
+from .roi_align import RoIAlign
 from .squared_norm import SquaredNorm
 from .window_attention import position_bias, window_attention
 from .windows import shuffle_messages, window_partition, window_reverse
 
 __all__ = [
+    "NMS",
     "AdamWStep",
     "AttentionBranch",
     "BiasLayerNorm",
@@ -28,6 +31,7 @@ __all__ = [
     "MlpBranch",
     "PackedBranches",
     "PackedMatMul",
+    "RoIAlign",
     "SquaredNorm",
     "TokenPatches",
     "WeightPacker",

@@ -1,0 +1,186 @@
+"""Cascade Mask R-CNN (Cai and Vasconcelos, TPAMI 2019) with an MSG-Transformer backbone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+
+from ..compile_phase import FastCompilePhase
+from .backbone import DetectionBackbone
+from .boxes import decode_boxes
+from .fpn import FPN
+from .layout import stage_layouts
+from .masks import paste_masks
+from .nms import MulticlassNMS
+from .proposals import Proposals
+from .roi_head import RoIHead
+from .rpn_head import RPNHead
+from .settings import STAGE_STDS, STAGES, DetectorSettings
+
+
+class Detections(NamedTuple):
+    """The detections of one image, by falling score.
+
+    Attributes:
+        boxes: Boxes (N, 4) in pixels of the original image, float32.
+        scores: Probabilities (N,), float32.
+        labels: Classes (N,), int32.
+        masks: For each detection a mask of the original image's size as COCO's run-length encoding,
+            ``{"size": [height, width], "counts": str}``.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: list[dict]
+
+
+class CascadeMaskRCNN(FastCompilePhase):
+    """Cascade Mask R-CNN: backbone, feature pyramid, region proposals, three stages of box and mask heads.
+
+    Parameters have mmdetection's names, with MindSpore's names for the parameters of normalisations.
+
+    Args:
+        backbone: The backbone.
+        settings: The other sizes, and the thresholds.
+    """
+
+    def __init__(self, backbone: DetectionBackbone, settings: DetectorSettings):
+        super().__init__()
+        s = settings
+        self.settings = s
+        self.backbone = backbone
+        self.neck = FPN(backbone.out_channels, s.fpn_channels)
+        self.rpn_head = RPNHead(s.fpn_channels, s.fpn_channels)
+        self.roi_head = RoIHead(s)
+        self.test_proposals = Proposals(s.strides, s.test_candidates, s.test_proposals, s.proposal_iou)
+        self.detections = MulticlassNMS(s.score_threshold, s.detection_iou, s.max_detections)
+
+    def pyramid(
+        self, images: Tensor, drop_path_noise: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return the pyramid and the predictions of the region proposal network.
+
+        Args:
+            images: Normalised images (B, 3, height, width), padded to one size with zeros.
+            drop_path_noise: Uniform numbers in [0, 1), float32 (blocks, 2, B), for stochastic depth in training. If
+                None, the device draws them.
+
+        Returns:
+            Three tuples with an entry for every level: maps (B, C, H_i, W_i), objectness logits (B, A, H_i, W_i), and
+            box deltas (B, 4*A, H_i, W_i).
+        """
+        maps = self.neck(self.backbone(images, drop_path_noise))
+        logits, deltas = self.rpn_head(maps)
+        return maps, logits, deltas
+
+    def construct(
+        self, images: Tensor, img_shapes: Tensor, scale_factors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Detect objects; the part of ``predict`` that runs as a graph.
+
+        Args:
+            images: Normalised images (B, 3, height, width), padded to one size with zeros.
+            img_shapes: Height and width of the images without padding, float32 (B, 2).
+            scale_factors: The images' sizes over those of the original images, as (x, y, x, y), float32 (B, 4).
+
+        Returns:
+            Boxes (B, N, 4) in pixels of the original images, scores (B, N), classes (B, N), int32, mask probabilities
+            (B, N, 2*S, 2*S), and which are used (B, N), bool. Unused slots come last.
+        """
+        maps, rpn_logits, rpn_deltas = self.pyramid(images)
+        proposals, _, used = self.test_proposals(rpn_logits, rpn_deltas, img_shapes)
+        regions, logits, deltas = self.roi_head.cascade(maps, proposals, img_shapes)
+        boxes, scores = self.scored_boxes(regions[-1], logits, deltas[-1], used, img_shapes, scale_factors)
+        boxes, scores, pairs, used = self.detections(boxes, scores)
+        labels = pairs % self.settings.num_classes
+        return boxes, scores, labels, self.mask_probabilities(maps, boxes, labels, scale_factors), used
+
+    def scored_boxes(
+        self,
+        regions: Tensor,
+        logits: tuple[Tensor, ...],
+        deltas: Tensor,
+        used: Tensor,
+        img_shapes: Tensor,
+        scale_factors: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return every proposal's box for each class, and its probabilities.
+
+        Args:
+            regions: The last stage's regions (B, P, 4).
+            logits: Every stage's logits (B, P, K + 1), of which the mean counts.
+            deltas: The last stage's deltas (B, P, 4*K).
+            used: Which proposals are used (B, P), bool. The others have probability 0.
+            img_shapes: As in ``construct``.
+            scale_factors: As in ``construct``.
+
+        Returns:
+            Boxes (B, P, 4*K) in pixels of the original images, and probabilities (B, P, K + 1).
+        """
+        mean = logits[0]
+        for logit in logits[1:]:
+            mean = mean + logit
+        scores = ops.softmax(mean / len(logits), -1) * used.astype(ms.float32).expand_dims(-1)
+        boxes = decode_boxes(regions, deltas, STAGE_STDS[-1], img_shapes.expand_dims(1))
+        factors = ops.tile(scale_factors, (1, self.settings.num_classes)).expand_dims(1)
+        return boxes / factors, scores
+
+    def mask_probabilities(
+        self, maps: tuple[Tensor, ...], boxes: Tensor, labels: Tensor, scale_factors: Tensor
+    ) -> Tensor:
+        """Return the mean over the stages of the mask probabilities of detections, (B, N, 2*S, 2*S)."""
+        regions, total = boxes * scale_factors.expand_dims(1), 0.0
+        for stage in range(STAGES):
+            total = total + ops.sigmoid(self.roi_head.predict_masks(stage, maps, regions, labels))
+        return total / STAGES
+
+    def predict(
+        self, images: Tensor, img_shapes: np.ndarray, ori_shapes: np.ndarray, scale_factors: np.ndarray
+    ) -> list[Detections]:
+        """Detect objects in a batch of images; call ``set_train(False)`` first.
+
+        Args:
+            images: Normalised images (B, 3, height, width), padded to one size with zeros.
+            img_shapes: Height and width of the images without padding, (B, 2).
+            ori_shapes: Height and width of the original images, (B, 2).
+            scale_factors: The images' sizes over those of the original images, as (x, y, x, y), (B, 4).
+
+        Returns:
+            The detections of every image.
+        """
+        numbers = (Tensor(np.asarray(values, np.float32)) for values in (img_shapes, scale_factors))
+        outputs = [output.asnumpy() for output in self(images, *numbers)]
+        results = []
+        for i, (height, width) in enumerate(np.asarray(ori_shapes).astype(int).tolist()):
+            boxes, scores, labels, masks, used = (output[i] for output in outputs)
+            encoded = paste_masks(masks[used], boxes[used], height, width, self.settings.mask_threshold)
+            results.append(Detections(boxes[used], scores[used], labels[used], encoded))
+        return results
+
+    def recompute_blocks(self) -> None:
+        """Save memory in training: keep only the inputs of the backbone's blocks, and recompute the rest."""
+        self.backbone.recompute_blocks()
+
+    def flops(self, height: int, width: int, regions: int = 1000, masks: int = 100) -> float:
+        """Return the multiply-adds for one image, counted as in the paper's table.
+
+        Convolutions, linear layers and attention count, and so do LayerNorm, batch normalisation and the ReLU after
+        the convolutions of the box and mask heads.
+
+        Args:
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
+            regions: Regions that every box head processes.
+            masks: Regions that every mask head processes.
+        """
+        b = self.backbone
+        layouts = stage_layouts(height, width, b.patch_size, b.window_size, b.shuffle_size)
+        sizes = [(layout.height, layout.width) for layout in layouts]
+        total = b.flops(height, width) + self.neck.flops(sizes)
+        total += self.rpn_head.flops([*sizes, tuple(-(-side // 2) for side in sizes[-1])])
+        total += sum(head.flops(regions) for head in self.roi_head.bbox_head)
+        return total + sum(head.flops(masks, self.settings.mask_size) for head in self.roi_head.mask_head)

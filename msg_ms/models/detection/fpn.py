@@ -1,0 +1,77 @@
+"""Feature pyramid network (Lin et al., CVPR 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.ops import constexpr
+
+from .conv import ConvModule, xavier_uniform
+
+EXTRA_LEVELS = 1  # the fifth level, for the RPN alone
+
+
+class FPN(nn.Cell):
+    """Maps of all stages -> as many maps with equal channels, and a fifth at half the size of the last.
+
+    There is no activation. A coarser map is added to the finer one by nearest-neighbour upsampling, and the fifth map
+    is every second pixel of the fourth, as in mmdetection.
+
+    Args:
+        in_channels: Channels of every stage's map.
+        out_channels: Channels C of every output.
+    """
+
+    def __init__(self, in_channels: Sequence[int], out_channels: int):
+        super().__init__()
+        self.in_channels, self.out_channels = tuple(in_channels), out_channels
+        self.lateral_convs = nn.CellList(
+            [ConvModule(c, out_channels, 1, weight_init=xavier_uniform(c, out_channels)) for c in in_channels]
+        )
+        init = xavier_uniform(9 * out_channels, 9 * out_channels)
+        self.fpn_convs = nn.CellList([ConvModule(out_channels, out_channels, 3, weight_init=init) for _ in in_channels])
+        self.every_second = nn.MaxPool2d(kernel_size=1, stride=2)
+
+    def construct(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the pyramid.
+
+        Args:
+            maps: A map (B, C_i, H_i, W_i) for every stage, from fine to coarse.
+
+        Returns:
+            Maps (B, C, H_i, W_i), and one (B, C, ceil(H_n / 2), ceil(W_n / 2)).
+        """
+        levels = len(self.lateral_convs)
+        merged = self.lateral_convs[levels - 1](maps[levels - 1])
+        outputs = (self.fpn_convs[levels - 1](merged),)
+        outputs = (*outputs, self.every_second(outputs[0]))
+        for i in range(levels - 2, -1, -1):
+            lateral = self.lateral_convs[i](maps[i])
+            merged = lateral + upsample(merged, lateral.shape[2], lateral.shape[3])
+            outputs = (self.fpn_convs[i](merged), *outputs)
+        return outputs
+
+    def flops(self, sizes: Sequence[tuple[int, int]]) -> float:
+        """Return the multiply-adds for maps of the given (height, width), without the fifth."""
+        channels = zip(sizes, self.in_channels, strict=True)
+        return float(sum(h * w * self.out_channels * (c + 9 * self.out_channels) for (h, w), c in channels))
+
+
+def upsample(x: Tensor, height: int, width: int) -> Tensor:
+    """Resize maps (B, C, h, w) to (B, C, height, width) by nearest neighbours, as in PyTorch."""
+    batch, channels, rows, columns = x.shape
+    if height == 2 * rows and width == 2 * columns:
+        x = ops.broadcast_to(x.reshape(-1, rows, 1, columns, 1), (batch * channels, rows, 2, columns, 2))
+        return x.reshape(batch, channels, height, width)
+    return ops.gather(ops.gather(x, _sources(rows, height), 2), _sources(columns, width), 3)
+
+
+@constexpr
+def _sources(size, new_size):
+    """Return the pixel that each new pixel copies, int32 (new_size,), with PyTorch's rounding in single precision."""
+    scale = np.float32(size) / np.float32(new_size)
+    index = np.floor(np.arange(new_size, dtype=np.float32) * scale).astype(np.int32)
+    return Tensor(np.minimum(index, size - 1), ms.int32)

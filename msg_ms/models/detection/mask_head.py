@@ -1,0 +1,40 @@
+"""Mask head of a cascade stage (He et al., ICCV 2017): four convolutions and an upsampling by two."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from .conv import Conv2d, ConvModule, Deconv2x2
+
+CONVOLUTIONS = 4
+
+
+class MaskHead(nn.Cell):
+    """Features of regions (R, C, S, S) -> mask logits of every class (R, K, 2*S, 2*S).
+
+    Args:
+        in_channels: Channels C of the features.
+        conv_channels: Channels of the convolutions.
+        num_classes: Classes K.
+    """
+
+    def __init__(self, in_channels: int, conv_channels: int, num_classes: int):
+        super().__init__()
+        self.channels, self.num_classes = (in_channels, conv_channels), num_classes
+        inputs = (in_channels, *(conv_channels,) * (CONVOLUTIONS - 1))
+        self.convs = nn.CellList([ConvModule(c, conv_channels, 3, relu=True) for c in inputs])
+        self.upsample = Deconv2x2(conv_channels, conv_channels)
+        self.conv_logits = Conv2d(conv_channels, num_classes, 1, output_float32=True)
+
+    def construct(self, features: Tensor) -> Tensor:
+        """Return float32 logits (R, K, 2*S, 2*S)."""
+        for conv in self.convs:
+            features = conv(features)
+        return self.conv_logits(ops.relu(self.upsample(features)))
+
+    def flops(self, regions: int, roi_size: int) -> float:
+        """Return the multiply-adds for regions of ``roi_size`` x ``roi_size`` pixels, ReLU included."""
+        inputs, conv = self.channels
+        convolutions = 9 * conv * (inputs + (CONVOLUTIONS - 1) * conv) + CONVOLUTIONS * conv
+        upsampling = 4 * conv * (conv + 1 + self.num_classes)
+        return float(regions * roi_size**2 * (convolutions + upsampling))

@@ -1,0 +1,58 @@
+"""The sizes and thresholds of Cascade Mask R-CNN, with the values of Swin Transformer's detection recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STAGES = 3
+# Standard deviations of each stage's deltas (dx, dy, dw, dh).
+STAGE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """The detector's arguments apart from those of the backbone.
+
+    Attributes:
+        num_classes: Classes K, without background.
+        fpn_channels: Channels of the pyramid and of the heads' convolutions.
+        fc_channels: Channels of the box heads' linear layer.
+        box_size: Side of a region's features for the box heads.
+        mask_size: Side of a region's features for the mask heads; masks have twice this side.
+        strides: Pixels per cell of each level; the RoI heads use all but the last.
+        proposal_iou: IoU above which the proposals' NMS removes a box.
+        test_candidates: Anchors per level that enter the proposals' NMS at test time.
+        test_proposals: Proposals per image at test time.
+        train_candidates: As ``test_candidates``, in training.
+        train_proposals: Proposals per image in training.
+        score_threshold: Least score of a detection, exclusive.
+        detection_iou: IoU above which the detections' NMS removes a box of the same class.
+        max_detections: Detections per image.
+        mask_threshold: Least probability of a mask's pixels.
+        region_samples: Regions per image that every stage is trained on.
+        region_positives: The most positives among them.
+        stage_ious: Every stage's least IoU of a positive.
+        stage_weights: Every stage's loss weight.
+        box_loss_weight: Weight of the GIoU loss.
+    """
+
+    num_classes: int = 80
+    fpn_channels: int = 256
+    fc_channels: int = 1024
+    box_size: int = 7
+    mask_size: int = 14
+    strides: tuple[int, ...] = (4, 8, 16, 32, 64)
+    proposal_iou: float = 0.7
+    test_candidates: int = 1000
+    test_proposals: int = 1000
+    train_candidates: int = 2000
+    train_proposals: int = 2000
+    score_threshold: float = 0.05
+    detection_iou: float = 0.5
+    max_detections: int = 100
+    mask_threshold: float = 0.5
+    region_samples: int = 512
+    region_positives: int = 128
+    stage_ious: tuple[float, ...] = (0.5, 0.6, 0.7)
+    stage_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
+    box_loss_weight: float = 10.0

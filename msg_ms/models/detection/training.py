@@ -1,0 +1,138 @@
+"""The detector in training: samples regions at every stage and returns the losses."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from .assign import assign_regions
+from .cascade_rcnn import CascadeMaskRCNN
+from .losses import box_losses, mask_loss, rpn_losses
+from .masks import MaskTargets
+from .proposals import Proposals
+from .roi_head import best_class
+from .sample import add_gt, sample_regions
+from .settings import STAGES
+
+LOSS_NAMES = (
+    *("loss_rpn_cls", "loss_rpn_bbox"),
+    *(f"s{stage}.loss_{kind}" for stage in range(STAGES) for kind in ("cls", "bbox", "mask")),
+)
+
+
+class DetectionLoss(nn.Cell):
+    """The training losses of a detector; their sum is to be minimised.
+
+    Everything random is an input, so that a resumed run repeats it. The first stage samples from the proposals, and
+    every later stage from the regions of the stage before, moved by its deltas. Ground-truth boxes are added first.
+
+    Args:
+        model: The detector. Its parameters keep their names.
+    """
+
+    def __init__(self, model: CascadeMaskRCNN):
+        super().__init__(auto_prefix=False)
+        s = model.settings
+        self.model, self.settings = model, s
+        self.proposals = Proposals(s.strides, s.train_candidates, s.train_proposals, s.proposal_iou)
+        self.mask_targets = MaskTargets(2 * s.mask_size)
+
+    def construct(
+        self,
+        images: Tensor,
+        img_shapes: Tensor,
+        gt: Tensor,
+        gt_labels: Tensor,
+        gt_valid: Tensor,
+        gt_masks: Tensor,
+        rpn_targets: tuple[Tensor, Tensor, Tensor, Tensor],
+        region_draws: tuple[Tensor, ...],
+        drop_path_noise: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Return the weighted losses in the order of ``LOSS_NAMES``, float32 scalars.
+
+        Args:
+            images: Normalised images (B, 3, height, width), padded to one size with zeros.
+            img_shapes: Height and width of the images without padding, float32 (B, 2).
+            gt: Ground-truth boxes, padded, float32 (B, G, 4).
+            gt_labels: Their classes, int32 (B, G).
+            gt_valid: Which of them are not padding, bool (B, G).
+            gt_masks: Their masks as ``masks.crop_masks`` returns them, uint8 (B, G, crop, crop).
+            rpn_targets: Sampled anchors, labels, weights and deltas, see ``losses.rpn_losses``.
+            region_draws: Uniform numbers in [0, 1), float32: (B, G + P) for the first stage, (B, G + R) for the others.
+            drop_path_noise: As in ``CascadeMaskRCNN.pyramid``.
+        """
+        maps, logits, deltas = self.model.pyramid(images, drop_path_noise)
+        losses = rpn_losses(logits, deltas, *rpn_targets)
+        boxes, _, valid = self.proposals(logits, deltas, img_shapes)
+        for stage in range(STAGES):
+            boxes, own, labels, is_gt, used = self.sample(
+                stage, boxes, valid, gt, gt_labels, gt_valid, region_draws[stage]
+            )
+            logit, delta = self.model.roi_head.predict_boxes(stage, maps, boxes)
+            targets = ops.gather_elements(gt, 1, ops.broadcast_to(own.expand_dims(-1), boxes.shape))
+            weight = self.settings.stage_weights[stage]
+            loss_class, loss_box = box_losses(stage, logit, delta, boxes, labels, used, targets)
+            loss_box = loss_box * self.settings.box_loss_weight
+            masks = self.stage_mask_loss(stage, maps, boxes, own, labels, gt, gt_masks)
+            losses = (*losses, weight * loss_class, weight * loss_box, weight * masks)
+            if stage + 1 < STAGES:
+                # Positives move by the deltas of their own class.
+                classes = ops.select(labels < self.settings.num_classes, labels, best_class(logit))
+                boxes = self.model.roi_head.refine(stage, boxes, classes, delta, img_shapes)
+                valid = ops.logical_and(used, ops.logical_not(is_gt))
+        return losses
+
+    def sample(
+        self,
+        stage: int,
+        boxes: Tensor,
+        valid: Tensor,
+        gt: Tensor,
+        gt_labels: Tensor,
+        gt_valid: Tensor,
+        draws: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Sample a stage's regions: R of each image, the positives first.
+
+        Args:
+            stage: The stage, from 0.
+            boxes: Candidates (B, P, 4).
+            valid: Which of them are used, bool (B, P).
+            gt: As in ``construct``.
+            gt_labels: As in ``construct``.
+            gt_valid: As in ``construct``.
+            draws: Uniform numbers (B, G + P).
+
+        Returns:
+            Regions (B, R, 4); the index of each one's ground-truth box, int32 (B, R), 0 for negatives; classes, int32
+            (B, R), K for negatives; which are ground-truth boxes themselves, bool (B, R); which are used, bool (B, R).
+        """
+        s, iou = self.settings, self.settings.stage_ious[stage]
+        assigned, _ = assign_regions(boxes, valid, gt, gt_valid, iou, iou)
+        boxes, valid, assigned = add_gt(boxes, valid, assigned, gt, gt_valid)
+        index, positive, used = sample_regions(assigned, draws, s.region_samples, s.region_positives)
+        boxes = ops.gather_elements(boxes, 1, ops.broadcast_to(index.expand_dims(-1), (*index.shape, 4)))
+        own = ops.gather_elements(assigned, 1, index) - 1
+        own = ops.select(positive, own, ops.zeros_like(own))
+        labels = ops.gather_elements(gt_labels, 1, own)
+        labels = ops.select(positive, labels, ops.zeros_like(labels) + s.num_classes)
+        is_gt = ops.logical_and(index < gt.shape[1], used)
+        return ops.stop_gradient(boxes), own, labels, is_gt, used
+
+    def stage_mask_loss(
+        self,
+        stage: int,
+        maps: tuple[Tensor, ...],
+        boxes: Tensor,
+        own: Tensor,
+        labels: Tensor,
+        gt: Tensor,
+        gt_masks: Tensor,
+    ) -> Tensor:
+        """Return a stage's mask loss; only the slots that may hold positives are computed."""
+        count, classes = self.settings.region_positives, self.settings.num_classes
+        boxes, own, labels = boxes[:, :count], own[:, :count], labels[:, :count]
+        positive = labels < classes
+        labels = ops.select(positive, labels, ops.zeros_like(labels))
+        logits = self.model.roi_head.predict_masks(stage, maps, boxes, labels)
+        return mask_loss(logits, self.mask_targets(gt_masks, gt, boxes, own), positive)
