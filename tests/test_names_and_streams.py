@@ -50,6 +50,7 @@ def test_home_folders(monkeypatch):
         user_path("~nobody-here/x")
 
 
+@pytest.mark.slow
 def test_every_combination_of_closed_streams_works():
     code = """
 import os, sys

@@ -67,6 +67,7 @@ def test_errors_are_one_line(command, tmp_path):
     assert command("tools/plot_run.py", ".", status=2).stderr == "error: metrics.jsonl has no finished epoch yet\n"
 
 
+@pytest.mark.slow
 def test_a_picture_of_others_is_not_replaced(command, tmp_path):
     record = {"epoch": 1, "step": 2, "loss": 1.0, "lr": 0.1, "top1": 50.0}
     run = tmp_path / "a $x^ run"

@@ -204,7 +204,7 @@ def test_names_that_are_not_utf_8(model, predict):
 def test_outputs_never_replace_inputs_or_files_of_others(model, predict):
     image = Path("data/val/0/0.png")
     before = image.read_bytes()
-    Path("names.json").write_text("a\nb\nc\n")
+    Path("names.json").write_text('["a", "b", "c"]')
     Path("link.png").symlink_to(image)
     for flags, text in (
         (["--picture", image, "data/val"], "--picture would overwrite the input data/val/0/0.png"),

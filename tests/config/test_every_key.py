@@ -166,6 +166,7 @@ def try_keys(keys: typing.Iterable[str], count: int, seed: int) -> tuple[int, in
     return trained, refused
 
 
+@pytest.mark.slow
 def test_accepted_values_train_a_step():
     trained, refused = try_keys(random.Random(0).sample(QUICK, 12), 3, seed=0)
     assert trained > 5 and refused > 5

@@ -203,6 +203,7 @@ def test_the_digits_are_never_written_over_files(command, tmp_path):
     assert (tmp_path / "results" / "best.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_check_dataset_accepts_lists_and_indexes(command, tmp_path):
     for i, name in enumerate(("cat", "dog")):
         for file in (tmp_path / "data" / "train" / name / "0.png", tmp_path / "data" / "val" / f"{i}.png"):

@@ -89,6 +89,7 @@ def test_the_papers_models(name, tmp_path):
     assert np.abs(reference.outputs).max() > 1
 
 
+@pytest.mark.slow
 def test_any_name_and_folder_is_written(tmp_path):
     with use_backend("composed"):
         plain = random_weights(MSGTransformer(**SMALL))

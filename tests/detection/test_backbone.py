@@ -82,6 +82,7 @@ def test_images_whose_sides_are_no_multiples_of_a_patch_are_padded_with_zeros(py
         assert np.array_equal(wanted.asnumpy(), actual.asnumpy())
 
 
+@pytest.mark.slow
 def test_a_graph_returns_the_same_as_single_operators():
     model = DetectionBackbone(**{**SMALL, "depths": (1, 1)}).set_train(False)
     image = Tensor(np.random.RandomState(0).standard_normal((1, 3, 40, 56)).astype(np.float32))

@@ -105,13 +105,10 @@ def test_predictions_match_mmdetection(mode, monkeypatch):
     check_predictions(results, kept, "inference" if mode == ms.PYNATIVE_MODE else "inference in graph mode")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case, mode",
-    [
-        ("train_bn", ms.PYNATIVE_MODE),
-        pytest.param("eval_bn", ms.PYNATIVE_MODE, marks=pytest.mark.slow),
-        pytest.param("train_bn", ms.GRAPH_MODE, marks=pytest.mark.slow),
-    ],
+    [("train_bn", ms.PYNATIVE_MODE), ("eval_bn", ms.PYNATIVE_MODE), ("train_bn", ms.GRAPH_MODE)],
 )
 def test_losses_and_gradients_match_mmdetection(case, mode):
     ms.set_context(mode=mode)

@@ -71,6 +71,7 @@ def test_an_epoch_is_saved_before_its_evaluation(trained, tmp_path):
     assert result(folder) == result(trained / "output/small/default")
 
 
+@pytest.mark.slow
 def test_a_reader_of_the_log_may_leave(tmp_path, trained):
     line = f"{sys.executable} {ROOT / 'train.py'} {' '.join(FLAGS)} --output {tmp_path} 2>{tmp_path}/err | head -n 2"
     done = subprocess.run(["bash", "-c", line], cwd=trained, capture_output=True, text=True, timeout=300)
@@ -78,6 +79,7 @@ def test_a_reader_of_the_log_may_leave(tmp_path, trained):
     assert "training finished" in (tmp_path / "small/default/log_rank0.txt").read_text()
 
 
+@pytest.mark.slow
 def test_broken_weights_and_left_over_variables(trained, tmp_path):
     arrays, metadata = read_checkpoint(trained / "output/small/default/best.ckpt")
     name = next(name for name in arrays if name.endswith("head.weight"))
@@ -90,6 +92,7 @@ def test_broken_weights_and_left_over_variables(trained, tmp_path):
     assert "can't join the job that the environment describes (RANK_SIZE=8)" in message and "unset" in message
 
 
+@pytest.mark.slow
 def test_throughput_needs_no_checkpoint(trained, tmp_path):
     flags = ("--throughput", "--local_rank", "0", "--output", tmp_path)  # the paper's launcher passes --local_rank
     lines = run(trained, "train.py", *flags).stdout

@@ -89,6 +89,7 @@ def test_two_ranks_evaluate_as_one(whole):
     assert line.endswith("on 21 numbers") and line in {without_time(text) for text in together.splitlines()}
 
 
+@pytest.mark.slow
 def test_the_compile_cache_holds_every_shape(whole, tmp_path):
     options = ("COMPILE_CACHE", str(tmp_path / "cache"))
     run(tmp_path / "one", *options)
