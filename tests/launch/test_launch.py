@@ -66,6 +66,7 @@ def test_a_fault_ends_the_job_and_a_rerun_resumes(fault, tmp_path):
     assert row.again.startswith("resuming from ") and row.again.endswith("status 0")
 
 
+@pytest.mark.slow
 def test_a_job_that_is_stopped_while_it_compiles_is_stopped_and_has_not_failed(tmp_path):
     row = run_fault("stopped_while_compiling", tmp_path)
     assert row.status == 0 and row.left == 0 and row.seconds < 60
