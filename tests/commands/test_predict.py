@@ -218,7 +218,7 @@ def test_outputs_never_replace_inputs_or_files_of_others(model, predict):
     ):
         _, err = predict(*LINE, *flags, status=2)
         assert text in err and err.count("\n") == 1
-    assert image.read_bytes() == before and Path("names.json").read_text() == "a\nb\nc\n"
+    assert image.read_bytes() == before and Path("names.json").read_text() == '["a", "b", "c"]'
     Path("drawn").mkdir()
     Path("drawn/0.png.png").write_bytes(before)
     _, err = predict(*LINE, "--show-messages", "drawn", image, status=2)
