@@ -51,7 +51,7 @@ def values(key: str, count: int, seed: int = 0) -> list[str]:
 def test_what_is_written_is_read_back(key, tmp_path):
     default = DEFAULTS[key]
     default = default if isinstance(default, str) else str(list(default) if isinstance(default, tuple) else default)
-    texts = [default, *(TEXTS if key == "TAG" else TEXTS[::6]), *values(key, 8)]
+    texts = [default, *(TEXTS if key == "TAG" else TEXTS[::6]), *values(key, 3)]
     loaded = {}
     for text in texts:
         try:

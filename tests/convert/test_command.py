@@ -212,6 +212,7 @@ def test_dropped_buffers_must_equal_the_rebuilt_ones(run, tmp_path):
             run("--input", "x.pth", "--output", "x.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", ((), ("--num-classes", 9, "--window-size", 2, "--img-size", 32)))
 def test_every_parameter_with_a_wrong_shape_is_refused(changes, run, tmp_path):
     state = dict(read_torch_file(CHECKPOINT).state)

@@ -65,6 +65,7 @@ def test_unknown_and_missing_names_are_listed():
         convert_state_dict(state, expected, DETECTION_RULES)
 
 
+@pytest.mark.slow
 def test_command_recognises_a_detector_and_converts_it_back(command, tmp_path):
     source = FOLDER / "mmdet_checkpoint.pth"
     done = command(

@@ -49,6 +49,7 @@ def test_arguments_reach_the_backbone_and_the_settings():
     assert (model.settings.num_classes, model.settings.max_detections) == (7, 3)
 
 
+@pytest.mark.slow
 def test_stages_of_inference_match_mmdetection():
     ms.set_context(mode=ms.PYNATIVE_MODE)
     reference, model = vectors("inference"), detector()
