@@ -14,7 +14,7 @@ from support.script import free_port
 
 
 def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment: str) -> None:
-    """Run a script of tests/ranks in ``ranks`` processes, or in one of its own."""
+    """Run a script of tests/support in ``ranks`` processes, or in one of its own."""
     binaries = Path(sys.executable).parent
     launcher = [binaries / "msrun", f"--worker_num={ranks}", f"--local_worker_num={ranks}", "--join=True"]
     line = [*launcher, f"--master_port={free_port()}"] if ranks > 1 else [sys.executable]
