@@ -111,6 +111,7 @@ class InferenceBlock(nn.Cell):
 
     def __init__(self, block: MSGBlock, packer: WeightPacker, branches: PackedBranches):
         super().__init__()
+        self.fused = self.single_precision = True
         gamma1, beta1, qkv, qkv_bias, table, msg_bias, proj, proj_bias = block.attention_parameters
         gamma2, beta2, w1, b1, w2, b2 = block.mlp_parameters
         if qkv_bias is None:
@@ -122,9 +123,9 @@ class InferenceBlock(nn.Cell):
         self.mlp = _frozen("mlp", gamma2, beta2, packer.weight(w1), b1, packer.weight(w2), b2)
         self.branches = branches
 
-    def construct(self, x: Tensor, drop_path_scale: None = None) -> Tensor:
+    def construct(self, x: Tensor, drop_path_scale: None = None, padding: Tensor | None = None) -> Tensor:
         """Return the tokens after the block; nothing is dropped in inference."""
-        return self.branches(x, self.attention, self.mlp)
+        return self.branches(x, self.attention, self.mlp, padding)
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
         """Raise UserError: packed weights are float32."""

@@ -9,6 +9,7 @@ from .adamw import AdamWStep
 from .backend import get_backend, set_backend, use_backend
 from .bias_gelu import bias_gelu, gelu
 from .branches import AttentionBranch, MlpBranch
+from .conv import MapConv
 from .layer_norm import BiasLayerNorm, layer_norm
 from .matmul import MatMul
 from .nms import NMS
@@ -27,6 +28,7 @@ __all__ = [
     "AttentionBranch",
     "BiasLayerNorm",
     "ImagePatches",
+    "MapConv",
     "MatMul",
     "MlpBranch",
     "PackedBranches",

@@ -33,7 +33,7 @@ def convolved(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
-@pytest.mark.parametrize("unfold", [True, False])
+@pytest.mark.parametrize("unfold", [None, True, False])
 def test_convolution_and_gradients_match_numpy(kernel_size, unfold):
     conv = Conv2d(5, 7, kernel_size, unfold=unfold)
     conv.bias.set_data(Tensor(draw(7)))

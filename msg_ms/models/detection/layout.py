@@ -122,6 +122,12 @@ def valid_tokens(layout, window_size):
 
 
 @constexpr
+def native_padding(layout):
+    """Return the padding of a stage as ``msg_ms.ops.AttentionBranch`` accepts it, float32 (5,)."""
+    return Tensor(np.array(layout[:5], np.float32))
+
+
+@constexpr
 def first_messages(rows, columns, region):
     """Return each window's row in ``msg_tokens``, int32 (rows*columns,)."""
     y, x = np.divmod(np.arange(rows * columns), columns)
