@@ -55,17 +55,19 @@ def crop_resize(bitmap: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
 
 def _resample(bitmap: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
     """Multiply from both sides, without the rows and columns that have no weight."""
-    rows, columns = (np.flatnonzero(weights.any(0)) for weights in (row_weights, column_weights))
-    rows, columns = (slice(used[0], used[-1] + 1) if len(used) else slice(0) for used in (rows, columns))
+    rows, columns = _used(row_weights), _used(column_weights)
     part = bitmap[rows, columns].astype(np.float32)
     return row_weights[:, rows] @ part @ column_weights[:, columns].T
 
 
-def crop_masks(bitmaps: np.ndarray, boxes: np.ndarray, size: int = CROP_SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """Crop ground-truth bitmaps to their boxes, in data workers.
+def _used(weights: np.ndarray) -> slice:
+    """Return the pixels (of the second axis) from the first to the last one that has weight."""
+    used = np.flatnonzero(weights.any(0))
+    return slice(used[0], used[-1] + 1) if len(used) else slice(0)
 
-    An axis on which the box and a pixel around it fit into the crop keeps the bitmap's own pixels: targets of small
-    objects are exact. A longer axis is resampled to the crop's size.
+
+def crop_masks(bitmaps: np.ndarray, boxes: np.ndarray, size: int = CROP_SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """Crop ground-truth bitmaps to their boxes.
 
     Args:
         bitmaps: (G, height, width), 0 or 1.
@@ -75,13 +77,38 @@ def crop_masks(bitmaps: np.ndarray, boxes: np.ndarray, size: int = CROP_SIZE) ->
     Returns:
         Crops (G, size, size), uint8, 255 for 1, and the boxes in pixels that they show (G, 4), float32.
     """
+    rows, columns = (np.arange(side) for side in bitmaps.shape[1:])
     crops, frames = np.zeros((len(boxes), size, size), np.uint8), np.zeros((len(boxes), 4), np.float32)
-    for i, (bitmap, (x1, y1, x2, y2)) in enumerate(zip(bitmaps, boxes, strict=True)):
-        rows, top, bottom = _crop_axis(y1, y2, size, bitmap.shape[0])
-        columns, left, right = _crop_axis(x1, x2, size, bitmap.shape[1])
-        crops[i] = np.rint(255 * _resample(bitmap, rows, columns))
-        frames[i] = left, top, right, bottom
+    for i, (bitmap, box) in enumerate(zip(bitmaps, boxes, strict=True)):
+        crops[i], frames[i] = crop_mask(bitmap, rows, columns, box, size)
     return crops, frames
+
+
+def crop_mask(
+    bitmap: np.ndarray, rows: np.ndarray, columns: np.ndarray, box: np.ndarray, size: int = CROP_SIZE
+) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Crop the mask ``bitmap[rows][:, columns]`` to its box, without building it.
+
+    An axis on which the box and a pixel around it fit into the crop keeps the mask's own pixels: targets of small
+    objects are exact. A longer axis is resampled to the crop's size.
+
+    Args:
+        bitmap: (H, W), 0 or 1.
+        rows: the bitmap's row of each row of the mask, (height,).
+        columns: the bitmap's column of each column of the mask, (width,).
+        box: (4,), in pixels of the mask.
+        size: side of a crop.
+
+    Returns:
+        The crop (size, size), uint8, 255 for 1, and the box in pixels of the mask that it shows.
+    """
+    x1, y1, x2, y2 = box
+    row_weights, top, bottom = _crop_axis(y1, y2, size, len(rows))
+    column_weights, left, right = _crop_axis(x1, x2, size, len(columns))
+    used_rows, used_columns = _used(row_weights), _used(column_weights)
+    part = bitmap[rows[used_rows, None], columns[used_columns]].astype(np.float32)
+    crop = row_weights[:, used_rows] @ part @ column_weights[:, used_columns].T
+    return np.rint(255 * crop).astype(np.uint8), (left, top, right, bottom)
 
 
 def _crop_axis(low: float, high: float, size: int, pixels: int) -> tuple[np.ndarray, float, float]:

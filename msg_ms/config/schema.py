@@ -161,7 +161,7 @@ class DetectionConfig:
     test_long_side: int = key(1333, bounded(16, MAX_SIDE))
     # Heights and widths that images are padded to with zeros; every canvas is a graph.
     canvases: tuple[tuple[int, ...], ...] = key(
-        ((800, 1344), (1344, 800)),
+        ((640, 864), (864, 640), (800, 1088), (1088, 800), (800, 1344), (1344, 800)),
         CANVASES,
     )
     max_gt: int = key(100, bounded(1, 1000))  # most objects of a training image; more are dropped at random
