@@ -240,5 +240,9 @@ def _to_tree(config: Any) -> dict[str, Any]:
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
             value = _to_tree(value)
-        tree[f.name.upper()] = list(value) if isinstance(value, tuple) else value
+        tree[f.name.upper()] = _to_lists(value)
     return tree
+
+
+def _to_lists(value: Any) -> Any:
+    return [_to_lists(inner) for inner in value] if isinstance(value, tuple) else value
