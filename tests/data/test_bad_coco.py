@@ -287,3 +287,19 @@ def test_polygons_are_kept_exactly(root, shift, kind):
     assert segmentations.coordinates.dtype == kind
     stored = [ring.tolist() for ring in segmentations.polygons(1)]
     assert stored == [polygon, [1, 1, 30, 1, 30, 30]]
+
+
+def test_check_dataset_reads_coco(root, command, tmp_path):
+    done = command("tools/check_dataset.py", root)
+    assert "train2017: 3 images, 6 objects in 2 classes" in done.stdout and "no problems found" in done.stdout
+    (root / "val2017/0001.png").write_bytes(b"no image")
+    shutil.copy(root / "val2017/0000.png", root / "val2017/0002.png")
+    segmentation([])(root)
+    done = command("tools/check_dataset.py", root, "--list", "bad.txt", status=1)
+    assert "problem: " in done.stdout and "that of annotation 2 is empty" in done.stdout
+    assert "2 files can't be decoded or have the wrong size; they are listed in bad.txt" in done.stdout
+    damaged, other = (tmp_path / "bad.txt").read_text().splitlines()
+    assert damaged.startswith(f"{root}/val2017/0001.png\t")
+    assert other == f"{root}/val2017/0002.png\t80 x 60 pixels (width x height), but the annotations have 70 x 50"
+    done = command("tools/check_dataset.py", root, "--val-list", "x", status=2)
+    assert "--val-list are for class folders" in done.stderr
