@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .rle import encode_rle
@@ -21,20 +23,23 @@ def bin_weights(low: float, high: float, bins: int, size: int) -> np.ndarray:
     Returns:
         (bins, size), float32.
     """
-    start, length = float(low) - 0.5, (float(high) - float(low)) / bins
-    samples = max(int(np.ceil(length)), 0)
+    places, shares = _bin_samples(low, high, bins, size)
     weights = np.zeros((bins, size), np.float32)
-    if samples == 0:
-        return weights
-    position = start + length * (np.arange(bins)[:, None] + (np.arange(samples) + 0.5) / samples)
+    np.add.at(weights, (np.arange(bins)[:, None], places), shares)
+    return weights
+
+
+def _bin_samples(low: float, high: float, bins: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels that each bin of ``bin_weights`` reads and their shares, (bins, 2 * samples) each."""
+    start, length = float(low) - 0.5, (float(high) - float(low)) / bins
+    samples = max(math.ceil(length), 0)
+    position = start + length * (np.arange(bins)[:, None] + (np.arange(samples) + 0.5) / max(samples, 1))
     used = (position >= -1) & (position <= size)
     inside = np.clip(position, 0, size - 1)
     lower = np.floor(inside).astype(np.int64)
     fraction = inside - lower
-    rows = np.broadcast_to(np.arange(bins)[:, None], lower.shape)
-    np.add.at(weights, (rows, lower), used * (1 - fraction) / samples)
-    np.add.at(weights, (rows, np.minimum(lower + 1, size - 1)), used * fraction / samples)
-    return weights
+    shares = np.concatenate([used * (1 - fraction), used * fraction], 1) / max(samples, 1)
+    return np.concatenate([lower, np.minimum(lower + 1, size - 1)], 1), shares
 
 
 def crop_resize(bitmap: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
@@ -102,24 +107,40 @@ def crop_mask(
     Returns:
         The crop (size, size), uint8, 255 for 1, and the box in pixels of the mask that it shows.
     """
-    x1, y1, x2, y2 = box
-    row_weights, top, bottom = _crop_axis(y1, y2, size, len(rows))
-    column_weights, left, right = _crop_axis(x1, x2, size, len(columns))
-    used_rows, used_columns = _used(row_weights), _used(column_weights)
-    part = bitmap[rows[used_rows, None], columns[used_columns]].astype(np.float32)
-    crop = row_weights[:, used_rows] @ part @ column_weights[:, used_columns].T
-    return np.rint(255 * crop).astype(np.uint8), (left, top, right, bottom)
+    x1, y1, x2, y2 = (float(value) for value in box)
+    row_weights, own_rows, top, bottom = _crop_axis(y1, y2, size, rows)
+    column_weights, own_columns, left, right = _crop_axis(x1, x2, size, columns)
+    crop = row_weights @ bitmap[own_rows, own_columns].astype(np.float32) @ column_weights.T
+    # Halves are common: the edge of a mask in the middle of a bin. They must not depend on the order of a sum.
+    return (255 * crop + (0.5 + 1e-3)).astype(np.uint8), (left, top, right, bottom)
 
 
-def _crop_axis(low: float, high: float, size: int, pixels: int) -> tuple[np.ndarray, float, float]:
-    """Return the weights (size, pixels) of a crop along one axis, and the crop's start and end in pixels."""
-    start = min(max(int(np.floor(low)) - 1, 0), max(pixels - size, 0))
-    if min(np.ceil(high) + 1, pixels) - start > size:
-        return bin_weights(low, high, size, pixels), low, high
-    weights = np.zeros((size, pixels), np.float32)
-    # Beyond the image its last pixel repeats, as RoIAlign has it.
-    weights[np.arange(size), np.minimum(start + np.arange(size), pixels - 1)] = 1
-    return weights, start, start + size
+def _crop_axis(low: float, high: float, size: int, source: np.ndarray) -> tuple[np.ndarray, slice, float, float]:
+    """Return the weights of a crop along one axis.
+
+    Args:
+        low: start of the box in pixels of the mask.
+        high: its end.
+        size: side of the crop.
+        source: the bitmap's pixel of each pixel of the mask, (pixels,).
+
+    Returns:
+        Weights (size, n) of n pixels of the bitmap, which pixels they are, and the crop's start and end in pixels of
+        the mask.
+    """
+    pixels = len(source)
+    start = min(max(math.floor(low) - 1, 0), max(pixels - size, 0))
+    if min(math.ceil(high) + 1, pixels) - start > size:
+        places, shares = _bin_samples(low, high, size, pixels)
+    else:
+        # Beyond the image its last pixel repeats, as RoIAlign has it.
+        places, shares = np.minimum(start + np.arange(size)[:, None], pixels - 1), np.ones((size, 1))
+        low, high = start, start + size
+    own = source[places]
+    first, last = (int(own.min()), int(own.max())) if own.size else (0, 0)
+    weights = np.zeros((size, last - first + 1), np.float32)
+    np.add.at(weights, (np.arange(size)[:, None], own - first), shares.astype(np.float32))
+    return weights, slice(first, last + 1), low, high
 
 
 def paste_mask(probabilities: np.ndarray, box: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int, int]:

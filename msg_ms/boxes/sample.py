@@ -70,14 +70,35 @@ def rpn_targets(
         ``indices`` (count,) int32, positives first, 0 in unused slots; ``labels`` (count,) float32, 1 for positives;
         ``weights`` (count,) float32, 0 in unused slots; ``deltas`` (count, 4) float32, 0 except for positives.
     """
-    used = np.flatnonzero(inside)
-    assigned, _ = assign_anchors(anchors[used], gt, rule)
+    assigned = np.full(len(anchors), -1, np.int32)
+    assigned[inside] = assign_anchors(anchors[inside], gt, rule)[0]
+    return sampled_targets(anchors, assigned, gt, rng, count, positives)
+
+
+def sampled_targets(
+    anchors: np.ndarray,
+    assigned: np.ndarray,
+    gt: np.ndarray,
+    rng: np.random.Generator,
+    count: int,
+    positives: int,
+) -> dict[str, np.ndarray]:
+    """Sample assigned anchors; arguments and result are those of ``rpn_targets``.
+
+    Args:
+        anchors: (A, 4), of all levels.
+        assigned: (A,), an assignment; anchors with -1 are not sampled.
+        gt: (G, 4), without padding.
+        rng: as in ``sample_anchors``.
+        count: anchors to sample.
+        positives: the most positives.
+    """
     positive, negative = sample_anchors(assigned, count, positives, rng)
     sampled = len(positive) + len(negative)
     indices, deltas = np.zeros(count, np.int32), np.zeros((count, 4), np.float32)
-    indices[:sampled] = used[np.concatenate([positive, negative])]
+    indices[:sampled] = np.concatenate([positive, negative])
     if len(positive):
-        deltas[: len(positive)] = encode_numpy(anchors[used[positive]], gt[assigned[positive] - 1])
+        deltas[: len(positive)] = encode_numpy(anchors[positive], gt[assigned[positive] - 1])
     slots = np.arange(count)
     return {
         "indices": indices,

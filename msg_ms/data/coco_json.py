@@ -107,8 +107,8 @@ class _Reader:
                     self.position = error.pos
                     self.fail(error.msg[:1].lower() + error.msg[1:])
             else:
-                # At the window's end a number may be a part of a longer one.
-                if end < len(self.text) or self.ended:
+                # Near the window's end a number may be a part of a longer one.
+                if self.ended or (end < len(self.text) and self.text[end] not in ".eE"):
                     self.position = end
                     return value
             self.extend()

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..boxes.anchors import grid_anchors, inside_flags, level_shapes
+from ..boxes.anchor_grid import AnchorGrid
 from ..boxes.masks import CROP_SIZE, crop_mask
-from ..boxes.sample import rpn_targets
 from ..config import DataConfig, DetectionConfig
 from .canvases import Canvas, CanvasOrder, by_area, choose_canvases
 from .coco import CocoSplit
@@ -166,8 +165,7 @@ class DetectionTrainDataset(TrainPipeline):
         count = len(chosen)
         gt[:count], gt_labels[:count], gt_valid[:count] = boxes, objects.labels[chosen], True
         self._fill_masks(index, geometry, boxes, objects.masks[chosen], gt_masks, gt_frames)
-        anchors, inside = grid(canvas), inside_flags(grid(canvas), geometry.size)
-        targets = rpn_targets(anchors, inside, boxes, rng, self.anchors, self.anchors // 2)
+        targets = anchor_grid(canvas).targets(boxes, geometry.size, rng, self.anchors, self.anchors // 2)
         for array, values in zip(rpn, targets.values(), strict=True):
             array[:] = values
 
@@ -246,9 +244,9 @@ class DetectionEvalDataset(EvalPipeline):
 
 
 @functools.lru_cache(maxsize=16)
-def grid(canvas: Canvas) -> np.ndarray:
-    """Return the anchors of all levels for a canvas, float32 (A, 4)."""
-    return np.concatenate(grid_anchors(level_shapes(*canvas)))
+def anchor_grid(canvas: Canvas) -> AnchorGrid:
+    """Return the anchors of a canvas."""
+    return AnchorGrid(*canvas)
 
 
 def read_image(split: CocoSplit, index: int, bad_files: BadFiles) -> np.ndarray | None:

@@ -35,7 +35,7 @@ def write_split(root: Path, name: str, content: Any, images: dict[str, Any]) -> 
 
 def square(number: int, image: int, x: float, y: float, side: float = 20, category: int = 7) -> dict[str, Any]:
     """Return an annotation whose mask is a triangle in a square box."""
-    polygon = [x, y, x + side, y, x, y + side]
+    polygon = [round(value, 2) for value in (x, y, x + side, y, x, y + side)]
     box = {"bbox": [x, y, side, side], "area": side * side / 2}
     return {"id": number, "image_id": image, "category_id": category, "iscrowd": 0, "segmentation": [polygon], **box}
 
