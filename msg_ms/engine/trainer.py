@@ -121,7 +121,7 @@ class Trainer:
     def _build(self) -> None:
         """Build optimizer, loss scaler, EMA, the step and the checkpoints."""
         settings, ranks, world_size = self.config.train, self.ranks, self.ranks.world_size
-        optimizer = build_optimizer(settings, self.model.trainable_params())
+        optimizer = build_optimizer(settings, self.model.trainable_params(), self.task.has_weight_decay)
         self.scaler = scaler = build_scaler(self.config.amp_opt_level, self.config.amp)
         self.ema = ema = WeightEMA(optimizer.targets, settings.ema_decay) if settings.ema_decay > 0 else None
         gradient_sum = GradientSum(optimizer.targets, self.runtime.target) if world_size > 1 else None

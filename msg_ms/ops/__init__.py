@@ -14,6 +14,7 @@ from .layer_norm import BiasLayerNorm, layer_norm
 from .matmul import MatMul
 from .nms import NMS
 from .packed import PackedBranches, PackedMatMul, WeightPacker
+from .pad import pad_axis
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
 from .residual import residual
@@ -41,6 +42,7 @@ __all__ = [
     "gelu",
     "get_backend",
     "layer_norm",
+    "pad_axis",
     "patch_conv",
     "position_bias",
     "residual",

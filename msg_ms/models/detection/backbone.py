@@ -67,6 +67,19 @@ class DetectionBackbone(MSGBackbone):
             # Swin Transformer's names, which are attributes and not a list.
             setattr(self, f"norm{i}", LayerNorm(dim))
 
+    @property
+    def output_norms(self) -> tuple[str, ...]:
+        """Prefixes of the output norms' parameter names, which a classifier's checkpoint lacks."""
+        return tuple(f"norm{i}." for i in range(len(self.layers)))
+
+    def ignores(self, name: str) -> bool:
+        """Return whether the backbone has no place for a classifier's parameter: its norm and head.
+
+        Args:
+            name: The parameter's name in the classifier, without a prefix.
+        """
+        return name.split(".")[0] in ("norm", "head")
+
     def construct(self, x: Tensor, drop_path_noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the maps (B, C_i, H_i, W_i); arguments as in ``maps_and_messages``."""
         return self.maps_and_messages(x, drop_path_noise)[0]

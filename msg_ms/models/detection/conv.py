@@ -10,7 +10,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, Normal, Uniform, initializer
 from mindspore.communication import GlobalComm, get_group_size
 
-from ...ops import MapConv, MatMul
+from ...ops import MapConv, MatMul, pad_axis
 
 EPSILON = 1e-5  # of batch normalisation, as in PyTorch
 
@@ -91,7 +91,7 @@ class Conv2d(nn.Cell):
         x = x.transpose(0, 2, 3, 1)
         if k > 1:
             # Channels last, so that every patch is a row of k*k contiguous pieces.
-            x = ops.pad(x, (0, 0, k // 2, k // 2, k // 2, k // 2))
+            x = pad_axis(pad_axis(x, 1, k // 2, k // 2), 2, k // 2, k // 2)
             patches = ()
             for i in range(k):
                 for j in range(k):
