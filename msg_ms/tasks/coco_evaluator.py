@@ -151,7 +151,8 @@ class CocoEvaluator:
         self.network, self.split, self.mask_threshold = CocoNetwork(model), split, mask_threshold
         self.truth: COCO | None = None
         self.results: list[dict[str, Any]] = []
-        self.evaluations: dict[str, COCOeval] = {}
+        self.categories: list[int] = []  # in pycocotools' order
+        self.precisions: dict[str, np.ndarray] = {}  # (IoU thresholds, recalls, classes, areas, limits) of each kind
         self.reset()
 
     def reset(self) -> None:
@@ -183,10 +184,12 @@ class CocoEvaluator:
                 self.truth = COCO(str(self.split.annotation_file))
             found = load_results(self.truth, self.results)
             for kind in KINDS:
-                self.evaluations[kind] = evaluation = COCOeval(self.truth, found, kind)
+                # The evaluation holds a record for every image, class and size; only its sums stay in memory.
+                evaluation = COCOeval(self.truth, found, kind)
                 evaluation.evaluate()
                 evaluation.accumulate()
                 evaluation.summarize()
+                self.precisions[kind], self.categories = evaluation.eval["precision"], evaluation.params.catIds
                 names = [metric_key(kind, number) for number in NUMBERS]
                 values |= dict(zip(names, map(float, evaluation.stats), strict=True))
         return values
@@ -199,14 +202,11 @@ class CocoEvaluator:
     def per_class(self) -> Sequence[str]:
         """Return a line with the AP of each class, on rank 0 after ``compute``."""
         rows = []
-        # pycocotools has no value for a class without objects.
-        precisions = {kind: evaluation.eval["precision"] for kind, evaluation in self.evaluations.items()}
-        order = self.evaluations["bbox"].params.catIds
         for category, name in zip(self.split.category_ids, self.split.class_names, strict=True):
-            place, figures = order.index(category), []
+            place, figures = self.categories.index(category), []
             for kind, word in KINDS.items():
-                values = precisions[kind][:, :, place, 0, -1]
-                values = values[values > -1]
+                values = self.precisions[kind][:, :, place, 0, -1]
+                values = values[values > -1]  # pycocotools writes -1 for a class without objects
                 figures.append(f"{word} AP {values.mean():.3f}" if values.size else f"{word} AP -")
             rows.append(f"{name}: {', '.join(figures)}")
         return rows

@@ -11,8 +11,6 @@ from support.small_detector import CONFIG, write_data
 
 from msg_ms.checkpoint import read_checkpoint
 
-from support.run_files import result
-
 FLAGS = ["--cfg", "small.yaml", "--data-path", "data"]
 
 
