@@ -54,7 +54,7 @@ def test_train_evaluate_and_predict(folder):
 @pytest.mark.slow
 def test_killed_runs_end_with_the_same_bits(folder):
     flags = [*FLAGS, "--opts", "TRAIN.EPOCHS", "8", "PRINT_FREQ", "1", "SAVE_STEPS", "2", "TRAIN.EMA_DECAY", "0.9"]
-    compare(folder, "small_detector", flags, kills=5, longest=5)
+    compare_killed(folder, "small_detector", flags, kills=5, longest=5)
 
 
 @pytest.mark.slow
