@@ -11,9 +11,8 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -29,8 +28,7 @@ from msg_ms.errors import UserError
 CHUNK = 64  # files per task
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """The images of one part of a data set.
 
     Attributes:

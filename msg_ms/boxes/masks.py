@@ -108,14 +108,46 @@ def crop_mask(
         The crop (size, size), uint8, 255 for 1, and the box in pixels of the mask that it shows.
     """
     x1, y1, x2, y2 = (float(value) for value in box)
-    row_weights, own_rows, top, bottom = _crop_axis(y1, y2, size, rows)
-    column_weights, own_columns, left, right = _crop_axis(x1, x2, size, columns)
-    crop = row_weights @ bitmap[own_rows, own_columns].astype(np.float32) @ column_weights.T
+    down, own_rows, top, bottom = _crop_axis(y1, y2, size, rows)
+    across, own_columns, left, right = _crop_axis(x1, x2, size, columns)
+    crop = across.apply(down.apply(bitmap[own_rows, own_columns].astype(np.float32)).T).T
     # Halves are common: the edge of a mask in the middle of a bin. They must not depend on the order of a sum.
     return (255 * crop + (0.5 + 1e-3)).astype(np.uint8), (left, top, right, bottom)
 
 
-def _crop_axis(low: float, high: float, size: int, source: np.ndarray) -> tuple[np.ndarray, slice, float, float]:
+class _Band:
+    """A matrix with its weights near the diagonal, in blocks of rows.
+
+    Small products cost a tenth of the whole one's time, and OpenBLAS does not divide them between threads: the data
+    workers are the threads.
+
+    Args:
+        places: The columns with weight of each row, (size, samples).
+        shares: Their weights, (size, samples).
+        columns: Number of columns.
+    """
+
+    BLOCK = 8  # rows
+
+    def __init__(self, places: np.ndarray, shares: np.ndarray, columns: int):
+        size = len(places)
+        self.weights = np.zeros((size, columns), np.float32)
+        np.add.at(self.weights, (np.arange(size)[:, None], places), shares.astype(np.float32))
+        starts = np.arange(0, size, self.BLOCK)
+        first = np.minimum.reduceat(places.min(1), starts) if places.size else np.zeros(len(starts), np.int64)
+        last = np.maximum.reduceat(places.max(1), starts) if places.size else first
+        self.blocks = list(zip(starts.tolist(), first.tolist(), (last + 1).tolist(), strict=True))
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Return the product of the matrix and values (columns, n): float32 (size, n)."""
+        output = np.empty((len(self.weights), values.shape[1]), np.float32)
+        for start, first, last in self.blocks:
+            rows = slice(start, start + self.BLOCK)
+            np.matmul(self.weights[rows, first:last], values[first:last], out=output[rows])
+        return output
+
+
+def _crop_axis(low: float, high: float, size: int, source: np.ndarray) -> tuple[_Band, slice, float, float]:
     """Return the weights of a crop along one axis.
 
     Args:
@@ -138,9 +170,7 @@ def _crop_axis(low: float, high: float, size: int, source: np.ndarray) -> tuple[
         low, high = start, start + size
     own = source[places]
     first, last = (int(own.min()), int(own.max())) if own.size else (0, 0)
-    weights = np.zeros((size, last - first + 1), np.float32)
-    np.add.at(weights, (np.arange(size)[:, None], own - first), shares.astype(np.float32))
-    return weights, slice(first, last + 1), low, high
+    return _Band(own - first, shares, last - first + 1), slice(first, last + 1), low, high
 
 
 def paste_mask(probabilities: np.ndarray, box: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int, int]:

@@ -41,6 +41,7 @@ SKIPPED = [
 # Replacements in the commands, in this order.
 REPLACED = [
     (r"<imagenet>|(?<=check_dataset\.py )X$", "imagenet"),  # made below, with two classes
+    (r"<coco>", "coco"),  # made below, with two classes
     (r"<folder>|<run>", DIGITS),  # the run of the quickstart
     (r"--cfg F\b", "--cfg configs/digits_p4_win4_64.yaml"),
     (r"(?<=digits_p4_win4_64\.yaml --data-path )(D|imagenet)$", "demo/digits"),
@@ -90,6 +91,11 @@ def images(folder, classes, count, size):
 for split, count in (("train", 4), ("val", 2)):
     images(Path("imagenet") / split, 2, count, 240)
     images(Path("few") / split, 10, count // 2, 64)
+sys.path.insert(0, "tests")
+from support.coco import small_coco, write_split
+
+for name in ("train2017", "val2017"):
+    write_split(Path("coco"), name, *small_coco([(60, 80), (80, 60)] * 2))
 Path("checkpoints").mkdir()
 for name in ("msg_tiny", "msg_base"):
     config = load_config(f"configs/{name}_p4_win7_224.yaml")
