@@ -28,14 +28,14 @@ class MapConv(nn.Cell):
 
     Args:
         kernel_size: 1 or 3; others have no kernel.
-        relu: apply a ReLU at the end.
     """
 
-    def __init__(self, kernel_size: int, relu: bool = False):
+    def __init__(self, kernel_size: int):
         super().__init__()
-        self.train_settings, self.test_settings = (
-            Tensor(np.array([relu, tile], np.float32)) for tile in (TRAIN_TILE, TEST_TILE)
-        )
+        # By ReLU and by training.
+        self.settings = [
+            [Tensor(np.array([relu, tile], np.float32)) for tile in (TEST_TILE, TRAIN_TILE)] for relu in (0, 1)
+        ]
         name = f"conv{kernel_size}x{kernel_size}"
         self.native = None
         if kernel_size in (1, 3):
@@ -43,8 +43,8 @@ class MapConv(nn.Cell):
             grad_weight = kernel(f"{name}_grad_weight", lambda x, dy: [dy[1], x[1], kernel_size, kernel_size])
 
             def bprop(x, weight, bias, settings, out, dout):
-                if relu:
-                    dout = dout * (out > 0).astype(ms.float32)
+                # Without a ReLU nothing is masked.
+                dout = dout * ops.logical_or(out > 0, settings[0] == 0).astype(ms.float32)
                 dbias = dout.sum((0, 2, 3))
                 return grad_x(weight, dout), grad_weight(x, dout), dbias, ops.zeros_like(settings)
 
@@ -54,15 +54,16 @@ class MapConv(nn.Cell):
             self.native = kernel(name, shapes, gradient=bprop)
         self.available = self.native is not None
 
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
         """Convolve maps in single precision.
 
         Args:
             x: (B, C, H, W).
             weight: (O, C, k, k).
             bias: (O,).
+            relu: apply a ReLU at the end.
 
         Returns:
             (B, O, H, W).
         """
-        return self.native(x, weight, bias, self.train_settings if self.training else self.test_settings)
+        return self.native(x, weight, bias, self.settings[int(relu)][int(self.training)])

@@ -139,9 +139,6 @@ def test_predictions_match_mmdetection(mode, monkeypatch):
 def test_losses_and_gradients_match_mmdetection(case, mode):
     ms.set_context(mode=mode)
     reference, model = vectors("detector"), detector()
-    if mode == ms.PYNATIVE_MODE:
-        # Without a graph MindSpore refuses the gradient of a Cell that has one of its own and a tuple as argument.
-        model.roi_head.box_align.native = model.roi_head.mask_align.native = None
     cell = DetectionLoss(model)
     cell.mask_targets = FullMaskTargets(2 * model.settings.mask_size)
     cell.set_train(case == "train_bn")

@@ -1,4 +1,4 @@
-"""Convolutions of the detector's neck and heads, and batch normalisation."""
+"""Convolutions of the detector's neck and heads, and their batch normalisation."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Conv2d(nn.Cell):
         unfold: bool | None = None,
     ):
         super().__init__()
-        self.relu, self.map_conv = relu, MapConv(kernel_size, relu)
+        self.relu, self.map_conv = relu, MapConv(kernel_size)
         self.fused = self.map_conv.available and unfold is None
         self.no_bias = Tensor(np.zeros(out_channels, np.float32))
         self.kernel_size, self.out_channels, self.output_float32 = kernel_size, out_channels, output_float32
@@ -73,17 +73,21 @@ class Conv2d(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the convolution of ``x`` in ``residual_dtype``."""
+        return self.convolve(x, self.weight, self.bias, self.relu)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+        """Do the same with another weight (O, C, k, k), bias (O,) and ReLU."""
         if self.fused and self.single_precision and x.dtype == ms.float32:
-            return self.map_conv(x, self.weight, self.no_bias if self.bias is None else self.bias)
-        x, weight = x.astype(self.matmul_dtype), self.weight.astype(self.matmul_dtype)
+            return self.map_conv(x, weight, self.no_bias if bias is None else bias, relu)
+        x, weight = x.astype(self.matmul_dtype), weight.astype(self.matmul_dtype)
         if self.unfold:
             y = self._unfolded(x, weight)
         else:
             y = ops.conv2d(x, weight, None, 1, "pad", self.kernel_size // 2)
-            if self.bias is not None:
-                y = ops.bias_add(y.astype(self.bias.dtype), self.bias)
-            y = y.astype(self.residual_dtype)
-        return ops.relu(y) if self.relu else y
+        if bias is not None:
+            y = ops.bias_add(y.astype(bias.dtype), bias)
+        y = y.astype(self.residual_dtype)
+        return ops.relu(y) if relu else y
 
     def _unfolded(self, x: Tensor, weight: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
@@ -100,10 +104,7 @@ class Conv2d(nn.Cell):
             x = ops.cat(patches, -1)
         weight = weight.transpose(0, 2, 3, 1).reshape(self.out_channels, -1)
         y = self.matmul(x.reshape(-1, k * k * channels), weight)
-        if self.bias is not None:
-            y = ops.bias_add(y.astype(self.bias.dtype), self.bias)
-        y = y.astype(self.residual_dtype).reshape(batch, height, width, self.out_channels)
-        return y.transpose(0, 3, 1, 2)
+        return y.reshape(batch, height, width, self.out_channels).transpose(0, 3, 1, 2)
 
 
 class Deconv2x2(nn.Cell):
@@ -140,6 +141,71 @@ class Deconv2x2(nn.Cell):
         return y.reshape(batch, self.out_channels, 2 * height, 2 * width)
 
 
+class RegionNorm(nn.Cell):
+    """Batch normalisation of regions' maps (N, C, H, W) with PyTorch's settings: epsilon 1e-5, weight 0.1 of a new batch.
+
+    A graph has a fixed number of slots for regions, and some may be unused: where more than a quarter of the sampled
+    regions would be positive, or an image has few proposals. In mmdetection they do not exist. So the statistics are
+    those of the used slots alone.
+
+    In training on several GPU or Ascend devices the statistics are those of all devices, as in the paper's recipe. On
+    CPU every process normalises by its own batch: MindSpore does not order the collectives of independent branches
+    there, and the three stages' gradients are independent.
+
+    Args:
+        channels: Channels C.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gamma = Parameter(initializer("ones", (channels,)), name="gamma")
+        self.beta = Parameter(initializer("zeros", (channels,)), name="beta")
+        self.moving_mean = Parameter(initializer("zeros", (channels,)), name="moving_mean", requires_grad=False)
+        self.moving_variance = Parameter(initializer("ones", (channels,)), name="moving_variance", requires_grad=False)
+        several = GlobalComm.INITED and get_group_size() > 1 and ms.get_context("device_target") != "CPU"
+        self.all_reduce = ops.AllReduce() if several else None
+        self.one = Tensor(1.0, ms.float32)
+
+    def factor_and_bias(self) -> tuple[Tensor, Tensor]:
+        """Return the normalisation at test time: factors (C,) and biases (C,)."""
+        factor = self.gamma / ops.sqrt(self.moving_variance + EPSILON)
+        return factor, self.beta - self.moving_mean * factor
+
+    def construct(self, x: Tensor, used: Tensor | None = None) -> Tensor:
+        """Normalise by the batch, and update the moving statistics.
+
+        Args:
+            x: Maps (N, C, H, W).
+            used: Which slots are used, bool or float32 (N,); None means all.
+
+        Returns:
+            Maps (N, C, H, W) in the type of ``x``; the statistics are float32.
+        """
+        dtype, (slots, channels, height, width) = x.dtype, x.shape
+        x = x.astype(ms.float32)
+        weights = ops.ones((slots,), ms.float32) if used is None else used.astype(ms.float32)
+        count = weights.sum() * float(height * width)
+        mean, count = self._mean(x, weights, count)
+        centred = x - mean.reshape(1, channels, 1, 1)
+        variance = self._mean(centred * centred, weights, count, counted=True)[0]
+        self._update(ops.stop_gradient(mean), ops.stop_gradient(variance), count)
+        factor = self.gamma / ops.sqrt(variance + EPSILON)
+        return (centred * factor.reshape(1, -1, 1, 1) + self.beta.reshape(1, -1, 1, 1)).astype(dtype)
+
+    def _mean(self, x: Tensor, weights: Tensor, count: Tensor, counted: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the mean (C,) over the used slots of all devices, and their number of pixels; ``counted``: it is."""
+        total = (x.sum((2, 3)) * weights.expand_dims(-1)).sum(0)
+        if self.all_reduce is not None:
+            summed = self.all_reduce(ops.cat((total, count.reshape(1))))
+            total, count = summed[:-1], count if counted else summed[-1]
+        return total / ops.maximum(count, self.one), count
+
+    def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        unbiased = variance * count / ops.maximum(count - 1.0, self.one)
+        ops.assign(self.moving_mean, 0.9 * self.moving_mean + 0.1 * mean)
+        ops.assign(self.moving_variance, 0.9 * self.moving_variance + 0.1 * unbiased)
+
+
 class ConvModule(nn.Cell):
     """A convolution with optional batch normalisation and ReLU, under mmcv's parameter names ``conv`` and ``bn``.
 
@@ -164,32 +230,16 @@ class ConvModule(nn.Cell):
         super().__init__()
         fused_relu = relu and not batch_norm
         self.conv = Conv2d(in_channels, out_channels, kernel_size, not batch_norm, weight_init, relu=fused_relu)
-        self.bn = batch_norm_2d(out_channels) if batch_norm else None
+        self.bn = RegionNorm(out_channels) if batch_norm else None
         self.relu = relu
-        self.folded = MapConv(kernel_size, relu) if batch_norm else None
 
-    def construct(self, x: Tensor) -> Tensor:
-        """Return the output (B, O, H, W) for maps (B, C, H, W)."""
+    def construct(self, x: Tensor, used: Tensor | None = None) -> Tensor:
+        """Return the output (B, O, H, W) for maps (B, C, H, W); ``used`` as in ``RegionNorm``."""
         if self.bn is None:
             return self.conv(x)
-        if not self.training and self.conv.fused and self.conv.single_precision and x.dtype == ms.float32:
-            # At test time the normalisation is a factor and a bias of the convolution.
-            factor = self.bn.gamma / ops.sqrt(self.bn.moving_variance + EPSILON)
-            weight = self.conv.weight * factor.reshape(-1, 1, 1, 1)
-            return self.folded(x, weight, self.bn.beta - self.bn.moving_mean * factor)
-        x = self.bn(self.conv(x))
-        return ops.relu(x) if self.relu else x
-
-
-def batch_norm_2d(channels: int) -> nn.Cell:
-    """Return batch normalisation with PyTorch's settings: epsilon 1e-5, and a new batch has a weight of 0.1.
-
-    In training on several GPU or Ascend devices the statistics are those of all devices, as in the paper's recipe. On
-    CPU MindSpore has no such operator, and every process normalises by its own batch.
-
-    Args:
-        channels: Channels of the maps.
-    """
-    several = GlobalComm.INITED and get_group_size() > 1
-    kind = nn.SyncBatchNorm if several and ms.get_context("device_target") != "CPU" else nn.BatchNorm2d
-    return kind(channels, eps=EPSILON, momentum=0.9)
+        if self.training:
+            x = self.bn(self.conv(x), used)
+            return ops.relu(x) if self.relu else x
+        # At test time the normalisation is a factor and a bias of the convolution.
+        factor, bias = self.bn.factor_and_bias()
+        return self.conv.convolve(x, self.conv.weight * factor.reshape(-1, 1, 1, 1), bias, self.relu)

@@ -82,7 +82,7 @@ class DetectionLoss(nn.Cell):
         draws = (draws0, draws1, draws2)
         for stage in range(STAGES):
             boxes, own, labels, is_gt, used = self.sample(stage, boxes, valid, gt, gt_labels, gt_valid, draws[stage])
-            logit, delta = self.model.roi_head.predict_boxes(stage, maps, boxes)
+            logit, delta = self.model.roi_head.predict_boxes(stage, maps, boxes, used)
             targets = ops.gather_elements(gt, 1, ops.broadcast_to(own.expand_dims(-1), boxes.shape))
             weight = self.settings.stage_weights[stage]
             loss_class, loss_box = box_losses(stage, logit, delta, boxes, labels, used, targets)
