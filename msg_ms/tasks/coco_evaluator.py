@@ -120,7 +120,7 @@ class Detected:
 
     @classmethod
     def from_bytes(cls, parts: Iterable[bytes]) -> Detected:
-        """Join what ``to_bytes`` returned on several ranks, in the order of the images."""
+        """Join the results of ``to_bytes`` on several ranks, in the order of the images."""
         joined, counts = cls(), []
         for data in parts:
             with np.load(io.BytesIO(data)) as content:

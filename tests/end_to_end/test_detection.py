@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from support.run_files import compare_killed
 from support.small_detector import CONFIG, write_data
 
 from msg_ms.checkpoint import read_checkpoint
