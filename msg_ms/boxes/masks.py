@@ -115,6 +115,23 @@ def crop_mask(
     return (255 * crop + (0.5 + 1e-3)).astype(np.uint8), (left, top, right, bottom)
 
 
+def shown_pixels(low: float, high: float, pixels: int, size: int = CROP_SIZE) -> tuple[int, int]:
+    """Return the first pixel along an axis that ``crop_mask`` may read, and the one after the last.
+
+    Args:
+        low: start of the box in pixels of the mask.
+        high: its end.
+        pixels: pixels of the mask along the axis.
+        size: side of the crop.
+    """
+    start = _crop_start(low, size, pixels)
+    return start, min(max(start + size, math.ceil(high) + 1), pixels)
+
+
+def _crop_start(low: float, size: int, pixels: int) -> int:
+    return min(max(math.floor(low) - 1, 0), max(pixels - size, 0))
+
+
 class _Band:
     """A matrix with its weights near the diagonal, in blocks of rows.
 
@@ -161,7 +178,7 @@ def _crop_axis(low: float, high: float, size: int, source: np.ndarray) -> tuple[
         the mask.
     """
     pixels = len(source)
-    start = min(max(math.floor(low) - 1, 0), max(pixels - size, 0))
+    start = _crop_start(low, size, pixels)
     if min(math.ceil(high) + 1, pixels) - start > size:
         places, shares = _bin_samples(low, high, size, pixels)
     else:
