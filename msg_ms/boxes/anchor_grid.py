@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -59,13 +60,14 @@ class AnchorGrid:
         """
         gt = np.asarray(gt, np.float32)
         assigned = np.full(len(self.anchors), -1, np.int32)
-        for grid in self.grids:
-            grid.inside(assigned, img_shape)[:] = 0
+        within = [grid.within(img_shape) for grid in self.grids]
+        for grid, ranges in zip(self.grids, within, strict=True):
+            grid.view(assigned, ranges)[:] = 0
         # Anchors with a lower IoU are background in any case.
         least = min(rule.negative, rule.min_positive)
         near: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in gt]
-        for grid in self.grids:
-            for k, indices, iou in grid.near(gt, img_shape, least):
+        for grid, ranges in zip(self.grids, within, strict=True):
+            for k, indices, iou in grid.near(gt, ranges, least):
                 near[k].append((indices, iou))
         found = [tuple(map(np.concatenate, zip(*parts, strict=True))) if parts else None for parts in near]
         best, best_gt = np.zeros(len(self.anchors), np.float32), np.zeros(len(self.anchors), np.int32)
@@ -106,55 +108,57 @@ class _Grid:
         self.x1, self.x2, self.y1, self.y2 = cells[0, :, 0], cells[0, :, 2], cells[:, 0, 1], cells[:, 0, 3]
         self.widths, self.heights = self.x2 - self.x1, self.y2 - self.y1
         self.first, self.ratio, self.ratios = first, ratio, ratios
+        # Bisection of a list holds the interpreter's lock for less time than NumPy's search.
+        self.lefts, self.rights = self.x1.tolist(), self.x2.tolist()
+        self.tops, self.bottoms = self.y1.tolist(), self.y2.tolist()
 
-    def inside(self, values: np.ndarray, img_shape: Sequence[int]) -> np.ndarray:
-        """Return the view of all anchors' values that belongs to the anchors inside an image."""
-        rows, columns = len(self.y1), len(self.x1)
-        part = values[self.first : self.first + rows * columns * self.ratios].reshape(rows, columns, self.ratios)
-        (top, bottom), (left, right) = self._inside(img_shape)
-        return part[top:bottom, left:right, self.ratio]
-
-    def _inside(self, img_shape: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    def within(self, img_shape: Sequence[int]) -> tuple[int, int, int, int]:
+        """Return the first row, the one after the last, and the same for columns of the anchors inside an image."""
         height, width = img_shape
         # Strictly below the image's sides, as in ``inside_flags``.
-        rows = np.searchsorted(self.y1, 0, "left"), np.searchsorted(self.y2, height, "left")
-        return rows, (np.searchsorted(self.x1, 0, "left"), np.searchsorted(self.x2, width, "left"))
+        rows = bisect_left(self.tops, 0), bisect_left(self.bottoms, height)
+        return (*rows, bisect_left(self.lefts, 0), bisect_left(self.rights, width))
+
+    def view(self, values: np.ndarray, ranges: tuple[int, int, int, int]) -> np.ndarray:
+        """Return the view of all anchors' values that belongs to ranges of rows and columns."""
+        rows, columns = len(self.tops), len(self.lefts)
+        part = values[self.first : self.first + rows * columns * self.ratios].reshape(rows, columns, self.ratios)
+        top, bottom, left, right = ranges
+        return part[top:bottom, left:right, self.ratio]
 
     def near(
-        self, gt: np.ndarray, img_shape: Sequence[int], least: float
+        self, gt: np.ndarray, ranges: tuple[int, int, int, int], least: float
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield the anchors inside an image that may have an IoU of ``least`` with a ground-truth box.
+        """Yield the anchors in ranges that may have an IoU of ``least`` with a ground-truth box.
 
         Args:
             gt: (G, 4).
-            img_shape: Height and width.
+            ranges: As ``within`` returns them.
             least: Above 0.
 
         Yields:
             The index of the box, indices of anchors (N,) and their IoUs (N,), float32, as ``iou_numpy`` has them.
         """
+        top, bottom, left, right = ranges
+        if top >= bottom or left >= right:
+            return
         sides, anchor = gt[:, 2:] - gt[:, :2], (float(self.widths[0]), float(self.heights[0]))
-        common_x, common_y = (np.minimum(sides[:, i], anchor[i]) for i in range(2))
+        common = np.minimum(sides, np.array(anchor, np.float32))
         # IoU >= least means an intersection of at least this area, so of at least these sides.
         area = least * (1 - _SLACK) / (1 + least) * (anchor[0] * anchor[1] + sides[:, 0] * sides[:, 1])
-        possible = np.flatnonzero((common_x * common_y >= area) & (common_x > 0) & (common_y > 0))
-        if not len(possible):
-            return
-        gt, area = gt[possible], area[possible]
-        across, down = area / common_y[possible] - _SLACK, area / common_x[possible] - _SLACK
-        (top, bottom), (left, right) = self._inside(img_shape)
-        ranges = [
-            np.maximum(np.searchsorted(self.y2, gt[:, 1] + down, "left"), top),
-            np.minimum(np.searchsorted(self.y1, gt[:, 3] - down, "right"), bottom),
-            np.maximum(np.searchsorted(self.x2, gt[:, 0] + across, "left"), left),
-            np.minimum(np.searchsorted(self.x1, gt[:, 2] - across, "right"), right),
-        ]
-        for k, box, row, row_end, column, column_end in zip(possible.tolist(), gt, *ranges, strict=True):
+        possible = (common[:, 0] * common[:, 1] >= area) & (common > 0).all(1)
+        for k in np.flatnonzero(possible).tolist():
+            x1, y1, x2, y2 = gt[k].tolist()
+            across, down = (float(area[k] / common[k, i]) - _SLACK for i in (1, 0))
+            row, row_end = bisect_left(self.bottoms, y1 + down), bisect_right(self.tops, y2 - down)
+            column, column_end = bisect_left(self.rights, x1 + across), bisect_right(self.lefts, x2 - across)
+            row, row_end = max(row, top), min(row_end, bottom)
+            column, column_end = max(column, left), min(column_end, right)
             if row < row_end and column < column_end:
-                rows, columns = slice(row, row_end), slice(column, column_end)
-                cells = np.arange(row, row_end)[:, None] * len(self.x1) + np.arange(column, column_end)
+                cells = np.arange(row, row_end)[:, None] * len(self.lefts) + np.arange(column, column_end)
                 indices = self.first + cells * self.ratios + self.ratio
-                yield k, indices.reshape(-1), self._iou(rows, columns, box).reshape(-1)
+                iou = self._iou(slice(row, row_end), slice(column, column_end), gt[k])
+                yield k, indices.reshape(-1), iou.reshape(-1)
 
     def _iou(self, rows: slice, columns: slice, gt: np.ndarray) -> np.ndarray:
         across = np.minimum(self.x2[columns], gt[2]) - np.maximum(self.x1[columns], gt[0])

@@ -115,6 +115,23 @@ def crop_mask(
     return (255 * crop + (0.5 + 1e-3)).astype(np.uint8), (left, top, right, bottom)
 
 
+def shown_pixels(low: float, high: float, pixels: int, size: int = CROP_SIZE) -> tuple[int, int]:
+    """Return the first pixel along an axis that ``crop_mask`` may read, and the one after the last.
+
+    Args:
+        low: start of the box in pixels of the mask.
+        high: its end.
+        pixels: pixels of the mask along the axis.
+        size: side of the crop.
+    """
+    start = _crop_start(low, size, pixels)
+    return start, min(max(start + size, math.ceil(high) + 1), pixels)
+
+
+def _crop_start(low: float, size: int, pixels: int) -> int:
+    return min(max(math.floor(low) - 1, 0), max(pixels - size, 0))
+
+
 class _Band:
     """A matrix with its weights near the diagonal, in blocks of rows.
 
@@ -127,27 +144,39 @@ class _Band:
         columns: Number of columns.
     """
 
-    BLOCK = 8  # rows
+    BLOCKS = (16, 8)  # rows, for values with few columns and with many
+    MANY = 256
 
     def __init__(self, places: np.ndarray, shares: np.ndarray, columns: int):
         size = len(places)
         self.weights = np.zeros((size, columns), np.float32)
         np.add.at(self.weights, (np.arange(size)[:, None], places), shares.astype(np.float32))
-        starts = np.arange(0, size, self.BLOCK)
-        first = np.minimum.reduceat(places.min(1), starts) if places.size else np.zeros(len(starts), np.int64)
-        last = np.maximum.reduceat(places.max(1), starts) if places.size else first
-        self.blocks = list(zip(starts.tolist(), first.tolist(), (last + 1).tolist(), strict=True))
+        self.first, self.last = (places.min(1), places.max(1)) if places.size else (np.zeros(size, np.int64),) * 2
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Return the product of the matrix and values (columns, n): float32 (size, n)."""
         output = np.empty((len(self.weights), values.shape[1]), np.float32)
-        for start, first, last in self.blocks:
-            rows = slice(start, start + self.BLOCK)
-            np.matmul(self.weights[rows, first:last], values[first:last], out=output[rows])
+        size = self.BLOCKS[values.shape[1] > self.MANY]
+        starts = np.arange(0, len(output), size)
+        first, last = np.minimum.reduceat(self.first, starts), np.maximum.reduceat(self.last, starts)
+        for start, begin, end in zip(starts.tolist(), first.tolist(), (last + 1).tolist(), strict=True):
+            rows = slice(start, start + size)
+            np.matmul(self.weights[rows, begin:end], values[begin:end], out=output[rows])
         return output
 
 
-def _crop_axis(low: float, high: float, size: int, source: np.ndarray) -> tuple[_Band, slice, float, float]:
+class _Pixels:
+    """A matrix that selects rows of its operand."""
+
+    def __init__(self, rows: np.ndarray):
+        self.rows = rows
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Return the selected rows."""
+        return values[self.rows]
+
+
+def _crop_axis(low: float, high: float, size: int, source: np.ndarray) -> tuple[_Band | _Pixels, slice, float, float]:
     """Return the weights of a crop along one axis.
 
     Args:
@@ -161,13 +190,13 @@ def _crop_axis(low: float, high: float, size: int, source: np.ndarray) -> tuple[
         the mask.
     """
     pixels = len(source)
-    start = min(max(math.floor(low) - 1, 0), max(pixels - size, 0))
-    if min(math.ceil(high) + 1, pixels) - start > size:
-        places, shares = _bin_samples(low, high, size, pixels)
-    else:
+    start = _crop_start(low, size, pixels)
+    if min(math.ceil(high) + 1, pixels) - start <= size:
         # Beyond the image its last pixel repeats, as RoIAlign has it.
-        places, shares = np.minimum(start + np.arange(size)[:, None], pixels - 1), np.ones((size, 1))
-        low, high = start, start + size
+        own = source[np.minimum(np.arange(start, start + size), pixels - 1)]
+        first, last = int(own.min()), int(own.max())
+        return _Pixels(own - first), slice(first, last + 1), start, start + size
+    places, shares = _bin_samples(low, high, size, pixels)
     own = source[places]
     first, last = (int(own.min()), int(own.max())) if own.size else (0, 0)
     return _Band(own - first, shares, last - first + 1), slice(first, last + 1), low, high

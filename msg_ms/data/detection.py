@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..boxes.anchor_grid import AnchorGrid
-from ..boxes.masks import CROP_SIZE, crop_mask
+from ..boxes.masks import CROP_SIZE, crop_mask, shown_pixels
 from ..config import DataConfig, DetectionConfig
 from .canvases import Canvas, CanvasOrder, by_area, choose_canvases
 from .coco import CocoSplit
@@ -180,8 +180,11 @@ class DetectionTrainDataset(TrainPipeline):
     ) -> None:
         rows, columns = source_pixels(geometry)
         for i, (box, mask) in enumerate(zip(boxes, masks, strict=True)):
-            bitmap = self.split.segmentations.bitmap(int(mask), *geometry.original)
-            gt_masks[i], gt_frames[i] = crop_mask(bitmap, rows, columns, box)
+            low, high = shown_pixels(box[0], box[2], len(columns))
+            ends = columns[low], columns[high - 1]  # from right to left in a mirrored image
+            left, right = int(min(ends)), int(max(ends)) + 1
+            bitmap = self.split.segmentations.bitmap(int(mask), *geometry.original, left, right)
+            gt_masks[i], gt_frames[i] = crop_mask(bitmap, rows, columns - left, box)
 
     def _decode_or_replace(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray | None, int]:
         """Return an image and its index; another one if it can't be decoded, and None if the run must end."""

@@ -63,9 +63,36 @@ class Segmentations:
         polygons = [polygon.tolist() for polygon in self.polygons(index)]
         return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 
-    def bitmap(self, index: int, height: int, width: int) -> np.ndarray:
-        """Return an annotation's mask, uint8 (height, width), 0 or 1."""
-        return coco_mask.decode(self.encoded(index, height, width))
+    def bitmap(self, index: int, height: int, width: int, left: int = 0, right: int | None = None) -> np.ndarray:
+        """Return columns of an annotation's mask.
+
+        pycocotools would hold the interpreter's lock for the time of all columns.
+
+        Args:
+            index: The annotation.
+            height: Height of its image.
+            width: Width of its image.
+            left: The first column.
+            right: The column after the last one; None for all.
+
+        Returns:
+            uint8 (height, right - left), 0 or 1.
+        """
+        right = width if right is None else right
+        edges = np.cumsum(run_lengths(self.encoded(index, height, width)["counts"]))
+        pixels = np.zeros((height, right - left), np.uint8)
+        # Runs alternate, so an edge changes all pixels from it on, column by column.
+        starts = np.searchsorted(edges, np.arange(left, right) * height)
+        inner = edges[starts[0] : np.searchsorted(edges, right * height)] if right > left else edges[:0]
+        column, row = np.divmod(inner, height)
+        np.bitwise_xor.at(pixels.reshape(-1), row * (right - left) + column - left, np.uint8(1))
+        if right > left:
+            pixels[0] ^= (starts & 1).astype(np.uint8)
+        step = 1
+        while step < height:  # the exclusive or of all rows above, in a few passes
+            pixels[step:] ^= pixels[:-step].copy()
+            step *= 2
+        return pixels
 
 
 class SegmentationBuilder:
@@ -202,17 +229,31 @@ def _starts(lengths: array) -> np.ndarray:
 
 def _adds_up(counts: bytes, pixels: int) -> bool:
     """Return whether compressed run lengths are valid and cover a number of pixels."""
+    try:
+        values = run_lengths(counts)
+    except ValueError:
+        return False
+    return bool(values.min() >= 0 and values.sum() == pixels)
+
+
+def run_lengths(counts: bytes) -> np.ndarray:
+    """Return the lengths of compressed runs, int64 (runs,).
+
+    Raises:
+        ValueError: The text is not COCO's compressed form.
+    """
     digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    if not len(digits) or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
-        return False
-    first = np.flatnonzero(np.concatenate([[True], (digits[:-1] & 32) == 0]))
-    place = np.arange(len(digits)) - np.repeat(first, np.diff(np.append(first, len(digits))))
+    more = digits & 32
+    if not len(digits) or digits.min() < 0 or digits.max() > 63 or more[-1]:
+        raise ValueError("not compressed run lengths")
+    last = np.flatnonzero(more == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
     if place.max() > 6:
-        return False
+        raise ValueError("not compressed run lengths")
     values = np.add.reduceat((digits & 31) << (5 * place), first)
-    last = np.append(first[1:], len(digits)) - 1
-    values -= np.where(digits[last] & 16, 1 << (5 * (place[last] + 1)), 0)
+    values -= ((digits[last] & 16) > 0) * (32 << (5 * place[last]))
     # From the fourth on, values are differences to the run of the same kind before.
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
-    return bool(values.min() >= 0 and values.sum() == pixels)
+    return values
