@@ -60,11 +60,11 @@ def _pack(backbone: MSGBackbone, strassen: bool) -> None:
     if not packer.available or not all(_is_native(block) for stage in backbone.layers for block in stage.blocks):
         return
     prefix = backbone.msg_tokens.name.removesuffix("msg_tokens")  # the backbone's path in a larger model
-    if backbone.patch_norm:
+    if backbone.patch_norm and not backbone.any_size:
         backbone.patch_embed.proj = InferenceConv(backbone.patch_embed.proj, packer)
     for stage in backbone.layers:
         stage.blocks = nn.CellList(_inference_blocks(stage, packer))
-        if stage.downsample is not None:
+        if stage.downsample is not None and not backbone.any_size:
             stage.downsample.reduction = InferenceConv(stage.downsample.reduction, packer)
     for name, parameter in backbone.parameters_and_names():
         parameter.name = prefix + name

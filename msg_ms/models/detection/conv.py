@@ -80,10 +80,7 @@ class Conv2d(nn.Cell):
         if self.fused and self.single_precision and x.dtype == ms.float32:
             return self.map_conv(x, weight, self.no_bias if bias is None else bias, relu)
         x, weight = x.astype(self.matmul_dtype), weight.astype(self.matmul_dtype)
-        if self.unfold:
-            y = self._unfolded(x, weight)
-        else:
-            y = ops.conv2d(x, weight, None, 1, "pad", self.kernel_size // 2)
+        y = self._unfolded(x, weight) if self.unfold else ops.conv2d(x, weight, None, 1, "pad", self.kernel_size // 2)
         if bias is not None:
             y = ops.bias_add(y.astype(bias.dtype), bias)
         y = y.astype(self.residual_dtype)
@@ -141,7 +138,7 @@ class Deconv2x2(nn.Cell):
 
 
 class RegionNorm(nn.Cell):
-    """Batch normalisation of regions' maps (N, C, H, W) with PyTorch's settings: epsilon 1e-5, weight 0.1 of a new batch.
+    """Batch normalisation of regions' maps (N, C, H, W) as in PyTorch: epsilon 1e-5, and a new batch has a weight of 0.1.
 
     A graph has a fixed number of slots for regions, and some may be unused: where more than a quarter of the sampled
     regions would be positive, or an image has few proposals. In mmdetection they do not exist. So the statistics are
