@@ -113,7 +113,7 @@ class Child:
 
 
 def compare_outputs(own: dict, other: dict) -> None:
-    """Exit unless the pyramids are equal, and nearly all detections: near-ties of scores order proposals differently."""
+    """Exit unless the pyramids and nearly all detections are equal; near-ties of scores order proposals differently."""
     for a, b in zip(own["maps"], other["maps"], strict=True):
         error = np.abs(np.subtract(a, b)).max() / np.abs(b).max()
         if not error < TOLERANCE:
@@ -130,8 +130,9 @@ def compare_outputs(own: dict, other: dict) -> None:
 
 
 def run_child(args) -> None:
+    prefix = "own/" if args.child == "msg_ms" else "state/"
     with np.load(args.data) as file:
-        data = dict(file)
+        data = {name: file[name] for name in file.files if name == "image" or name.startswith(prefix)}
     first, whole, parts = {"msg_ms": msg_ms_detector, "PyTorch eager": torch_detector}[args.child](args, data)
     requests: dict[str, Callable] = {
         "whole": lambda: timed(whole),
@@ -157,7 +158,6 @@ def describe(maps: list[np.ndarray], boxes, labels, masks) -> dict:
 
 
 def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
-    import mindspore as ms
     from mindspore import Tensor, nn
 
     from msg_ms import create_detector, optimize_for_inference
@@ -166,7 +166,7 @@ def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
     setup_device("CPU", 0)
     model = create_detector(args.model)
     for parameter in model.get_parameters():
-        parameter.set_data(Tensor(data[f"own/{parameter.name}"]))
+        parameter.set_data(Tensor(data.pop(f"own/{parameter.name}")))
     optimize_for_inference(model, strassen=True)  # PyTorch packs weights, too
     image = Tensor(data["image"])
     shape, factor = Tensor(np.float32([args.size])), Tensor(np.ones((1, 4), np.float32))
@@ -180,9 +180,7 @@ def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
             return self.run(self.model, *inputs)
 
     def first() -> dict:
-        ms.set_context(mode=ms.PYNATIVE_MODE)
-        maps = [x.asnumpy() for x in model.neck(model.backbone(image))]
-        ms.set_context(mode=ms.GRAPH_MODE)
+        maps = [x.asnumpy() for x in Part(_pyramid).set_train(False)(image)]
         boxes, _, labels, masks, used = (x.asnumpy()[0] for x in model(image, shape, factor))
         return describe(maps, boxes[used], labels[used], masks[used])
 
@@ -194,10 +192,10 @@ def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
 
     def parts() -> dict:
         levels, seconds = len(model.settings.strides), {}
-        seconds["backbone"], maps = part(lambda m, x: m.backbone(x), image)
-        seconds["FPN"], maps = part(lambda m, *x: m.neck(x), *maps)
+        seconds["backbone"], maps = part(_backbone, image)
+        seconds["FPN"], maps = part(_neck, *maps)
         seconds["RPN"], (proposals, _, used) = part(_rpn, shape, *maps)
-        seconds["boxes"], cascade = part(lambda m, b, s, *x: m.roi_head.cascade(x, b, s), proposals, shape, *maps)
+        seconds["boxes"], cascade = part(_boxes, proposals, shape, *maps)
         regions, logits, deltas = cascade
         inputs = (regions[-1], deltas[-1], used, shape, factor, *logits)
         seconds["post-processing"], (boxes, _, pairs, _) = part(_post, *inputs)
@@ -205,6 +203,23 @@ def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
         return seconds
 
     return first, lambda: model(image, shape, factor)[-1].asnumpy(), parts
+
+
+# MindSpore compiles named functions, but no lambdas.
+def _pyramid(model, image):
+    return model.neck(model.backbone(image))
+
+
+def _backbone(model, image):
+    return model.backbone(image)
+
+
+def _neck(model, *maps):
+    return model.neck(maps)
+
+
+def _boxes(model, proposals, shape, *maps):
+    return model.roi_head.cascade(maps, proposals, shape)
 
 
 def _rpn(model, shape, *maps):
@@ -234,11 +249,12 @@ def torch_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
 
     torch.set_num_threads(args.threads)
     model = TorchDetector(DETECTORS[args.model], DetectorSettings()).eval()
-    state = {name[6:]: torch.from_numpy(value) for name, value in data.items() if name.startswith("state/")}
+    state = {name[6:]: torch.from_numpy(data.pop(name)) for name in list(data) if name.startswith("state/")}
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise SystemExit(f"weights don't fit: {missing[:3]} {unexpected[:3]}")
+    del state
     image, size = torch.from_numpy(data["image"]), args.size
 
     @torch.inference_mode()

@@ -1,7 +1,7 @@
 """Cascade Mask R-CNN on MSG-Transformer in PyTorch with mmdetection's parameter names, for benchmarks: test time only.
 
-RoIAlign and suppression are vectorised PyTorch code, as torchvision may be missing beside a given PyTorch. Shape letters
-as in ``msg_ms/models/detection``.
+RoIAlign and suppression are vectorised PyTorch code, as torchvision may be missing beside a given PyTorch. Shape
+letters as in ``msg_ms/models/detection``.
 """
 
 from __future__ import annotations
