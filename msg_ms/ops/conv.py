@@ -12,16 +12,15 @@ from mindspore import Tensor, nn, ops
 from .backend import kernel
 
 # Sides of the tiles of outputs in Winograd's algorithm.
-TRAIN_TILE, TEST_TILE = 2, 4
+EXACT_TILE, LARGE_TILE = 2, 4
 
 
 class MapConv(nn.Cell):
     """A convolution with stride 1 that keeps the sides: (B, C, H, W) -> (B, O, H, W).
 
     MindSpore's operator on CPU runs a reference loop for kernels above 1x1. The unfolded form needs nine times the
-    input's memory. The native kernel of 3x3 convolutions is Winograd's algorithm. In training its tiles have 2 x 2
-    outputs, with 2.25 times fewer multiplications than the definition and about its rounding errors. Otherwise they
-    have 4 x 4 outputs, with 4 times fewer and errors of some 2e-6 of the largest output. A NaN or an infinity reaches
+    input's memory. The native kernel of 3x3 convolutions is Winograd's algorithm with tiles of 2 x 2 outputs. It has
+    2.25 times fewer multiplications than the definition and about its rounding errors. A NaN or an infinity reaches
     every output of its tile.
 
     It needs the native kernels: check ``available``.
@@ -32,10 +31,7 @@ class MapConv(nn.Cell):
 
     def __init__(self, kernel_size: int):
         super().__init__()
-        # By ReLU and by training.
-        self.settings = [
-            [Tensor(np.array([relu, tile], np.float32)) for tile in (TEST_TILE, TRAIN_TILE)] for relu in (0, 1)
-        ]
+        self.set_tile(EXACT_TILE)
         name = f"conv{kernel_size}x{kernel_size}"
         self.native = None
         if kernel_size in (1, 3):
@@ -54,6 +50,15 @@ class MapConv(nn.Cell):
             self.native = kernel(name, shapes, gradient=bprop)
         self.available = self.native is not None
 
+    def set_tile(self, side: int) -> None:
+        """Choose the tiles of 3x3 convolutions.
+
+        Args:
+            side: ``EXACT_TILE``, or ``LARGE_TILE`` for 4 times fewer multiplications than the definition and errors of
+                some 2e-6 of the largest output. ReLUs near 0 may then change gradients more than rounding does.
+        """
+        self.settings = [Tensor(np.array([relu, side], np.float32)) for relu in (0, 1)]
+
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
         """Convolve maps in single precision.
 
@@ -66,4 +71,4 @@ class MapConv(nn.Cell):
         Returns:
             (B, O, H, W).
         """
-        return self.native(x, weight, bias, self.settings[int(relu)][int(self.training)])
+        return self.native(x, weight, bias, self.settings[int(relu)])

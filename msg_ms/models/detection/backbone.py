@@ -56,6 +56,8 @@ class DetectionBackbone(MSGBackbone):
         UserError: If an argument is out of range or does not fit the others.
     """
 
+    any_size = True
+
     def __init__(self, **arguments: Any):
         if arguments.get("ape"):
             raise UserError("ape=True: position embeddings have one image size, and the detector accepts any")

@@ -80,10 +80,7 @@ class Conv2d(nn.Cell):
         if self.fused and self.single_precision and x.dtype == ms.float32:
             return self.map_conv(x, weight, self.no_bias if bias is None else bias, relu)
         x, weight = x.astype(self.matmul_dtype), weight.astype(self.matmul_dtype)
-        if self.unfold:
-            y = self._unfolded(x, weight)
-        else:
-            y = ops.conv2d(x, weight, None, 1, "pad", self.kernel_size // 2)
+        y = self._unfolded(x, weight) if self.unfold else ops.conv2d(x, weight, None, 1, "pad", self.kernel_size // 2)
         if bias is not None:
             y = ops.bias_add(y.astype(bias.dtype), bias)
         y = y.astype(self.residual_dtype)
@@ -123,26 +120,43 @@ class Deconv2x2(nn.Cell):
         shape = (in_channels, out_channels, 2, 2)
         self.weight = Parameter(initializer(fan_out_normal(in_channels, 2), shape), name="weight")
         self.bias = Parameter(initializer("zeros", (out_channels,)), name="bias")
-        self.matmul = MatMul()
+        self.map_conv, self.matmul = MapConv(1), MatMul()
         self.set_compute_dtype(ms.float32, ms.float32)
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
         """Set the types of the matrix product and of the output."""
         self.matmul_dtype, self.residual_dtype = matmul, residual
+        self.single_precision = matmul == residual == ms.float32
+
+    def quarters(self, x: Tensor, relu: bool = False) -> Tensor:
+        """Return the outputs by their row and column in the kernel, (B*2*2, O, H, W); 1x1 convolutions may follow."""
+        batch, channels, height, width = x.shape
+        weight = self.weight.transpose(2, 3, 1, 0).reshape(-1, channels)
+        bias = ops.tile(self.bias, (4,))
+        if self.map_conv.available and self.single_precision and x.dtype == ms.float32:
+            y = self.map_conv(x, weight.reshape(-1, channels, 1, 1), bias, relu)
+            return y.reshape(-1, self.out_channels, height, width)
+        rows = x.transpose(0, 2, 3, 1).reshape(-1, channels).astype(self.matmul_dtype)
+        y = self.matmul(rows, weight.astype(self.matmul_dtype)).astype(bias.dtype)
+        y = ops.bias_add(y, bias).astype(self.residual_dtype)
+        y = y.reshape(batch, height * width, 4, self.out_channels).transpose(0, 2, 3, 1)
+        y = y.reshape(-1, self.out_channels, height, width)
+        return ops.relu(y) if relu else y
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the upsampled maps in ``residual_dtype``."""
-        batch, channels, height, width = x.shape
-        rows = x.transpose(0, 2, 3, 1).reshape(-1, channels).astype(self.matmul_dtype)
-        weight = self.weight.astype(self.matmul_dtype).transpose(2, 3, 1, 0).reshape(-1, channels)
-        y = self.matmul(rows, weight).reshape(-1, self.out_channels).astype(self.bias.dtype)
-        y = ops.bias_add(y, self.bias).astype(self.residual_dtype)
-        y = y.reshape(batch, height, width, 2, 2, self.out_channels).transpose(0, 5, 1, 3, 2, 4)
-        return y.reshape(batch, self.out_channels, 2 * height, 2 * width)
+        return join_quarters(self.quarters(x))
+
+
+def join_quarters(x: Tensor) -> Tensor:
+    """Return maps (B, O, 2H, 2W) from ``Deconv2x2.quarters``."""
+    _, channels, height, width = x.shape
+    x = x.reshape(-1, 2, 2, channels, height, width).transpose(0, 3, 4, 1, 5, 2)
+    return x.reshape(-1, channels, 2 * height, 2 * width)
 
 
 class RegionNorm(nn.Cell):
-    """Batch normalisation of regions' maps (N, C, H, W) with PyTorch's settings: epsilon 1e-5, weight 0.1 of a new batch.
+    """Batch normalisation of regions' maps (N, C, H, W) as in PyTorch: epsilon 1e-5, weight 0.1 of a new batch.
 
     A graph has a fixed number of slots for regions, and some may be unused: where more than a quarter of the sampled
     regions would be positive, or an image has few proposals. In mmdetection they do not exist. So the statistics are
