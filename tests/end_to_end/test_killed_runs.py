@@ -40,6 +40,7 @@ def compare(cwd, name, flags, kills, longest, seed=0):
     print(moments)
 
 
+@pytest.mark.slow
 def test_a_small_run_killed_three_times(tmp_path):
     write_images(tmp_path)
     (tmp_path / "small.yaml").write_text(CONFIG)
