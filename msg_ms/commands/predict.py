@@ -158,7 +158,13 @@ def _images_below(folder: Path, unreadable: list[Unreadable]) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(os.path.realpath(root))
-        yield from (Path(root) / n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith("."))
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                file = Path(root) / name
+                if file.is_fifo():  # reading it would wait for a writer
+                    unreadable.append(Unreadable(file, "not a regular file"))
+                else:
+                    yield file
 
 
 def check_outputs(args: argparse.Namespace, count: int) -> None:

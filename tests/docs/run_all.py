@@ -49,6 +49,7 @@ REPLACED = [
     (r"(--device-target |DEVICE_TARGET=)(Ascend|GPU)", r"\1CPU"),  # the device of this machine
     (r"(run_distribute_\w+\.sh) 8", r"\1 2"),  # processes for two cores
     (r"(?<=imagenet )(.*)--batch-size \d+", r"\1--batch-size 2"),  # of eight images
+    (r"--amp-opt-level O[12]", "--amp-opt-level O0"),  # half precision is emulated on CPU
     (r"TRAIN\.EPOCHS 30 TRAIN\.WARMUP_EPOCHS 5", "TRAIN.EPOCHS 1 TRAIN.WARMUP_EPOCHS 0"),  # minutes
     (r"msg_tiny-2_\d+\.ckpt", "msg_tiny-2_1.ckpt"),  # one step per epoch
     # mindcv trains the full msg_tiny.

@@ -9,6 +9,7 @@ from support.run_files import compare_killed
 from support.small_run import CONFIG, write_images
 
 
+@pytest.mark.slow
 def test_a_small_run_killed_three_times(tmp_path):
     write_images(tmp_path)
     (tmp_path / "small.yaml").write_text(CONFIG)
