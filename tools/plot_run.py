@@ -83,7 +83,7 @@ def draw_losses(axes, records: list[Record]) -> None:
     plot(axes, records, "loss", "evaluation")
     plot(axes, records, "ema_loss", "evaluation, EMA")
     axes.set_title("loss")
-    axes.legend()
+    axes.legend(fontsize="x-small" if len(axes.lines) > 6 else None)
 
 
 def draw_metrics(axes, records: list[Record]) -> None:
@@ -101,7 +101,7 @@ def draw_metrics(axes, records: list[Record]) -> None:
         text = f"best {label(primary)}: {best[primary]:.{digits}f} in epoch {best['epoch']}"
         axes.plot(best["epoch"], best[primary], "o", color="C0", label=text)
     if metrics:
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", fontsize="x-small" if len(axes.lines) > 6 else None)
 
 
 def names(records: list[Record]) -> list[str]:
