@@ -24,6 +24,7 @@ LABELS = {
         for level in ("", "_50", "_75")
     },
 }
+LEGEND = "x-small"  # a detector has twelve losses
 NO_METRICS = {"epoch", "step", "train_loss", "loss", "ema_loss", "lr", "rate", "skipped", "primary"}
 
 
@@ -83,7 +84,7 @@ def draw_losses(axes, records: list[Record]) -> None:
     plot(axes, records, "loss", "evaluation")
     plot(axes, records, "ema_loss", "evaluation, EMA")
     axes.set_title("loss")
-    axes.legend(fontsize="x-small" if len(axes.lines) > 6 else None)
+    axes.legend(fontsize=LEGEND)
 
 
 def draw_metrics(axes, records: list[Record]) -> None:
@@ -101,7 +102,7 @@ def draw_metrics(axes, records: list[Record]) -> None:
         text = f"best {label(primary)}: {best[primary]:.{digits}f} in epoch {best['epoch']}"
         axes.plot(best["epoch"], best[primary], "o", color="C0", label=text)
     if metrics:
-        axes.legend(loc="lower right", fontsize="x-small" if len(axes.lines) > 6 else None)
+        axes.legend(loc="lower right", fontsize=LEGEND)
 
 
 def names(records: list[Record]) -> list[str]:
