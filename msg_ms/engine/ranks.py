@@ -192,7 +192,8 @@ class GradientSum(nn.Cell):
     def __init__(self, parameters: Iterable[Parameter], device_target: str):
         super().__init__(auto_prefix=False)
         shapes = [tuple(parameter.shape) for parameter in parameters]
-        self.shapes, self.sizes = shapes, [int(np.prod(shape)) for shape in shapes]
+        self.sizes = tuple(int(np.prod(shape)) for shape in shapes)
+        self.begins = tuple(np.cumsum((0, *self.sizes[:-1])).tolist())
         self.one_vector = device_target == "CPU"
         self.all_reduce = ops.AllReduce()
         self.reducers = () if self.one_vector else tuple(_reducer(bucket) for bucket in self._buckets())
@@ -206,9 +207,9 @@ class GradientSum(nn.Cell):
         """Return the sums of the gradients."""
         if not self.one_vector:
             return self.reduce_each(self.reducers, gradients)
-        flat = ops.cat([gradient.reshape(-1) for gradient in gradients])
-        parts = ops.split(self.all_reduce(flat), self.sizes)
-        return tuple([part.reshape(shape) for part, shape in zip(parts, self.shapes)])  # noqa: B905 (graph mode)
+        # Loops, also those inside ops.split, would be deeper than the compiler accepts for hundreds of gradients.
+        total = self.all_reduce(ops.cat(ops.HyperMap()(_flat, gradients)))
+        return ops.HyperMap()(ops.partial(_part, total), self.begins, self.sizes, gradients)
 
     @staticmethod
     def reduce_each(reducers, gradients):
@@ -218,6 +219,14 @@ class GradientSum(nn.Cell):
 
 def _apply(reducer, gradient):
     return reducer(gradient)
+
+
+def _flat(gradient):
+    return gradient.reshape(-1)
+
+
+def _part(total, begin, size, gradient):
+    return ops.slice(total, (begin,), (size,)).reshape(gradient.shape)
 
 
 def _reducer(bucket: int) -> ops.AllReduce:
