@@ -18,6 +18,7 @@ from ..files import user_path
 from .checks import Check
 from .relations import check_together
 from .schema import Config
+from .task_keys import check_task_keys
 from .yaml_text import ParseError, Plain, dump, parse_mapping, parse_value
 
 
@@ -44,6 +45,7 @@ def load_config(cfg: str | Path | None, opts: Sequence[str] = (), **overrides: A
             _set(tree, name.replace("__", "."), value, "the command line")
     config = _build(Config, tree, "")
     check_together(config)
+    check_task_keys(dict(flat_items(config)), _DEFAULTS)
     return config
 
 

@@ -76,6 +76,19 @@ class MSGConfig:
 
 
 @dataclass(frozen=True)
+class RCNNConfig:
+    """Section ``MODEL.RCNN``, this project's own: sizes of the detector; the defaults are those of Swin's recipe."""
+
+    fpn_channels: int = key(256, bounded(1, 2**14))  # of the pyramid and of the heads' convolutions
+    fc_channels: int = key(1024, bounded(1, 2**16))  # of the box heads' linear layer
+    train_proposals: int = key(2000, bounded(1, 2**14))  # per image; as many anchors of a level enter their NMS
+    test_proposals: int = key(1000, bounded(1, 2**14))
+    roi_samples: int = key(512, bounded(4, 2**14))  # regions per image that each stage learns from; a quarter positive
+    score_thr: float = key(0.05, PROBABILITY)  # least score of a detection
+    max_per_img: int = key(100, bounded(1, 2**12))  # detections per image
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Section ``MODEL``: the model and its weights."""
 
@@ -88,6 +101,7 @@ class ModelConfig:
     drop_path_rate: float = key(0.1, RATE)
     label_smoothing: float = key(0.1, RATE)
     msg: MSGConfig = field(default_factory=MSGConfig)
+    rcnn: RCNNConfig = field(default_factory=RCNNConfig)
 
 
 @dataclass(frozen=True)
@@ -200,7 +214,7 @@ class TestConfig:
 class Config:
     """The whole configuration; ``load_config`` builds it, ``to_yaml`` writes it."""
 
-    task: str = key("classification", one_of("classification"))  # this project's own: the task
+    task: str = key("classification", one_of("classification", "detection"))  # this project's own: the task
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -116,6 +116,18 @@ class Ranks:
             value = _broadcast()(Tensor(parameter.asnumpy().astype(np.float32).reshape(-1)))
             parameter.set_data(Tensor(value.asnumpy().reshape(parameter.shape)).astype(parameter.dtype))
 
+    def average_parameters(self, parameters: Iterable[Parameter]) -> None:
+        """Set the parameters of every rank to their means over all ranks, with the same bits everywhere."""
+        parameters = list(parameters)
+        if self.world_size == 1 or not parameters:
+            return
+        own = np.concatenate([parameter.asnumpy().astype(np.float32).reshape(-1) for parameter in parameters])
+        mean = self.gather(own).mean(0)
+        for parameter, values in zip(
+            parameters, np.split(mean, np.cumsum([p.size for p in parameters])[:-1]), strict=True
+        ):
+            parameter.set_data(Tensor(values.reshape(parameter.shape), parameter.dtype))
+
     def assert_same_on_all_ranks(self, name: str, data: Iterable[bytes], remedy: str) -> None:
         """Check that every rank has the same data.
 
