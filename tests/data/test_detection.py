@@ -17,6 +17,7 @@ from msg_ms.data.pipeline import WHOLE
 
 CANVASES = [(96, 160), (160, 96), (64, 96)]
 KEYS = {
+    "TASK": "detection",
     "DATA__BATCH_SIZE": 2,
     "DETECTION__SHORT_SIDES": [48, 64, 80],
     "DETECTION__LONG_SIDE": 128,
