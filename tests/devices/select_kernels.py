@@ -51,7 +51,9 @@ def detector_graph(level: str) -> tuple[nn.Cell, tuple]:
         sizes = np.float32([[HEIGHT, WIDTH]]), np.ones((1, 4), np.float32)
         return model.set_train(False), tensors((np.zeros((1, 3, HEIGHT, WIDTH), np.float32), *sizes))
     set_precision(model, level)
-    return LossAndGradients(DetectionLoss(model), ms.ParameterTuple(model.trainable_params())), tensors(tiny_batch(model))
+    return LossAndGradients(DetectionLoss(model), ms.ParameterTuple(model.trainable_params())), tensors(
+        tiny_batch(model)
+    )
 
 
 class Control(nn.Cell):

@@ -43,7 +43,9 @@ def tiny_batch(model: CascadeMaskRCNN, images: int = 2) -> tuple[np.ndarray, ...
         crop, frame = crop_masks(bitmaps[i], gt[i])
         crops.append(crop)
         frames.append(frame)
-    draws = [rng.uniform(size=(images, BOXES + n)).astype(np.float32) for n in (s.train_proposals, *[s.region_samples] * 2)]
+    draws = [
+        rng.uniform(size=(images, BOXES + n)).astype(np.float32) for n in (s.train_proposals, *[s.region_samples] * 2)
+    ]
     noise = rng.uniform(size=(sum(model.backbone.depths), 2, images)).astype(np.float32)
     rpn = [np.stack([target[key] for target in targets]) for key in ("indices", "labels", "weights", "deltas")]
     pixels = rng.standard_normal((images, 3, HEIGHT, WIDTH)).astype(np.float32)
