@@ -73,7 +73,7 @@ def conv(x, weight, bias, settings):
 def roi_align(map0, map1, map2, map3, regions, levels, settings):
     strides = [4 * 2**i for i in range(4)]
     with ops.use_backend("composed"):
-        align = ops.RoIAlign(int(settings[0]), strides, int(settings[1]), max_cells=8 * int(settings[0]))
+        align = ops.RoIAlign(int(settings[0]), strides, int(settings[1]), max_cells=28)
     return align((map0, map1, map2, map3), regions, levels)
 
 

@@ -183,9 +183,9 @@ def conv_case(rng: np.random.RandomState) -> dict:
 
 
 def roi_case(rng: np.random.RandomState) -> dict:
-    batch, channels, side, regions = rng.randint(1, 3), rng.randint(1, 20), rng.randint(1, 8), rng.randint(1, 12)
+    batch, channels, side, regions = rng.randint(1, 3), rng.randint(1, 20), rng.randint(3, 8), rng.randint(1, 12)
     maps = {f"map{i}": normal_from(rng)(batch, channels, *rng.randint(1, 30, 2)) for i in range(4)}
-    corners = np.sort(rng.uniform(-20, 200, (regions, 2, 2)), 1).reshape(regions, 4)
+    corners = np.sort(rng.uniform(-20, 90, (regions, 2, 2)), 1).reshape(regions, 4)
     return dict(
         **maps,
         regions=np.concatenate([rng.randint(0, batch, (regions, 1)), corners], 1).astype(np.float32),
