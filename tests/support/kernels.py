@@ -151,7 +151,7 @@ def padded_case(rng: np.random.RandomState) -> dict:
     """Attention on a map that need not fill its windows, and windows that need not fill their regions."""
     side, region, heads = rng.choice([2, 3, 7]), rng.choice([1, 2, 4]), rng.choice([1, 2, 3])
     channels, normal = 16 * heads, normal_from(rng)
-    height, width, batch = rng.randint(1, 5 * side), rng.randint(1, 4 * side), rng.randint(1, 3)
+    height, width, batch = rng.randint(1, 3 * side), rng.randint(1, 4 * side), rng.randint(1, 3)
     rows, columns = -(-height // side), -(-width // side)
     shape = (batch * rows * columns, 1, side**2 + 1, channels)
     weights = dict(
@@ -183,9 +183,9 @@ def conv_case(rng: np.random.RandomState) -> dict:
 
 
 def roi_case(rng: np.random.RandomState) -> dict:
-    batch, channels, side, regions = rng.randint(1, 3), rng.randint(1, 20), rng.randint(3, 8), rng.randint(1, 12)
+    batch, channels, side, regions = rng.randint(1, 3), rng.randint(1, 20), rng.randint(4, 8), rng.randint(1, 12)
     maps = {f"map{i}": normal_from(rng)(batch, channels, *rng.randint(1, 30, 2)) for i in range(4)}
-    corners = np.sort(rng.uniform(-20, 90, (regions, 2, 2)), 1).reshape(regions, 4)
+    corners = np.sort(rng.uniform(-10, 45, (regions, 2, 2)), 1).reshape(regions, 4)
     return dict(
         **maps,
         regions=np.concatenate([rng.randint(0, batch, (regions, 1)), corners], 1).astype(np.float32),
