@@ -321,10 +321,16 @@ CASES = {
 }
 
 
+# Their composed forms need many operators.
+SELDOM = ("padded_attention", "roi_align")
+
+
 def random_cases(count: int) -> Iterator[tuple[str, int, dict]]:
-    """Yield ``count`` cases as (operator, number, inputs); the number is the seed."""
+    """Yield up to ``count`` cases as (operator, number, inputs); the number is the seed."""
     for i in range(count):
         name = list(CASES)[i % len(CASES)]
+        if name in SELDOM and i // len(CASES) % 4:
+            continue
         yield name, i, CASES[name][0](np.random.RandomState(i))
 
 
