@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from ..config import AugConfig, DataConfig
@@ -75,9 +74,9 @@ class TrainDataset(TrainPipeline):
         rng = np.random.default_rng((self.seed, int(epoch), int(index)))
         image, index = self._decode_or_replace(int(index), rng)
         config, aug = self.config, self.aug
-        image = random_resized_crop(image, config.img_size, aug.crop_scale, aug.crop_ratio, config.interpolation, rng)
-        if rng.random() < aug.hflip:
-            image = cv2.flip(image, 1)
+        image = random_resized_crop(
+            image, config.img_size, aug.crop_scale, aug.crop_ratio, config.interpolation, aug.hflip, rng
+        )
         if self.rand_augment is not None:
             image = self.rand_augment(image, rng)
         if self.jitter > 0:
