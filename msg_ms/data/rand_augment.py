@@ -25,7 +25,7 @@ _VALUES = np.arange(256)
 
 def _apply(image: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Replace each value by its entry in ``table``, (256,) for all channels or (256, 3)."""
-    table = np.clip(table, 0, 255).astype(np.uint8)
+    table = np.minimum(np.maximum(table, 0), 255).astype(np.uint8)
     return cv2.LUT(image, table.reshape(256, 1, -1) if table.ndim == 2 else table)
 
 
