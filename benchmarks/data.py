@@ -2,8 +2,8 @@
 
 Both read the same generated JPEG files of 500 x 375 pixels with the paper's recipe. Rounds alternate, and the result is
 the ratio of the medians. CPU time includes all threads and processes and the start-up of the workers.
-It needs torch, torchvision and timm. --scaling measures one worker and two instead, and the time under the interpreter's
-lock if py-spy is installed.
+It needs torch, torchvision and timm. --scaling measures one worker and two instead, and the time under the
+interpreter's lock if py-spy is installed.
 """
 
 from __future__ import annotations

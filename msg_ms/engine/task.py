@@ -152,6 +152,9 @@ class Task:
     loss_names: tuple[str, ...] = ()
     sample_name: str = "images"
 
+    def prepare(self, ranks: Ranks) -> None:
+        """Read what all ranks need to know of the data; ``msg_ms.engine.shared`` shares it on a machine."""
+
     def fingerprint(self) -> Iterable[bytes]:
         """Return data that must agree on all ranks, such as the names of the files."""
         return ()
