@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from mindspore import Tensor
-from support import toy_task
 
 from msg_ms.engine import ranks, train_step, trainer
+from support import toy_task
 
 counts = dict.fromkeys(("reads", "waits", "gathers", "bytes", "steps"), 0)
 newest = []
