@@ -153,7 +153,7 @@ class Task:
     sample_name: str = "images"
 
     def prepare(self, ranks: Ranks) -> None:
-        """Read what all ranks need to know of the data; ``msg_ms.engine.shared`` shares it on a machine."""
+        """Read the description of the data that all ranks need; see ``msg_ms.engine.shared``."""
 
     def fingerprint(self) -> Iterable[bytes]:
         """Return data that must agree on all ranks, such as the names of the files."""

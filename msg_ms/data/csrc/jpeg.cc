@@ -1,4 +1,4 @@
-// The markers of JPEG files; msg_ms/data/decode.py states what they show.
+// The markers of JPEG files; msg_ms/data/decode.py explains the checks.
 #include <algorithm>
 
 #include "bytes.h"
