@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
@@ -11,27 +10,31 @@ import numpy as np
 
 
 class FileList(Sequence[str]):
-    """Paths below one folder, as one block of bytes: 30 MB per million files of ImageNet instead of 140 MB.
+    """Paths below one folder, as one block of bytes: 40 MB for a million files of ImageNet.
 
     Args:
         root: The folder.
-        names: The paths below it, one after another, as the file system encodes them.
-        ends: int64 (n,): where each of them ends.
+        names: uint8: the paths below it as the file system encodes them, each with a zero behind it.
+        ends: int64 (n,): where these zeros are.
     """
 
     def __init__(self, root: str, names: np.ndarray, ends: np.ndarray):
         self.root, self.names, self.ends = root, names, ends
 
     @classmethod
-    def of(cls, root: str, names: Iterable[str]) -> FileList:
-        """Pack names below ``root``."""
-        encoded = [os.fsencode(name) for name in names]
-        ends = np.fromiter(itertools.accumulate(map(len, encoded)), np.int64, len(encoded))
-        return cls(root, np.frombuffer(b"".join(encoded), np.uint8), ends)
+    def of(cls, root: str, groups: Iterable[Sequence[str]]) -> FileList:
+        """Pack groups of names below ``root``."""
+        parts, ends, size = [], [np.empty(0, np.int64)], 0
+        for group in groups:
+            part = os.fsencode("\0".join([*group, ""])) if group else b""
+            parts.append(part)
+            ends.append(np.flatnonzero(np.frombuffer(part, np.uint8) == 0) + size)
+            size += len(part)
+        return cls(root, np.frombuffer(b"".join(parts), np.uint8), np.concatenate(ends))
 
     def name(self, index: int) -> str:
         """Return a path below the folder."""
-        begin = self.ends[index - 1] if index else 0
+        begin = self.ends[index - 1] + 1 if index else 0
         return os.fsdecode(self.names[begin : self.ends[index]].tobytes())
 
     def __len__(self) -> int:
@@ -51,6 +54,5 @@ class FileList(Sequence[str]):
         return (self[index] for index in range(len(self)))
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield bytes that differ if the names differ, for a checksum."""
-        yield self.ends.tobytes()
+        """Yield the names as bytes, for a checksum."""
         yield self.names.tobytes()

@@ -100,25 +100,29 @@ def scan_folder(root: str | Path, class_index: str | Path | None = None) -> Imag
         others=[entry.name for entry in entries if not _is_folder(entry)],
         hidden=[entry.name for entry in entries if _is_folder(entry) and entry.name.startswith(".")],
     )
-    files: list[str] = []  # below the root
+    without_images: list[str] = []
     labels: list[int] = []
-    without_images = []
-    for label, name in enumerate(folders):
-        images, unusable = [], len(found.empty) + len(found.dangling)
-        for folder, names in _folders_below(os.path.join(root, folders[name]), found):  # noqa: PTH118 (speed)
-            below = folder[len(found.root) + 1 :]
-            images += [f"{below}/{image}" for image in names]
-        files += images
-        labels += [label] * len(images)
-        if not images and unusable == len(found.empty) + len(found.dangling):
-            without_images.append(name)
+
+    def groups() -> Iterator[list[str]]:
+        """Yield the images of each class below the root."""
+        for label, name in enumerate(folders):
+            images, unusable = [], len(found.empty) + len(found.dangling)
+            for folder, names in _folders_below(os.path.join(root, folders[name]), found):  # noqa: PTH118 (speed)
+                below = folder[len(found.root) + 1 :]
+                images += [f"{below}/{image}" for image in names]
+            labels.extend([label] * len(images))
+            if not images and unusable == len(found.empty) + len(found.dangling):
+                without_images.append(name)
+            yield images
+
+    files = FileList.of(found.root, groups())
     found.raise_problems(without_images)
     warnings = found.warnings()
     if not class_index:
         warnings += number_order_hint(list(folders))
         if list(folders.values()) != sorted(folders.values()):
             warnings.append("class folders are sorted by their names in composed Unicode (NFC), unlike in torchvision")
-    return ImageFolder(root, tuple(folders), FileList.of(found.root, files), tuple(labels), tuple(warnings))
+    return ImageFolder(root, tuple(folders), files, tuple(labels), tuple(warnings))
 
 
 @dataclass

@@ -54,7 +54,7 @@ def scan_list(
         names = tuple(classes)
         labels, warnings = _labels(reader.words, names, list_file)
     below = [file.removeprefix(f"{root}/") for file in reader.files]
-    return ImageFolder(root, names, FileList.of(str(root), below), tuple(labels), tuple(warnings))
+    return ImageFolder(root, names, FileList.of(str(root), [below]), tuple(labels), tuple(warnings))
 
 
 class _Reader:
