@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from msg_ms.checkpoint import load_for_inference
-from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
+from msg_ms.cli import config_from_arguments, config_parser, path_argument, require, run_command_line
 from msg_ms.engine.evaluate import Evaluation
 from msg_ms.engine.runtime import start
 from msg_ms.tasks import build_task
@@ -15,11 +15,15 @@ from msg_ms.tasks import build_task
 def main() -> None:
     """Print the checkpoint's metrics on the validation data."""
     parser = config_parser("Evaluate a checkpoint on the validation data.")
-    config = config_from_arguments(parser.parse_args(), EVAL_MODE=True)
+    parser.add_argument("--results", type=path_argument, metavar="JSON", help="write all detections in COCO's format")
+    parser.add_argument("--per-class", action="store_true", help="print the metrics of each class")
+    args = parser.parse_args()
+    config = config_from_arguments(args, EVAL_MODE=True)
     checkpoint = Path(require(config.model.resume, "--resume"))
     require(config.data.data_path, "--data-path")
     runtime = start(config, build_task)  # device, ranks, precision, task, compile cache
     task, ranks = runtime.task, runtime.ranks
+    task.check_reports(args.results, args.per_class)
 
     model = task.build_model()
     lines, metadata = load_for_inference(model, checkpoint)
@@ -33,6 +37,11 @@ def main() -> None:
     metrics = evaluation.run()
     if ranks.is_main:
         print(f"{checkpoint}: {metrics}")
+        for line in evaluation.evaluator.per_class() if args.per_class else ():
+            print(line)
+        if args.results is not None:
+            evaluation.evaluator.write_results(args.results)
+            print(f"wrote {args.results}")
     metrics.require_finite()
 
 

@@ -11,7 +11,7 @@ LAYERS = (
     {"errors", "version"},
     {"files"},
     {"config"},
-    {"ops"},
+    {"ops", "boxes"},
     {"models", "data", "cli"},
     {"checkpoint"},
     {"convert"},

@@ -1,7 +1,7 @@
-"""Decode each image of a data set: python tools/check_dataset.py <folder with train/ and val/>.
+"""Decode each image of a data set: python tools/check_dataset.py <folder with train/ and val/, or a COCO data set>.
 
-Reports problems of the folders, decodes all files in parallel, and lists the files that fail with the reason. Exits
-with status 1 if there is a problem.
+Reports problems of the folders and annotations, decodes all files in parallel, and lists the files that fail with the
+reason. Exits with status 1 if there is a problem.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from msg_ms.cli import run_command_line
+from msg_ms.data.coco import CocoSplit, check_same_categories, read_split
 from msg_ms.data.decode import decode
 from msg_ms.data.folder import ImageFolder, scan_folder
 from msg_ms.data.image_list import scan_list
@@ -26,10 +28,28 @@ from msg_ms.errors import UserError
 CHUNK = 64  # files per task
 
 
+class Part(NamedTuple):
+    """The images of one part of a data set.
+
+    Attributes:
+        name: Its folder.
+        content: The numbers of images and others, in words.
+        files: Paths of the images.
+        sizes: (height, width) of each image; None if any size is right.
+        warnings: Lines to print.
+    """
+
+    name: str
+    content: str
+    files: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...] | None
+    warnings: tuple[str, ...]
+
+
 def main() -> int:
     """Check the folders and files of one data set; the status is 1 if there is a problem."""
     parser = argparse.ArgumentParser(description="Check the folders of a data set and decode each image.")
-    parser.add_argument("data_path", type=Path, help="folder that holds train/ and val/")
+    parser.add_argument("data_path", type=Path, help="folder that holds train/ and val/, or COCO's annotations/")
     parser.add_argument("--class-index", default="", metavar="FILE", help="as DATA.CLASS_INDEX")
     parser.add_argument("--val-list", default="", metavar="FILE", help="as DATA.VAL_LIST")
     parser.add_argument("--list", type=Path, default=Path("bad_files.txt"), help="where to list bad files")
@@ -37,37 +57,44 @@ def main() -> int:
     args = parser.parse_args()
 
     sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
-    folders, problems = scan(args.data_path, args.class_index, args.val_list)
-    for folder in folders:
-        classes = len(folder.classes or set(folder.labels))
-        print(f"{folder.root}: {len(folder)} images in {classes} classes")
-        for warning in folder.warnings:
+    if (args.data_path / "annotations").is_dir():
+        if args.class_index or args.val_list:
+            raise UserError("--class-index and --val-list are for class folders, not for COCO data sets")
+        parts, problems = scan_coco(args.data_path)
+    else:
+        parts, problems = scan(args.data_path, args.class_index, args.val_list)
+    for part in parts:
+        print(f"{part.name}: {part.content}")
+        for warning in part.warnings:
             print(f"  {warning}")
     for problem in problems:
         print(f"problem: {problem}")
 
-    bad = [line for folder in folders for line in decode_all(folder, max(1, args.workers))]
+    bad = [line for part in parts for line in decode_all(part, max(1, args.workers))]
     if bad:
         try:
             args.list.write_text("".join(f"{line}\n" for line in bad), encoding="utf-8", errors="surrogateescape")
         except OSError as error:
             raise UserError(f"can't write {args.list}: {error.strerror}") from None
-        print(f"{len(bad)} files can't be decoded; they are listed in {args.list}")
+        print(f"{len(bad)} files can't be decoded or have the wrong size; they are listed in {args.list}")
     elif not problems:
         print("no problems found")
     return 1 if bad or problems else 0
 
 
-def scan(data_path: Path, class_index: str, val_list: str) -> tuple[list[ImageFolder], list[str]]:
-    """Return the readable ones of ``train/`` and ``val/``, and the problems of both."""
-    folders, problems = [], []
+def attempt(check: Callable[[], Any], results: list, problems: list[str]) -> None:
+    """Append the result of a check, or the error that it ends with."""
+    try:
+        result = check()
+        results.extend([] if result is None else [result])
+    except UserError as error:
+        problems.append(str(error))
 
-    def attempt(check: Callable[[], ImageFolder | None]) -> None:
-        try:
-            result = check()
-            folders.extend([] if result is None else [result])
-        except UserError as error:
-            problems.append(str(error))
+
+def scan(data_path: Path, class_index: str, val_list: str) -> tuple[list[Part], list[str]]:
+    """Return the readable ones of ``train/`` and ``val/``, and the problems of both."""
+    folders: list[ImageFolder] = []
+    problems: list[str] = []
 
     def scan_val() -> ImageFolder:
         if not val_list:
@@ -75,31 +102,59 @@ def scan(data_path: Path, class_index: str, val_list: str) -> tuple[list[ImageFo
         classes = known_classes(data_path, class_index)
         return scan_list(data_path / "val", val_list, classes, len(classes) if classes else sys.maxsize)
 
-    attempt(lambda: scan_folder(data_path / "train", class_index))
-    attempt(scan_val)
+    attempt(lambda: scan_folder(data_path / "train", class_index), folders, problems)
+    attempt(scan_val, folders, problems)
     if len(folders) == 2:
-        attempt(lambda: check_same_classes(*folders))
-    return folders, problems
+        attempt(lambda: check_same_classes(*folders), folders, problems)
+    parts = []
+    for folder in folders:
+        content = f"{len(folder)} images in {len(folder.classes or set(folder.labels))} classes"
+        parts.append(Part(str(folder.root), content, folder.files, None, folder.warnings))
+    return parts, problems
 
 
-def decode_all(folder: ImageFolder, workers: int) -> list[str]:
-    """Return a line ``<file><tab><reason>`` for each file that cannot be decoded."""
-    chunks = [folder.files[i : i + CHUNK] for i in range(0, len(folder.files), CHUNK)]
+def scan_coco(data_path: Path) -> tuple[list[Part], list[str]]:
+    """Return the readable ones of ``train2017/`` and ``val2017/``, and the problems of both."""
+    splits: list[CocoSplit] = []
+    problems: list[str] = []
+    for name in ("train2017", "val2017"):
+        attempt(lambda name=name: read_split(data_path, name), splits, problems)
+    if len(splits) == 2:
+        attempt(lambda: check_same_categories(*splits), splits, problems)
+    parts = []
+    for split in splits:
+        content = f"{len(split)} images, {len(split.labels)} objects in {len(split.class_names)} classes"
+        files = tuple(split.path(i) for i in range(len(split)))
+        sizes = tuple(split.size(i) for i in range(len(split)))
+        parts.append(Part(str(split.images_dir), content, files, sizes, split.warnings))
+    return parts, problems
+
+
+def decode_all(part: Part, workers: int) -> list[str]:
+    """Return a line ``<file><tab><reason>`` for each file that cannot be decoded or has the wrong size."""
+    chunks = range(0, len(part.files), CHUNK)
+    files = [part.files[i : i + CHUNK] for i in chunks]
+    sizes = [None if part.sizes is None else part.sizes[i : i + CHUNK] for i in chunks]
     bad: list[str] = []
-    with ProcessPoolExecutor(workers) as pool, tqdm(total=len(folder), desc=str(folder.root), unit="image") as bar:
-        for lines in pool.map(bad_lines, chunks):
+    with ProcessPoolExecutor(workers) as pool, tqdm(total=len(part.files), desc=part.name, unit="image") as bar:
+        for lines in pool.map(bad_lines, files, sizes):
             bad += lines
-            bar.update(min(CHUNK, len(folder) - bar.n))
+            bar.update(min(CHUNK, len(part.files) - bar.n))
             bar.set_postfix(bad=len(bad))
     return bad
 
 
-def bad_lines(files: tuple[str, ...]) -> list[str]:
+def bad_lines(files: tuple[str, ...], sizes: tuple[tuple[int, int], ...] | None) -> list[str]:
     """Return the lines of ``decode_all`` for some files."""
     lines = []
-    for file in files:
+    for i, file in enumerate(files):
         try:
-            decode(Path(file).read_bytes())
+            height, width = decode(Path(file).read_bytes()).shape[:2]
+            if sizes is not None and (height, width) != sizes[i]:
+                lines.append(
+                    f"{file}\t{width} x {height} pixels (width x height), but the annotations have "
+                    f"{sizes[i][1]} x {sizes[i][0]}"
+                )
         except Exception as error:
             lines.append(f"{file}\t{failure_reason(error)}")
     return lines

@@ -1,4 +1,7 @@
-"""Draw augmented training images with their labels: python tools/show_batch.py --cfg F --data-path D."""
+"""Draw augmented training images with their labels: python tools/show_batch.py --cfg F --data-path D.
+
+For detection, boxes and masks of the ground truth are drawn as the model gets them.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from msg_ms.boxes.masks import paste_masks
+from msg_ms.boxes.rle import decode_rle
 from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
-from msg_ms.data import TrainDataset, load_folders
+from msg_ms.data.pipeline import WHOLE, Batch
 from msg_ms.data.preprocessing import denormalize
 from msg_ms.errors import UserError
-from msg_ms.visualize.contact_sheet import write_sheet
+from msg_ms.tasks import build_task
+from msg_ms.tasks.classification import ClassificationTask
+from msg_ms.tasks.detection import DetectionTask
+from msg_ms.visualize.contact_sheet import TILE, write_sheet
+from msg_ms.visualize.detections import SMALLEST, draw_objects
 
 
 def main() -> None:
@@ -23,14 +32,19 @@ def main() -> None:
         raise UserError(f"--step {args.step}: must be at least 0")
     config = config_from_arguments(args)
     require(config.data.data_path, "--data-path")
-    folder, _ = load_folders(config.data, config.model.num_classes, training=True)
-    data = TrainDataset(
-        folder, config.data, config.aug, config.model.num_classes, config.model.label_smoothing, config.seed, workers=1
-    )
-    images, labels = next(data.batches(args.step, args.step // data.steps + 1))
-    captions = [describe(label, folder.classes) for label in labels]
-    write_sheet(args.picture, [denormalize(image) for image in images], captions)
+    task = build_task(config)
+    data = task.train_data(WHOLE, workers=1)
+    batch = next(data.batches(args.step, args.step // data.steps + 1))
+    draw, tile = {ClassificationTask: (draw_classes, TILE), DetectionTask: (draw_ground_truth, SMALLEST)}[type(task)]
+    images, captions = draw(task, batch)
+    write_sheet(args.picture, images, captions, tile)
     print(f"wrote {args.picture}: {len(images)} images of step {args.step}")
+
+
+def draw_classes(task: ClassificationTask, batch: Batch) -> tuple[list[np.ndarray], list[str]]:
+    """Return images and their classes."""
+    images, labels = batch[:2]
+    return [denormalize(image) for image in images], [describe(label, task.folders[0].classes) for label in labels]
 
 
 def describe(label: np.ndarray, classes: tuple[str, ...]) -> str:
@@ -41,6 +55,19 @@ def describe(label: np.ndarray, classes: tuple[str, ...]) -> str:
     weights = weights / max(weights.sum(), 1e-12)
     best = [i for i in np.argsort(-weights)[:2] if weights[i] > 0.01]
     return " + ".join(f"{classes[i]} {weights[i]:.0%}" if len(best) > 1 else classes[i] for i in best)
+
+
+def draw_ground_truth(task: DetectionTask, batch: Batch) -> tuple[list[np.ndarray], list[str]]:
+    """Return images with boxes and masks, and the number of objects."""
+    names, drawings, captions = task.splits[0].class_names, [], []
+    for image, size, boxes, labels, valid, crops, frames in zip(*batch[:7], strict=True):
+        height, width = size.astype(int)
+        masks = paste_masks(crops[valid] / 255, frames[valid], int(height), int(width))
+        pixels, labels = denormalize(image[:, :height, :width]), labels[valid].tolist()
+        texts = [names[label] for label in labels]
+        drawings.append(draw_objects(pixels, boxes[valid], labels, texts, [decode_rle(mask) for mask in masks]))
+        captions.append(f"{width} x {height}, {len(labels)} objects")
+    return drawings, captions
 
 
 if __name__ == "__main__":

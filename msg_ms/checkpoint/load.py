@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from ..errors import UserError, shorten
+from ..models.detection.backbone import DetectionBackbone
 from ..models.features import MSGFeatures
 from .files import check_finite, parameters_by_name, read_checkpoint, select_prefix
 from .resize import HEAD, adapt_weights, is_adaptable
@@ -61,8 +62,8 @@ def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
     """Set the model's parameters from a checkpoint for fine-tuning.
 
     Weights for other windows and image sizes are resampled, and a head for other classes keeps its initial values
-    (see ``msg_ms.checkpoint.adapt_weights``). A backbone (``msg_ms.MSGFeatures``) accepts a classifier's
-    checkpoint; it ignores the head, the last norm and the stages that the backbone lacks.
+    (see ``msg_ms.checkpoint.adapt_weights``). A backbone (``msg_ms.MSGFeatures``, or a detector's) accepts the
+    checkpoint of a classifier; it ignores the head, the last norm and the stages that the backbone lacks.
 
     Args:
         model: The model, or the part of a larger model that the checkpoint is for.
@@ -81,7 +82,7 @@ def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
     if prefix:
         arrays = select_prefix(arrays, prefix) or arrays
     optional: tuple[str, ...] = (f"{HEAD}.",)
-    if isinstance(model, MSGFeatures):
+    if isinstance(model, MSGFeatures | DetectionBackbone):
         arrays = {name: value for name, value in arrays.items() if name in targets or not model.ignores(name)}
         optional += model.output_norms
     check_finite(arrays, path)

@@ -12,8 +12,21 @@ from mindspore.nn.utils import no_init_parameters
 from ..checkpoint import load_for_inference
 from ..cli import path_argument
 from ..config import Config, load_config
+from ..data.class_names import CLASSES_KEY
 from ..data.preprocessing import NORMALIZATION, Preprocessing
-from ..deploy import INPUT, OLDEST_OPSET, Reference, export_mindir, export_onnx, onnx_packages, output_name
+from ..deploy import (
+    INPUT,
+    OLDEST_OPSET,
+    Reference,
+    export_detector,
+    export_mindir,
+    export_onnx,
+    onnx_packages,
+    output_name,
+    refuse_onnx,
+)
+from ..deploy.detector import INPUTS as DETECTOR_INPUTS
+from ..deploy.detector import OUTPUTS as DETECTOR_OUTPUTS
 from ..engine.device import setup_device
 from ..errors import UserError
 from ..files import readable
@@ -21,15 +34,22 @@ from ..models.build import build_model
 from ..models.layers import PatchConv
 from ..models.msg_transformer import MSGTransformer
 from ..ops import use_backend
+from ..tasks.detection import build_detector
 from ..version import __version__
 
 CONVOLUTIONS = ("unfold", "conv2d")
+CANVAS_UNIT = 32
 
 
 def main() -> None:
     """Export the model, and print the file's inputs, outputs and the result of the comparison."""
     args = parse_arguments()
     config = load_config(args.cfg, args.opts, MODEL__MSG__WINDOW_SIZE=args.window_size)
+    {"classification": classifier, "detection": detector}[config.task](args, config)
+
+
+def classifier(args: argparse.Namespace, config: Config) -> None:
+    """Export a classifier."""
     size = image_size(args.img_size or [config.data.img_size])
     opset = OLDEST_OPSET if args.opset is None else args.opset
     if args.output.suffix == ".onnx":
@@ -53,6 +73,41 @@ def main() -> None:
     print(f"wrote    {args.output}: {args.output.stat().st_size:,} bytes")
     print(f"input    {metadata['input_name']}, float32 {metadata['input_shape']}")
     print(f"output   {metadata['output_name']}, float32 {metadata['output_shape']}")
+    print(f"checked  {line}")
+
+
+def detector(args: argparse.Namespace, config: Config) -> None:
+    """Export a detector to MindIR for one canvas: --img-size, or the largest in the configuration."""
+    refuse_onnx(args.output)
+    for flag, value in (("--dynamic-batch", args.dynamic_batch), ("--softmax", args.softmax)):
+        if value:
+            raise UserError(f"{flag} is for classifiers")
+    canvas = image_size(args.img_size) if args.img_size else max(config.detection.canvases, key=lambda c: c[0] * c[1])
+    if canvas[0] % CANVAS_UNIT or canvas[1] % CANVAS_UNIT:
+        raise UserError(f"--img-size {canvas[0]} {canvas[1]}: a canvas has sides that are multiples of {CANVAS_UNIT}")
+    setup_device(args.device_target or config.device_target, config.seed)
+    with use_backend("composed"):
+        model = build_detector(config.model).set_train(False)
+    lines, stored = load_for_inference(model, args.resume)
+    for line in lines:
+        print(line, file=sys.stderr)
+    shape = f"{args.batch_size},3,{canvas[0]},{canvas[1]}"
+    metadata = {
+        "model_name": config.model.name,
+        "num_classes": config.model.num_classes,
+        "classes": stored.get(CLASSES_KEY, "[]"),
+        "input_names": ",".join(DETECTOR_INPUTS),
+        "input_shape": shape,
+        "output_names": ",".join(DETECTOR_OUTPUTS),
+        "checkpoint": args.resume.name,
+        "mindspore_version": ms.__version__,
+        **NORMALIZATION,
+    }
+    metadata = {name: readable(str(value)) for name, value in metadata.items()}
+    line = export_detector(model, args.output, canvas, args.batch_size, metadata)
+    print(f"wrote    {args.output}: {args.output.stat().st_size:,} bytes")
+    print(f"inputs   images, float32 {shape}; img_shapes (B, 2); scale_factors (B, 4)")
+    print(f"outputs  {', '.join(DETECTOR_OUTPUTS)}")
     print(f"checked  {line}")
 
 

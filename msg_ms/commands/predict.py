@@ -1,37 +1,42 @@
-"""Classify images and draw the attention of the MSG tokens; see docs/predict.md."""
+"""Classify images or detect objects in them, and draw the results; see docs/predict.md."""
 
 from __future__ import annotations
 
 import argparse
-import codecs
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ..checkpoint import load_for_inference
 from ..cli import config_from_arguments, model_parser, path_argument, require
-from ..config import Config
 from ..data.class_names import CLASSES_KEY, ClassName, class_order_warning, default_class_names, read_class_names
 from ..data.folder import IMAGE_SUFFIXES
 from ..engine.log import progress
-from ..engine.runtime import start
+from ..engine.runtime import Runtime, start
 from ..errors import UserError, shorten
-from ..files import atomic_write, readable
+from ..models.detection.cascade_rcnn import CascadeMaskRCNN
 from ..models.msg_transformer import MSGTransformer
 from ..tasks import build_task
-from ..tasks.predictor import Prediction, Predictor, Unreadable
-from ..visualize.attention import draw_msg_attention, stack_rows
-from ..visualize.contact_sheet import as_tile, check_ours, write_png, write_sheet
+from ..tasks.classification import ClassificationTask
+from ..tasks.detection import DetectionTask
+from ..tasks.detection_predictor import DetectionPredictor
+from ..tasks.predictor import Predictor, Unreadable
+from ..visualize.contact_sheet import check_ours
+from .predict_outputs import (
+    SCORE_THR,
+    STANDARD_OUTPUT,
+    TOP_K,
+    ClassificationOutputs,
+    DetectionOutputs,
+    common_folder,
+    drawing_file,
+    is_folder,
+)
 
 SUFFIXES = IMAGE_SUFFIXES  # files to find in folders
 BATCH = 16  # default of --batch-size
 MAX_SHEET, MAX_STACK = 500, 50  # images in one contact sheet, and in one PNG with attention
-STANDARD_OUTPUT = "-"
 CLASSES_HELP = """class names: a folder of class folders, or a text file with one name per line (default: those
 stored in the checkpoint; for 1000 classes ImageNet's)"""
 MESSAGES_HELP = """draw the attention of each stage's MSG tokens: one PNG with a row per image, or a folder with one PNG
@@ -54,13 +59,10 @@ def main() -> None:
     stored = str(metadata.get(CLASSES_KEY, ""))
     for line in (*lines, *class_order_warning(names or [], stored)):
         print(line, file=sys.stderr)
-    if args.show_messages is None:  # --show-messages needs the original parameters
-        runtime.task.optimize_for_inference(model, strassen=True)
     names = names or default_class_names(config.model.num_classes, stored)
 
-    batch = min(args.batch_size or BATCH, len(files))
-    predictor = Predictor(model, config, batch, messages=args.show_messages is not None)
-    outputs = Outputs(args, model, names, files)
+    prepare = {ClassificationTask: prepare_classifier, DetectionTask: prepare_detector}[type(runtime.task)]
+    predictor, outputs = prepare(args, runtime, model, names, files)
     for folder in unreadable:
         line = outputs.add_unreadable(folder)
         if not args.json:
@@ -75,19 +77,45 @@ def main() -> None:
         raise UserError(f"{len(outputs.unreadable)} of {count} files can't be read: {shorten(outputs.unreadable)}")
 
 
+def prepare_classifier(
+    args: argparse.Namespace, runtime: Runtime, model: MSGTransformer, names: list[ClassName], files: Sequence[Path]
+) -> tuple[Predictor, ClassificationOutputs]:
+    """Return the predictor and the outputs of a classifier."""
+    if args.score_thr is not None:
+        raise UserError("--score-thr is for detectors")
+    messages = args.show_messages is not None
+    if not messages:  # --show-messages needs the original parameters
+        runtime.task.optimize_for_inference(model, strassen=True)
+    batch = min(args.batch_size or BATCH, len(files))
+    return Predictor(model, runtime.config, batch, messages), ClassificationOutputs(args, names, model, files)
+
+
+def prepare_detector(
+    args: argparse.Namespace, runtime: Runtime, model: CascadeMaskRCNN, names: list[ClassName], files: Sequence[Path]
+) -> tuple[DetectionPredictor, DetectionOutputs]:
+    """Return the predictor and the outputs of a detector."""
+    for flag, value in (("--top-k", args.top_k), ("--show-messages", args.show_messages)):
+        if value is not None:
+            raise UserError(f"{flag} is for classifiers")
+    return DetectionPredictor(model, runtime.config), DetectionOutputs(args, names)
+
+
 def parse_arguments() -> argparse.Namespace:
     """Parse and check the command's flags."""
-    parser = model_parser("Classify images with a trained model.")
+    parser = model_parser("Classify images, or detect objects in them, with a trained model.")
     add = parser.add_argument
     add("--classes", type=path_argument, metavar="FOLDER|FILE", help=CLASSES_HELP)
-    add("--top-k", type=int, default=5, metavar="N", help="number of predictions per image (default: 5)")
+    add("--top-k", type=int, metavar="N", help=f"classifier: predictions per image (default: {TOP_K})")
+    add("--score-thr", type=float, metavar="S", help=f"detector: least score of an object (default: {SCORE_THR})")
     add("--json", type=json_argument, metavar="FILE", help="write JSON instead of a table; - writes to standard output")
     add("--picture", type=path_argument, metavar="PNG", help="write a contact sheet with the predictions")
     add("--show-messages", type=path_argument, metavar="FOLDER|PNG", help=MESSAGES_HELP)
     add("files", nargs="+", type=path_argument, metavar="IMAGE|FOLDER", help="folders are searched recursively")
     args = parser.parse_args()
-    if args.top_k < 1:
+    if args.top_k is not None and args.top_k < 1:
         raise UserError(f"--top-k {args.top_k}: must be at least 1")
+    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
+        raise UserError(f"--score-thr {args.score_thr}: must be between 0 and 1")
     return args
 
 
@@ -130,7 +158,13 @@ def _images_below(folder: Path, unreadable: list[Unreadable]) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(os.path.realpath(root))
-        yield from (Path(root) / n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith("."))
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                file = Path(root) / name
+                if file.is_fifo():  # reading it would wait for a writer
+                    unreadable.append(Unreadable(file, "not a regular file"))
+                else:
+                    yield file
 
 
 def check_outputs(args: argparse.Namespace, count: int) -> None:
@@ -168,89 +202,3 @@ def check_overwriting(args: argparse.Namespace, files: Sequence[Path], inputs: S
         if path in known:
             raise UserError(f"{flag} would overwrite {known[path]}: name another file or folder")
         known[path] = f"the output of {flag}"
-
-
-def common_folder(files: Sequence[Path]) -> Path:
-    """Return the folder that holds all files."""
-    return Path(os.path.commonpath([file.resolve().parent for file in files]))
-
-
-def drawing_file(folder: Path, common: Path, file: Path) -> Path:
-    """Return where the drawing of an image goes: the same tree as the images below ``common``."""
-    relative = file.resolve().relative_to(common)
-    return folder / relative.with_name(relative.name + ".png")  # the suffix stays: a.jpg and a.png may be in one folder
-
-
-def is_folder(path: Path | None) -> bool:
-    """Return whether --show-messages names a folder, which may not exist yet."""
-    return path is not None and (path.is_dir() or not path.suffix)
-
-
-class Outputs:
-    """Collected results: table or JSON, contact sheet and drawings of the attention."""
-
-    def __init__(self, args: argparse.Namespace, model: MSGTransformer, names: list[ClassName], files: Sequence[Path]):
-        self.args, self.model, self.names = args, model, names
-        self.records: list[dict[str, Any]] = []
-        self.unreadable: list[str] = []
-        self.tiles: list[np.ndarray] = []
-        self.captions: list[str] = []
-        self.rows: list[np.ndarray] = []
-        self.common = common_folder(files)
-
-    def add_unreadable(self, result: Unreadable) -> str:
-        """Record a file without prediction and return its line of the table."""
-        self.unreadable.append(f"{result.file} ({result.reason})")
-        self.records.append({"file": readable(result.file), "error": readable(result.reason)})
-        return f"{result.file}: can't be read: {result.reason}"
-
-    def add(self, result: Prediction) -> str:
-        """Record a prediction, draw the requested images, and return its line of the table."""
-        probabilities, names = result.probabilities, self.names
-        best = [int(i) for i in np.argsort(-probabilities, kind="stable")[: self.args.top_k]]
-        predictions = [
-            {
-                "label": i,
-                "class": readable(names[i].folder),
-                "name": readable(names[i].name),
-                "probability": float(probabilities[i]),
-            }
-            for i in best
-        ]
-        self.records.append({"file": readable(result.file), "predictions": predictions})
-        caption = f"{probabilities[best[0]]:.0%} {names[best[0]].short}"
-        if self.args.picture is not None:
-            self.tiles.append(as_tile(result.image))
-            self.captions.append(caption)
-        if self.args.show_messages is not None:
-            self._draw_attention(result, caption)
-        return f"{result.file}: " + " | ".join(f"{probabilities[i]:.1%} {names[i].name}" for i in best)
-
-    def _draw_attention(self, result: Prediction, caption: str) -> None:
-        drawing = draw_msg_attention(result.crop, result.weights, self.model.geometry, self.model.window_size, caption)
-        if is_folder(self.args.show_messages):
-            write_png(drawing_file(self.args.show_messages, self.common, result.file), drawing)
-        else:
-            self.rows.append(drawing)
-
-    def write(self, config: Config, checkpoint: Path) -> None:
-        """Write JSON, contact sheet and stacked drawings, and print the path of each file."""
-        args, stream = self.args, sys.stdout if self.args.json != STANDARD_OUTPUT else sys.stderr
-        if args.json:
-            name = readable(config.model.name)
-            content = {"model": name, "checkpoint": readable(checkpoint), "images": self.records}
-            ascii_only = args.json == STANDARD_OUTPUT and codecs.lookup(sys.stdout.encoding).name != "utf-8"
-            text = json.dumps(content, indent=2, ensure_ascii=ascii_only) + "\n"
-            if args.json == STANDARD_OUTPUT:
-                sys.stdout.write(text)
-            else:
-                with atomic_write(Path(args.json)) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
-                print(f"wrote {args.json}", file=stream)
-        if self.tiles:
-            write_sheet(args.picture, self.tiles, self.captions)
-            print(f"wrote {args.picture}", file=stream)
-        if self.rows:
-            write_png(args.show_messages, stack_rows(self.rows))
-        if args.show_messages is not None and len(self.records) > len(self.unreadable):
-            print(f"wrote {args.show_messages}", file=stream)

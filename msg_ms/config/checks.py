@@ -63,6 +63,22 @@ FRACTIONS = Check("two numbers with 0 < first <= second <= 1", lambda v: len(v) 
 BOX = Check("None, or two numbers with 0 <= first < second <= 1", lambda v: len(v) == 2 and 0 <= v[0] < v[1] <= 1)
 MILESTONES = Check("epochs in rising order", lambda v: all(n >= 1 for n in v) and sorted(set(v)) == list(v))
 BETAS = Check("two numbers in [0, 1)", lambda v: len(v) == 2 and all(map(RATE.holds, v)))
+MAX_SIDE = 8192  # pixels of an image's side
+SIDES = Check(
+    f"a list of 1 to 64 lengths between 16 and {MAX_SIDE}",
+    lambda v: 1 <= len(v) <= 64 and all(16 <= n <= MAX_SIDE for n in v),
+)
+SIDE_RANGE = Check(
+    f"two lengths between 1 and {MAX_SIDE} in rising order", lambda v: len(v) == 2 and 1 <= v[0] <= v[1] <= MAX_SIDE
+)
+CANVASES = Check(
+    f"a list of 1 to 16 different pairs [height, width] of multiples of 32, at most {MAX_SIDE // 32 * 32}",
+    lambda v: (
+        1 <= len(v) <= 16
+        and len(set(v)) == len(v)
+        and all(len(c) == 2 and all(n % 32 == 0 and 32 <= n <= MAX_SIDE for n in c) for c in v)
+    ),
+)
 FILE_NAME = Check("a name without '/' and control characters, at most 200 bytes", _is_file_name)
 # The number of operations per image is one of the numbers.
 AUTO_AUGMENT = Check(

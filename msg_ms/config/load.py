@@ -18,6 +18,7 @@ from ..files import user_path
 from .checks import Check
 from .relations import check_together
 from .schema import Config
+from .task_keys import check_task_keys
 from .yaml_text import ParseError, Plain, dump, parse_mapping, parse_value
 
 
@@ -44,6 +45,7 @@ def load_config(cfg: str | Path | None, opts: Sequence[str] = (), **overrides: A
             _set(tree, name.replace("__", "."), value, "the command line")
     config = _build(Config, tree, "")
     check_together(config)
+    check_task_keys(dict(flat_items(config)), _DEFAULTS)
     return config
 
 
@@ -240,5 +242,9 @@ def _to_tree(config: Any) -> dict[str, Any]:
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
             value = _to_tree(value)
-        tree[f.name.upper()] = list(value) if isinstance(value, tuple) else value
+        tree[f.name.upper()] = _to_lists(value)
     return tree
+
+
+def _to_lists(value: Any) -> Any:
+    return [_to_lists(inner) for inner in value] if isinstance(value, tuple) else value

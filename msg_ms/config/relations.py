@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from ..errors import UserError
@@ -10,7 +11,8 @@ from .schema import Config, TrainConfig
 
 def check_together(config: Config) -> None:
     """Raise UserError for values that are valid by themselves but not together."""
-    for problem in (*_data_problems(config), *_model_problems(config), *_train_problems(config)):
+    problems = (_data_problems(config), _detection_problems(config), _model_problems(config), _train_problems(config))
+    for problem in itertools.chain(*problems):
         raise UserError(problem)
 
 
@@ -23,6 +25,21 @@ def _data_problems(config: Config) -> Iterator[str]:
         )
     if config.aug.crop_ratio[1] / config.aug.crop_ratio[0] > 1e6:
         yield f"AUG.CROP_RATIO={list(config.aug.crop_ratio)}: the second must be less than a million times the first"
+
+
+def _detection_problems(config: Config) -> Iterator[str]:
+    detection = config.detection
+    for short, long, names in (
+        (max(detection.short_sides), detection.long_side, "SHORT_SIDES and LONG_SIDE"),
+        (detection.test_short_side, detection.test_long_side, "TEST_SHORT_SIDE and TEST_LONG_SIDE"),
+    ):
+        for height, width in ((min(short, long), long), (long, min(short, long))):
+            if not any(height <= h and width <= w for h, w in detection.canvases):
+                yield (
+                    f"DETECTION.CANVASES={[list(canvas) for canvas in detection.canvases]}: none holds an image of "
+                    f"height {height} and width {width}, as DETECTION.{names} allow; add "
+                    f"[{-(-height // 32) * 32}, {-(-width // 32) * 32}]"
+                )
 
 
 def _model_problems(config: Config) -> Iterator[str]:

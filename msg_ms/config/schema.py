@@ -14,12 +14,16 @@ from .checks import (
     AUTO_AUGMENT,
     BETAS,
     BOX,
+    CANVASES,
     FILE_NAME,
     FRACTIONS,
+    MAX_SIDE,
     MILESTONES,
     PROBABILITY,
     RANGE,
     RATE,
+    SIDE_RANGE,
+    SIDES,
     Check,
     above,
     at_least,
@@ -72,6 +76,19 @@ class MSGConfig:
 
 
 @dataclass(frozen=True)
+class RCNNConfig:
+    """Section ``MODEL.RCNN``, this project's own: sizes of the detector; the defaults are those of Swin's recipe."""
+
+    fpn_channels: int = key(256, bounded(1, 2**14))  # of the pyramid and of the heads' convolutions
+    fc_channels: int = key(1024, bounded(1, 2**16))  # of the box heads' linear layer
+    train_proposals: int = key(2000, bounded(1, 2**14))  # per image; as many anchors of a level enter their NMS
+    test_proposals: int = key(1000, bounded(1, 2**14))
+    roi_samples: int = key(512, bounded(4, 2**14))  # regions per image that each stage learns from; a quarter positive
+    score_thr: float = key(0.05, PROBABILITY)  # least score of a detection
+    max_per_img: int = key(100, bounded(1, 2**12))  # detections per image
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Section ``MODEL``: the model and its weights."""
 
@@ -84,6 +101,7 @@ class ModelConfig:
     drop_path_rate: float = key(0.1, RATE)
     label_smoothing: float = key(0.1, RATE)
     msg: MSGConfig = field(default_factory=MSGConfig)
+    rcnn: RCNNConfig = field(default_factory=RCNNConfig)
 
 
 @dataclass(frozen=True)
@@ -141,6 +159,29 @@ class AmpConfig:
 
 
 @dataclass(frozen=True)
+class DetectionConfig:
+    """Section ``DETECTION``, this project's own: images and ground truth of object detection, see docs/detection.md.
+
+    The defaults are those of Swin Transformer's recipe. Lengths are in pixels.
+    """
+
+    short_sides: tuple[int, ...] = key(tuple(range(480, 801, 32)), SIDES)  # of training images, one is drawn
+    long_side: int = key(1333, bounded(16, MAX_SIDE))  # most pixels of the long side in training
+    flip: float = key(0.5, PROBABILITY)
+    crop: float = key(0.5, PROBABILITY)  # share of the images that are resized, cropped and resized again
+    first_short_sides: tuple[int, ...] = key((400, 500, 600), SIDES)  # before the crop, one is drawn
+    crop_sides: tuple[int, ...] = key((384, 600), SIDE_RANGE)  # least and most height and width of the crop
+    test_short_side: int = key(800, bounded(16, MAX_SIDE))
+    test_long_side: int = key(1333, bounded(16, MAX_SIDE))
+    # Heights and widths that images are padded to with zeros; every canvas is a graph.
+    canvases: tuple[tuple[int, ...], ...] = key(
+        ((640, 864), (864, 640), (800, 1088), (1088, 800), (800, 1344), (1344, 800)),
+        CANVASES,
+    )
+    max_gt: int = key(100, bounded(1, 1000))  # most objects of a training image; more are dropped at random
+
+
+@dataclass(frozen=True)
 class AugConfig:
     """Section ``AUG``: the augmentation of training images."""
 
@@ -173,12 +214,13 @@ class TestConfig:
 class Config:
     """The whole configuration; ``load_config`` builds it, ``to_yaml`` writes it."""
 
-    task: str = key("classification", one_of("classification"))  # this project's own: the task
+    task: str = key("classification", one_of("classification", "detection"))  # this project's own: the task
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     aug: AugConfig = field(default_factory=AugConfig)
     test: TestConfig = field(default_factory=TestConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
     amp: AmpConfig = field(default_factory=AmpConfig)
     amp_opt_level: str = key("", one_of("", "O0", "O1", "O2"))  # empty: O0 on CPU, the paper's O1 on GPU and Ascend
     output: str = key("output")

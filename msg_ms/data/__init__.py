@@ -1,12 +1,17 @@
-"""Image files as training and evaluation batches."""
+"""Image files as training and evaluation batches, for classification and detection."""
 
 from .classification import EvalDataset, TrainDataset
+from .coco import CocoSplit, load_coco
+from .detection import DetectionEvalDataset, DetectionTrainDataset
 from .folder import ImageFolder, scan_folder
 from .image_list import scan_list
 from .pipeline import EpochOrder, EvalPipeline, Shard, TrainPipeline
 from .splits import load_folders
 
 __all__ = [
+    "CocoSplit",
+    "DetectionEvalDataset",
+    "DetectionTrainDataset",
     "EpochOrder",
     "EvalDataset",
     "EvalPipeline",
@@ -14,6 +19,7 @@ __all__ = [
     "Shard",
     "TrainDataset",
     "TrainPipeline",
+    "load_coco",
     "load_folders",
     "scan_folder",
     "scan_list",

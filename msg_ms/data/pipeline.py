@@ -43,11 +43,13 @@ class BadFiles:
     Attributes:
         limit: How many of them training accepts.
         fatal: The error that ends the run, once there are more.
+        mismatch: An error that ends the run at once: a file is not the one that the data set describes.
     """
 
     limit: int
     reasons: dict[str, str] = field(default_factory=dict)
     fatal: str | None = None
+    mismatch: str | None = None
     reported: int = 0
 
     def record(self, file: str, error: Exception) -> None:
@@ -89,11 +91,20 @@ class EpochOrder:
         self.accumulation = max(1, accumulation)
         self.steps = samples // (batch_size * self.accumulation * shard.world_size)
 
+    @property
+    def step_size(self) -> int:
+        """Samples per step, on all ranks."""
+        return self.shard.world_size * self.accumulation * self.batch_size
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """Return the samples of all ranks in an epoch: int64 (steps, step_size)."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.samples)
+        return order[: self.steps * self.step_size].reshape(self.steps, self.step_size)
+
     def indices(self, epoch: int) -> np.ndarray:
         """Return this rank's samples of an epoch: int64 (steps, accumulation, batch_size)."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.samples)
         shape = (self.steps, self.shard.world_size, self.accumulation, self.batch_size)
-        return order[: np.prod(shape)].reshape(shape)[:, self.shard.rank]
+        return self.epoch(epoch).reshape(shape)[:, self.shard.rank]
 
     def batches(self, first_step: int, epochs: int) -> Iterator[tuple[np.int64, np.int64, np.ndarray]]:
         """Yield (batch number, epoch, indices) from ``first_step`` to the end of the last epoch."""
@@ -164,16 +175,16 @@ class TrainPipeline:
         for batch in run_in_parallel(lambda: self.order.batches(first_step, epochs), self.build_batch, self.workers):
             for line in self.bad_files.unreported():
                 log(line)
-            if self.bad_files.fatal is not None:
-                raise UserError(self.bad_files.fatal)
+            if fatal := self.bad_files.mismatch or self.bad_files.fatal:
+                raise UserError(fatal)
             yield batch
 
 
 class EvalPipeline:
     """Evaluation batches in order, each padded to ``batch_size``. Subclasses implement ``build_batch``.
 
-    Rank r of n reads samples r, r + n, ..., so every sample is evaluated exactly once. The last array of a batch is
-    float32 (batch_size,): 1 for a sample, 0 for padding.
+    Rank r of n reads samples r, r + n, ... of all, sorted by group, so every sample is evaluated exactly once. The last
+    array of a batch is float32 (batch_size,): 1 for a sample, 0 for padding.
 
     Args:
         samples: Number of samples in the data set.
@@ -181,14 +192,28 @@ class EvalPipeline:
         columns: Names of the arrays of a batch, without the last one.
         workers: Threads that build batches.
         shard: The part of this process.
+        groups: A number for each sample, (samples,): a batch has samples of one number only. None for no groups.
     """
 
     signatures: Sequence[Signature] = ()
 
-    def __init__(self, samples: int, batch_size: int, columns: Sequence[str], workers: int = 1, shard: Shard = WHOLE):
+    def __init__(
+        self,
+        samples: int,
+        batch_size: int,
+        columns: Sequence[str],
+        workers: int = 1,
+        shard: Shard = WHOLE,
+        groups: np.ndarray | None = None,
+    ):
         self.batch_size, self.columns, self.workers = batch_size, [*columns, "valid"], workers
-        self.indices = range(shard.rank, samples, shard.world_size)
-        self.steps = -(-len(self.indices) // batch_size)
+        if groups is None:
+            groups = np.zeros(samples, np.int64)
+        self.indices = np.argsort(groups, kind="stable")[shard.rank :: shard.world_size]
+        own = groups[self.indices]
+        parts = [self.indices[own == group] for group in np.unique(own)]
+        self.parts = [part[i : i + batch_size] for part in parts for i in range(0, len(part), batch_size)]
+        self.steps = len(self.parts)
         self.bad_files = BadFiles(limit=0)
 
     def build_batch(self, indices: np.ndarray) -> Batch:
@@ -199,18 +224,20 @@ class EvalPipeline:
         """Yield all batches.
 
         Raises:
-            UserError: If a file can't be decoded, since no other may replace it.
+            UserError: If a file can't be decoded, since no other may replace it, or is not the one expected.
         """
         size = self.batch_size
 
         def parts() -> Iterator[tuple[np.int64, np.int64, np.ndarray]]:
-            for step in range(self.steps):
-                yield np.int64(step), np.int64(0), np.array(self.indices[step * size : (step + 1) * size], np.int64)
+            for step, indices in enumerate(self.parts):
+                yield np.int64(step), np.int64(0), indices
 
         def build(_number: int, _epoch: int, indices: np.ndarray) -> Batch:
             return pad_batch(self.build_batch(indices), size)
 
         for batch in run_in_parallel(parts, build, self.workers):
+            if self.bad_files.mismatch is not None:
+                raise UserError(self.bad_files.mismatch)
             for file, reason in self.bad_files.reasons.items():
                 raise UserError(f"can't evaluate: {file} can't be decoded ({reason}); replace the file")
             yield batch

@@ -77,13 +77,13 @@ def export_onnx(
     from .onnx_model import build_onnx
 
     _check(model, path, ONNX_BYTES)
-    with atomic_write(path) as final, _plain_name(final) as temporary:
+    with atomic_write(path) as final, plain_name(final) as temporary:
         onnx.save(build_onnx(model, batch, opset, softmax, metadata), temporary)
         try:
             onnx.checker.check_model(str(temporary), full_check=True)
             run = _onnx_runner(onnxruntime, temporary)
         except Exception as error:  # both libraries have their own errors, direct subclasses of Exception
-            raise UserError(f"{path} was not kept: {_first_line(error)}; try --opset {OLDEST_OPSET}") from None
+            raise UserError(f"{path} was not kept: {first_line(error)}; try --opset {OLDEST_OPSET}") from None
         return _compare(reference, run, path, f"ONNX Runtime {onnxruntime.__version__}")
 
 
@@ -132,7 +132,7 @@ def export_mindir(
         operators.update(node.op_type for graph in (proto.graph, *proto.functions) for node in graph.node)
         proto.user_info.update({**metadata, "msg_ms_version": __version__})
 
-    with atomic_write(path) as final, _plain_name(final) as temporary:
+    with atomic_write(path) as final, plain_name(final) as temporary:
         cell.set_inputs(images)
         ms.export(cell, images, file_name=str(temporary), file_format="MINDIR", custom_func=finish)
         if any("Custom" in name for name in operators):
@@ -141,7 +141,7 @@ def export_mindir(
 
 
 @contextlib.contextmanager
-def _plain_name(path: Path) -> Iterator[Path]:
+def plain_name(path: Path) -> Iterator[Path]:
     """Yield another name for ``path``, of letters that every library accepts in file names."""
     with tempfile.TemporaryDirectory() as folder:
         inner, target = Path(folder) / "folder", path.parent.resolve()
@@ -163,7 +163,7 @@ def _compare(reference: Reference, run: Run, path: Path, engine: str) -> str:
     try:
         return reference.check(run, engine)
     except (UserError, RuntimeError, TypeError) as error:
-        raise UserError(f"{path} was not kept: {_first_line(error)}") from None
+        raise UserError(f"{path} was not kept: {first_line(error)}") from None
 
 
 def _check(model: MSGTransformer, path: Path, limit: int) -> None:
@@ -173,5 +173,6 @@ def _check(model: MSGTransformer, path: Path, limit: int) -> None:
         raise UserError(f"{path}: {size:,} bytes of weights; the limit of a {path.suffix} file is {limit:,}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

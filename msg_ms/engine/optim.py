@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
@@ -15,6 +15,7 @@ from ..ops import AdamWStep
 
 # A loop over hundreds of parameters would be unrolled into nested calls, deeper than the compiler accepts.
 for_each = ops.HyperMap()
+Decays = Callable[[Parameter], bool]
 
 
 class AdamW(nn.Cell):
@@ -24,17 +25,25 @@ class AdamW(nn.Cell):
         parameters: The parameters to train; they keep their names.
         betas: Decay rates of the two moments.
         eps: Term added to the denominator.
-        weight_decay: Decay of the parameters that ``msg_ms.models.decay.has_weight_decay`` selects.
+        weight_decay: Decay of the parameters that ``decays`` selects.
+        decays: Returns whether weight decay applies to a parameter.
     """
 
-    def __init__(self, parameters: Sequence[Parameter], betas: tuple[float, float], eps: float, weight_decay: float):
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        decays: Decays = has_weight_decay,
+    ):
         super().__init__()
         # These belong to the model: they must not be renamed, nor saved with the state.
         self.targets = ParameterTuple(parameters)
         self.moment1 = self.targets.clone(prefix="moment1", init="zeros")
         self.moment2 = self.targets.clone(prefix="moment2", init="zeros")
         self.steps = Parameter(Tensor(0, ms.float32), name="updates")  # the name in checkpoints
-        self.step = AdamWStep([weight_decay if has_weight_decay(p) else 0.0 for p in parameters], betas, eps)
+        self.step = AdamWStep([weight_decay if decays(p) else 0.0 for p in parameters], betas, eps)
 
     def state(self) -> dict[str, Parameter]:
         """Return everything that a checkpoint must hold, by name."""
@@ -53,13 +62,20 @@ class SGD(nn.Cell):
     Args:
         parameters: The parameters to train; they keep their names.
         momentum: Momentum of the velocities.
-        weight_decay: Decay of the parameters that ``msg_ms.models.decay.has_weight_decay`` selects.
+        weight_decay: Decay of the parameters that ``decays`` selects.
+        decays: Returns whether weight decay applies to a parameter.
     """
 
-    def __init__(self, parameters: Sequence[Parameter], momentum: float, weight_decay: float):
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        momentum: float,
+        weight_decay: float,
+        decays: Decays = has_weight_decay,
+    ):
         super().__init__()
         self.targets = ParameterTuple(parameters)
-        self.decay = tuple(weight_decay if has_weight_decay(p) else 0.0 for p in parameters)
+        self.decay = tuple(weight_decay if decays(p) else 0.0 for p in parameters)
         self.velocity = self.targets.clone(prefix="velocity", init="zeros")
         self.momentum = momentum
 
@@ -81,8 +97,16 @@ class SGD(nn.Cell):
         return True
 
 
-def build_optimizer(config: TrainConfig, parameters: Sequence[Parameter]) -> AdamW | SGD:
-    """Return the optimizer that ``TRAIN.OPTIMIZER`` names, for these parameters."""
+def build_optimizer(
+    config: TrainConfig, parameters: Sequence[Parameter], decays: Decays = has_weight_decay
+) -> AdamW | SGD:
+    """Return the optimizer that ``TRAIN.OPTIMIZER`` names.
+
+    Args:
+        config: The section ``TRAIN``.
+        parameters: The parameters to train.
+        decays: Returns whether weight decay applies to a parameter.
+    """
     if config.optimizer.name == "sgd":
-        return SGD(parameters, config.optimizer.momentum, config.weight_decay)
-    return AdamW(parameters, config.optimizer.betas, config.optimizer.eps, config.weight_decay)
+        return SGD(parameters, config.optimizer.momentum, config.weight_decay, decays)
+    return AdamW(parameters, config.optimizer.betas, config.optimizer.eps, config.weight_decay, decays)

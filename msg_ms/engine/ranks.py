@@ -117,6 +117,18 @@ class Ranks:
             value = _broadcast()(Tensor(parameter.asnumpy().astype(np.float32).reshape(-1)))
             parameter.set_data(Tensor(value.asnumpy().reshape(parameter.shape)).astype(parameter.dtype))
 
+    def average_parameters(self, parameters: Iterable[Parameter]) -> None:
+        """Set the parameters of every rank to their means over all ranks, with the same bits everywhere."""
+        parameters = list(parameters)
+        if self.world_size == 1 or not parameters:
+            return
+        own = np.concatenate([parameter.asnumpy().astype(np.float32).reshape(-1) for parameter in parameters])
+        mean = self.gather(own).mean(0)
+        for parameter, values in zip(
+            parameters, np.split(mean, np.cumsum([p.size for p in parameters])[:-1]), strict=True
+        ):
+            parameter.set_data(Tensor(values.reshape(parameter.shape), parameter.dtype))
+
     def assert_same_on_all_ranks(self, name: str, data: Iterable[bytes], remedy: str) -> None:
         """Check that every rank has the same data.
 
@@ -181,7 +193,9 @@ class GradientSum(nn.Cell):
     def __init__(self, parameters: Iterable[Parameter], device_target: str):
         super().__init__(auto_prefix=False)
         shapes = [tuple(parameter.shape) for parameter in parameters]
-        self.shapes, self.sizes = shapes, [int(np.prod(shape)) for shape in shapes]
+        self.sizes = tuple(int(np.prod(shape)) for shape in shapes)
+        *self.begins, self.size = np.cumsum((0, *self.sizes)).tolist()
+        self.begins = tuple(self.begins)
         self.one_vector = device_target == "CPU"
         self.rank, self.world_size = get_rank(), get_group_size()
         self.all_reduce, self.reduce_figures = ops.AllReduce(), _reducer(1)
@@ -200,10 +214,10 @@ class GradientSum(nn.Cell):
         row = ops.cat((before, figures, after))
         if not self.one_vector:
             return self.reduce_each(self.reducers, gradients), self.reduce_figures(row)
-        flat = ops.cat([*[gradient.reshape(-1) for gradient in gradients], row])
-        parts = ops.split(self.all_reduce(flat), [*self.sizes, self.world_size * count])
-        sums = tuple([part.reshape(shape) for part, shape in zip(parts[:-1], self.shapes)])  # noqa: B905 (graph mode)
-        return sums, parts[-1]
+        # Loops, also those inside ops.split, would be deeper than the compiler accepts for hundreds of gradients.
+        total = self.all_reduce(ops.cat((*ops.HyperMap()(_flat, gradients), row)))
+        sums = ops.HyperMap()(ops.partial(_part, total), self.begins, self.sizes, gradients)
+        return sums, ops.slice(total, (self.size,), (self.world_size * count,))
 
     @staticmethod
     def reduce_each(reducers, gradients):
@@ -213,6 +227,14 @@ class GradientSum(nn.Cell):
 
 def _apply(reducer, gradient):
     return reducer(gradient)
+
+
+def _flat(gradient):
+    return gradient.reshape(-1)
+
+
+def _part(total, begin, size, gradient):
+    return ops.slice(total, (begin,), (size,)).reshape(gradient.shape)
 
 
 def _reducer(bucket: int) -> ops.AllReduce:

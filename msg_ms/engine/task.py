@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Parameter, Tensor, nn
 
 from ..checkpoint import Metadata, load_pretrained
 from ..data.pipeline import Batch, EpochOrder, Shard, Signature
 from ..errors import UserError
+from ..models.decay import has_weight_decay
 from .ranks import Ranks
 
 
@@ -139,6 +140,16 @@ class Evaluator(Protocol):
         """Return the metrics over all batches of all ranks."""
 
 
+class ReportingEvaluator(Evaluator, Protocol):
+    """An evaluator with the outputs that ``Task.check_reports`` allows, after ``compute`` on rank 0."""
+
+    def write_results(self, path: Path) -> None:
+        """Write the outputs for every sample, for other programs."""
+
+    def per_class(self) -> Sequence[str]:
+        """Return a line for each class."""
+
+
 class Task:
     """A kind of model with its data, loss and metrics. Subclasses implement the methods that raise.
 
@@ -178,6 +189,10 @@ class Task:
         """Return the model in the configured precision."""
         raise NotImplementedError
 
+    def has_weight_decay(self, parameter: Parameter) -> bool:
+        """Return whether weight decay applies to a parameter of the model."""
+        return has_weight_decay(parameter)
+
     def describe(self, model: nn.Cell) -> str:
         """Return a line on the model for the log."""
         return f"{sum(parameter.size for parameter in model.trainable_params()):,} parameters"
@@ -201,6 +216,17 @@ class Task:
     def evaluator(self, model: nn.Cell) -> Evaluator:
         """Return the evaluator of a model."""
         raise NotImplementedError
+
+    def check_reports(self, results: Path | None, per_class: bool) -> None:
+        """Raise UserError if the evaluator can't write a file of results, or a metric of each class.
+
+        Args:
+            results: File to write; None for none.
+            per_class: Whether the metrics of each class are asked for.
+        """
+        for flag, wanted in (("--results", results is not None), ("--per-class", per_class)):
+            if wanted:
+                raise UserError(f"{flag}: the evaluation of this TASK has no such output")
 
     def optimize_for_inference(self, model: nn.Cell, **options: Any) -> None:
         """Prepare the model for faster inference, in place, where possible."""

@@ -122,7 +122,7 @@ class Trainer:
     def _build(self) -> None:
         """Build optimizer, loss scaler, EMA, the step and the checkpoints."""
         settings, ranks, world_size = self.config.train, self.ranks, self.ranks.world_size
-        optimizer = build_optimizer(settings, self.model.trainable_params())
+        optimizer = build_optimizer(settings, self.model.trainable_params(), self.task.has_weight_decay)
         self.scaler = scaler = build_scaler(self.config.amp_opt_level, self.config.amp)
         self.ema = ema = WeightEMA(optimizer.targets, settings.ema_decay) if settings.ema_decay > 0 else None
         gradient_sum = GradientSum(optimizer.targets, self.runtime.target) if world_size > 1 else None
@@ -164,11 +164,11 @@ class Trainer:
                     due = (progress.epoch + 1) % save_freq == 0 or progress.epoch + 1 == epochs
                     if due and not stopping:
                         # Evaluation may fail or be killed: a run that resumes from here evaluates first.
-                        self.checkpoints.save(progress)
+                        self._save(progress)
                     progress = progress if stopping else self._finish_epoch(progress)
                     stopping = self.ranks.any(self.stop.requested)
                 if due or stopping:
-                    self.checkpoints.save(progress)
+                    self._save(progress)
         return progress
 
     def _run_steps(self, batches: Iterator[Batch], progress: Progress) -> Progress:
@@ -214,7 +214,7 @@ class Trainer:
             if stopping:
                 break
             if save:
-                self.checkpoints.save(progress)
+                self._save(progress)
         return progress
 
     def _read(
@@ -247,6 +247,14 @@ class Trainer:
             reason = f"is the last of {progress.skipped_in_a_row} skipped in a row (loss {loss}, loss scale {scale:g})"
             self._abort(step, reason, "Try AMP_OPT_LEVEL O0 to see whether half precision is the cause. ")
         return progress
+
+    def _save(self, progress: Progress) -> None:
+        self._average_statistics()
+        self.checkpoints.save(progress)
+
+    def _average_statistics(self) -> None:
+        """Average the parameters that no gradient moves, such as a normalisation's statistics, over the ranks."""
+        self.ranks.average_parameters(p for p in self.model.get_parameters() if not p.requires_grad)
 
     def _report(self, title: str, progress: Progress, norm: float, lr: float, meter: Meter) -> None:
         speed = progress.samples_per_step / meter.seconds
@@ -290,6 +298,7 @@ class Trainer:
         lr = self.schedule.at_step(progress.step - 1)
         progress = replace(progress, epoch=progress.epoch + 1, loss_sums=(), counted=0)
         title, values = f"epoch {progress.epoch}/{self.config.train.epochs}", {}
+        self._average_statistics()
         metrics = self.evaluation.run(self._stop_requested)
         if metrics is None:
             return unfinished

@@ -39,6 +39,9 @@ class MSGBackbone(FastCompilePhase):
         UserError: If an argument is out of range or does not fit the others.
     """
 
+    # Whether images need not fit windows and regions. Convolutions unfold their patches then, as no kernel does it.
+    any_size = False
+
     def __init__(self, architecture: Architecture):
         super().__init__()
         a = architecture

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mindspore import Tensor, ops
+from mindspore import Tensor
 from mindspore.ops import constexpr
 
 from ..errors import UserError
+from ..ops import pad_axis
 from .architecture import Architecture
 from .backbone import MSGBackbone
 from .layers import LayerNorm
@@ -107,8 +108,7 @@ class MSGFeatures(MSGBackbone):
         height, width = x.shape[2:]
         if self.pad:
             bottom, right = _padding(height, width, self.patch_size, self.window_size, self.shuffle_size)
-            if bottom + right > 0:
-                x = ops.pad(x, (0, right, 0, bottom))
+            x = pad_axis(pad_axis(x, 2, 0, bottom), 3, 0, right)
         geometry, tokens, _ = self.walk_stages(x, drop_path_noise)
         maps = ()
         for i in self.out_indices:

@@ -9,7 +9,8 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 
 from ..errors import UserError
-from ..ops import PackedBranches, PackedMatMul, WeightPacker
+from ..ops import MapConv, PackedBranches, PackedMatMul, WeightPacker
+from ..ops.conv import LARGE_TILE
 from .backbone import MSGBackbone
 from .block import MSGBlock
 from .layers import PatchConv
@@ -30,7 +31,8 @@ def optimize_for_inference(model: nn.Cell, strassen: bool = False) -> nn.Cell:
             it.
         strassen: Multiply large matrices by Strassen's algorithm where windows have an even number of tokens (7 x 7
             windows with their MSG token do). This saves another 5% of the time. Results then differ by rounding,
-            about 1e-6 of the largest value, and the packed weights need 7/4 of the memory.
+            about 1e-6 of the largest value, and the packed weights need 7/4 of the memory. A detector's 3x3
+            convolutions use larger tiles of Winograd's algorithm, see ``msg_ms.ops.MapConv``.
 
     Returns:
         The same ``model``, in evaluation mode.
@@ -44,6 +46,8 @@ def optimize_for_inference(model: nn.Cell, strassen: bool = False) -> nn.Cell:
     for backbone in backbones:
         _pack(backbone, strassen)
     for _, cell in model.cells_and_names():
+        if strassen and isinstance(cell, MapConv):
+            cell.set_tile(LARGE_TILE)
         cell.compile_cache.clear()  # graphs of the replaced blocks
     return model.set_train(False)
 
@@ -60,11 +64,11 @@ def _pack(backbone: MSGBackbone, strassen: bool) -> None:
     if not packer.available or not all(_is_native(block) for stage in backbone.layers for block in stage.blocks):
         return
     prefix = backbone.msg_tokens.name.removesuffix("msg_tokens")  # the backbone's path in a larger model
-    if backbone.patch_norm:
+    if backbone.patch_norm and not backbone.any_size:
         backbone.patch_embed.proj = InferenceConv(backbone.patch_embed.proj, packer)
     for stage in backbone.layers:
         stage.blocks = nn.CellList(_inference_blocks(stage, packer))
-        if stage.downsample is not None:
+        if stage.downsample is not None and not backbone.any_size:
             stage.downsample.reduction = InferenceConv(stage.downsample.reduction, packer)
     for name, parameter in backbone.parameters_and_names():
         parameter.name = prefix + name
@@ -111,6 +115,7 @@ class InferenceBlock(nn.Cell):
 
     def __init__(self, block: MSGBlock, packer: WeightPacker, branches: PackedBranches):
         super().__init__()
+        self.fused = self.single_precision = True
         gamma1, beta1, qkv, qkv_bias, table, msg_bias, proj, proj_bias = block.attention_parameters
         gamma2, beta2, w1, b1, w2, b2 = block.mlp_parameters
         if qkv_bias is None:
@@ -122,9 +127,9 @@ class InferenceBlock(nn.Cell):
         self.mlp = _frozen("mlp", gamma2, beta2, packer.weight(w1), b1, packer.weight(w2), b2)
         self.branches = branches
 
-    def construct(self, x: Tensor, drop_path_scale: None = None) -> Tensor:
+    def construct(self, x: Tensor, drop_path_scale: None = None, padding: Tensor | None = None) -> Tensor:
         """Return the tokens after the block; nothing is dropped in inference."""
-        return self.branches(x, self.attention, self.mlp)
+        return self.branches(x, self.attention, self.mlp, padding)
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
         """Raise UserError: packed weights are float32."""

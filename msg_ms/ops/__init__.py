@@ -9,10 +9,12 @@ from .adamw import AdamWStep
 from .backend import get_backend, set_backend, use_backend
 from .bias_gelu import bias_gelu, gelu
 from .branches import AttentionBranch, MlpBranch
+from .conv import MapConv
 from .layer_norm import BiasLayerNorm, layer_norm
 from .matmul import MatMul
 from .nms import NMS
 from .packed import PackedBranches, PackedMatMul, WeightPacker
+from .pad import pad_axis
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
 from .residual import residual
@@ -27,6 +29,7 @@ __all__ = [
     "AttentionBranch",
     "BiasLayerNorm",
     "ImagePatches",
+    "MapConv",
     "MatMul",
     "MlpBranch",
     "PackedBranches",
@@ -39,6 +42,7 @@ __all__ = [
     "gelu",
     "get_backend",
     "layer_norm",
+    "pad_axis",
     "patch_conv",
     "position_bias",
     "residual",

@@ -70,6 +70,7 @@ class AttentionBranch(nn.Cell):
         proj: Tensor,
         proj_bias: Tensor,
         drop_path_scale: Tensor | None,
+        padding: Tensor | None = None,
     ) -> Tensor:
         """Run the branch in single precision.
 
@@ -84,13 +85,17 @@ class AttentionBranch(nn.Cell):
             proj: (C, C), weight of the projection.
             proj_bias: (C,).
             drop_path_scale: (2, B), a factor for each image's two branches, of which row 0 is used; None for 1.
+            padding: (5,), for windows in row order with G = 1: height and width of the map in patch tokens, rows and
+                columns of windows, and the side of a shuffle region in windows. Patches outside the map count as zeros
+                after the normalization. Windows outside the grid send zeros in the shuffle. None: nothing is padded.
 
         Returns:
             (B*R, G, N, C).
         """
         bias = self.no_bias if qkv_bias is None else qkv_bias
         scales = self.no_drop_path if drop_path_scale is None else drop_path_scale
-        inputs = (x, gamma, beta, qkv, bias, table, msg_bias, proj, proj_bias, scales, self.settings)
+        settings = self.settings if padding is None else ops.cat((self.settings, padding))
+        inputs = (x, gamma, beta, qkv, bias, table, msg_bias, proj, proj_bias, scales, settings)
         return self.native_train(*inputs)[0] if self.training else self.native(*inputs)
 
 

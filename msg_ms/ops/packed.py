@@ -8,7 +8,7 @@ elimination is not optimal", 1969): seven products of quadrants in place of eigh
 from __future__ import annotations
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from .backend import kernel
 
@@ -106,7 +106,9 @@ class PackedBranches(nn.Cell):
         self.attention_branch = kernel("attention_branch_packed", lambda x, *_: x)
         self.mlp_branch = kernel("mlp_branch_packed", lambda x, *_: x)
 
-    def construct(self, x: Tensor, attention: tuple[Tensor, ...], mlp: tuple[Tensor, ...]) -> Tensor:
+    def construct(
+        self, x: Tensor, attention: tuple[Tensor, ...], mlp: tuple[Tensor, ...], padding: Tensor | None = None
+    ) -> Tensor:
         """Run a block.
 
         Args:
@@ -114,8 +116,10 @@ class PackedBranches(nn.Cell):
             attention: gamma, beta, packed qkv weight, qkv bias, packed position bias, packed proj weight, proj bias;
                 see ``AttentionBranch``.
             mlp: gamma, beta, packed w1, b1, packed w2, b2; see ``MlpBranch``.
+            padding: (5,), see ``AttentionBranch``.
 
         Returns:
             (B*R, G, N, C).
         """
-        return self.mlp_branch(self.attention_branch(x, *attention, self.settings), *mlp)
+        settings = self.settings if padding is None else ops.cat((self.settings, padding))
+        return self.mlp_branch(self.attention_branch(x, *attention, settings), *mlp)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from ..config import Config
 from ..engine.task import Task
 from .classification import ClassificationTask
+from .detection import DetectionTask
 
-TASKS: dict[str, Callable[[Config], Task]] = {"classification": ClassificationTask}
+TASKS: dict[str, Callable[[Config], Task]] = {"classification": ClassificationTask, "detection": DetectionTask}
 
 
 def build_task(config: Config) -> Task:

@@ -53,29 +53,30 @@ def put_text(image: np.ndarray, text: str, left: int, base: int, width: int, sca
     cv2.putText(image, shown, (left, base), FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
 
 
-def as_tile(image: np.ndarray) -> np.ndarray:
+def as_tile(image: np.ndarray, tile: int = TILE) -> np.ndarray:
     """Scale an image, uint8 RGB (H, W, 3), to the size of a tile; a scaled image does not change again."""
-    scale = (TILE - 2 * MARGIN) / max(image.shape[:2])
+    scale = (tile - 2 * MARGIN) / max(image.shape[:2])
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if scale > 4 else cv2.INTER_AREA)
 
 
-def write_sheet(path: Path, images: list[np.ndarray], captions: list[str]) -> None:
+def write_sheet(path: Path, images: list[np.ndarray], captions: list[str], tile: int = TILE) -> None:
     """Write a PNG with images in rows, each scaled to a tile with its caption below.
 
     Args:
         path: File to write.
         images: uint8 RGB (H, W, 3), of any sizes.
         captions: One per image.
+        tile: Side of a tile in pixels.
 
     Raises:
         UserError: The file cannot be written.
     """
     rows = -(-len(images) // COLUMNS)
-    sheet = np.full((rows * (TILE + CAPTION), min(COLUMNS, len(images)) * TILE, 3), 255, np.uint8)
+    sheet = np.full((rows * (tile + CAPTION), min(COLUMNS, len(images)) * tile, 3), 255, np.uint8)
     for n, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        top, left = n // COLUMNS * (TILE + CAPTION), n % COLUMNS * TILE
-        tile = as_tile(image)
-        sheet[top + MARGIN :, left + MARGIN :][: tile.shape[0], : tile.shape[1]] = tile
-        put_text(sheet, caption, left + 6, top + TILE + CAPTION - 8, TILE - 8)
+        top, left = n // COLUMNS * (tile + CAPTION), n % COLUMNS * tile
+        scaled = as_tile(image, tile)
+        sheet[top + MARGIN :, left + MARGIN :][: scaled.shape[0], : scaled.shape[1]] = scaled
+        put_text(sheet, caption, left + 6, top + tile + CAPTION - 8, tile - 8)
     write_png(path, sheet)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -244,3 +245,13 @@ def test_folders_that_cannot_be_read_are_reported(model, predict, monkeypatch):
     assert "1 of 7 files can't be read: data/val/1 (Permission denied)" in err
     _, err = predict(*LINE, "data/val/1", status=2)
     assert err == "error: can't read the folder data/val/1: Permission denied\n"
+
+
+def test_a_named_pipe_in_a_folder_is_reported(model, predict):
+    folder = Path("pipes")
+    folder.mkdir()
+    os.mkfifo(folder / "a.png")
+    shutil.copy(next(Path("data/val").rglob("*.png")), folder / "b.png")
+    out, err = predict(*LINE, folder, status=2)
+    assert "pipes/a.png: can't be read: not a regular file\n" in out and "pipes/b.png: " in out
+    assert "1 of 2 files can't be read: pipes/a.png (not a regular file)" in err

@@ -49,6 +49,31 @@ def test_arguments_reach_the_backbone_and_the_settings():
     assert (model.settings.num_classes, model.settings.max_detections) == (7, 3)
 
 
+def test_a_small_detector_is_built_from_the_values_of_a_configuration():
+    backbone = dict(embed_dim=32, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], drop_path_rate=0.0)
+    settings = dict(fpn_channels=32, fc_channels=48, stage_weights=[1, 0.5, 0.25], region_samples=32)
+    with no_init_parameters():
+        model = msg_ms.create_detector("cascade_mask_rcnn_msg_tiny", 3, **backbone, **settings, region_positives=8)
+    assert model.settings.stage_weights == (1, 0.5, 0.25)
+    assert sum(parameter.size for parameter in model.trainable_params()) < 4e6
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(fpn_chanels=8), "'fpn_chanels'; did you mean 'fpn_channels'"),
+        (dict(patch_size=8), r"strides=\[4, 8, 16, 32, 64\]: with patch_size=8 and 4 stages they are \[8, 16"),
+        (dict(region_positives=600), "region_positives=600: must be at most region_samples=512"),
+        (dict(score_threshold=5), "score_threshold=5: must be from 0 to 1"),
+        (dict(fc_channels=0), "fc_channels=0: must be at least 1"),
+        (dict(stage_ious=[0.5]), r"stage_ious=\[0.5\]: must have 3 entries"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, message):
+    with no_init_parameters(), pytest.raises(UserError, match=message):
+        msg_ms.create_detector("cascade_mask_rcnn_msg_tiny", 3, depths=(1, 1, 1, 1), **arguments)
+
+
 @pytest.mark.slow
 def test_stages_of_inference_match_mmdetection():
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -114,17 +139,14 @@ def test_predictions_match_mmdetection(mode, monkeypatch):
 def test_losses_and_gradients_match_mmdetection(case, mode):
     ms.set_context(mode=mode)
     reference, model = vectors("detector"), detector()
-    if mode == ms.PYNATIVE_MODE:
-        # Without a graph MindSpore refuses the gradient of a Cell that has one of its own and a tuple as argument.
-        model.roi_head.box_align.native = model.roi_head.mask_align.native = None
     cell = DetectionLoss(model)
     cell.mask_targets = FullMaskTargets(2 * model.settings.mask_size)
     cell.set_train(case == "train_bn")
     inputs, parameters = training_inputs(case), list(model.trainable_params())
 
     def total(*inputs):
-        losses = cell(*inputs)
-        return sum(losses), losses
+        loss, *losses = cell(*inputs)
+        return loss, losses
 
     function = ms.value_and_grad(total, None, parameters, has_aux=True)
     (loss, losses), gradients = (function if mode == ms.PYNATIVE_MODE else ms.jit(function))(*inputs)

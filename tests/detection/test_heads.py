@@ -10,6 +10,10 @@ from support.detection_model import check_flat_gradient, detector, torch_names
 
 from msg_ms.models.detection.conv import Conv2d, Deconv2x2
 from msg_ms.models.detection.fpn import upsample
+from msg_ms.models.detection.masks import CROP_SIZE, crop_masks
+from msg_ms.models.detection.training import DetectionLoss
+
+CROPS = (((CROP_SIZE, CROP_SIZE), np.uint8), ((4,), np.float32))  # shapes and types of crops and of their frames
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +33,7 @@ def convolved(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
-@pytest.mark.parametrize("unfold", [True, False])
+@pytest.mark.parametrize("unfold", [None, True, False])
 def test_convolution_and_gradients_match_numpy(kernel_size, unfold):
     conv = Conv2d(5, 7, kernel_size, unfold=unfold)
     conv.bias.set_data(Tensor(draw(7)))
@@ -135,3 +139,22 @@ def test_box_and_mask_heads_in_training_match_mmdetection(stage):
     masks = heads.predict_masks(stage, pyramid_of_vectors(), Tensor(boxes), Tensor(np.minimum(labels, classes - 1)))
     masks = masks.asnumpy().reshape(-1, *masks.shape[2:])[positive]
     TABLE.check("detector mask_pred", masks, reference[f"{case}.mask_pred"])
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_mask_loss_from_crops_matches_mmdetection(stage):
+    reference, model = vectors("detector"), detector()
+    case, slots, classes = f"train_bn/s{stage}", model.settings.region_positives, model.settings.num_classes
+    images = range(len(reference["images"]))
+    gts = [reference[f"gt.img{i}.boxes"] for i in images]
+    crops, frames = (np.zeros((len(gts), max(map(len, gts)), *end), dtype) for end, dtype in CROPS)
+    own, labels = np.zeros((len(gts), slots), np.int32), np.full((len(gts), slots), classes, np.int32)
+    boxes = by_image(reference, f"{case}.rois")[:, :slots].copy()
+    for i, gt in enumerate(gts):
+        crops[i, : len(gt)], frames[i, : len(gt)] = crop_masks(reference[f"gt.img{i}.masks"], gt)
+        pos_gt = reference[f"{case}.img{i}.pos_gt"]
+        own[i, : len(pos_gt)], labels[i, : len(pos_gt)] = pos_gt, reference[f"gt.img{i}.labels"][pos_gt]
+    inputs = [Tensor(x) for x in (boxes, own, labels, crops, frames)]
+    loss = DetectionLoss(model).stage_mask_loss(stage, pyramid_of_vectors(), *inputs)
+    weighted = model.settings.stage_weights[stage] * loss.asnumpy()
+    TABLE.check("detector loss_mask, from crops", weighted.reshape(1), reference[f"{case}.loss_mask"], "crop loss")

@@ -37,10 +37,7 @@ def test_rpn_targets_of_the_detector(detector):
     for (image,) in detector.cases(r"train_bn/rpn\.img(\d+)\.pos"):
         prefix, gt = f"train_bn/rpn.img{image}", detector[f"gt.img{image}.boxes"]
         inside, positive, negative = (detector[f"{prefix}.{name}"] for name in ("inside", "pos", "neg"))
-        # Draws are among the anchors inside the image.
-        within = np.cumsum(inside) - 1
-        draws = Chosen(within[positive], within[negative])
-        found = rpn_targets(anchors, inside, gt, draws, count, positives)
+        found = rpn_targets(anchors, inside, gt, Chosen(positive, negative), count, positives)
         used = int(found["weights"].sum())
         TABLE.check("detector rpn.pos and neg", found["indices"][:used], np.concatenate([positive, negative]), "exact")
         assert found["labels"].sum() == len(positive)

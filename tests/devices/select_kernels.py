@@ -1,9 +1,11 @@
-"""Compile the training step for a device and print the result: python select_kernels.py GPU|Ascend O0|O2|CONTROL.
+"""Compile a graph for a device and print the result: python select_kernels.py GPU|Ascend O0|O2|detector...|CONTROL.
 
 The training step is the package's own (forward, backward, clipping, AdamW, loss scale, EMA) with composed operators.
+``detector`` is the detector's inference, and ``detector_O0`` and ``detector_O2`` are its losses with their gradients.
 The controls are graphs with a known result; they show that the selection can refuse.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from mindspore import nn, ops
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from support.reference import SMALL
+from support.tiny_detector import HEIGHT, WIDTH, tensors, tiny_batch, tiny_detector
 
 from msg_ms import MSGTransformer
 from msg_ms.config import AmpConfig, load_config
@@ -21,6 +24,7 @@ from msg_ms.engine.ema import WeightEMA
 from msg_ms.engine.loss_scale import build_scaler
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, TrainStep
+from msg_ms.models.detection.training import DetectionLoss
 from msg_ms.models.precision import set_precision
 from msg_ms.tasks.classification import ClassificationLoss
 
@@ -39,6 +43,17 @@ def training_step(level: str) -> tuple[nn.Cell, tuple]:
     step = TrainStep(gradients, OptimizerStep(optimizer, 5.0, scaler, average))
     batch = (np.zeros((2, 3, 32, 32), np.float32), np.zeros(2, np.int32), np.zeros((2, 2, 2), np.float32))
     return step, (ms.Tensor([0.1, 0.0], ms.float32), *map(ms.Tensor, batch))
+
+
+def detector_graph(level: str) -> tuple[nn.Cell, tuple]:
+    """Return the graph of inference if ``level`` is empty, else that of the losses and gradients."""
+    model = tiny_detector()
+    if not level:
+        sizes = np.float32([[HEIGHT, WIDTH]]), np.ones((1, 4), np.float32)
+        return model.set_train(False), tensors((np.zeros((1, 3, HEIGHT, WIDTH), np.float32), *sizes))
+    set_precision(model, level)
+    gradients = LossAndGradients(DetectionLoss(model), ms.ParameterTuple(model.trainable_params()))
+    return gradients, tensors(tiny_batch(model))
 
 
 class Control(nn.Cell):
@@ -60,9 +75,14 @@ def control(name: str) -> tuple[nn.Cell, tuple]:
     return Control(function), (ms.Tensor(np.ones((4, 4)), dtype),) * (2 if name == "bfloat16_product" else 1)
 
 
-graph, inputs = training_step(name) if name in ("O0", "O1", "O2") else control(name)
+if name.startswith("detector"):
+    graph, inputs = detector_graph(name.partition("_")[2])
+else:
+    graph, inputs = training_step(name) if name in ("O0", "O1", "O2") else control(name)
 try:
     graph.compile(*inputs)
     print("compiled", flush=True)
 except (RuntimeError, TypeError) as error:
     print("refused:", " ".join(str(error).split())[:300], flush=True)
+# MindSpore's shutdown sometimes waits for ever: a thread of its Ascend plugin misses the wake-up.
+os._exit(0)

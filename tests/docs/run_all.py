@@ -41,12 +41,15 @@ SKIPPED = [
 # Replacements in the commands, in this order.
 REPLACED = [
     (r"<imagenet>|(?<=check_dataset\.py )X$", "imagenet"),  # made below, with two classes
+    (r"<image>", "coco/val2017/0000.png"),
+    (r"<coco>", "coco"),  # made below, with two classes
     (r"<folder>|<run>", DIGITS),  # the run of the quickstart
     (r"--cfg F\b", "--cfg configs/digits_p4_win4_64.yaml"),
     (r"(?<=digits_p4_win4_64\.yaml --data-path )(D|imagenet)$", "demo/digits"),
     (r"(--device-target |DEVICE_TARGET=)(Ascend|GPU)", r"\1CPU"),  # the device of this machine
     (r"(run_distribute_\w+\.sh) 8", r"\1 2"),  # processes for two cores
     (r"(?<=imagenet )(.*)--batch-size \d+", r"\1--batch-size 2"),  # of eight images
+    (r"--amp-opt-level O[12]", "--amp-opt-level O0"),  # half precision is emulated on CPU
     (r"TRAIN\.EPOCHS 30 TRAIN\.WARMUP_EPOCHS 5", "TRAIN.EPOCHS 1 TRAIN.WARMUP_EPOCHS 0"),  # minutes
     (r"msg_tiny-2_\d+\.ckpt", "msg_tiny-2_1.ckpt"),  # one step per epoch
     # mindcv trains the full msg_tiny.
@@ -54,6 +57,9 @@ REPLACED = [
 ]
 # Replacements in the copied configurations.
 SMALL_RUN = "DATA: {BATCH_SIZE: 2, NUM_WORKERS: 1}\nTRAIN: {EPOCHS: 1, WARMUP_EPOCHS: 0}\n"
+SMALL_CANVAS = """DETECTION: {SHORT_SIDES: [96], LONG_SIDE: 128, CROP: 0.0, TEST_SHORT_SIDE: 96, TEST_LONG_SIDE: 128,
+  CANVASES: [[128, 128]]}
+"""
 SHALLOW = {
     "configs/msg_*_p4_win7_224.yaml": [
         (r"DEPTHS: .*", "DEPTHS: [1, 1, 1, 1]"),
@@ -61,6 +67,16 @@ SHALLOW = {
         (r"\Z", SMALL_RUN),
     ],
     "configs/digits_p4_win4_64.yaml": [(r"EPOCHS: 9", "EPOCHS: 2")],
+    "configs/coco/cascade_mask_rcnn_msg_tiny.yaml": [
+        (r"NUM_CLASSES: 80", "NUM_CLASSES: 2"),
+        (r"EMBED_DIM: 64", "EMBED_DIM: 16"),
+        (r"DEPTHS: .*", "DEPTHS: [1, 1, 1, 1]"),
+        (r"(?=  MSG:\n)", "  RCNN: {FPN_CHANNELS: 16, FC_CHANNELS: 16, TRAIN_PROPOSALS: 50, ROI_SAMPLES: 16}\n"),
+        (r"EPOCHS: 36", "EPOCHS: 1"),
+        (r"WARMUP_STEPS: 500", "WARMUP_STEPS: 1"),
+        (r"\Z", SMALL_CANVAS),
+    ],
+    "configs/coco/digits_scenes.yaml": [(r"EPOCHS: 5", "EPOCHS: 1")],
     "configs/mindcv/msg_tiny_digits.yaml": [(r'(?<=data_dir: )"demo/digits"', '"few"')],
 }
 SETUP = """
@@ -75,6 +91,7 @@ from msg_ms.checkpoint import EMA_PREFIX, parameters_by_name, to_numpy, write_ch
 from msg_ms.config import load_config
 from msg_ms.convert import export_state_dict, write_torch_file
 from msg_ms.models.build import build_model
+from msg_ms.tasks.detection import build_detector
 
 generator = np.random.default_rng(0)
 
@@ -90,6 +107,13 @@ def images(folder, classes, count, size):
 for split, count in (("train", 4), ("val", 2)):
     images(Path("imagenet") / split, 2, count, 240)
     images(Path("few") / split, 10, count // 2, 64)
+sys.path.insert(0, "tests")
+from support.coco import small_coco, write_split
+
+for name in ("train2017", "val2017"):
+    write_split(Path("coco"), name, *small_coco([(60, 80), (80, 60)] * 2))
+config = load_config("configs/coco/cascade_mask_rcnn_msg_tiny.yaml")
+write_checkpoint(Path("detector.ckpt"), to_numpy(parameters_by_name(build_detector(config.model).get_parameters())))
 Path("checkpoints").mkdir()
 for name in ("msg_tiny", "msg_base"):
     config = load_config(f"configs/{name}_p4_win7_224.yaml")

@@ -85,7 +85,7 @@ def test_train_resume_and_evaluate(run, command, tmp_path):
     assert "run made 3 steps per epoch of 1 batch of 4 on 1 device with seed 0; this run would make 2 of" in message
 
 
-@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+@pytest.mark.parametrize("number", (signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)))
 def test_a_signal_stops_after_a_step_and_the_same_command_resumes(number, run, tmp_path):
     flags = ["--opts", "TRAIN.EPOCHS", "12", "PRINT_FREQ", "1", "AUG.MIXUP", "0.8", "AUG.CUTMIX", "1.0"]
     line = [sys.executable, ROOT / "train.py", "--cfg", "small.yaml", "--data-path", "data", "--tag", "cut", *flags]

@@ -17,7 +17,7 @@ from msg_ms.models.precision import set_precision
 from msg_ms.tasks.classification import ClassificationLoss
 
 
-@pytest.mark.parametrize("level", ("O1", "O2"))
+@pytest.mark.parametrize("level", ("O1", pytest.param("O2", marks=pytest.mark.slow)))
 def test_a_case_of_the_paper_in_half_precision(level):
     case = Case(FIXTURES / "options_win4_64.npz")
     model = case.model(drop_path_rate=0.0)
@@ -74,7 +74,7 @@ class Training:
         return float(self.scaler.scale_value.asnumpy())
 
 
-@pytest.mark.parametrize("count", (1, 2))
+@pytest.mark.parametrize("count", (1, pytest.param(2, marks=pytest.mark.slow)))
 def test_an_overflow_changes_nothing_but_the_scale(count):
     training = Training(count)
     training.update()

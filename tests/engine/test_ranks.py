@@ -30,6 +30,7 @@ def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_overflow_on_one_rank_is_skipped_by_all(tmp_path):
     launch(2, "rank_overflow.py", cwd=tmp_path, MODEL=json.dumps(SMALL))
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]

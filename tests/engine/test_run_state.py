@@ -153,20 +153,31 @@ def test_a_full_disk_is_logged_and_older_checkpoints_stay():
     assert run.names() == ["ckpt_00000005.ckpt", "ckpt_00000015.ckpt"] and not run.checkpoints.failure
 
 
-def test_two_hundred_killed_saves_always_leave_a_good_checkpoint():
-    """Processes that save one checkpoint after the other are killed at random moments, 200 of them within a save."""
+def _await_partial_file(run: Run) -> None:
+    """Wait until a save has begun."""
+    deadline = time.monotonic() + 60
+    while not any(name.startswith(PARTIAL) for name in run.names()):
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_saves_always_leave_a_good_checkpoint(count: int):
+    """Processes that save one checkpoint after the other are killed at random moments, ``count`` of them in a save."""
     run = Run(size=400_000, KEEP_LAST=1)
     run.save(1)
     draws = np.random.RandomState(0)
-    reached, interrupted, kills = 1, 0, 0
-    while interrupted < 200:
-        kills += 1
+    reached = 1
+    interrupted = finished = 0
+    while interrupted < count or finished < count // 4:
         child = os.fork()
         if child == 0:
             for step in range(reached + 1, reached + 10_000):
                 run.save(step)
             os._exit(1)
-        time.sleep(draws.uniform(0.005, 0.06))
+        # Half of the kills follow the beginning of a save closely, the others may fall anywhere.
+        if interrupted < count:
+            _await_partial_file(run)
+        time.sleep(draws.choice([draws.uniform(0, 0.002), draws.uniform(0.005, 0.06)]))
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         interrupted += any(name.startswith(PARTIAL) for name in run.names())
@@ -174,9 +185,8 @@ def test_two_hundred_killed_saves_always_leave_a_good_checkpoint():
         newest = run.checkpoints.files()[0]
         arrays, metadata = read_checkpoint(newest)
         assert metadata["step"] >= reached and (arrays["w"] == metadata["step"]).all()
+        finished += metadata["step"] - reached
         reached = metadata["step"]
-        assert kills < 1000
-    assert reached > 50  # and others were finished
     assert Run(size=400_000).checkpoints.restore(START).step == reached
     # Kills between the new file's arrival and the old one's removal leave files, which the next save removes.
     assert newest.name in run.names() and all(name.startswith("ckpt_") for name in run.names())

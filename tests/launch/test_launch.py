@@ -59,7 +59,9 @@ def test_errors_are_one_line(arguments, environment, message, small):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("fault", ("killed", "sighup", pytest.param("sigterm", marks=pytest.mark.slow)))
+@pytest.mark.parametrize(
+    "fault", ("killed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sighup", "sigterm")))
+)
 def test_a_fault_ends_the_job_and_a_rerun_resumes(fault, tmp_path):
     row = run_fault(fault, tmp_path)
     assert row.left == 0 and row.seconds < 60 and row.status == (fault == "killed")

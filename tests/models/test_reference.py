@@ -36,8 +36,16 @@ def check_outputs(case: Case, logits, stages):
         assert np.abs(stage.asnumpy()[: len(wanted)] - wanted).max() < 1e-5, f"stage {i}"
 
 
-@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.path.parent.name}-{case.path.stem}")
-@pytest.mark.parametrize("choice", ["native", "composed"])
+def _graph_cases():
+    """All cases with both backends; composed graphs compile slowly, so few of the committed ones run by default."""
+    for case in cases():
+        for choice in ("native", "composed"):
+            slow = choice == "composed" and case.path.parent == FIXTURES and "win4" not in case.path.stem
+            name = f"{choice}-{case.path.parent.name}-{case.path.stem}"
+            yield pytest.param(case, choice, id=name, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize(("case", "choice"), list(_graph_cases()))
 def test_case_in_graph_mode(case, choice, monkeypatch):
     monkeypatch.setattr(backend, "_chosen", choice)
     model = case.model()

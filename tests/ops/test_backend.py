@@ -41,19 +41,20 @@ def compiler(tmp_path, monkeypatch):
     return calls
 
 
-def test_eight_processes_build_once_and_a_damaged_library_is_rebuilt(cache, compiler):
+def test_several_processes_build_once_and_a_damaged_library_is_rebuilt(cache, compiler):
     code = "import numpy as np; from msg_ms.ops.build import kernel_library; from support.kernels import Kernels; "
     code += "x, w = np.ones((2, 3)), np.ones((4, 3)); "
-    code += "out, = Kernels(str(kernel_library()))('matmul', [x, w], [(2, 4)]); print(out[1, 2])"
+    # Without optimisation the compiler needs a third of the time.
+    code += "out, = Kernels(str(kernel_library(('-O0',))))('matmul', [x, w], [(2, 4)]); print(out[1, 2])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     line = [sys.executable, "-c", code]
-    workers = [subprocess.Popen(line, stdout=subprocess.PIPE, env=environment, text=True) for _ in range(8)]
+    workers = [subprocess.Popen(line, stdout=subprocess.PIPE, env=environment, text=True) for _ in range(4)]
     assert all(float(worker.communicate()[0]) == 3 for worker in workers)
     assert compiler.read_text() == "build\n"
     (library,) = cache.glob("*.so")
     content = library.read_bytes()
     library.write_bytes(content[: len(content) // 2])
-    (out,) = Kernels(str(kernel_library()))("matmul", ONES, [(2, 4)])
+    (out,) = Kernels(str(kernel_library(("-O0",))))("matmul", ONES, [(2, 4)])
     assert (out == 3).all() and compiler.read_text() == "build\nbuild\n"
     assert len(list(cache.glob("*.so"))) == 1 and not list(cache.glob(".partial*"))
 

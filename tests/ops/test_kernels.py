@@ -118,8 +118,9 @@ def compare(kernels: Kernels, count: int) -> None:
     print("\n" + "\n".join(f"{'.'.join(key)}: {error:.1e}" for key, error in worst.items()))
 
 
-def test_random_shapes_equal_the_composed_operators(kernels):
-    compare(kernels, 200)
+@pytest.mark.parametrize("count", [60, pytest.param(400, marks=pytest.mark.slow)])
+def test_random_shapes_equal_the_composed_operators(kernels, count):
+    compare(kernels, count)
 
 
 @pytest.mark.slow
@@ -165,6 +166,7 @@ def test_number_of_threads_changes_only_rounding(kernels, tmp_path):
         assert np.abs(outputs[1][key] - one).max() <= 1e-5 * max(np.abs(one).max(), 1e-3), key
 
 
+@pytest.mark.slow
 def test_address_sanitizer_finds_nothing(tmp_path):
     compiled = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
     if not Path(compiled).is_absolute():

@@ -17,8 +17,8 @@ import numpy as np
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "detection"
 FOLDER = Path(os.environ.get("MSG_MS_DETECTION_REFERENCE") or FIXTURES).absolute()
-# Relative to a tensor's largest magnitude; boxes in pixels.
-TOLERANCES = {"value": 1e-5, "gradient": 1e-4, "loss": 1e-4, "box": 1e-2}
+# Relative to a tensor's largest magnitude; boxes in pixels. Masks from crops differ in a few pixels ("crop loss").
+TOLERANCES = {"value": 1e-5, "gradient": 1e-4, "loss": 1e-4, "crop loss": 1e-3, "box": 1e-2}
 
 
 class Vectors:

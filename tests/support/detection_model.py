@@ -101,8 +101,8 @@ class FullMaskTargets(nn.Cell):
         super().__init__()
         self.roi_align = RoIAlign(size, (1,), max_cells=512)
 
-    def construct(self, bitmaps: Tensor, gt: Tensor, regions: Tensor, gt_index: Tensor) -> Tensor:
-        batch, count = gt.shape[:2]
+    def construct(self, bitmaps: Tensor, frames: Tensor, regions: Tensor, gt_index: Tensor) -> Tensor:
+        batch, count = frames.shape[:2]
         image = ops.arange(0, batch).astype(ms.int32).reshape(-1, 1) * count + gt_index
         rois = ops.cat((image.astype(ms.float32).reshape(-1, 1), regions.reshape(-1, 4)), 1)
         maps = bitmaps.reshape(batch * count, 1, *bitmaps.shape[2:]).astype(ms.float32)
@@ -137,9 +137,10 @@ def training_inputs(case: str) -> tuple:
             draw[i, _own_index(reference, case, stage, i, chosen, len(boxes[i]), count)] = 0.1
         draws.append(Tensor(draw))
     sizes = Tensor(image_sizes("detector")[0])
-    ground_truth = (Tensor(gt), Tensor(labels), Tensor(valid), Tensor(masks))
+    # Full-size bitmaps in place of crops, for ``FullMaskTargets``, which reads no frames.
+    ground_truth = (Tensor(gt), Tensor(labels), Tensor(valid), Tensor(masks), Tensor(gt))
     rpn = tuple(Tensor(np.stack(values)) for values in zip(*targets, strict=True))
-    return Tensor(images), sizes, *ground_truth, rpn, tuple(draws)
+    return Tensor(images), sizes, *ground_truth, *rpn, *draws
 
 
 def _rpn_targets(reference, case: str, image: int, count: int) -> tuple[np.ndarray, ...]:

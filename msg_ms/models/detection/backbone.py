@@ -22,6 +22,7 @@ from ..windows import window_partition
 from .layout import (
     StageLayout,
     first_messages,
+    native_padding,
     pad_images,
     shuffle_grid,
     stage_layouts,
@@ -43,8 +44,7 @@ class DetectionBackbone(MSGBackbone):
     grid of MSG tokens is padded with zeros to whole regions and cropped afterwards. The patch merging and the MLP
     see unpadded maps. Where nothing needs padding, the maps equal those of ``MSGFeatures(out_norm=True)``.
 
-    The native kernels run the attention of a stage that needs no padding, and the MLP, normalisation and matrix
-    products of all stages. The attention of a padded stage is composed of MindSpore's operators.
+    The native kernels serve padded stages, too.
 
     Args:
         arguments: The arguments of ``msg_ms.MSGTransformer``, except ``img_size``, ``num_classes`` and ``ape``.
@@ -56,6 +56,8 @@ class DetectionBackbone(MSGBackbone):
         UserError: If an argument is out of range or does not fit the others.
     """
 
+    any_size = True
+
     def __init__(self, **arguments: Any):
         if arguments.get("ape"):
             raise UserError("ape=True: position embeddings have one image size, and the detector accepts any")
@@ -66,6 +68,19 @@ class DetectionBackbone(MSGBackbone):
         for i, dim in enumerate(self.dims):
             # Swin Transformer's names, which are attributes and not a list.
             setattr(self, f"norm{i}", LayerNorm(dim))
+
+    @property
+    def output_norms(self) -> tuple[str, ...]:
+        """Prefixes of the output norms' parameter names, which a classifier's checkpoint lacks."""
+        return tuple(f"norm{i}." for i in range(len(self.layers)))
+
+    def ignores(self, name: str) -> bool:
+        """Return whether the backbone has no place for a classifier's parameter: its norm and head.
+
+        Args:
+            name: The parameter's name in the classifier, without a prefix.
+        """
+        return name.split(".")[0] in ("norm", "head")
 
     def construct(self, x: Tensor, drop_path_noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the maps (B, C_i, H_i, W_i); arguments as in ``maps_and_messages``."""
@@ -120,9 +135,12 @@ class DetectionBackbone(MSGBackbone):
 
     def _run_blocks(self, stage, x: Tensor, layout: StageLayout, scales: tuple[Tensor, ...] | None) -> Tensor:
         """Run the blocks of a padded stage."""
-        valid = valid_tokens(layout, self.window_size)
         for i, block in enumerate(stage.blocks):
-            x = padded_block(block, x, valid, layout, None if scales is None else scales[i])
+            scale = None if scales is None else scales[i]
+            if block.fused and block.single_precision and x.dtype == ms.float32:
+                x = block(x, scale, native_padding(layout))
+            else:
+                x = padded_block(block, x, valid_tokens(layout, self.window_size), layout, scale)
         return x
 
     def _merge(self, merging: PatchMerging, x: Tensor, layout: StageLayout, following: StageLayout) -> Tensor:
@@ -163,7 +181,7 @@ class DetectionBackbone(MSGBackbone):
 def padded_block(
     block: MSGBlock, x: Tensor, valid: Tensor, layout: StageLayout, drop_path_scale: Tensor | None
 ) -> Tensor:
-    """Run a block on tokens with padded patches.
+    """Run a block on tokens with padded patches, by MindSpore's operators.
 
     Args:
         block: The block.
@@ -183,8 +201,6 @@ def padded_block(
     if block.shuffle:
         messages = shuffle_grid(to_grid(x[:, :, :1], layout), layout.region)
         x = ops.cat((messages.transpose(0, 2, 3, 1).reshape(-1, 1, 1, x.shape[-1]), x[:, :, 1:]), 2)
-    if block.fused and block.single_precision and x.dtype == ms.float32:
-        return block.mlp_branch(x, *block.mlp_parameters, drop_path_scale)
     return residual(x, block.mlp(block.norm2(x)), scales[1])
 
 

@@ -36,10 +36,10 @@ class BBoxHead(nn.Cell):
         self.fc_cls = _linear(fc_channels, num_classes + 1, Normal(0.01), output_float32=True)
         self.fc_reg = _linear(fc_channels, 4 * num_classes, Normal(0.001), output_float32=True)
 
-    def construct(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return float32 logits (R, K + 1) and deltas (R, 4*K)."""
+    def construct(self, features: Tensor, used: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return float32 logits (R, K + 1) and deltas (R, 4*K); ``used`` (R,) as in ``conv.RegionNorm``."""
         for conv in self.shared_convs:
-            features = conv(features)
+            features = conv(features, used)
         hidden = ops.relu(self.shared_fcs[0](features.reshape(features.shape[0], -1)))
         return self.fc_cls(hidden), self.fc_reg(hidden)
 

@@ -14,7 +14,8 @@ import numpy as np
 from mindspore import Tensor, ops
 from mindspore.ops import constexpr
 
-EPS = 1e-6
+from ...boxes.assign import EPS
+
 MAX_LOG_RATIO = abs(math.log(16 / 1000))  # wh_ratio_clip of mmdetection's coder
 
 

@@ -1,15 +1,18 @@
-"""Convolutions of the detector's neck and heads, and batch normalisation."""
+"""Convolutions of the detector's neck and heads, and their batch normalisation."""
 
 from __future__ import annotations
 
 from math import sqrt
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, Normal, Uniform, initializer
 from mindspore.communication import GlobalComm, get_group_size
 
-from ...ops import MatMul
+from ...ops import MapConv, MatMul, pad_axis
+
+EPSILON = 1e-5  # of batch normalisation, as in PyTorch
 
 
 def fan_out_normal(out_channels: int, kernel_size: int) -> Initializer:
@@ -25,8 +28,8 @@ def xavier_uniform(in_features: int, out_features: int) -> Initializer:
 class Conv2d(nn.Cell):
     """Convolution with stride 1 that keeps the sides: (B, C, H, W) -> (B, O, H, W).
 
-    On CPU it is a matrix product with unfolded patches, as MindSpore's operator runs a reference loop there for kernels
-    above 1x1. It is about a hundred times slower.
+    On CPU it is a native kernel in single precision, and otherwise a matrix product with unfolded patches. MindSpore's
+    operator runs a reference loop there for kernels above 1x1, about a hundred times slower.
 
     Args:
         in_channels: Input channels C.
@@ -35,7 +38,8 @@ class Conv2d(nn.Cell):
         bias: Add a bias, initialised to zero.
         weight_init: Initialisation of the weight (O, C, k, k); None means ``fan_out_normal``.
         output_float32: Return float32 at every precision level.
-        unfold: Compute by a matrix product; None means only on CPU.
+        relu: Apply a ReLU at the end.
+        unfold: Compute by a matrix product, without the native kernel; None means only on CPU and where there is none.
     """
 
     def __init__(
@@ -46,9 +50,13 @@ class Conv2d(nn.Cell):
         bias: bool = True,
         weight_init: Initializer | None = None,
         output_float32: bool = False,
+        relu: bool = False,
         unfold: bool | None = None,
     ):
         super().__init__()
+        self.relu, self.map_conv = relu, MapConv(kernel_size)
+        self.fused = self.map_conv.available and unfold is None
+        self.no_bias = Tensor(np.zeros(out_channels, np.float32))
         self.kernel_size, self.out_channels, self.output_float32 = kernel_size, out_channels, output_float32
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         weight_init = weight_init or fan_out_normal(out_channels, kernel_size)
@@ -61,16 +69,22 @@ class Conv2d(nn.Cell):
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
         """Set the types of the convolution and of the output."""
         self.matmul_dtype, self.residual_dtype = matmul, residual
+        self.single_precision = matmul == residual == ms.float32
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the convolution of ``x`` in ``residual_dtype``."""
-        x, weight = x.astype(self.matmul_dtype), self.weight.astype(self.matmul_dtype)
-        if self.unfold:
-            return self._unfolded(x, weight)
-        y = ops.conv2d(x, weight, None, 1, "pad", self.kernel_size // 2)
-        if self.bias is not None:
-            y = ops.bias_add(y.astype(self.bias.dtype), self.bias)
-        return y.astype(self.residual_dtype)
+        return self.convolve(x, self.weight, self.bias, self.relu)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+        """Do the same with another weight (O, C, k, k), bias (O,) and ReLU."""
+        if self.fused and self.single_precision and x.dtype == ms.float32:
+            return self.map_conv(x, weight, self.no_bias if bias is None else bias, relu)
+        x, weight = x.astype(self.matmul_dtype), weight.astype(self.matmul_dtype)
+        y = self._unfolded(x, weight) if self.unfold else ops.conv2d(x, weight, None, 1, "pad", self.kernel_size // 2)
+        if bias is not None:
+            y = ops.bias_add(y.astype(bias.dtype), bias)
+        y = y.astype(self.residual_dtype)
+        return ops.relu(y) if relu else y
 
     def _unfolded(self, x: Tensor, weight: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
@@ -78,18 +92,16 @@ class Conv2d(nn.Cell):
         x = x.transpose(0, 2, 3, 1)
         if k > 1:
             # Channels last, so that every patch is a row of k*k contiguous pieces.
-            x = ops.pad(x, (0, 0, k // 2, k // 2, k // 2, k // 2))
+            x = pad_axis(pad_axis(x, 1, k // 2, k // 2), 2, k // 2, k // 2)
             patches = ()
             for i in range(k):
                 for j in range(k):
-                    patches = (*patches, x[:, i : i + height, j : j + width])
+                    # On CPU the operator of Python's slices takes ten times as long.
+                    patches = (*patches, ops.slice(x, (0, i, j, 0), (batch, height, width, channels)))
             x = ops.cat(patches, -1)
         weight = weight.transpose(0, 2, 3, 1).reshape(self.out_channels, -1)
         y = self.matmul(x.reshape(-1, k * k * channels), weight)
-        if self.bias is not None:
-            y = ops.bias_add(y.astype(self.bias.dtype), self.bias)
-        y = y.astype(self.residual_dtype).reshape(batch, height, width, self.out_channels)
-        return y.transpose(0, 3, 1, 2)
+        return y.reshape(batch, height, width, self.out_channels).transpose(0, 3, 1, 2)
 
 
 class Deconv2x2(nn.Cell):
@@ -108,22 +120,104 @@ class Deconv2x2(nn.Cell):
         shape = (in_channels, out_channels, 2, 2)
         self.weight = Parameter(initializer(fan_out_normal(in_channels, 2), shape), name="weight")
         self.bias = Parameter(initializer("zeros", (out_channels,)), name="bias")
-        self.matmul = MatMul()
+        self.map_conv, self.matmul = MapConv(1), MatMul()
         self.set_compute_dtype(ms.float32, ms.float32)
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
         """Set the types of the matrix product and of the output."""
         self.matmul_dtype, self.residual_dtype = matmul, residual
+        self.single_precision = matmul == residual == ms.float32
+
+    def quarters(self, x: Tensor, relu: bool = False) -> Tensor:
+        """Return the outputs by their row and column in the kernel, (B*2*2, O, H, W); 1x1 convolutions may follow."""
+        batch, channels, height, width = x.shape
+        weight = self.weight.transpose(2, 3, 1, 0).reshape(-1, channels)
+        bias = ops.tile(self.bias, (4,))
+        if self.map_conv.available and self.single_precision and x.dtype == ms.float32:
+            y = self.map_conv(x, weight.reshape(-1, channels, 1, 1), bias, relu)
+            return y.reshape(-1, self.out_channels, height, width)
+        rows = x.transpose(0, 2, 3, 1).reshape(-1, channels).astype(self.matmul_dtype)
+        y = self.matmul(rows, weight.astype(self.matmul_dtype)).astype(bias.dtype)
+        y = ops.bias_add(y, bias).astype(self.residual_dtype)
+        y = y.reshape(batch, height * width, 4, self.out_channels).transpose(0, 2, 3, 1)
+        y = y.reshape(-1, self.out_channels, height, width)
+        return ops.relu(y) if relu else y
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the upsampled maps in ``residual_dtype``."""
-        batch, channels, height, width = x.shape
-        rows = x.transpose(0, 2, 3, 1).reshape(-1, channels).astype(self.matmul_dtype)
-        weight = self.weight.astype(self.matmul_dtype).transpose(2, 3, 1, 0).reshape(-1, channels)
-        y = self.matmul(rows, weight).reshape(-1, self.out_channels).astype(self.bias.dtype)
-        y = ops.bias_add(y, self.bias).astype(self.residual_dtype)
-        y = y.reshape(batch, height, width, 2, 2, self.out_channels).transpose(0, 5, 1, 3, 2, 4)
-        return y.reshape(batch, self.out_channels, 2 * height, 2 * width)
+        return join_quarters(self.quarters(x))
+
+
+def join_quarters(x: Tensor) -> Tensor:
+    """Return maps (B, O, 2H, 2W) from ``Deconv2x2.quarters``."""
+    _, channels, height, width = x.shape
+    x = x.reshape(-1, 2, 2, channels, height, width).transpose(0, 3, 4, 1, 5, 2)
+    return x.reshape(-1, channels, 2 * height, 2 * width)
+
+
+class RegionNorm(nn.Cell):
+    """Batch normalisation of regions' maps (N, C, H, W) as in PyTorch: epsilon 1e-5, weight 0.1 of a new batch.
+
+    A graph has a fixed number of slots for regions, and some may be unused: where more than a quarter of the sampled
+    regions would be positive, or an image has few proposals. In mmdetection they do not exist. So the statistics are
+    those of the used slots alone.
+
+    In training on several GPU or Ascend devices the statistics are those of all devices, as in the paper's recipe. On
+    CPU every process normalises by its own batch: MindSpore does not order the collectives of independent branches
+    there, and the three stages' gradients are independent.
+
+    Args:
+        channels: Channels C.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gamma = Parameter(initializer("ones", (channels,)), name="gamma")
+        self.beta = Parameter(initializer("zeros", (channels,)), name="beta")
+        self.moving_mean = Parameter(initializer("zeros", (channels,)), name="moving_mean", requires_grad=False)
+        self.moving_variance = Parameter(initializer("ones", (channels,)), name="moving_variance", requires_grad=False)
+        several = GlobalComm.INITED and get_group_size() > 1 and ms.get_context("device_target") != "CPU"
+        self.all_reduce = ops.AllReduce() if several else None
+        self.one = Tensor(1.0, ms.float32)
+
+    def factor_and_bias(self) -> tuple[Tensor, Tensor]:
+        """Return the normalisation at test time: factors (C,) and biases (C,)."""
+        factor = self.gamma / ops.sqrt(self.moving_variance + EPSILON)
+        return factor, self.beta - self.moving_mean * factor
+
+    def construct(self, x: Tensor, used: Tensor | None = None) -> Tensor:
+        """Normalise by the batch, and update the moving statistics.
+
+        Args:
+            x: Maps (N, C, H, W).
+            used: Which slots are used, bool or float32 (N,); None means all.
+
+        Returns:
+            Maps (N, C, H, W) in the type of ``x``; the statistics are float32.
+        """
+        dtype, (slots, channels, height, width) = x.dtype, x.shape
+        x = x.astype(ms.float32)
+        weights = ops.ones((slots,), ms.float32) if used is None else used.astype(ms.float32)
+        count = weights.sum() * float(height * width)
+        mean, count = self._mean(x, weights, count)
+        centred = x - mean.reshape(1, channels, 1, 1)
+        variance = self._mean(centred * centred, weights, count, counted=True)[0]
+        self._update(ops.stop_gradient(mean), ops.stop_gradient(variance), count)
+        factor = self.gamma / ops.sqrt(variance + EPSILON)
+        return (centred * factor.reshape(1, -1, 1, 1) + self.beta.reshape(1, -1, 1, 1)).astype(dtype)
+
+    def _mean(self, x: Tensor, weights: Tensor, count: Tensor, counted: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the mean (C,) over the used slots of all devices, and their number of pixels; ``counted``: it is."""
+        total = (x.sum((2, 3)) * weights.expand_dims(-1)).sum(0)
+        if self.all_reduce is not None:
+            summed = self.all_reduce(ops.cat((total, count.reshape(1))))
+            total, count = summed[:-1], count if counted else summed[-1]
+        return total / ops.maximum(count, self.one), count
+
+    def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        unbiased = variance * count / ops.maximum(count - 1.0, self.one)
+        ops.assign(self.moving_mean, 0.9 * self.moving_mean + 0.1 * mean)
+        ops.assign(self.moving_variance, 0.9 * self.moving_variance + 0.1 * unbiased)
 
 
 class ConvModule(nn.Cell):
@@ -148,27 +242,18 @@ class ConvModule(nn.Cell):
         weight_init: Initializer | None = None,
     ):
         super().__init__()
-        self.conv = Conv2d(in_channels, out_channels, kernel_size, not batch_norm, weight_init)
-        self.bn = batch_norm_2d(out_channels) if batch_norm else None
+        fused_relu = relu and not batch_norm
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, not batch_norm, weight_init, relu=fused_relu)
+        self.bn = RegionNorm(out_channels) if batch_norm else None
         self.relu = relu
 
-    def construct(self, x: Tensor) -> Tensor:
-        """Return the output (B, O, H, W) for maps (B, C, H, W)."""
-        x = self.conv(x)
-        if self.bn is not None:
-            x = self.bn(x)
-        return ops.relu(x) if self.relu else x
-
-
-def batch_norm_2d(channels: int) -> nn.Cell:
-    """Return batch normalisation with PyTorch's settings: epsilon 1e-5, and a new batch has a weight of 0.1.
-
-    In training on several GPU or Ascend devices the statistics are those of all devices, as in the paper's recipe. On
-    CPU MindSpore has no such operator, and every process normalises by its own batch.
-
-    Args:
-        channels: Channels of the maps.
-    """
-    several = GlobalComm.INITED and get_group_size() > 1
-    kind = nn.SyncBatchNorm if several and ms.get_context("device_target") != "CPU" else nn.BatchNorm2d
-    return kind(channels, eps=1e-5, momentum=0.9)
+    def construct(self, x: Tensor, used: Tensor | None = None) -> Tensor:
+        """Return the output (B, O, H, W) for maps (B, C, H, W); ``used`` as in ``RegionNorm``."""
+        if self.bn is None:
+            return self.conv(x)
+        if self.training:
+            x = self.bn(self.conv(x), used)
+            return ops.relu(x) if self.relu else x
+        # At test time the normalisation is a factor and a bias of the convolution.
+        factor, bias = self.bn.factor_and_bias()
+        return self.conv.convolve(x, self.conv.weight * factor.reshape(-1, 1, 1, 1), bias, self.relu)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Tensor
 from mindspore.ops import constexpr
 
+from ...ops import pad_axis
 from ..windows import StageGeometry, window_partition, window_reverse
 
 
@@ -99,15 +100,13 @@ def to_grid(messages: Tensor, layout: StageLayout) -> Tensor:
 def to_windows(patches: Tensor, layout: StageLayout, window_size: int) -> Tensor:
     """Return a map (B, H, W, C) as padded windows (B*R, G, w*w, C) in a stage's layout."""
     height, width, region = layout.geometry
-    bottom, right = height - layout.height, width - layout.width
-    if bottom + right > 0:
-        patches = ops.pad(patches, (0, 0, 0, right, 0, bottom))
+    patches = pad_axis(pad_axis(patches, 1, 0, height - layout.height), 2, 0, width - layout.width)
     return window_partition(patches, window_size, region)
 
 
 def pad_images(x: Tensor, bottom: int, right: int) -> Tensor:
     """Return images (B, C, height, width) with zeros at the bottom and at the right."""
-    return x if bottom + right == 0 else ops.pad(x, (0, right, 0, bottom))
+    return pad_axis(pad_axis(x, 2, 0, bottom), 3, 0, right)
 
 
 @constexpr
@@ -119,6 +118,12 @@ def valid_tokens(layout, window_size):
     inside[:height, :width] = 1
     inside = inside.reshape(rows, w, columns, w).transpose(0, 2, 1, 3).reshape(rows * columns, w * w)
     return Tensor(np.concatenate([np.ones((rows * columns, 1), np.float32), inside], 1).reshape(1, -1, 1))
+
+
+@constexpr
+def native_padding(layout):
+    """Return the padding of a stage as ``msg_ms.ops.AttentionBranch`` accepts it, float32 (5,)."""
+    return Tensor(np.array(layout[:5], np.float32))
 
 
 @constexpr

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
-from .conv import Conv2d, ConvModule, Deconv2x2
+from .conv import Conv2d, ConvModule, Deconv2x2, join_quarters
 
 CONVOLUTIONS = 4
 
@@ -30,7 +30,8 @@ class MaskHead(nn.Cell):
         """Return float32 logits (R, K, 2*S, 2*S)."""
         for conv in self.convs:
             features = conv(features)
-        return self.conv_logits(ops.relu(self.upsample(features)))
+        # The last convolution sees single pixels, so that only its outputs need to be put in order.
+        return join_quarters(self.conv_logits(self.upsample.quarters(features, relu=True)))
 
     def flops(self, regions: int, roi_size: int) -> float:
         """Return the multiply-adds for regions of ``roi_size`` x ``roi_size`` pixels, ReLU included."""

@@ -30,19 +30,23 @@ class RoIHead(nn.Cell):
         self.box_align = RoIAlign(s.box_size, s.strides[:-1])
         self.mask_align = RoIAlign(s.mask_size, s.strides[:-1])
 
-    def predict_boxes(self, stage: int, pyramid: tuple[Tensor, ...], boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def predict_boxes(
+        self, stage: int, pyramid: tuple[Tensor, ...], boxes: Tensor, used: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return a stage's class logits and box deltas.
 
         Args:
             stage: The stage, from 0.
             pyramid: Maps (B, C, H_i, W_i).
             boxes: Regions (B, R, 4). No gradient flows into them.
+            used: Which regions take part in the batch normalisation in training, bool (B, R); None means all.
 
         Returns:
             Logits (B, R, K + 1), background last, and deltas (B, R, 4*K), float32.
         """
         batch, regions, _ = boxes.shape
-        logits, deltas = self.bbox_head[stage](self._features(self.box_align, pyramid, boxes))
+        flat = None if used is None else used.reshape(-1)
+        logits, deltas = self.bbox_head[stage](self._features(self.box_align, pyramid, boxes), flat)
         return logits.reshape(batch, regions, -1), deltas.reshape(batch, regions, -1)
 
     def predict_masks(self, stage: int, pyramid: tuple[Tensor, ...], boxes: Tensor, labels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 from mindspore.common.initializer import Normal
 
 from .conv import Conv2d
@@ -22,7 +22,7 @@ class RPNHead(nn.Cell):
     def __init__(self, in_channels: int, feat_channels: int, num_anchors: int = 3):
         super().__init__()
         self.channels = (in_channels, feat_channels, 5 * num_anchors)
-        self.rpn_conv = Conv2d(in_channels, feat_channels, 3, weight_init=Normal(0.01))
+        self.rpn_conv = Conv2d(in_channels, feat_channels, 3, weight_init=Normal(0.01), relu=True)
         self.rpn_cls = Conv2d(feat_channels, num_anchors, 1, weight_init=Normal(0.01), output_float32=True)
         self.rpn_reg = Conv2d(feat_channels, 4 * num_anchors, 1, weight_init=Normal(0.01), output_float32=True)
 
@@ -38,7 +38,7 @@ class RPNHead(nn.Cell):
         """
         logits, deltas = (), ()
         for level in maps:
-            hidden = ops.relu(self.rpn_conv(level))
+            hidden = self.rpn_conv(level)
             logits, deltas = (*logits, self.rpn_cls(hidden)), (*deltas, self.rpn_reg(hidden))
         return logits, deltas
 

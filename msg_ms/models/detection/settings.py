@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from ...errors import UserError
 
 STAGES = 3
 # Standard deviations of each stage's deltas (dx, dy, dw, dh).
@@ -34,6 +36,9 @@ class DetectorSettings:
         stage_ious: Every stage's least IoU of a positive.
         stage_weights: Every stage's loss weight.
         box_loss_weight: Weight of the GIoU loss.
+
+    Raises:
+        UserError: If a value is out of range, or a list has another length than its default.
     """
 
     num_classes: int = 80
@@ -56,3 +61,26 @@ class DetectorSettings:
     stage_ious: tuple[float, ...] = (0.5, 0.6, 0.7)
     stage_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
     box_loss_weight: float = 10.0
+
+    def __post_init__(self):
+        for field in fields(self):
+            value, default = getattr(self, field.name), field.default
+            if isinstance(default, tuple):
+                # YAML has lists.
+                object.__setattr__(self, field.name, tuple(value))
+                _check_list(field.name, tuple(value), len(default), positive=isinstance(default[0], int))
+            elif isinstance(default, int) and value < 1:
+                raise UserError(f"{field.name}={value}: must be at least 1")
+        for name in ("proposal_iou", "score_threshold", "detection_iou", "mask_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be from 0 to 1")
+        if self.region_positives > self.region_samples:
+            raise UserError(
+                f"region_positives={self.region_positives}: must be at most region_samples={self.region_samples}"
+            )
+
+
+def _check_list(name: str, values: tuple, length: int, positive: bool) -> None:
+    """Raise UserError unless a list has its length and no value below 0, or below 1 if ``positive``."""
+    if len(values) != length or min(values) < int(positive):
+        raise UserError(f"{name}={list(values)}: must have {length} entries of at least {int(positive)}")

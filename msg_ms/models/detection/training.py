@@ -44,11 +44,17 @@ class DetectionLoss(nn.Cell):
         gt_labels: Tensor,
         gt_valid: Tensor,
         gt_masks: Tensor,
-        rpn_targets: tuple[Tensor, Tensor, Tensor, Tensor],
-        region_draws: tuple[Tensor, ...],
-        drop_path_noise: Tensor | None = None,
+        gt_frames: Tensor,
+        rpn_indices: Tensor,
+        rpn_labels: Tensor,
+        rpn_weights: Tensor,
+        rpn_deltas: Tensor,
+        draws0: Tensor,
+        draws1: Tensor,
+        draws2: Tensor,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Return the weighted losses in the order of ``LOSS_NAMES``, float32 scalars.
+        """Return the total loss and its parts, float32 scalars.
 
         Args:
             images: Normalised images (B, 3, height, width), padded to one size with zeros.
@@ -56,31 +62,42 @@ class DetectionLoss(nn.Cell):
             gt: Ground-truth boxes, padded, float32 (B, G, 4).
             gt_labels: Their classes, int32 (B, G).
             gt_valid: Which of them are not padding, bool (B, G).
-            gt_masks: Their masks as ``masks.crop_masks`` returns them, uint8 (B, G, crop, crop).
-            rpn_targets: Sampled anchors, labels, weights and deltas, see ``losses.rpn_losses``.
-            region_draws: Uniform numbers in [0, 1), float32: (B, G + P) for the first stage, (B, G + R) for the others.
-            drop_path_noise: As in ``CascadeMaskRCNN.pyramid``.
+            gt_masks: Crops of their masks, uint8 (B, G, crop, crop), of ``masks.crop_masks``.
+            gt_frames: The boxes in pixels that the crops show, float32 (B, G, 4), of ``masks.crop_masks``.
+            rpn_indices: Sampled anchors, int32 (B, S); this and the next three as in ``sample.rpn_targets``.
+            rpn_labels: 1 for positives, float32 (B, S).
+            rpn_weights: 0 in unused slots, float32 (B, S).
+            rpn_deltas: Deltas of the positives, float32 (B, S, 4).
+            draws0: Uniform numbers in [0, 1) that sample the first stage's regions, float32 (B, G + P).
+            draws1: The same for the second stage, float32 (B, G + R).
+            draws2: The same for the third stage, float32 (B, G + R).
+            noise: Uniform numbers for stochastic depth, as in ``CascadeMaskRCNN.pyramid``.
+
+        Returns:
+            The total, which is the sum of the others, and the weighted losses in the order of ``LOSS_NAMES``.
         """
-        maps, logits, deltas = self.model.pyramid(images, drop_path_noise)
-        losses = rpn_losses(logits, deltas, *rpn_targets)
+        maps, logits, deltas = self.model.pyramid(images, noise)
+        losses = rpn_losses(logits, deltas, rpn_indices, rpn_labels, rpn_weights, rpn_deltas)
         boxes, _, valid = self.proposals(logits, deltas, img_shapes)
+        draws = (draws0, draws1, draws2)
         for stage in range(STAGES):
-            boxes, own, labels, is_gt, used = self.sample(
-                stage, boxes, valid, gt, gt_labels, gt_valid, region_draws[stage]
-            )
-            logit, delta = self.model.roi_head.predict_boxes(stage, maps, boxes)
+            boxes, own, labels, is_gt, used = self.sample(stage, boxes, valid, gt, gt_labels, gt_valid, draws[stage])
+            logit, delta = self.model.roi_head.predict_boxes(stage, maps, boxes, used)
             targets = ops.gather_elements(gt, 1, ops.broadcast_to(own.expand_dims(-1), boxes.shape))
             weight = self.settings.stage_weights[stage]
             loss_class, loss_box = box_losses(stage, logit, delta, boxes, labels, used, targets)
             loss_box = loss_box * self.settings.box_loss_weight
-            masks = self.stage_mask_loss(stage, maps, boxes, own, labels, gt, gt_masks)
+            masks = self.stage_mask_loss(stage, maps, boxes, own, labels, gt_masks, gt_frames)
             losses = (*losses, weight * loss_class, weight * loss_box, weight * masks)
             if stage + 1 < STAGES:
                 # Positives move by the deltas of their own class.
                 classes = ops.select(labels < self.settings.num_classes, labels, best_class(logit))
                 boxes = self.model.roi_head.refine(stage, boxes, classes, delta, img_shapes)
                 valid = ops.logical_and(used, ops.logical_not(is_gt))
-        return losses
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+        return (total, *losses)
 
     def sample(
         self,
@@ -126,13 +143,23 @@ class DetectionLoss(nn.Cell):
         boxes: Tensor,
         own: Tensor,
         labels: Tensor,
-        gt: Tensor,
         gt_masks: Tensor,
+        gt_frames: Tensor,
     ) -> Tensor:
-        """Return a stage's mask loss; only the slots that may hold positives are computed."""
+        """Return a stage's mask loss; only the slots that may hold positives are computed.
+
+        Args:
+            stage: The stage, from 0.
+            maps: The pyramid (B, C, H_i, W_i).
+            boxes: Regions (B, R, 4), the positives first.
+            own: The ground-truth box of each region, int32 (B, R).
+            labels: Classes (B, R), int32, K for negatives.
+            gt_masks: As in ``construct``.
+            gt_frames: As in ``construct``.
+        """
         count, classes = self.settings.region_positives, self.settings.num_classes
         boxes, own, labels = boxes[:, :count], own[:, :count], labels[:, :count]
         positive = labels < classes
         labels = ops.select(positive, labels, ops.zeros_like(labels))
         logits = self.model.roi_head.predict_masks(stage, maps, boxes, labels)
-        return mask_loss(logits, self.mask_targets(gt_masks, gt, boxes, own), positive)
+        return mask_loss(logits, self.mask_targets(gt_masks, gt_frames, boxes, own), positive)

@@ -29,13 +29,15 @@ struct AttentionBranch : Branch {
 };
 
 AttentionBranch branch_of_parameters(void **params, int64_t **shapes) {
-  const Branch branch(shapes[0], data(params, 0), data(params, 9), shapes[9][1]);
+  Branch branch(shapes[0], data(params, 0), data(params, 9), shapes[9][1]);
+  branch.padding = Padding::read(data(params, 10), 2, shapes[10][0], branch.tokens);
   return {branch, data(params, 1), data(params, 2), data(params, 4), data(params, 8), data(params, 10), shapes[5][1]};
 }
 
 AttentionBranch branch_of_packed_parameters(void **params, int64_t **shapes) {
   const float *settings = data(params, 8);
-  const Branch branch(shapes[0], data(params, 0), &kNoDropPath, 1);
+  Branch branch(shapes[0], data(params, 0), &kNoDropPath, 1);
+  branch.padding = Padding::read(settings, 3, shapes[8][0], branch.tokens);
   return {branch,   data(params, 1), data(params, 2), data(params, 4), data(params, 7),
           settings, std::lround(settings[2])};
 }
@@ -124,7 +126,7 @@ void backward(void **params, int64_t **shapes) {
 
 // x (regions, windows, tokens, C), gamma, beta (C,), qkv weight (3C, C), qkv bias (3C,), table ((2w-1)^2, heads),
 // MSG bias (heads, 2, 1, 1), proj weight (C, C), proj bias (C,), drop_path_scale (2, images) or (2, 1), of which row 0 is
-// used, settings (2,): scale, and 1 to shuffle -> output, as x
+// used, settings (2,): scale, and 1 to shuffle; or (7,) with a Padding (branch.h) -> output, as x
 MSG_MS_KERNEL(attention_branch) {
   msg_ms::forward(params, shapes, msg_ms::data(params, msg_ms::kInputs), nullptr, nullptr);
   return 0;
@@ -156,7 +158,7 @@ MSG_MS_KERNEL(pack_position_bias) {
 }
 
 // x (regions, windows, tokens, C), gamma, beta (C,), packed qkv weight, qkv bias (3C,), packed position bias, packed proj
-// weight, proj bias (C,), settings (3,): scale, 1 to shuffle, heads -> output, as x
+// weight, proj bias (C,), settings (3,): scale, 1 to shuffle, heads; or (8,) with a Padding -> output, as x
 MSG_MS_KERNEL(attention_branch_packed) {
   using namespace msg_ms;
   const int64_t channels = shapes[0][3];

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
 #include "gemm.h"
 #include "kernel.h"
@@ -68,11 +69,34 @@ class WeightGradient {
 
 constexpr float kNoDropPath = 1.0f;  // the drop_path_scale of a branch that is never dropped
 
+// The windows of a map that need not fill them, in row order, each a region of its own: `height` x `width` patch tokens in
+// `rows` x `columns` windows, and shuffle regions of `region` x `region` windows. All 0 if the map fills windows and regions.
+struct Padding {
+  int64_t height = 0, width = 0, rows = 0, columns = 0, region = 0, tokens = 0, side = 0;
+
+  // Read the settings from index `first`, if there are any; `count` is their number.
+  static Padding read(const float *settings, int64_t first, int64_t count, int64_t tokens) {
+    if (count == first) return {};
+    const auto at = [&](int64_t i) { return std::lround(settings[first + i]); };
+    return {at(0), at(1), at(2), at(3), at(4), tokens, std::lround(std::sqrt(static_cast<double>(tokens - 1)))};
+  }
+
+  explicit operator bool() const { return rows > 0; }
+
+  // Whether a row of tokens is a padded patch.
+  bool covers(int64_t row) const {
+    const int64_t patch = row % tokens - 1, window = row / tokens % (rows * columns);
+    if (patch < 0) return false;
+    return window / columns * side + patch / side >= height || window % columns * side + patch % side >= width;
+  }
+};
+
 // The block's input (regions, windows, tokens, channels), and the scale of each image's branch (or one scale for all).
 struct Branch {
   int64_t regions, windows, tokens, channels, count, rows_per_scale;
   const float *x, *drop_path_scale;
   bool unscaled;  // every scale is 1
+  Padding padding{};
 
   Branch(const int64_t *shape, const float *input, const float *scales, int64_t scale_count)
       : regions(shape[0]),
@@ -117,11 +141,15 @@ struct Branch {
   // Return the least number of rows that is worth a thread.
   int64_t grain(int64_t elements = kMinElements) const { return elements / channels + 1; }
 
-  // Normalize rows [first, first + n) of x into y.
+  // Normalize rows [first, first + n) of x into y. Padded patches become zeros.
   void normalize(int64_t first, int64_t n, const float *gamma, const float *beta, float *y) const {
     parallel_for(n, grain(), [&](int, int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        normalize_row(x + (first + i) * channels, gamma, beta, channels, y + i * channels);
+        if (padding && padding.covers(first + i)) {
+          std::memset(y + i * channels, 0, channels * sizeof(float));
+        } else {
+          normalize_row(x + (first + i) * channels, gamma, beta, channels, y + i * channels);
+        }
       }
     });
   }
@@ -166,6 +194,10 @@ struct Branch {
     parallel_for(n, grain(), [&](int thread, int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         float *d = dnormalized + i * channels;
+        if (padding && padding.covers(first + i)) {
+          if (dx != dout) std::memcpy(dx + i * channels, dout + i * channels, channels * sizeof(float));
+          continue;
+        }
         normalize_row_grad(x + (first + i) * channels, d, gamma, channels, d, dgamma.of_thread(thread),
                            dbeta.of_thread(thread));
 #pragma omp simd
@@ -177,6 +209,7 @@ struct Branch {
   // Shuffle the MSG tokens of each region in place: swap group i of window w with group w of window i. The shuffle is its
   // own inverse, and so its own gradient.
   void shuffle_msg_tokens(float *rows) const {
+    if (padding) return shuffle_padded_msg_tokens(rows);
     const int64_t group = channels / windows;
     parallel_for(regions, grain(1 << 17) / windows + 1, [&](int, int64_t begin, int64_t end) {
       for (int64_t region = begin; region < end; ++region) {
@@ -184,6 +217,36 @@ struct Branch {
         for (int64_t w = 0; w < windows; ++w) {
           for (int64_t i = 0; i < w; ++i) {
             std::swap_ranges(msg_token(w) + i * group, msg_token(w) + (i + 1) * group, msg_token(i) + w * group);
+          }
+        }
+      }
+    });
+  }
+
+  // The same on a grid of windows that need not fill its regions. Windows outside send zeros, and groups sent to them are
+  // lost. This is its own gradient, too.
+  void shuffle_padded_msg_tokens(float *rows) const {
+    const int64_t side = padding.region, slots = side * side, group = channels / slots;
+    const int64_t high = (padding.rows + side - 1) / side, wide = (padding.columns + side - 1) / side;
+    const int64_t grid = padding.rows * padding.columns, images = regions * windows / grid;
+    parallel_for(images * high * wide, grain(1 << 17) / slots + 1, [&](int, int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const int64_t top = r / wide % high * side, left = r % wide * side;
+        const auto msg_token = [&](int64_t slot) -> float * {
+          const int64_t y = top + slot / side, x = left + slot % side;
+          if (y >= padding.rows || x >= padding.columns) return nullptr;
+          return rows + (r / (high * wide) * grid + y * padding.columns + x) * tokens * channels;
+        };
+        for (int64_t w = 0; w < slots; ++w) {
+          for (int64_t i = 0; i < w; ++i) {
+            float *a = msg_token(w), *b = msg_token(i);
+            if (a != nullptr && b != nullptr) {
+              std::swap_ranges(a + i * group, a + (i + 1) * group, b + w * group);
+            } else if (a != nullptr) {
+              std::fill(a + i * group, a + (i + 1) * group, 0.0f);
+            } else if (b != nullptr) {
+              std::fill(b + w * group, b + (w + 1) * group, 0.0f);
+            }
           }
         }
       }

@@ -1,0 +1,292 @@
+"""Compare inference of a detector on one real-sized image with PyTorch eager: time, peak memory and share of each part.
+
+``python benchmarks/detector.py`` needs PyTorch beside MindSpore. Both compute the same outputs; that is checked first.
+Each framework runs in a process of its own, and their rounds alternate. Peak memory is a whole process's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+PEERS = ("msg_ms", "PyTorch eager")
+PARTS = ("backbone", "FPN", "RPN", "boxes", "post-processing", "masks")
+TOLERANCE, EQUAL_SHARE = 1e-4, 0.95
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="cascade_mask_rcnn_msg_tiny")
+    parser.add_argument("--size", type=int, nargs=2, default=(800, 1344), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--parts", action="store_true", help="also the share of each part")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--data", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        return run_child(args)
+    with tempfile.TemporaryDirectory() as folder:
+        data = prepare(Path(folder), args)
+        print(f"{args.model}, {args.size[0]} x {args.size[1]}, batch 1, {args.threads} threads, {cpu_name()}")
+        peers = [Child(name, data, args) for name in PEERS]
+        compare_outputs(*(peer.receive("first") for peer in peers))
+        for _ in range(args.rounds):
+            for peer in peers:
+                peer.seconds.append(peer.ask("whole"))
+        medians = [statistics.median(peer.seconds) for peer in peers]
+        memory = [peer.ask("peak_mb") for peer in peers]
+        print(f"time: {medians[0] / medians[1]:.2f} of PyTorch eager's (median of {args.rounds} rounds)")
+        print(f"peak memory of the process: {memory[0] / memory[1]:.2f} of PyTorch eager's, {memory[0] / 1024:.2f} GB")
+        if args.parts:
+            print_parts([peer.ask("parts") for peer in peers])
+
+
+def print_parts(parts: list[dict]) -> None:
+    own, other = parts
+    print(f"{'part':18}{'share of our time':>20}{'ratio to PyTorch eager':>26}")
+    for name in PARTS:
+        print(f"{name:18}{own[name] / sum(own.values()):20.0%}{own[name] / other[name]:26.2f}")
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith(("model name", "Model name")):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def prepare(folder: Path, args) -> str:
+    """Write weights under mmdetection's names and an image; class scores are spread, so that all slots are used."""
+    from msg_ms import create_detector
+    from msg_ms.convert import export_state_dict
+    from msg_ms.convert.detection_rules import DETECTION_RULES
+    from msg_ms.engine.device import setup_device
+
+    setup_device("CPU", 0)
+    values = {p.name: p.asnumpy() for p in create_detector(args.model).get_parameters()}
+    for name in values:
+        if "fc_cls" in name and name.endswith("weight"):
+            values[name] *= 60
+        if name.endswith(("rpn_cls.weight", "rpn_reg.weight")):
+            values[name] *= 10
+    arrays = {f"state/{k}": v for k, v in export_state_dict(values, buffers=False, rules=DETECTION_RULES).items()}
+    rng = np.random.RandomState(0)
+    arrays["image"] = rng.standard_normal((1, 3, *args.size)).astype(np.float32)
+    arrays |= {f"own/{name}": value for name, value in values.items()}
+    np.savez(folder / "data.npz", **arrays)
+    return str(folder / "data.npz")
+
+
+class Child:
+    """A framework's process, waiting for requests."""
+
+    def __init__(self, name: str, data: str, args):
+        line = [sys.executable, __file__, "--child", name, "--data", data, "--model", args.model]
+        line += ["--threads", str(args.threads), "--size", *map(str, args.size)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "GLOG_v": "3"}
+        self.name, self.seconds = name, []
+        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def receive(self, key: str):
+        for line in self.process.stdout:
+            if line.startswith("{") and key in (message := json.loads(line)):
+                return message[key]
+        raise SystemExit(f"{self.name} failed")
+
+    def ask(self, key: str):
+        self.process.stdin.write(key + "\n")
+        self.process.stdin.flush()
+        return self.receive(key)
+
+
+def compare_outputs(own: dict, other: dict) -> None:
+    """Exit unless the pyramids and nearly all detections are equal; near-ties of scores order proposals differently."""
+    for a, b in zip(own["maps"], other["maps"], strict=True):
+        error = np.abs(np.subtract(a, b)).max() / np.abs(b).max()
+        if not error < TOLERANCE:
+            raise SystemExit(f"the pyramids differ by {error:.1e}; no timing")
+    boxes, others = (np.array(x["boxes"]) for x in (own, other))
+    labels, other_labels = (np.array(x["labels"]) for x in (own, other))
+    gaps = np.abs(boxes[:, None] - others).max(-1) + 1e6 * (labels[:, None] != other_labels)
+    masks, other_masks = (np.array(x["masks"]) for x in (own, other))
+    found = gaps.min(1) < 0.1
+    error = np.abs(masks - other_masks[gaps.argmin(1)])[found].max()
+    print(f"{found.sum()} of {len(boxes)} detections are PyTorch's; their masks' means differ by at most {error:.1e}")
+    if len(boxes) != len(others) or found.mean() < EQUAL_SHARE or not error < 1e-3:
+        raise SystemExit(f"the detections differ: {len(boxes)} and {len(others)}; no timing")
+
+
+def run_child(args) -> None:
+    prefix = "own/" if args.child == "msg_ms" else "state/"
+    with np.load(args.data) as file:
+        data = {name: file[name] for name in file.files if name == "image" or name.startswith(prefix)}
+    first, whole, parts = {"msg_ms": msg_ms_detector, "PyTorch eager": torch_detector}[args.child](args, data)
+    requests: dict[str, Callable] = {
+        "whole": lambda: timed(whole),
+        "parts": parts,
+        "peak_mb": lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    print("\n" + json.dumps({"first": first()}), flush=True)
+    for line in sys.stdin:
+        print("\n" + json.dumps({line.strip(): requests[line.strip()]()}), flush=True)
+    os._exit(0)
+
+
+def timed(run: Callable) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def describe(maps: list[np.ndarray], boxes, labels, masks) -> dict:
+    means = masks.reshape(len(masks), -1).mean(1)
+    thinned = [np.asarray(x).ravel()[:: max(1, x.size // 1000)].tolist() for x in maps]
+    return {"maps": thinned, "boxes": boxes.tolist(), "labels": labels.tolist(), "masks": means.tolist()}
+
+
+def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
+    from mindspore import Tensor, nn
+
+    from msg_ms import create_detector, optimize_for_inference
+    from msg_ms.engine.device import setup_device
+
+    setup_device("CPU", 0)
+    model = create_detector(args.model)
+    for parameter in model.get_parameters():
+        parameter.set_data(Tensor(data.pop(f"own/{parameter.name}")))
+    optimize_for_inference(model, strassen=True)  # PyTorch packs weights, too
+    image = Tensor(data["image"])
+    shape, factor = Tensor(np.float32([args.size])), Tensor(np.ones((1, 4), np.float32))
+
+    class Part(nn.Cell):
+        def __init__(self, run):
+            super().__init__(auto_prefix=False)
+            self.model, self.run = model, run
+
+        def construct(self, *inputs):
+            return self.run(self.model, *inputs)
+
+    def first() -> dict:
+        maps = [x.asnumpy() for x in Part(_pyramid).set_train(False)(image)]
+        boxes, _, labels, masks, used = (x.asnumpy()[0] for x in model(image, shape, factor))
+        return describe(maps, boxes[used], labels[used], masks[used])
+
+    def part(run: Callable, *inputs) -> tuple:
+        cell = Part(run).set_train(False)
+        outputs = cell(*inputs)
+        seconds = statistics.median(timed(lambda: wait(cell(*inputs))) for _ in range(5))
+        return seconds, outputs
+
+    def parts() -> dict:
+        levels, seconds = len(model.settings.strides), {}
+        seconds["backbone"], maps = part(_backbone, image)
+        seconds["FPN"], maps = part(_neck, *maps)
+        seconds["RPN"], (proposals, _, used) = part(_rpn, shape, *maps)
+        seconds["boxes"], cascade = part(_boxes, proposals, shape, *maps)
+        regions, logits, deltas = cascade
+        inputs = (regions[-1], deltas[-1], used, shape, factor, *logits)
+        seconds["post-processing"], (boxes, _, pairs, _) = part(_post, *inputs)
+        seconds["masks"], _ = part(_masks, boxes, pairs, factor, *maps[:levels])
+        return seconds
+
+    return first, lambda: model(image, shape, factor)[-1].asnumpy(), parts
+
+
+# MindSpore compiles named functions, but no lambdas.
+def _pyramid(model, image):
+    return model.neck(model.backbone(image))
+
+
+def _backbone(model, image):
+    return model.backbone(image)
+
+
+def _neck(model, *maps):
+    return model.neck(maps)
+
+
+def _boxes(model, proposals, shape, *maps):
+    return model.roi_head.cascade(maps, proposals, shape)
+
+
+def _rpn(model, shape, *maps):
+    return model.test_proposals(*model.rpn_head(maps), shape)
+
+
+def _post(model, regions, deltas, used, shape, factor, *logits):
+    return model.detections(*model.scored_boxes(regions, logits, deltas, used, shape, factor))
+
+
+def _masks(model, boxes, pairs, factor, *maps):
+    return model.mask_probabilities(maps, boxes, pairs % model.settings.num_classes, factor)
+
+
+def wait(outputs) -> None:
+    while isinstance(outputs, tuple | list):
+        outputs = outputs[-1]
+    outputs.asnumpy()
+
+
+def torch_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
+    import torch
+    from torch_detector import TorchDetector
+
+    from msg_ms.models.detection.settings import DetectorSettings
+    from msg_ms.models.detection.variants import DETECTORS
+
+    torch.set_num_threads(args.threads)
+    model = TorchDetector(DETECTORS[args.model], DetectorSettings()).eval()
+    state = {name[6:]: torch.from_numpy(data.pop(name)) for name in list(data) if name.startswith("state/")}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise SystemExit(f"weights don't fit: {missing[:3]} {unexpected[:3]}")
+    del state
+    image, size = torch.from_numpy(data["image"]), args.size
+
+    @torch.inference_mode()
+    def first() -> dict:
+        boxes, _, labels, masks = (x.numpy() for x in model(image, size))
+        return describe([x.numpy() for x in model.neck(model.backbone(image))], boxes, labels, masks)
+
+    @torch.inference_mode()
+    def parts() -> dict:
+        rounds: dict[str, list[float]] = {name: [] for name in PARTS}
+
+        def part(name: str, run: Callable):
+            begin = time.perf_counter()
+            outputs = run()
+            rounds[name].append(time.perf_counter() - begin)
+            return outputs
+
+        for _ in range(5):
+            maps = part("backbone", lambda: model.backbone(image))
+            maps = part("FPN", lambda maps=maps: model.neck(maps))
+            proposals = part("RPN", lambda maps=maps: model.rpn(maps, size))
+            found = part("boxes", lambda maps=maps, proposals=proposals: model.boxes(maps, proposals, size))
+            boxes, _, labels = part("post-processing", lambda found=found: model.post(*found))
+            part("masks", lambda maps=maps, boxes=boxes, labels=labels: model.masks(maps, boxes, labels))
+        return {name: statistics.median(seconds) for name, seconds in rounds.items()}
+
+    @torch.inference_mode()
+    def whole() -> None:
+        model(image, size)
+
+    return first, whole, parts
+
+
+if __name__ == "__main__":
+    main()

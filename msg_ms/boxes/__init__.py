@@ -1,0 +1,1 @@
+"""Boxes, anchors and masks in NumPy, for data workers, models and evaluators."""

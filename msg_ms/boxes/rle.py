@@ -1,0 +1,83 @@
+"""COCO's run-length encoding of masks, in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def encode_rle(bitmap: np.ndarray, height: int, width: int, top: int = 0, left: int = 0) -> dict:
+    """Encode a mask as COCO does: lengths of alternating runs, column by column, as text.
+
+    Args:
+        bitmap: a part of the mask, bool; the rest is background.
+        height: of the whole mask.
+        width: of the whole mask.
+        top: row of the part's first pixel.
+        left: column of the part's first pixel.
+
+    Returns:
+        ``{"size": [height, width], "counts": str}``.
+    """
+    rows, columns = bitmap.shape
+    # One row of background below each column separates the runs of neighbouring columns.
+    padded = np.zeros((columns, rows + 2), np.int8)
+    padded[:, 1:-1] = bitmap.T
+    change = np.diff(padded, axis=1)
+    column, row = np.nonzero(change == 1)
+    starts = (column + left) * height + row + top
+    column, row = np.nonzero(change == -1)
+    ends = (column + left) * height + row + top
+    # Runs that touch across two columns are one.
+    apart = starts[1:] > ends[:-1]
+    starts = starts[np.concatenate([[True], apart])] if len(starts) else starts
+    ends = ends[np.concatenate([apart, [True]])] if len(ends) else ends
+    edges = np.stack([starts, ends], 1).reshape(-1)
+    counts = np.diff(np.concatenate([[0], edges, [height * width]]))
+    if len(counts) > 1 and counts[-1] == 0:
+        counts = counts[:-1]
+    return {"size": [int(height), int(width)], "counts": _counts_text(counts.tolist())}
+
+
+def _counts_text(counts: list[int]) -> str:
+    """Return COCO's text: from the fourth on, differences to the run of the same kind before, in base 32."""
+    text = []
+    for i, count in enumerate(counts):
+        value = count - counts[i - 2] if i > 2 else count
+        more = True
+        while more:
+            digit, value = value & 31, value >> 5
+            more = value != (-1 if digit & 16 else 0)
+            text.append(chr((digit | 32 if more else digit) + 48))
+    return "".join(text)
+
+
+def decode_rle(rle: dict) -> np.ndarray:
+    """Decode COCO's run-length encoding.
+
+    Args:
+        rle: ``{"size": [height, width], "counts": str, bytes or a list of run lengths}``.
+
+    Returns:
+        (height, width), bool.
+    """
+    counts = rle["counts"]
+    if not isinstance(counts, list):
+        counts = _text_counts(counts.decode() if isinstance(counts, bytes) else counts)
+    height, width = rle["size"]
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return flat.reshape(width, height).T
+
+
+def _text_counts(text: str) -> list[int]:
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        digit = ord(character) - 48
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            if digit & 16:
+                value -= 1 << shift
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+            value = shift = 0
+    return counts

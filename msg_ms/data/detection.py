@@ -1,0 +1,266 @@
+"""Training and evaluation batches for detection, from COCO data sets."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..boxes.anchor_grid import AnchorGrid
+from ..boxes.masks import CROP_SIZE, crop_mask, shown_pixels
+from ..config import DataConfig, DetectionConfig
+from .canvases import Canvas, CanvasOrder, by_area, choose_canvases
+from .coco import CocoSplit
+from .detection_transforms import (
+    DRAWS,
+    Geometries,
+    Geometry,
+    draw_geometries,
+    eval_geometry,
+    place,
+    rescaled,
+    source_pixels,
+    transform_boxes,
+    transform_image,
+)
+from .pipeline import WHOLE, BadFiles, Batch, EvalPipeline, Shard, Signature, TrainPipeline, decode_file
+
+REPLACEMENT_TRIES = 20
+STAGES = 3
+_GEOMETRY, _OBJECTS = 3, 4  # separate these random numbers from others
+TRAIN_COLUMNS = (
+    *("images", "img_shapes", "gt", "gt_labels", "gt_valid", "gt_masks", "gt_frames"),
+    *("rpn_indices", "rpn_labels", "rpn_weights", "rpn_deltas", "draws0", "draws1", "draws2"),
+)
+EVAL_COLUMNS = ("images", "img_shapes", "scale_factors", "ori_shapes", "index")
+
+
+class DetectionTrainDataset(TrainPipeline):
+    """Shuffled training batches, with all random numbers that a step needs.
+
+    A batch holds, for B images on a canvas of H x W pixels, G objects at most, P proposals, R regions, N anchors:
+    images float32 (B, 3, H, W), normalised, with zeros below and to the right; their heights and widths float32 (B, 2);
+    boxes float32 (B, G, 4), classes int32 (B, G), which are no padding bool (B, G); the masks' crops uint8
+    (B, G, 112, 112) and the boxes that they show float32 (B, G, 4), see ``msg_ms.boxes.masks.crop_mask``; sampled
+    anchors int32 (B, N), labels float32 (B, N), weights float32 (B, N) and deltas float32 (B, N, 4), see
+    ``msg_ms.boxes.sample.rpn_targets``; uniform numbers for each stage's regions, float32 (B, G + P), (B, G + R),
+    (B, G + R); and for stochastic depth, float32 (blocks, 2, B).
+
+    Args:
+        split: The images and annotations.
+        config: The section ``DATA``.
+        detection: The section ``DETECTION``.
+        seed: Seed of everything random.
+        workers: Threads that build batches.
+        shard: The part of this process.
+        accumulation: Batches per step.
+        blocks: Depth of the model; 0 leaves the noise out of the batches.
+        proposals: P, the detector's ``train_proposals``.
+        regions: R, its ``region_samples``.
+        anchors: N, anchors that the region proposal network is trained on; half of them positive at most.
+
+    Raises:
+        UserError: If there are fewer images than one step needs.
+    """
+
+    def __init__(
+        self,
+        split: CocoSplit,
+        config: DataConfig,
+        detection: DetectionConfig,
+        seed: int,
+        workers: int,
+        shard: Shard = WHOLE,
+        accumulation: int = 1,
+        blocks: int = 0,
+        proposals: int = 2000,
+        regions: int = 512,
+        anchors: int = 256,
+    ):
+        self.split, self.detection, self.seed, self.blocks, self.anchors = split, detection, seed, blocks, anchors
+        self.draws = [detection.max_gt + count for count in (proposals, regions, regions)]
+        self.drawn: dict[int, Geometries] = {}
+        self.lock = threading.Lock()
+        canvases = [tuple(canvas) for canvas in detection.canvases]
+        order = CanvasOrder(
+            len(split),
+            config.batch_size,
+            seed,
+            lambda epoch: self.geometries(epoch).sizes,
+            canvases,
+            shard,
+            accumulation,
+        )
+        columns = (*TRAIN_COLUMNS, "noise") if blocks else TRAIN_COLUMNS
+        super().__init__(order, columns, workers, str(split.annotation_file), config.max_bad_files)
+        self.signatures = [self._signature(config.batch_size, tuple(canvas)) for canvas in order.canvases.tolist()]
+
+    def _signature(self, batch: int, canvas: Canvas) -> Signature:
+        objects, anchors = (batch, self.detection.max_gt), (batch, self.anchors)
+        shapes = [
+            ((batch, 3, *canvas), np.float32),
+            ((batch, 2), np.float32),
+            ((*objects, 4), np.float32),
+            (objects, np.int32),
+            (objects, np.bool_),
+            ((*objects, CROP_SIZE, CROP_SIZE), np.uint8),
+            ((*objects, 4), np.float32),
+            (anchors, np.int32),
+            (anchors, np.float32),
+            (anchors, np.float32),
+            ((*anchors, 4), np.float32),
+            *(((batch, count), np.float32) for count in self.draws),
+        ]
+        return (*shapes, *([((self.blocks, 2, batch), np.float32)] if self.blocks else []))
+
+    def name_of(self, index: int) -> str:
+        """Return an image's file."""
+        return self.split.path(index)
+
+    def geometries(self, epoch: int) -> Geometries:
+        """Return the geometries of all images in an epoch."""
+        with self.lock:
+            if epoch not in self.drawn:
+                # Workers may still build batches of the epoch before.
+                self.drawn = {known: drawn for known, drawn in self.drawn.items() if known == epoch - 1}
+                draws = np.random.default_rng((self.seed, int(epoch), _GEOMETRY)).random((len(self.split), DRAWS))
+                self.drawn[epoch] = draw_geometries(self.split.sizes, draws, self.detection)
+            return self.drawn[epoch]
+
+    def build_batch(self, number: int, epoch: int, indices: np.ndarray) -> Batch:
+        """Return batch ``number``, counted from the start of the run, made of the images ``indices``."""
+        canvas = self.order.canvas(int(number) // self.order.accumulation)
+        signature = self._signature(len(indices), canvas)
+        arrays = [np.zeros(shape, kind) for shape, kind in signature]
+        for row, index in enumerate(indices):
+            self._fill(int(epoch), int(index), canvas, [array[row] for array in arrays[: len(TRAIN_COLUMNS)]])
+            if self.blocks:
+                arrays[-1][:, :, row] = self.rng(epoch, index, 1).random((self.blocks, 2), np.float32)
+        return tuple(arrays)
+
+    def rng(self, epoch: int, index: int, purpose: int = 0) -> np.random.Generator:
+        """Return the source of an image's random numbers in an epoch; they don't depend on the ranks."""
+        return np.random.default_rng((self.seed, int(epoch), int(index), _OBJECTS, purpose))
+
+    def _fill(self, epoch: int, index: int, canvas: Canvas, row: Sequence[np.ndarray]) -> None:
+        """Write an image and its ground truth into a batch's row."""
+        images, img_shapes, gt, gt_labels, gt_valid, gt_masks, gt_frames, *rpn, draws0, draws1, draws2 = row
+        rng = self.rng(epoch, index)
+        for draws in (draws0, draws1, draws2):
+            rng.random(out=draws, dtype=np.float32)
+        image, index = self._decode_or_replace(index, rng)
+        geometry = self.geometries(epoch)[index].within(canvas)
+        if image is not None:
+            place(transform_image(image, geometry), images)
+        img_shapes[:] = geometry.size
+        objects = self.split.objects(index)
+        chosen = np.flatnonzero(~objects.crowd)
+        boxes, kept = transform_boxes(objects.boxes[chosen], geometry)
+        chosen = chosen[kept]
+        if len(chosen) > len(gt):
+            drawn = np.sort(rng.choice(len(chosen), len(gt), replace=False))
+            boxes, chosen = boxes[drawn], chosen[drawn]
+        count = len(chosen)
+        gt[:count], gt_labels[:count], gt_valid[:count] = boxes, objects.labels[chosen], True
+        self._fill_masks(index, geometry, boxes, objects.masks[chosen], gt_masks, gt_frames)
+        targets = anchor_grid(canvas).targets(boxes, geometry.size, rng, self.anchors, self.anchors // 2)
+        for array, values in zip(rpn, targets.values(), strict=True):
+            array[:] = values
+
+    def _fill_masks(
+        self,
+        index: int,
+        geometry: Geometry,
+        boxes: np.ndarray,
+        masks: np.ndarray,
+        gt_masks: np.ndarray,
+        gt_frames: np.ndarray,
+    ) -> None:
+        rows, columns = source_pixels(geometry)
+        for i, (box, mask) in enumerate(zip(boxes, masks, strict=True)):
+            low, high = shown_pixels(box[0], box[2], len(columns))
+            ends = columns[low], columns[high - 1]  # from right to left in a mirrored image
+            left, right = int(min(ends)), int(max(ends)) + 1
+            bitmap = self.split.segmentations.bitmap(int(mask), *geometry.original, left, right)
+            gt_masks[i], gt_frames[i] = crop_mask(bitmap, rows, columns - left, box)
+
+    def _decode_or_replace(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray | None, int]:
+        """Return an image and its index; another one if it can't be decoded, and None if the run must end."""
+        for _ in range(REPLACEMENT_TRIES):
+            image = read_image(self.split, index, self.bad_files)
+            if image is not None or self.bad_files.mismatch is not None:
+                return image, index
+            index = int(rng.integers(len(self.split)))
+        failed = ", ".join(self.bad_files.reasons)
+        self.bad_files.fatal = f"{REPLACEMENT_TRIES} images in a row can't be decoded: {failed}"
+        return None, index
+
+
+class DetectionEvalDataset(EvalPipeline):
+    """Evaluation batches, each with one canvas.
+
+    A batch holds, for B images on a canvas of H x W pixels: images float32 (B, 3, H, W), normalised, with zeros below
+    and to the right; their heights and widths float32 (B, 2); their sizes over those of the files, as (x, y, x, y),
+    float32 (B, 4); heights and widths of the files int32 (B, 2); the images' indices in ``split`` int32 (B,); and
+    which rows are real, float32 (B,).
+
+    Args:
+        split: The images.
+        config: The section ``DATA``.
+        detection: The section ``DETECTION``.
+        workers: Threads that build batches.
+        shard: The part of this process.
+    """
+
+    def __init__(
+        self, split: CocoSplit, config: DataConfig, detection: DetectionConfig, workers: int, shard: Shard = WHOLE
+    ):
+        self.split, self.detection, self.canvases = split, detection, by_area(detection.canvases)
+        sizes = rescaled(split.sizes, detection.test_short_side, detection.test_long_side)
+        self.canvas_of = choose_canvases(sizes, self.canvases)
+        super().__init__(len(split), config.batch_size, EVAL_COLUMNS, workers, shard, self.canvas_of)
+        batch = config.batch_size
+        others = (((batch, 2), np.float32), ((batch, 4), np.float32), ((batch, 2), np.int32), ((batch,), np.int32))
+        self.signatures = [
+            (((batch, 3, *self.canvases[i].tolist()), np.float32), *others, ((batch,), np.float32))
+            for i in np.unique(self.canvas_of)
+        ]
+
+    def build_batch(self, indices: np.ndarray) -> Batch:
+        """Return the images ``indices``, which share a canvas, and their sizes."""
+        canvas = tuple(self.canvases[self.canvas_of[indices[0]]].tolist())
+        images = np.zeros((len(indices), 3, *canvas), np.float32)
+        geometries = [eval_geometry(self.split.size(index), self.detection).within(canvas) for index in indices]
+        for index, geometry, output in zip(indices, geometries, images, strict=True):
+            image = read_image(self.split, int(index), self.bad_files)
+            if image is not None:
+                place(transform_image(image, geometry), output)
+        return (
+            images,
+            np.array([geometry.size for geometry in geometries], np.float32),
+            np.array([geometry.scale_factors * 2 for geometry in geometries], np.float32),
+            np.array([geometry.original for geometry in geometries], np.int32),
+            indices.astype(np.int32),
+        )
+
+
+@functools.lru_cache(maxsize=16)
+def anchor_grid(canvas: Canvas) -> AnchorGrid:
+    """Return the anchors of a canvas."""
+    return AnchorGrid(*canvas)
+
+
+def read_image(split: CocoSplit, index: int, bad_files: BadFiles) -> np.ndarray | None:
+    """Return an image, uint8 RGB (H, W, 3); note the reason and return None if it is damaged or of another size."""
+    file = split.path(index)
+    image = decode_file(file, bad_files)
+    if image is None or image.shape[:2] == split.size(index):
+        return image
+    height, width = split.size(index)
+    bad_files.mismatch = (
+        f"{file} is {image.shape[1]} x {image.shape[0]} pixels (width x height), but {split.annotation_file} has "
+        f"{width} x {height} for it; the boxes would not match: use the original file, or correct the JSON file"
+    )
+    return None

@@ -1,0 +1,225 @@
+"""Object detection and instance segmentation: COCO data, Cascade Mask R-CNN, box and mask AP."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from mindspore import Parameter, nn
+
+from ..checkpoint import (
+    Metadata,
+    adapt_weights,
+    load_parameters,
+    load_pretrained,
+    parameters_by_name,
+    read_checkpoint,
+    select_prefix,
+)
+from ..config import Config, ModelConfig
+from ..data.class_names import CLASSES_KEY
+from ..data.coco import CocoSplit, ground_truth_warnings, load_coco
+from ..data.detection import DetectionEvalDataset, DetectionTrainDataset
+from ..data.pipeline import Batch, Shard
+from ..engine.task import Task
+from ..errors import UserError, shorten
+from ..models.build import check_supported
+from ..models.detection.cascade_rcnn import CascadeMaskRCNN
+from ..models.detection.decay import has_detection_decay
+from ..models.detection.training import LOSS_NAMES, DetectionLoss
+from ..models.detection.variants import create_detector
+from ..models.precision import set_precision
+from .coco_evaluator import METRICS, CocoEvaluator, check_results
+
+CATEGORIES_KEY = "category_ids"  # COCO's ids of the classes, in checkpoints
+CLASS_LAYERS = ("fc_cls", "fc_reg", "conv_logits")  # layers with outputs for every class
+POSITIVE_SHARE = 4  # a quarter of the sampled regions is positive at most
+
+
+class DetectionTask(Task):
+    """Cascade Mask R-CNN with an MSG-Transformer backbone on COCO data.
+
+    Args:
+        config: The whole configuration.
+
+    Raises:
+        UserError: If the configuration asks for something that this package does not support.
+    """
+
+    metrics = METRICS
+    loss_names = LOSS_NAMES
+
+    def __init__(self, config: Config):
+        check_supported(config)
+        self.config = config
+
+    @functools.cached_property
+    def splits(self) -> tuple[CocoSplit | None, CocoSplit]:
+        """The training images (None if the run does not train) and the validation images."""
+        return load_coco(self.config.data, self.config.model.num_classes, self.config.training)
+
+    def fingerprint(self) -> Iterable[bytes]:
+        """Return names, ids and sizes of the images, and the boxes."""
+        for split in self.splits:
+            if split is not None:
+                yield from map(os.fsencode, split.files)
+                yield from (values.tobytes() for values in (split.image_ids, split.sizes, split.boxes, split.labels))
+
+    def warnings(self) -> Sequence[str]:
+        """Return lines on odd and on ignored annotations."""
+        train, val = self.splits
+        lines = [line for split in (train, val) if split is not None for line in split.warnings]
+        return lines if train is None else [*lines, *ground_truth_warnings(train, self.config.detection.max_gt)]
+
+    def metadata(self) -> dict[str, str]:
+        """Return names and COCO's ids of the categories in the order of their labels."""
+        val = self.splits[1]
+        return {CLASSES_KEY: json.dumps(list(val.class_names)), CATEGORIES_KEY: json.dumps(list(val.category_ids))}
+
+    def check_resume(self, path: Path, metadata: Metadata) -> None:
+        """Raise UserError if the checkpoint's categories are not those of the data."""
+        difference = self._category_difference(metadata)
+        if difference:
+            raise UserError(f"can't resume from {path}: {difference}; start a new run (--pretrained and another --tag)")
+
+    def check_inference(self, path: Path, metadata: Metadata) -> Sequence[str]:
+        """Return a line if the checkpoint's categories are not those of the data."""
+        difference = self._category_difference(metadata)
+        return [f"warning: {path}: {difference}; the AP compares different classes"] if difference else []
+
+    def _category_difference(self, metadata: Metadata) -> str:
+        """Return how the categories of the data differ from those of a checkpoint; empty if they do not."""
+        trained = json.loads(str(metadata.get(CLASSES_KEY, "[]")))
+        present = list(self.splits[1].class_names)
+        different = [f"{i}: {a} here, {b} there" for i, (a, b) in enumerate(zip(present, trained)) if a != b]  # noqa: B905
+        if not trained or not different:
+            return ""
+        return f"the categories of the data are not those that it was trained with ({shorten(different)})"
+
+    def build_model(self) -> CascadeMaskRCNN:
+        """Return the detector in the configured precision."""
+        config = self.config
+        model = build_detector(config.model)
+        set_precision(model, config.amp_opt_level or "O0", config.amp.dtype)
+        return model
+
+    def describe(self, model: CascadeMaskRCNN) -> str:
+        """Return name, number of parameters, multiply-adds on the largest canvas and precision."""
+        height, width = max(self.config.detection.canvases, key=np.prod)
+        flops = model.flops(height, width, self.config.model.rcnn.test_proposals, self.config.model.rcnn.max_per_img)
+        return (
+            f"{self.config.model.name}: {super().describe(model)}, {flops / 1e9:.1f} GFLOPs at {height} x {width}, "
+            f"precision {self.config.amp_opt_level}"
+        )
+
+    def has_weight_decay(self, parameter: Parameter) -> bool:
+        """Return whether weight decay applies, by Swin Transformer's rules for detection."""
+        return has_detection_decay(parameter)
+
+    def load_pretrained(self, model: CascadeMaskRCNN, path: Path) -> list[str]:
+        """Set the weights from a classifier's checkpoint (the backbone's) or a detector's; return the changes."""
+        arrays = select_prefix(read_checkpoint(path)[0], "")
+        if not any(name.startswith("roi_head.") for name in arrays):
+            return load_pretrained(model.backbone, path, prefix="backbone.")
+        targets = parameters_by_name(model.get_parameters())
+        arrays, lines = adapt_weights(arrays, {name: tuple(p.shape) for name, p in targets.items()})
+        other = [name for name in arrays if name in targets and _is_of_classes(name, arrays[name], targets[name])]
+        if other:
+            lines.append(f"layers for other classes keep their initial values: {shorten(other)}")
+        load_parameters(
+            {name: parameter for name, parameter in targets.items() if name not in other},
+            {name: values for name, values in arrays.items() if name not in other},
+            path,
+        )
+        return lines
+
+    def train_data(self, shard: Shard, workers: int) -> DetectionTrainDataset:
+        """Return batches of images, ground truth, the region proposal network's targets, and random numbers."""
+        config = self.config
+        return DetectionTrainDataset(
+            self.splits[0],
+            config.data,
+            config.detection,
+            config.seed,
+            workers,
+            shard,
+            config.train.accumulation_steps,
+            blocks=sum(config.model.msg.depths),
+            proposals=config.model.rcnn.train_proposals,
+            regions=config.model.rcnn.roi_samples,
+        )
+
+    def eval_data(self, shard: Shard, workers: int) -> DetectionEvalDataset:
+        """Return batches of images with their sizes, indices, and which rows are real."""
+        return DetectionEvalDataset(self.splits[1], self.config.data, self.config.detection, workers, shard)
+
+    def loss_cell(self, model: CascadeMaskRCNN) -> nn.Cell:
+        """Return the detector's losses."""
+        if self.config.train.use_checkpoint:
+            model.recompute_blocks()
+        return DetectionLoss(model)
+
+    def evaluator(self, model: CascadeMaskRCNN) -> CocoEvaluator:
+        """Return the evaluator of box and mask AP."""
+        return CocoEvaluator(model, self.splits[1], model.settings.mask_threshold)
+
+    def check_reports(self, results: Path | None, per_class: bool) -> None:
+        """Raise UserError if the file of results exists and is not one."""
+        if results is not None:
+            check_results(results)
+
+    def inference_inputs(self, batch: Batch) -> tuple[np.ndarray, ...]:
+        """Return images, sizes without padding and scale factors."""
+        return batch[:3]
+
+
+def _is_of_classes(name: str, values: np.ndarray, parameter: Parameter) -> bool:
+    """Return whether a parameter's shape depends on the number of classes, and the values are for another number."""
+    return name.split(".")[-2] in CLASS_LAYERS and values.shape != tuple(parameter.shape)
+
+
+def build_detector(config: ModelConfig) -> CascadeMaskRCNN:
+    """Build the detector of the section ``MODEL`` with random weights.
+
+    Args:
+        config: The section ``MODEL``.
+
+    Raises:
+        UserError: If a setting is out of range or does not fit the others.
+    """
+    msg, rcnn = config.msg, config.rcnn
+    levels = len(msg.depths) + 1
+    return create_detector(
+        "cascade_mask_rcnn_msg_tiny",  # every argument of the backbone follows
+        config.num_classes,
+        patch_size=msg.patch_size,
+        in_chans=msg.in_chans,
+        embed_dim=msg.embed_dim,
+        depths=msg.depths,
+        num_heads=msg.num_heads,
+        window_size=msg.window_size,
+        mlp_ratio=msg.mlp_ratio,
+        qkv_bias=msg.qkv_bias,
+        qk_scale=msg.qk_scale,
+        drop_rate=config.drop_rate,
+        drop_path_rate=config.drop_path_rate,
+        ape=msg.ape,
+        patch_norm=msg.patch_norm,
+        shuffle_size=msg.shuf_size,
+        manip_type=msg.manip_type,
+        strides=tuple(msg.patch_size * 2**level for level in range(levels)),
+        fpn_channels=rcnn.fpn_channels,
+        fc_channels=rcnn.fc_channels,
+        train_candidates=rcnn.train_proposals,
+        train_proposals=rcnn.train_proposals,
+        test_candidates=rcnn.test_proposals,
+        test_proposals=rcnn.test_proposals,
+        region_samples=rcnn.roi_samples,
+        region_positives=rcnn.roi_samples // POSITIVE_SHARE,
+        score_threshold=rcnn.score_thr,
+        max_detections=rcnn.max_per_img,
+    )

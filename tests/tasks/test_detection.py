@@ -1,0 +1,106 @@
+"""The detection task without training: its keys, configurations, weights and checks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from mindspore.nn.utils import no_init_parameters
+from pycocotools.coco import COCO
+from support.small_detector import CONFIG, write_data
+
+from msg_ms import UserError, create_model
+from msg_ms.checkpoint import parameters_by_name, to_numpy, write_checkpoint
+from msg_ms.config import load_config
+from msg_ms.engine.schedule import build_schedule
+from msg_ms.tasks import build_task
+from msg_ms.tasks.classification import ClassificationTask
+from msg_ms.tasks.detection import DetectionTask
+
+SIZES = {"tiny": 82_560_238, "small": 113_309_964, "base": 141_734_220}
+
+
+@pytest.fixture
+def config(tmp_path):
+    write_data(tmp_path / "data")
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    return load_config(tmp_path / "small.yaml", DATA__DATA_PATH=str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_configurations_have_the_papers_models_and_swins_recipe(size):
+    config = load_config(ROOT / "configs" / "coco" / f"cascade_mask_rcnn_msg_{size}.yaml")
+    with no_init_parameters():
+        model = build_task(config).build_model()
+    assert sum(parameter.size for parameter in model.trainable_params()) == SIZES[size]
+    train = config.train
+    assert (train.epochs, train.weight_decay, train.clip_grad, config.data.batch_size) == (36, 0.05, 0, 2)
+    assert config.model.drop_path_rate == {"tiny": 0.2, "small": 0.2, "base": 0.3}[size]
+    schedule = build_schedule(train, 1000, 16)  # 8 devices
+    steps = {1: 1e-7, 501: 1e-4, 27_000: 1e-4, 27_001: 1e-5, 33_001: 1e-6}
+    assert {step: pytest.approx(schedule.at_step(step), 1e-9) for step in steps} == steps
+    assert build_schedule(train, 1000, 2).at_step(600) == pytest.approx(1e-4 / 8)
+
+
+def test_a_task_refuses_the_keys_of_another():
+    with pytest.raises(UserError, match=r"TASK=detection does not use AUG.MIXUP=0.5: remove it, or set TASK to class"):
+        load_config(None, ["TASK", "detection", "AUG.MIXUP", "0.5"])
+    with pytest.raises(UserError, match=r"TASK=classification does not use .*FLIP=0.1, .*MAX_GT=7: "):
+        load_config(None, ["DETECTION.MAX_GT", "7", "DETECTION.FLIP", "0.1"])
+    with pytest.raises(UserError, match=r"--results: the evaluation of this TASK has no such output"):
+        ClassificationTask(load_config(None)).check_reports(Path("a.json"), False)
+
+
+def test_checkpoints_of_other_categories(config, tmp_path):
+    task = DetectionTask(config)
+    own = task.metadata()
+    assert json.loads(own["category_ids"]) == [7, 5]
+    task.check_resume(tmp_path, own)
+    assert not task.check_inference(tmp_path, own)
+    other = {"classes": json.dumps(["dog", "cat"])}
+    with pytest.raises(UserError, match=r"can't resume from .*the categories .* \(0: cat here, dog there"):
+        task.check_resume(tmp_path, other)
+    assert "the AP compares different classes" in task.check_inference(tmp_path, other)[0]
+    assert len(list(task.fingerprint())) > 10
+
+
+def test_weights_of_a_classifier_and_of_a_detector_for_other_classes(config, tmp_path):
+    msg = config.model.msg
+    arguments = {"embed_dim": 8, "depths": msg.depths, "num_heads": msg.num_heads, "window_size": 4}
+    classifier = create_model("msg_tiny", 3, img_size=128, shuffle_size=msg.shuf_size, **arguments)
+    write_checkpoint(tmp_path / "classifier.ckpt", to_numpy(parameters_by_name(classifier.get_parameters())))
+    task = DetectionTask(config)
+    model = task.build_model()
+    task.load_pretrained(model, tmp_path / "classifier.ckpt")
+    weights = to_numpy(parameters_by_name(model.get_parameters()))
+    for name, values in to_numpy(parameters_by_name(classifier.get_parameters())).items():
+        if not name.startswith(("head.", "norm.")):
+            np.testing.assert_array_equal(weights[f"backbone.{name}"], values)
+
+    classes = load_config(tmp_path / "small.yaml", MODEL__NUM_CLASSES=5)
+    before = {name: values + 1 for name, values in weights.items()}
+    write_checkpoint(tmp_path / "detector.ckpt", before)
+    other = DetectionTask(classes).build_model()
+    (line,) = task.load_pretrained(other, tmp_path / "detector.ckpt")
+    assert "layers for other classes keep their initial values: roi_head" in line
+    after = to_numpy(parameters_by_name(other.get_parameters()))
+    changed = {name for name in before if after[name].shape == before[name].shape}
+    assert all(np.array_equal(after[name], before[name]) for name in changed)
+    assert {name.split(".")[-2] for name in set(before) - changed} == {"fc_cls", "fc_reg", "conv_logits"}
+
+
+def test_the_scenes_are_a_coco_data_set_with_the_ink_as_masks(tmp_path):
+    line = [sys.executable, ROOT / "tools" / "make_scenes.py", "scenes", "--train", "3", "--val", "2"]
+    for text in ("3 scenes with", "already exists"):
+        assert text in subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    truth = COCO(str(tmp_path / "scenes" / "annotations" / "instances_train2017.json"))
+    assert len(truth.imgs) == 3 and len(truth.anns) >= 6
+    for annotation in truth.anns.values():
+        mask = truth.annToMask(annotation)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        x, y, width, height = annotation["bbox"]
+        assert (x, y, x + width, y + height) == (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        assert mask.sum() == annotation["area"] > 50
