@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 import pytest
 from conftest import ROOT
+from mindspore import Parameter, Tensor, nn
 from support.reference import SMALL
 from support.script import free_port
+
+from msg_ms.engine.ranks import GradientSum
 
 
 def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment: str) -> None:
@@ -83,3 +87,21 @@ def test_ranks_train_as_one_process(optimizer, ranks, accumulation, tmp_path):
     worst = max(differences, key=differences.get)
     print(optimizer, ranks, accumulation, worst, differences[worst])
     assert differences[worst] < 1e-6, worst
+
+
+class Double(nn.Cell):
+    """In place of the all-reduce of two ranks with equal gradients."""
+
+    def construct(self, x):
+        return x * 2
+
+
+def test_the_gradients_of_hundreds_of_parameters_are_summed():
+    """A detector has more parameters than the compiler accepts nested calls."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    draws = np.random.RandomState(0)
+    arrays = [draws.randn(i % 5 + 1, i % 3 + 2).astype(np.float32) for i in range(400)]
+    gradient_sum = GradientSum([Parameter(Tensor(a), name=f"p{i}") for i, a in enumerate(arrays)], "CPU")
+    gradient_sum.all_reduce = Double()
+    for total, values in zip(gradient_sum(tuple(map(Tensor, arrays))), arrays, strict=True):
+        np.testing.assert_array_equal(total.asnumpy(), 2 * values)
