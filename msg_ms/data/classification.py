@@ -8,7 +8,17 @@ from ..config import AugConfig, DataConfig
 from .collate import Buffers, Erasing, collate
 from .folder import ImageFolder
 from .mixup import build_mixup, soft_labels
-from .pipeline import READY, WHOLE, Batch, EpochOrder, EvalPipeline, Shard, TrainPipeline, decode_file, drop_path_noise
+from .pipeline import (
+    WHOLE,
+    Batch,
+    EpochOrder,
+    EvalPipeline,
+    Shard,
+    TrainPipeline,
+    batches_in_memory,
+    decode_file,
+    drop_path_noise,
+)
 from .rand_augment import parse_rand_augment
 from .seeds import generators
 from .transforms import color_jitter, erased_boxes, erasing_fill, random_resized_crop, resize_and_crop
@@ -56,7 +66,7 @@ class TrainDataset(TrainPipeline):
         columns = ["image", "label", "noise"] if blocks else ["image", "label"]
         super().__init__(order, columns, workers, str(folder.root), config.max_bad_files)
         self.folder, self.config, self.aug, self.seed = folder, config, aug, seed
-        self.buffers = Buffers(workers + READY + 1)
+        self.buffers = Buffers(batches_in_memory(workers))
         self.num_classes, self.smoothing, self.blocks = num_classes, smoothing, blocks
         self.rand_augment = parse_rand_augment(aug.auto_augment)
         # timm builds no colour jitter beside RandAugment.
@@ -140,7 +150,7 @@ class EvalDataset(EvalPipeline):
     def __init__(self, folder: ImageFolder, config: DataConfig, crop: bool, workers: int, shard: Shard = WHOLE):
         super().__init__(len(folder), config.batch_size, ["image", "label"], workers, shard)
         self.folder, self.config, self.crop = folder, config, crop
-        self.buffers = Buffers(workers + READY + 1)
+        self.buffers = Buffers(batches_in_memory(workers))
         batch, size = config.batch_size, config.img_size
         self.signatures = [
             (((batch, 3, size, size), np.float32), ((batch,), np.int32), ((batch,), np.float32)),

@@ -1,6 +1,6 @@
-"""Batches built by threads, for any task.
+"""Batches through mindspore.dataset, for any task.
 
-A thread receives indices and builds a whole batch from them. A sample's random numbers follow from
+The pipeline passes indices on, and one function builds a whole batch from them. A sample's random numbers follow from
 (seed, epoch, index) alone. So neither the number of workers or ranks nor a resume changes a sample.
 """
 
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import cv2
+import mindspore.dataset as ds
 import numpy as np
 
 from ..errors import UserError
@@ -21,7 +20,6 @@ from .decode import decode
 
 Batch = tuple[np.ndarray, ...]
 Signature = tuple[tuple[tuple[int, ...], type], ...]  # shape and NumPy type of every array of a batch
-READY = 2  # batches that wait for the training step, beside those that the workers build
 _DROP_PATH = 2  # separates these random numbers from those of the samples
 
 
@@ -272,20 +270,34 @@ def run_in_parallel(
 ) -> Iterator[Batch]:
     """Call ``build`` for every part on ``workers`` threads; yield the results in the order of the parts.
 
-    Threads need no copies of the arrays. Everything heavy in them runs outside the interpreter's lock.
+    mindspore.dataset schedules the threads. Only numbers and indices go through its queues, which would copy every
+    array of a batch twice. The batches wait in a dictionary, at most as many as the queues hold numbers. Everything
+    heavy in ``build`` runs outside the interpreter's lock.
     """
+    ds.config.set_prefetch_size(1)  # numbers in each queue, and so batches in memory
     cv2.setNumThreads(1)  # the workers are the threads; OpenCV's own would only get in their way
-    pool = ThreadPoolExecutor(workers, "data")
-    pending: deque[Future[Batch]] = deque()
-    try:
-        for part in parts():
-            pending.append(pool.submit(build, *part))
-            if len(pending) == workers + READY:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    finished: dict[int, Batch | Exception] = {}
+
+    def build_one(number: np.ndarray, epoch: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        try:
+            finished[int(number)] = build(int(number), int(epoch), indices)
+        except Exception as error:  # raised inside the pipeline it would be pages of its own traceback
+            finished[int(number)] = error
+        return number
+
+    inputs = ["number", "epoch", "indices"]
+    pipeline = ds.GeneratorDataset(parts, inputs, shuffle=False, num_parallel_workers=1)
+    pipeline = pipeline.map(build_one, inputs, ["number"], num_parallel_workers=workers)
+    for (number,) in pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True):
+        batch = finished.pop(int(number))
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+
+
+def batches_in_memory(workers: int) -> int:
+    """Return how many batches ``run_in_parallel`` keeps at most, with the one in use."""
+    return 2 * workers + 3
 
 
 def read_file(file: str) -> bytes:
