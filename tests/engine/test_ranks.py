@@ -103,5 +103,7 @@ def test_the_gradients_of_hundreds_of_parameters_are_summed():
     arrays = [draws.randn(i % 5 + 1, i % 3 + 2).astype(np.float32) for i in range(400)]
     gradient_sum = GradientSum([Parameter(Tensor(a), name=f"p{i}") for i, a in enumerate(arrays)], "CPU")
     gradient_sum.all_reduce = Double()
-    for total, values in zip(gradient_sum(tuple(map(Tensor, arrays))), arrays, strict=True):
+    totals, figures = gradient_sum(tuple(map(Tensor, arrays)), Tensor([3.0, 5.0], ms.float32))
+    for total, values in zip(totals, arrays, strict=True):
         np.testing.assert_array_equal(total.asnumpy(), 2 * values)
+    assert figures.asnumpy().tolist() == [6.0, 10.0]
