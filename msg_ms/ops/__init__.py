@@ -20,6 +20,7 @@ from .patches import ImagePatches, TokenPatches
 from .residual import residual
 from .roi_align import RoIAlign
 from .squared_norm import SquaredNorm
+from .transpose import Transpose
 from .window_attention import position_bias, window_attention
 from .windows import shuffle_messages, window_partition, window_reverse
 
@@ -37,6 +38,7 @@ __all__ = [
     "RoIAlign",
     "SquaredNorm",
     "TokenPatches",
+    "Transpose",
     "WeightPacker",
     "bias_gelu",
     "gelu",
