@@ -21,6 +21,7 @@ from .residual import residual
 from .roi_align import RoIAlign
 from .squared_norm import SquaredNorm
 from .transpose import Transpose
+from .upsample import UpsampleAdd
 from .window_attention import position_bias, window_attention
 from .windows import shuffle_messages, window_partition, window_reverse
 
@@ -39,6 +40,7 @@ __all__ = [
     "SquaredNorm",
     "TokenPatches",
     "Transpose",
+    "UpsampleAdd",
     "WeightPacker",
     "bias_gelu",
     "gelu",
