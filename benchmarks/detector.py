@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--parts", action="store_true", help="also the share of each part")
+    parser.add_argument("--cached", action="store_true", help="measure a second start, with MindSpore's compile cache")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--data", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -41,6 +42,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(Path(folder), args)
         print(f"{args.model}, {args.size[0]} x {args.size[1]}, batch 1, {args.threads} threads, {cpu_name()}")
+        if args.cached:
+            os.environ |= {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": folder}
+            filling = Child(PEERS[0], data, args)
+            filling.receive("first")
+            filling.close()
         peers = [Child(name, data, args) for name in PEERS]
         compare_outputs(*(peer.receive("first") for peer in peers))
         start = [peer.ask("peak_mb") for peer in peers]
@@ -109,6 +115,10 @@ class Child:
             if line.startswith("{") and key in (message := json.loads(line)):
                 return message[key]
         raise SystemExit(f"{self.name} failed")
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
 
     def ask(self, key: str):
         self.process.stdin.write(key + "\n")
