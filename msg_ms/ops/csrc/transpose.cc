@@ -57,6 +57,13 @@ void for_each_entry(const std::vector<Axis> &axes, int64_t begin, int64_t end, c
 
 // Transpose a matrix (rows, columns): rows of the input are `from_stride` apart, rows of the output `to_stride`.
 void transpose_matrix(const float *from, int64_t from_stride, int64_t rows, int64_t columns, float *to, int64_t to_stride) {
+  if (rows <= 2) {
+    // Too few for squares.
+    for (int64_t c = 0; c < columns; ++c) {
+      for (int64_t r = 0; r < rows; ++r) to[c * to_stride + r] = from[r * from_stride + c];
+    }
+    return;
+  }
   for (int64_t r = 0; r < rows; r += kLanes) {
     const int64_t height = std::min<int64_t>(kLanes, rows - r);
     for (int64_t c = 0; c < columns; c += kLanes) {
