@@ -1,7 +1,8 @@
 """Compare inference of a detector on one real-sized image with PyTorch eager: time, peak memory and share of each part.
 
-``python benchmarks/detector.py`` needs PyTorch beside MindSpore. Both compute the same outputs; that is checked first.
-Each framework runs in a process of its own, and their rounds alternate. Peak memory is a whole process's.
+``python benchmarks/detector.py`` needs PyTorch beside MindSpore, and Linux. Both compute the same outputs; that is
+checked before any result is printed. Each framework runs in a process of its own, and their rounds alternate. Peak
+memory is a whole process's; "until the first result" includes compilation.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--parts", action="store_true", help="also the share of each part")
+    parser.add_argument("--cached", action="store_true", help="measure a second start, with MindSpore's compile cache")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--data", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -41,15 +42,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(Path(folder), args)
         print(f"{args.model}, {args.size[0]} x {args.size[1]}, batch 1, {args.threads} threads, {cpu_name()}")
+        if args.cached:
+            os.environ |= {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": folder}
+            filling = Child(PEERS[0], data, args)
+            filling.receive("first")
+            filling.close()
         peers = [Child(name, data, args) for name in PEERS]
-        compare_outputs(*(peer.receive("first") for peer in peers))
+        outputs = [peer.receive("first") for peer in peers]
+        start = [peer.ask("peak_mb") for peer in peers]
         for _ in range(args.rounds):
             for peer in peers:
                 peer.seconds.append(peer.ask("whole"))
         medians = [statistics.median(peer.seconds) for peer in peers]
         memory = [peer.ask("peak_mb") for peer in peers]
+        # Only now: the pyramids need a graph of their own.
+        compare_outputs(*(output | {"maps": peer.ask("maps")} for peer, output in zip(peers, outputs, strict=True)))
         print(f"time: {medians[0] / medians[1]:.2f} of PyTorch eager's (median of {args.rounds} rounds)")
-        print(f"peak memory of the process: {memory[0] / memory[1]:.2f} of PyTorch eager's, {memory[0] / 1024:.2f} GB")
+        overall = [max(pair) for pair in zip(start, memory, strict=True)]
+        rows = {"peak memory of the process": overall, "until the first result": start, "afterwards": memory}
+        for name, (own, other) in rows.items():
+            print(f"{name}: {own / other:.2f} of PyTorch eager's ({own:.0f} and {other:.0f} MB)")
         if args.parts:
             print_parts([peer.ask("parts") for peer in peers])
 
@@ -106,6 +118,10 @@ class Child:
                 return message[key]
         raise SystemExit(f"{self.name} failed")
 
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
     def ask(self, key: str):
         self.process.stdin.write(key + "\n")
         self.process.stdin.flush()
@@ -133,16 +149,24 @@ def run_child(args) -> None:
     prefix = "own/" if args.child == "msg_ms" else "state/"
     with np.load(args.data) as file:
         data = {name: file[name] for name in file.files if name == "image" or name.startswith(prefix)}
-    first, whole, parts = {"msg_ms": msg_ms_detector, "PyTorch eager": torch_detector}[args.child](args, data)
+    first, maps, whole, parts = {"msg_ms": msg_ms_detector, "PyTorch eager": torch_detector}[args.child](args, data)
     requests: dict[str, Callable] = {
         "whole": lambda: timed(whole),
+        "maps": lambda: [thinned(x).tolist() for x in maps()],
         "parts": parts,
-        "peak_mb": lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak_mb,
     }
     print("\n" + json.dumps({"first": first()}), flush=True)
     for line in sys.stdin:
         print("\n" + json.dumps({line.strip(): requests[line.strip()]()}), flush=True)
     os._exit(0)
+
+
+def peak_mb() -> float:
+    """Return the peak memory of this process since the last call."""
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(line.split()[1]) / 1024
 
 
 def timed(run: Callable) -> float:
@@ -151,13 +175,16 @@ def timed(run: Callable) -> float:
     return time.perf_counter() - begin
 
 
-def describe(maps: list[np.ndarray], boxes, labels, masks) -> dict:
+def thinned(x: np.ndarray) -> np.ndarray:
+    return x.ravel()[:: max(1, x.size // 1000)]
+
+
+def describe(boxes, labels, masks) -> dict:
     means = masks.reshape(len(masks), -1).mean(1)
-    thinned = [np.asarray(x).ravel()[:: max(1, x.size // 1000)].tolist() for x in maps]
-    return {"maps": thinned, "boxes": boxes.tolist(), "labels": labels.tolist(), "masks": means.tolist()}
+    return {"boxes": boxes.tolist(), "labels": labels.tolist(), "masks": means.tolist()}
 
 
-def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
+def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable, Callable]:
     from mindspore import Tensor, nn
 
     from msg_ms import create_detector, optimize_for_inference
@@ -180,9 +207,11 @@ def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
             return self.run(self.model, *inputs)
 
     def first() -> dict:
-        maps = [x.asnumpy() for x in Part(_pyramid).set_train(False)(image)]
         boxes, _, labels, masks, used = (x.asnumpy()[0] for x in model(image, shape, factor))
-        return describe(maps, boxes[used], labels[used], masks[used])
+        return describe(boxes[used], labels[used], masks[used])
+
+    def maps() -> list[np.ndarray]:
+        return [x.asnumpy() for x in Part(_pyramid).set_train(False)(image)]
 
     def part(run: Callable, *inputs) -> tuple:
         cell = Part(run).set_train(False)
@@ -202,7 +231,7 @@ def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
         seconds["masks"], _ = part(_masks, boxes, pairs, factor, *maps[:levels])
         return seconds
 
-    return first, lambda: model(image, shape, factor)[-1].asnumpy(), parts
+    return first, maps, lambda: model(image, shape, factor)[-1].asnumpy(), parts
 
 
 # MindSpore compiles named functions, but no lambdas.
@@ -240,7 +269,7 @@ def wait(outputs) -> None:
     outputs.asnumpy()
 
 
-def torch_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
+def torch_detector(args, data: dict) -> tuple[Callable, Callable, Callable, Callable]:
     import torch
     from torch_detector import TorchDetector
 
@@ -260,7 +289,11 @@ def torch_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
     @torch.inference_mode()
     def first() -> dict:
         boxes, _, labels, masks = (x.numpy() for x in model(image, size))
-        return describe([x.numpy() for x in model.neck(model.backbone(image))], boxes, labels, masks)
+        return describe(boxes, labels, masks)
+
+    @torch.inference_mode()
+    def maps() -> list[np.ndarray]:
+        return [x.numpy() for x in model.neck(model.backbone(image))]
 
     @torch.inference_mode()
     def parts() -> dict:
@@ -285,7 +318,7 @@ def torch_detector(args, data: dict) -> tuple[Callable, Callable, Callable]:
     def whole() -> None:
         model(image, size)
 
-    return first, whole, parts
+    return first, maps, whole, parts
 
 
 if __name__ == "__main__":

@@ -144,5 +144,5 @@ class InferenceBlock(nn.Cell):
 
 def _frozen(name: str, *values: Tensor) -> ParameterTuple:
     return ParameterTuple(
-        Parameter(Tensor(value.asnumpy()), name=f"{name}.{i}", requires_grad=False) for i, value in enumerate(values)
+        Parameter(Tensor(value), name=f"{name}.{i}", requires_grad=False) for i, value in enumerate(values)
     )

@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, TruncatedNormal, Uniform, initializer
 
-from ..ops import BiasLayerNorm, MatMul, bias_gelu, patch_conv
+from ..ops import BiasLayerNorm, MatMul, Transpose, bias_gelu, patch_conv
 from ..ops.layer_norm import EPSILON
 
 
@@ -167,7 +167,7 @@ class PatchConv(nn.Cell):
         self.bias = Parameter(initializer(Uniform(bound), (out_channels,)), name="bias")
         self.stride, self.padding = stride, padding
         self.unfold = ms.get_context("device_target") == "CPU" if unfold is None else unfold
-        self.matmul = MatMul()
+        self.matmul, self.transpose = MatMul(), Transpose()
         self.set_compute_dtype(ms.float32, ms.float32)
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
@@ -181,4 +181,5 @@ class PatchConv(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         """Return the convolution of ``x`` in ``residual_dtype``."""
         x, weight = x.astype(self.matmul_dtype), self.weight.astype(self.matmul_dtype)
-        return patch_conv(x, weight, self.bias, self.stride, self.padding, self.unfold).astype(self.residual_dtype)
+        y = patch_conv(x, weight, self.bias, self.stride, self.padding, self.unfold, self.transpose)
+        return y.astype(self.residual_dtype)

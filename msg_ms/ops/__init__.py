@@ -20,6 +20,8 @@ from .patches import ImagePatches, TokenPatches
 from .residual import residual
 from .roi_align import RoIAlign
 from .squared_norm import SquaredNorm
+from .transpose import Transpose
+from .upsample import UpsampleAdd
 from .window_attention import position_bias, window_attention
 from .windows import shuffle_messages, window_partition, window_reverse
 
@@ -37,6 +39,8 @@ __all__ = [
     "RoIAlign",
     "SquaredNorm",
     "TokenPatches",
+    "Transpose",
+    "UpsampleAdd",
     "WeightPacker",
     "bias_gelu",
     "gelu",

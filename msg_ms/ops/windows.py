@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from mindspore import Tensor, ops
 
+from .transpose import Transpose
 
-def window_partition(x: Tensor, window_size: int, shuffle_size: int) -> Tensor:
+
+def window_partition(x: Tensor, window_size: int, shuffle_size: int, transpose: Transpose | None = None) -> Tensor:
     """Cut a map into windows, grouped by shuffle region.
 
     Args:
         x: (B, H, W, C); H and W are multiples of ``window_size * shuffle_size``.
         window_size: w, in tokens.
         shuffle_size: s, in windows.
+        transpose: the operator to reorder the axes; None means MindSpore's.
 
     Returns:
         (B*R, G, w*w, C).
@@ -24,7 +27,7 @@ def window_partition(x: Tensor, window_size: int, shuffle_size: int) -> Tensor:
     w, s = window_size, shuffle_size
     _, height, width, channels = x.shape
     x = x.reshape(-1, height // (w * s), s, w, width // (w * s), s, w, channels)
-    return x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(-1, s * s, w * w, channels)
+    return _transposed(x, (0, 1, 4, 2, 5, 3, 6, 7), transpose).reshape(-1, s * s, w * w, channels)
 
 
 def window_reverse(
@@ -34,6 +37,7 @@ def window_reverse(
     height: int,
     width: int,
     channels_first: bool = False,
+    transpose: Transpose | None = None,
 ) -> Tensor:
     """Join windows into a map, the inverse of ``window_partition``.
 
@@ -44,6 +48,7 @@ def window_reverse(
         height: H, in tokens.
         width: W, in tokens.
         channels_first: return the channels as the second axis.
+        transpose: the operator to reorder the axes; None means MindSpore's.
 
     Returns:
         (B, H, W, C), or (B, C, H, W) if ``channels_first``.
@@ -52,8 +57,12 @@ def window_reverse(
     channels = windows.shape[-1]
     x = windows.reshape(-1, height // (w * s), width // (w * s), s, s, w, w, channels)
     if channels_first:
-        return x.transpose(0, 7, 1, 3, 5, 2, 4, 6).reshape(-1, channels, height, width)
-    return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, height, width, channels)
+        return _transposed(x, (0, 7, 1, 3, 5, 2, 4, 6), transpose).reshape(-1, channels, height, width)
+    return _transposed(x, (0, 1, 3, 5, 2, 4, 6, 7), transpose).reshape(-1, height, width, channels)
+
+
+def _transposed(x: Tensor, axes: tuple[int, ...], transpose: Transpose | None) -> Tensor:
+    return x.transpose(axes) if transpose is None else transpose(x, axes)
 
 
 def shuffle_messages(x: Tensor) -> Tensor:

@@ -3,15 +3,15 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, ops
 from numpy.lib.stride_tricks import sliding_window_view
 from support.detection import TABLE, vectors
 from support.detection_model import check_flat_gradient, detector, torch_names
 
 from msg_ms.models.detection.conv import Conv2d, Deconv2x2
-from msg_ms.models.detection.fpn import upsample
 from msg_ms.models.detection.masks import CROP_SIZE, crop_masks
 from msg_ms.models.detection.training import DetectionLoss
+from msg_ms.ops import UpsampleAdd, use_backend
 
 CROPS = (((CROP_SIZE, CROP_SIZE), np.uint8), ((4,), np.float32))  # shapes and types of crops and of their frames
 
@@ -62,7 +62,15 @@ def test_transposed_convolution_matches_numpy():
 def test_upsampling_copies_the_nearest_pixel(height, width):
     x = draw(2, 3, 3, 4)
     rows, columns = np.arange(height) * 3 // height, np.arange(width) * 4 // width
-    assert np.array_equal(upsample(Tensor(x), height, width).asnumpy(), x[:, :, rows][:, :, :, columns])
+    copied, y = x[:, :, rows][:, :, :, columns], draw(2, 3, height, width)
+    native = UpsampleAdd()
+    with use_backend("composed"):
+        composed = UpsampleAdd()
+    gradients = [ops.grad(lambda a, b, run=run: (run(a, b) * Tensor(y)).sum(), (0, 1)) for run in (native, composed)]
+    for run in (native, composed):
+        assert np.array_equal(run(Tensor(y), Tensor(x)).asnumpy(), y + copied)
+    for a, b in zip(*(gradient(Tensor(y), Tensor(x)) for gradient in gradients), strict=True):
+        assert np.allclose(a.asnumpy(), b.asnumpy(), atol=1e-5)
 
 
 def test_pyramid_and_region_proposals_match_mmdetection():

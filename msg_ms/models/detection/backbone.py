@@ -12,7 +12,7 @@ from mindspore import Tensor, ops
 from mindspore.ops import constexpr
 
 from ...errors import UserError
-from ...ops import residual
+from ...ops import Transpose, residual
 from ..architecture import EMBED_KERNEL, Architecture
 from ..backbone import MSGBackbone
 from ..block import MSGBlock
@@ -65,6 +65,7 @@ class DetectionBackbone(MSGBackbone):
         architecture.check()
         super().__init__(architecture.padded())
         self.out_channels = list(self.dims)
+        self.transpose = Transpose()
         for i, dim in enumerate(self.dims):
             # Swin Transformer's names, which are attributes and not a list.
             setattr(self, f"norm{i}", LayerNorm(dim))
@@ -113,7 +114,7 @@ class DetectionBackbone(MSGBackbone):
                 stage.run_blocks(tokens, chosen) if layout.whole else self._run_blocks(stage, tokens, layout, chosen)
             )
             patches = getattr(self, f"norm{i}")(tokens[:, :, 1:])
-            maps = (*maps, to_map(patches, layout, self.window_size))
+            maps = (*maps, to_map(patches, layout, self.window_size, self.transpose))
             messages = (*messages, to_grid(tokens[:, :, :1], layout).transpose(0, 2, 3, 1))
             if i + 1 < len(self.layers):
                 tokens = self._merge(stage.downsample, tokens, layout, layouts[i + 1])
@@ -126,7 +127,7 @@ class DetectionBackbone(MSGBackbone):
         if layout.whole:
             return self.embed(x, layout.geometry)
         x = pad_images(x, layout.height * self.patch_size - height, layout.width * self.patch_size - width)
-        patches = self.pos_drop(to_windows(self.patch_embed(x), layout, self.window_size))
+        patches = self.pos_drop(to_windows(self.patch_embed(x), layout, self.window_size, self.transpose))
         index = first_messages(layout.rows, layout.columns, self.shuffle_size[0])
         messages = ops.gather(self.msg_tokens.astype(patches.dtype).reshape(-1, self.dims[0]), index, 0)
         shape = (batch, layout.rows * layout.columns, self.dims[0])
@@ -148,9 +149,9 @@ class DetectionBackbone(MSGBackbone):
         if layout.whole and following.whole:
             return merging(x, layout.geometry, following.geometry)
         messages = merging.norm(merging.reduction(to_grid(x[:, :, :1], layout)))
-        patches = merging.norm(merging.reduction(to_map(x[:, :, 1:], layout, self.window_size)))
+        patches = merging.norm(merging.reduction(to_map(x[:, :, 1:], layout, self.window_size, self.transpose)))
         messages = window_partition(messages, 1, following.geometry[2])
-        return ops.cat((messages, to_windows(patches, following, self.window_size)), 2)
+        return ops.cat((messages, to_windows(patches, following, self.window_size, self.transpose)), 2)
 
     def flops(self, height: int, width: int) -> float:
         """Return the multiply-adds for one image, counted as in the paper's code with the output norms.

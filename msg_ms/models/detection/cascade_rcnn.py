@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
+from ..compile_memory import CompactAfterCompile
 from ..compile_phase import FastCompilePhase
 from .backbone import DetectionBackbone
 from .boxes import decode_boxes
@@ -38,7 +39,7 @@ class Detections(NamedTuple):
     masks: list[dict]
 
 
-class CascadeMaskRCNN(FastCompilePhase):
+class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
     """Cascade Mask R-CNN: backbone, feature pyramid, region proposals, three stages of box and mask heads.
 
     Parameters have mmdetection's names, with MindSpore's names for the parameters of normalisations.

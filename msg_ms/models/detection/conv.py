@@ -10,7 +10,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, Normal, Uniform, initializer
 from mindspore.communication import GlobalComm, get_group_size
 
-from ...ops import MapConv, MatMul, pad_axis
+from ...ops import MapConv, MatMul, Transpose, pad_axis
 
 EPSILON = 1e-5  # of batch normalisation, as in PyTorch
 
@@ -120,7 +120,7 @@ class Deconv2x2(nn.Cell):
         shape = (in_channels, out_channels, 2, 2)
         self.weight = Parameter(initializer(fan_out_normal(in_channels, 2), shape), name="weight")
         self.bias = Parameter(initializer("zeros", (out_channels,)), name="bias")
-        self.map_conv, self.matmul = MapConv(1), MatMul()
+        self.map_conv, self.matmul, self.transpose = MapConv(1), MatMul(), Transpose()
         self.set_compute_dtype(ms.float32, ms.float32)
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
@@ -145,13 +145,13 @@ class Deconv2x2(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the upsampled maps in ``residual_dtype``."""
-        return join_quarters(self.quarters(x))
+        return join_quarters(self.quarters(x), self.transpose)
 
 
-def join_quarters(x: Tensor) -> Tensor:
+def join_quarters(x: Tensor, transpose: Transpose) -> Tensor:
     """Return maps (B, O, 2H, 2W) from ``Deconv2x2.quarters``."""
     _, channels, height, width = x.shape
-    x = x.reshape(-1, 2, 2, channels, height, width).transpose(0, 3, 4, 1, 5, 2)
+    x = transpose(x.reshape(-1, 2, 2, channels, height, width), (0, 3, 4, 1, 5, 2))
     return x.reshape(-1, channels, 2 * height, 2 * width)
 
 
@@ -256,4 +256,7 @@ class ConvModule(nn.Cell):
             return ops.relu(x) if self.relu else x
         # At test time the normalisation is a factor and a bias of the convolution.
         factor, bias = self.bn.factor_and_bias()
-        return self.conv.convolve(x, self.conv.weight * factor.reshape(-1, 1, 1, 1), bias, self.relu)
+        weight = self.conv.weight
+        # MindSpore's product on CPU stores two indices per element where it broadcasts.
+        factor = ops.broadcast_to(factor.reshape(-1, 1, 1, 1), weight.shape)
+        return self.conv.convolve(x, weight * factor, bias, self.relu)

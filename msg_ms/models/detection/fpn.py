@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import mindspore as ms
-import numpy as np
-from mindspore import Tensor, nn, ops
-from mindspore.ops import constexpr
+from mindspore import Tensor, nn
 
+from ...ops import UpsampleAdd
 from .conv import ConvModule, xavier_uniform
 
 EXTRA_LEVELS = 1  # the fifth level, for the RPN alone
@@ -34,6 +32,7 @@ class FPN(nn.Cell):
         init = xavier_uniform(9 * out_channels, 9 * out_channels)
         self.fpn_convs = nn.CellList([ConvModule(out_channels, out_channels, 3, weight_init=init) for _ in in_channels])
         self.every_second = nn.MaxPool2d(kernel_size=1, stride=2)
+        self.upsample_add = UpsampleAdd()
 
     def construct(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the pyramid.
@@ -50,7 +49,7 @@ class FPN(nn.Cell):
         outputs = (*outputs, self.every_second(outputs[0]))
         for i in range(levels - 2, -1, -1):
             lateral = self.lateral_convs[i](maps[i])
-            merged = lateral + upsample(merged, lateral.shape[2], lateral.shape[3])
+            merged = self.upsample_add(lateral, merged)
             outputs = (self.fpn_convs[i](merged), *outputs)
         return outputs
 
@@ -58,20 +57,3 @@ class FPN(nn.Cell):
         """Return the multiply-adds for maps of the given (height, width), without the fifth."""
         channels = zip(sizes, self.in_channels, strict=True)
         return float(sum(h * w * self.out_channels * (c + 9 * self.out_channels) for (h, w), c in channels))
-
-
-def upsample(x: Tensor, height: int, width: int) -> Tensor:
-    """Resize maps (B, C, h, w) to (B, C, height, width) by nearest neighbours, as in PyTorch."""
-    batch, channels, rows, columns = x.shape
-    if height == 2 * rows and width == 2 * columns:
-        x = ops.broadcast_to(x.reshape(-1, rows, 1, columns, 1), (batch * channels, rows, 2, columns, 2))
-        return x.reshape(batch, channels, height, width)
-    return ops.gather(ops.gather(x, _sources(rows, height), 2), _sources(columns, width), 3)
-
-
-@constexpr
-def _sources(size, new_size):
-    """Return the pixel that each new pixel copies, int32 (new_size,), with PyTorch's rounding in single precision."""
-    scale = np.float32(size) / np.float32(new_size)
-    index = np.floor(np.arange(new_size, dtype=np.float32) * scale).astype(np.int32)
-    return Tensor(np.minimum(index, size - 1), ms.int32)

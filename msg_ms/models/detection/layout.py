@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Tensor
 from mindspore.ops import constexpr
 
-from ...ops import pad_axis
+from ...ops import Transpose, pad_axis
 from ..windows import StageGeometry, window_partition, window_reverse
 
 
@@ -85,10 +85,10 @@ def shuffle_grid(x: Tensor, region: int) -> Tensor:
     return x[:, :, :rows, :columns]
 
 
-def to_map(patches: Tensor, layout: StageLayout, window_size: int) -> Tensor:
+def to_map(patches: Tensor, layout: StageLayout, window_size: int, transpose: Transpose | None = None) -> Tensor:
     """Return the patches of a stage's windows as a map (B, C, H, W) without padding."""
     height, width, region = layout.geometry
-    patches = window_reverse(patches, window_size, region, height, width, channels_first=True)
+    patches = window_reverse(patches, window_size, region, height, width, True, transpose)
     return patches[:, :, : layout.height, : layout.width]
 
 
@@ -97,11 +97,11 @@ def to_grid(messages: Tensor, layout: StageLayout) -> Tensor:
     return window_reverse(messages, 1, layout.geometry[2], layout.rows, layout.columns, channels_first=True)
 
 
-def to_windows(patches: Tensor, layout: StageLayout, window_size: int) -> Tensor:
+def to_windows(patches: Tensor, layout: StageLayout, window_size: int, transpose: Transpose | None = None) -> Tensor:
     """Return a map (B, H, W, C) as padded windows (B*R, G, w*w, C) in a stage's layout."""
     height, width, region = layout.geometry
     patches = pad_axis(pad_axis(patches, 1, 0, height - layout.height), 2, 0, width - layout.width)
-    return window_partition(patches, window_size, region)
+    return window_partition(patches, window_size, region, transpose)
 
 
 def pad_images(x: Tensor, bottom: int, right: int) -> Tensor:

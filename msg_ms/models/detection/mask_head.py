@@ -31,7 +31,7 @@ class MaskHead(nn.Cell):
         for conv in self.convs:
             features = conv(features)
         # The last convolution sees single pixels, so that only its outputs need to be put in order.
-        return join_quarters(self.conv_logits(self.upsample.quarters(features, relu=True)))
+        return join_quarters(self.conv_logits(self.upsample.quarters(features, relu=True)), self.upsample.transpose)
 
     def flops(self, regions: int, roi_size: int) -> float:
         """Return the multiply-adds for regions of ``roi_size`` x ``roi_size`` pixels, ReLU included."""

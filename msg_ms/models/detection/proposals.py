@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
+from ...ops import Transpose
 from .anchors import grid_anchors
 from .boxes import decode_boxes
 from .nms import BatchedNMS
@@ -27,7 +28,7 @@ class Proposals(nn.Cell):
     def __init__(self, strides: Sequence[int], candidates: int, count: int, iou: float):
         super().__init__()
         self.strides, self.candidates = tuple(strides), candidates
-        self.nms = BatchedNMS(iou, count)
+        self.nms, self.transpose = BatchedNMS(iou, count), Transpose()
 
     def construct(
         self, logits: tuple[Tensor, ...], deltas: tuple[Tensor, ...], img_shapes: Tensor
@@ -46,8 +47,8 @@ class Proposals(nn.Cell):
         for i in range(len(logits)):
             batch, _, rows, columns = logits[i].shape
             anchors = _anchors(rows, columns, self.strides[i])
-            logit = ops.stop_gradient(logits[i]).transpose(0, 2, 3, 1).reshape(batch, -1)
-            delta = ops.stop_gradient(deltas[i]).transpose(0, 2, 3, 1).reshape(batch, -1, 4)
+            logit = self.transpose(ops.stop_gradient(logits[i]), (0, 2, 3, 1)).reshape(batch, -1)
+            delta = self.transpose(ops.stop_gradient(deltas[i]), (0, 2, 3, 1)).reshape(batch, -1, 4)
             best, order = ops.topk(ops.sigmoid(logit), min(self.candidates, logit.shape[1]))
             delta = ops.gather_elements(delta, 1, ops.broadcast_to(order.expand_dims(-1), (*order.shape, 4)))
             taken = ops.gather(anchors, order, 0)
