@@ -13,7 +13,7 @@ from .conv import MapConv
 from .layer_norm import BiasLayerNorm, layer_norm
 from .matmul import MatMul
 from .nms import NMS
-from .packed import PackedBranches, PackedMatMul, WeightPacker
+from .packed import PRECISIONS, PackedBlocks, PackedMatMul, WeightPacker, bfloat16_supported
 from .pad import pad_axis
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
@@ -25,6 +25,7 @@ from .windows import shuffle_messages, window_partition, window_reverse
 
 __all__ = [
     "NMS",
+    "PRECISIONS",
     "AdamWStep",
     "AttentionBranch",
     "BiasLayerNorm",
@@ -32,12 +33,13 @@ __all__ = [
     "MapConv",
     "MatMul",
     "MlpBranch",
-    "PackedBranches",
+    "PackedBlocks",
     "PackedMatMul",
     "RoIAlign",
     "SquaredNorm",
     "TokenPatches",
     "WeightPacker",
+    "bfloat16_supported",
     "bias_gelu",
     "gelu",
     "get_backend",
