@@ -10,13 +10,14 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 
 from ..errors import UserError
-from ..ops import PRECISIONS, MapConv, PackedBlocks, PackedMatMul, WeightPacker, bfloat16_supported, get_backend
+from ..ops import PRECISIONS, MapConv, PackedBlocks, PackedMatMul, RoundedPatches, WeightPacker, bfloat16_supported, get_backend
 from ..ops.conv import LARGE_TILE
 from ..ops.packed import SINGLE
 from .backbone import MSGBackbone
 from .block import MSGBlock
 from .layers import PatchConv
-from .stages import Stage
+from .stages import PatchEmbed, PatchMerging, Stage
+from .windows import StageGeometry
 
 
 def optimize_for_inference(model: nn.Cell, strassen: bool = False, precision: str = "float32") -> nn.Cell:
@@ -104,11 +105,19 @@ def _pack(backbone: MSGBackbone, strassen: bool, precision: str) -> None:
     if not packer.available or not all(_is_native(block) for stage in backbone.layers for block in stage.blocks):
         return
     prefix = backbone.msg_tokens.name.removesuffix("msg_tokens")  # the backbone's path in a larger model
+    half = packer.precision != SINGLE
     if backbone.patch_norm and not backbone.any_size:
-        backbone.patch_embed.proj = InferenceConv(backbone.patch_embed.proj, packer)
+        if half:
+            backbone.patch_embed = InferenceEmbed(backbone.patch_embed, packer)
+        else:
+            backbone.patch_embed.proj = InferenceConv(backbone.patch_embed.proj, packer)
     for stage in backbone.layers:
         stage.blocks = nn.CellList([_inference_blocks(stage, packer)])
-        if stage.downsample is not None and not backbone.any_size:
+        if stage.downsample is None or backbone.any_size:
+            continue
+        if half:
+            stage.downsample = InferenceMerging(stage.downsample, packer)
+        else:
             stage.downsample.reduction = InferenceConv(stage.downsample.reduction, packer)
     for name, parameter in backbone.parameters_and_names():
         parameter.name = prefix + name
@@ -154,12 +163,48 @@ class InferenceConv(nn.Cell):
         out = conv.weight.shape[0]
         self.weight = _frozen("weight", packer.weight(conv.weight.reshape(out, -1)))[0]
         self.bias = _frozen("bias", conv.bias)[0]
-        self.matmul = PackedMatMul(out, packer.precision)
+        self.matmul = PackedMatMul(out)
         self.matmul_dtype, self.residual_dtype = conv.matmul_dtype, conv.residual_dtype
 
     def matmul_rows(self, patches: Tensor) -> Tensor:
         """Return the product without the bias: (rows, C * k * k) -> (rows, O)."""
         return self.matmul(patches, self.weight)
+
+
+class InferenceEmbed(nn.Cell):
+    """A ``PatchEmbed`` in bfloat16: images (B, in_chans, height, width) -> windows of patch tokens."""
+
+    def __init__(self, embed: PatchEmbed, packer: WeightPacker):
+        super().__init__()
+        conv, norm = embed.proj, embed.norm
+        out, _, side, _ = conv.weight.shape
+        weight = packer.weight(conv.weight.reshape(out, -1))
+        self.values = _frozen("proj", weight, conv.bias, norm.gamma, norm.beta)
+        self.patches = RoundedPatches(out, side, conv.stride, conv.padding)
+
+    def windows(self, x: Tensor, window_size: int, region: int) -> Tensor:
+        """Return the patch tokens (B*R, G, w*w, C)."""
+        rows = self.patches(x.astype(ms.float32), (window_size, region), self.values)
+        return rows.reshape(-1, region**2, window_size**2, rows.shape[-1])
+
+
+class InferenceMerging(nn.Cell):
+    """A ``PatchMerging`` in bfloat16: (B*R, G, N, C) -> (B*R', G', N, 2*C)."""
+
+    def __init__(self, merging: PatchMerging, packer: WeightPacker):
+        super().__init__()
+        conv, norm = merging.reduction, merging.norm
+        out = conv.weight.shape[0]
+        weight = packer.weight(conv.weight.transpose(0, 2, 3, 1).reshape(out, -1))
+        self.window_size = merging.window_size
+        self.values = _frozen("reduction", weight, conv.bias, norm.gamma, norm.beta)
+        self.patches = RoundedPatches(out)
+
+    def construct(self, x: Tensor, geometry: StageGeometry, next_geometry: StageGeometry) -> Tensor:
+        """Return the tokens in the geometry of the next stage."""
+        (height, width, region), (_, _, next_region) = geometry, next_geometry
+        y = self.patches(x, (height, width, self.window_size, region, next_region), self.values)
+        return y.reshape(-1, next_region**2, x.shape[2], y.shape[-1])
 
 
 class InferenceBlocks(nn.Cell):

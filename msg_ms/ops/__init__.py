@@ -13,7 +13,7 @@ from .conv import MapConv
 from .layer_norm import BiasLayerNorm, layer_norm
 from .matmul import MatMul
 from .nms import NMS
-from .packed import PRECISIONS, PackedBlocks, PackedMatMul, WeightPacker, bfloat16_supported
+from .packed import PRECISIONS, PackedBlocks, PackedMatMul, RoundedPatches, WeightPacker, bfloat16_supported
 from .pad import pad_axis
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
@@ -36,6 +36,7 @@ __all__ = [
     "PackedBlocks",
     "PackedMatMul",
     "RoIAlign",
+    "RoundedPatches",
     "SquaredNorm",
     "TokenPatches",
     "WeightPacker",

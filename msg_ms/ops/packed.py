@@ -16,6 +16,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from .backend import kernel, native_library
+from .patches import constant
 
 SINGLE, BFLOAT16 = "float32", "bfloat16"
 PRECISIONS = (SINGLE, BFLOAT16)  # of inference with packed weights
@@ -113,6 +114,43 @@ class PackedMatMul(nn.Cell):
             (rows, out), float32.
         """
         return self.native(x, weight)
+
+
+class RoundedPatches(nn.Cell):
+    """A patch convolution in bfloat16 with its bias and normalization, for inference, as one native kernel.
+
+    Args:
+        out: output channels O.
+        geometry: side, stride and padding of the patches for the embedding; none for the patch merging.
+    """
+
+    def __init__(self, out: int, *geometry: int):
+        super().__init__()
+        self.out, self.geometry = out, geometry
+
+        def embed_shape(x, *_):
+            side, stride, padding = geometry
+            rows, columns = ((pixels + 2 * padding - side) // stride + 1 for pixels in x[2:])
+            return [x[0] * rows * columns, out]
+
+        self.embed = kernel("embed_bf16", embed_shape) if geometry else None
+        self.merge = None if geometry else kernel("merge_bf16", lambda x, *_: [x[0] // 4, out])
+
+    def construct(self, x: Tensor, settings: tuple[int, ...], parameters: Sequence[Tensor]) -> Tensor:
+        """Convolve and normalize.
+
+        Args:
+            x: images (B, C, height, width) for the embedding, tokens (B*R, G, N, C) for the merging.
+            settings: window size and shuffle size for the embedding; height and width in tokens, window size, shuffle
+                size of this stage and of the next for the merging.
+            parameters: packed weight (O, C*k*k), or (O, 9*C) ordered (3, 3, C) for the merging; bias, gamma, beta.
+
+        Returns:
+            (rows, O), float32, in window order as of ``ImagePatches`` and ``TokenPatches``.
+        """
+        if self.embed is not None:
+            return self.embed(x, constant(*settings, *self.geometry), *parameters)
+        return self.merge(x.reshape(-1, x.shape[-1]), constant(*settings), *parameters)
 
 
 class PackedBlocks(nn.Cell):

@@ -4,31 +4,28 @@
 // stream are in single precision.
 
 #include "attention_bf16.h"
+#include "normalize_bf16.h"
 #include "packed_blocks.h"
 
 namespace msg_ms {
 namespace {
 
-// Normalize rows [first, first + n) of the branch's input and round them.
-template <typename Arithmetic>
-void normalize_and_round(const Branch &branch, int64_t first, int64_t n, const float *gamma, const float *beta,
-                         const HalfRows &to) {
-  const int64_t channels = branch.channels;
-  parallel_for(n, branch.grain(), [&](int, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const float *x = branch.x + (first + i) * channels;
-      if (branch.padding && branch.padding.covers(first + i)) {
-        std::memset(to.at(i, 0), 0, round_up(channels, 2) * sizeof(BFloat16));
-        continue;
-      }
-      const Moments m = moments(x, channels);
-      for_each_vector(channels, [&](int64_t c, int64_t lanes) {
-        const Vec scaled = (load_lanes(x + c, lanes) - m.mean) * m.inverse_std * load_lanes(gamma + c, lanes);
-        store_rounded<Arithmetic>(to.at(i, c), scaled + load_lanes(beta + c, lanes), lanes);
-      });
-      to.complete(i);
-    }
-  });
+// GELU, x times the CDF of the standard normal distribution, for results that are rounded to bfloat16: absolute error 4e-5,
+// relative error 1.3e-5 near 0, against 2e-3 of the rounding. The CDF is 1/2 + x p(t) with t = 2 (x / 4.5)^2 - 1.
+inline Vec short_gelu(Vec x) {
+  constexpr float kEnd = 4.5f;
+  const Vec from_below = x < -kEnd ? Vec{} - kEnd : x, inside = from_below > kEnd ? Vec{} + kEnd : from_below;
+  const Vec t = inside * inside * (2 / (kEnd * kEnd)) - 1.0f;
+  Vec p = t * -0.00156577036f + 0.0046553649f;
+  p = p * t - 0.00668265065f;
+  p = p * t + 0.01014038827f;
+  p = p * t - 0.01815934293f;
+  p = p * t + 0.028624003753f;
+  p = p * t - 0.040295761079f;
+  p = p * t + 0.05467184633f;
+  p = p * t - 0.077183373272f;
+  p = p * t + 0.156905293465f;
+  return from_below * (inside * p + 0.5f);
 }
 
 // Return the function that adds a branch's last product and its bias to the residual stream, in place, from row `first`.
@@ -52,6 +49,9 @@ void attention_branch(const Branch &branch, const PackedSettings &settings, cons
   const float *gamma = p[0], *beta = p[1], *qkv_weight = p[2], *qkv_bias = p[3], *position_bias = p[4];
   const float *proj_weight = p[5], *proj_bias = p[6], scale = settings.scale();
   const int64_t channels = branch.channels, tokens = branch.tokens;
+  const Workspace factor_workspace(3 * channels);  // of queries, keys and values
+  float *const factors = factor_workspace;
+  for (int64_t c = 0; c < 3 * channels; ++c) factors[c] = c < channels ? scale : 1.0f;
   branch.for_each_chunk(2 * channels, tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     const HalfRows normalized(n, channels), qkv(n, 3 * channels), heads(n, channels);
     normalize_and_round<Arithmetic>(branch, first, n, gamma, beta, normalized);
@@ -59,10 +59,9 @@ void attention_branch(const Branch &branch, const PackedSettings &settings, cons
       for (int64_t r = 0; r < tile.rows; ++r) {
         const float *from = tile.data + r * tile.stride;
         for_each_vector(tile.columns, [&](int64_t c, int64_t lanes) {
-          Vec sum = load_lanes(from + c, lanes) + load_lanes(qkv_bias + tile.column + c, lanes);
-          const int64_t queries = channels - tile.column - c;  // the others are keys and values
-          for (int64_t lane = 0; lane < std::min(queries, lanes); ++lane) sum[lane] *= scale;
-          store_rounded<Arithmetic>(qkv.at(tile.row + r, tile.column + c), sum, lanes);
+          const int64_t column = tile.column + c;
+          const Vec sum = load_lanes(from + c, lanes) + load_lanes(qkv_bias + column, lanes);
+          store_rounded<Arithmetic>(qkv.at(tile.row + r, column), sum * load_lanes(factors + column, lanes), lanes);
         });
       }
     });
@@ -86,7 +85,7 @@ void mlp_branch(const Branch &branch, const BlockParameters &p, float *out) {
         const float *from = tile.data + r * tile.stride;
         for_each_vector(tile.columns, [&](int64_t c, int64_t lanes) {
           const Vec in = load_lanes(from + c, lanes) + load_lanes(b1 + tile.column + c, lanes);
-          store_rounded<Arithmetic>(activations.at(tile.row + r, tile.column + c), in * normal_cdf(in), lanes);
+          store_rounded<Arithmetic>(activations.at(tile.row + r, tile.column + c), short_gelu(in), lanes);
         });
         if (tile.column + tile.columns == hidden) activations.complete(tile.row + r);
       }
