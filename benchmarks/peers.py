@@ -227,9 +227,7 @@ def onnxruntime(job: Job, state: dict, images: np.ndarray, labels: np.ndarray) -
     return lambda: session.run(None, {name: images})[0]
 
 
-def openvino(
-    job: Job, state: dict, images: np.ndarray, labels: np.ndarray, precision: str = "f32"
-) -> Callable:
+def openvino(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, precision: str = "f32") -> Callable:
     """Run the model that msg_ms exports: OpenVINO is faster with it than with PyTorch's export."""
     import openvino as ov
 

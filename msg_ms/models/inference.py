@@ -10,7 +10,16 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 
 from ..errors import UserError
-from ..ops import PRECISIONS, MapConv, PackedBlocks, PackedMatMul, RoundedPatches, WeightPacker, bfloat16_supported, get_backend
+from ..ops import (
+    PRECISIONS,
+    MapConv,
+    PackedBlocks,
+    PackedMatMul,
+    RoundedPatches,
+    WeightPacker,
+    bfloat16_supported,
+    get_backend,
+)
 from ..ops.conv import LARGE_TILE
 from ..ops.packed import SINGLE
 from .backbone import MSGBackbone
@@ -71,7 +80,9 @@ def require_bfloat16_cpu() -> None:
         return
     target = ms.get_context("device_target")
     if target != "CPU":
-        raise UserError(f"inference with precision bfloat16 is for CPU; on {target} use mixed precision (AMP_OPT_LEVEL)")
+        raise UserError(
+            f"inference with precision bfloat16 is for CPU; on {target} use mixed precision (AMP_OPT_LEVEL)"
+        )
     if get_backend() == "composed":
         raise UserError("inference with precision bfloat16 needs the native kernels; the operators are set to composed")
     raise UserError(

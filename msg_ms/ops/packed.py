@@ -33,7 +33,7 @@ def _round_up(n: int, multiple: int) -> int:
 
 
 class WeightPacker:
-    """Pack parameters for ``PackedMatMul`` and ``PackedBlocks`` of the same precision.
+    """Pack parameters for ``PackedMatMul``, ``RoundedPatches`` and ``PackedBlocks``.
 
     It needs the native kernels: check ``available``.
 
@@ -95,20 +95,18 @@ class PackedMatMul(nn.Cell):
 
     Args:
         out: output channels.
-        precision: that of the packed weight, "float32" or "bfloat16". The sums are single precision.
     """
 
-    def __init__(self, out: int, precision: str = SINGLE):
+    def __init__(self, out: int):
         super().__init__()
-        name = {SINGLE: "matmul_packed", BFLOAT16: "matmul_bf16"}[precision]
-        self.native = kernel(name, lambda x, weight: [x[0], out])
+        self.native = kernel("matmul_packed", lambda x, weight: [x[0], out])
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         """Multiply rows by a packed weight.
 
         Args:
             x: (rows, in), float32.
-            weight: packed by ``WeightPacker.weight``.
+            weight: packed by ``WeightPacker.weight`` in single precision.
 
         Returns:
             (rows, out), float32.

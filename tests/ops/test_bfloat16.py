@@ -8,7 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bfloat16 import NATIVE, PORTABLE, block_parameters, portable_product, random_stages, rounded, run_matmul, run_stage
+from support.bfloat16 import (
+    NATIVE,
+    PORTABLE,
+    block_parameters,
+    expected_patches,
+    portable_product,
+    random_patches,
+    random_stages,
+    rounded,
+    run_matmul,
+    run_patches,
+    run_stage,
+)
 from support.kernels import Kernels
 
 from msg_ms.ops.build import SANITIZE, kernel_library
@@ -32,7 +44,10 @@ def suffix(request, kernels):
 def products():
     rng = np.random.RandomState(0)
     for rows, inner, outer in ((1, 1, 1), (7, 5, 3), (50, 64, 192), (49, 147, 64), (300, 130, 70), (13, 2049, 33)):
-        yield rng.standard_normal((rows, inner)).astype(np.float32), rng.standard_normal((outer, inner)).astype(np.float32)
+        yield (
+            rng.standard_normal((rows, inner)).astype(np.float32),
+            rng.standard_normal((outer, inner)).astype(np.float32),
+        )
 
 
 def test_numbers_are_rounded_to_the_nearest_even(kernels, suffix):
@@ -83,6 +98,13 @@ def test_a_stage_is_its_blocks_one_after_the_other(kernels, suffix):
     assert np.array_equal(once, run_stage(kernels, suffix, {**case, "x": x, "blocks": case["blocks"][1:]}))
 
 
+@pytest.mark.parametrize("count", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_patches_are_convolved_and_normalized(kernels, suffix, count):
+    for i, case in enumerate(random_patches(count)):
+        out, expected = run_patches(kernels, suffix, *case), expected_patches(kernels, *case)
+        assert np.abs(out - expected).max() <= 1e-4 * np.abs(expected).max(), (i, case[0])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_and_infinity_stay_in_their_window(kernels, suffix, value):
     case = next(random_stages(1))
@@ -123,7 +145,12 @@ def test_address_sanitizer_finds_nothing(tmp_path):
     sanitizer = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
     if not Path(sanitizer).is_absolute():
         pytest.skip("this compiler has no AddressSanitizer")
-    environment = {"LD_PRELOAD": sanitizer, "ASAN_OPTIONS": "detect_leaks=0", "MSG_MS_THREADS": "2", "PATH": "/usr/bin:/bin"}
+    environment = {
+        "LD_PRELOAD": sanitizer,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "MSG_MS_THREADS": "2",
+        "PATH": "/usr/bin:/bin",
+    }
     line = [sys.executable, str(SCRIPT), str(kernel_library(SANITIZE)), str(tmp_path / "o.npz"), "20"]
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

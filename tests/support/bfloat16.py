@@ -12,10 +12,24 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from support.kernels import Kernels, attention_case, normal_from  # noqa: E402
+from support.kernels import Kernels, attention_case, image_case, normal_from, token_case
 
 NATIVE, PORTABLE = "_bf16", "_bf16_portable"  # endings of the kernels' names
-PARAMETERS = ("gamma", "beta", "qkv", "qkv_bias", "bias", "proj", "proj_bias", "gamma2", "beta2", "w1", "b1", "w2", "b2")
+PARAMETERS = (
+    "gamma",
+    "beta",
+    "qkv",
+    "qkv_bias",
+    "bias",
+    "proj",
+    "proj_bias",
+    "gamma2",
+    "beta2",
+    "w1",
+    "b1",
+    "w2",
+    "b2",
+)
 WEIGHTS = ("qkv", "proj", "w1", "w2")
 
 
@@ -101,6 +115,35 @@ def random_stages(count: int) -> Iterator[dict]:
         yield dict(x=case["x"], settings=settings, blocks=blocks)
 
 
+def random_patches(count: int) -> Iterator[tuple[str, list[np.ndarray], tuple[int, int]]]:
+    """Yield the name, the inputs (x, geometry, weight, bias, gamma, beta) and the shape of the output."""
+    for seed in range(count):
+        rng = np.random.RandomState(seed)
+        normal, out = normal_from(rng), rng.randint(1, 80)
+        for name, case in (("embed", image_case(rng)), ("merge", token_case(rng))):
+            rows, depth = case["dout"].shape
+            weight, rest = normal(out, depth) * depth**-0.5, [normal(out), 1 + 0.1 * normal(out), normal(out)]
+            yield name, [case["x"], case["geometry"], weight, *rest], (rows, out)
+
+
+def run_patches(kernels: Kernels, suffix: str, name: str, inputs: list, shape: tuple[int, int]) -> np.ndarray:
+    x, geometry, weight, *rest = inputs
+    if name == "merge":  # the columns (C, 3, 3) of a Conv2d become (3, 3, C)
+        weight = weight.reshape(len(weight), -1, 9).transpose(0, 2, 1).reshape(len(weight), -1)
+    packed = block_parameters(kernels, suffix, weight)
+    return kernels(f"{name}{suffix}", [x, geometry, packed, *rest], [shape])[0]
+
+
+def expected_patches(kernels: Kernels, name: str, inputs: list, shape: tuple[int, int]) -> np.ndarray:
+    """Return the result in single precision from the unfolded patches, rounded as the kernel rounds them."""
+    x, geometry, weight, bias, gamma, beta = inputs
+    kernel = {"embed": "image_patches", "merge": "token_patches"}[name]
+    (patches,) = kernels(kernel, [x, geometry], [(shape[0], weight.shape[1])])
+    y = rounded(patches).astype(np.float64) @ rounded(weight).astype(np.float64).T + bias
+    y = y - y.mean(1, keepdims=True)
+    return y / np.sqrt((y**2).mean(1, keepdims=True) + 1e-5) * gamma + beta
+
+
 if __name__ == "__main__":
     kernels = Kernels(sys.argv[1])
     outputs = {}
@@ -108,6 +151,8 @@ if __name__ == "__main__":
     for suffix in suffixes:
         for i, case in enumerate(random_stages(int(sys.argv[3]))):
             outputs[f"stage{suffix}/{i}"] = run_stage(kernels, suffix, case)
+        for i, case in enumerate(random_patches(int(sys.argv[3]))):
+            outputs[f"patches{suffix}/{i}"] = run_patches(kernels, suffix, *case)
         x = np.random.RandomState(0).standard_normal((301, 147)).astype(np.float32)
         outputs[f"matmul{suffix}"] = run_matmul(kernels, suffix, x, x[:70])
     np.savez(sys.argv[2], **outputs)
