@@ -67,8 +67,7 @@ class Trainer:
         """Evaluate the model's present weights.
 
         Raises:
-            UserError: If the model's outputs are not finite, or the configuration asks for a precision of inference that
-                only packed weights have.
+            UserError: If the model's outputs are not finite, or ``INFERENCE_PRECISION`` is not float32.
         """
         if self.config.inference_precision != "float32":
             raise UserError("train.py --eval evaluates in the precision of training; use eval.py --inference-precision")

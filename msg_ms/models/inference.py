@@ -32,10 +32,10 @@ from .windows import StageGeometry
 def optimize_for_inference(model: nn.Cell, strassen: bool = False, precision: str = "float32") -> nn.Cell:
     """Pack the weights and position biases for the native CPU kernels, in place.
 
-    In single precision results are bit-identical, and inference time on CPU drops by 5 to 15%. The parameters of the blocks are replaced.
-    Load the weights and set the precision before; afterwards the model cannot be trained, exported or given other
-    weights. A backbone whose blocks do not use the native kernels (other devices, half precision, composed operators)
-    stays unchanged.
+    In single precision results are bit-identical, and inference time on CPU drops by 5 to 15%. The parameters of the
+    blocks are replaced. Load the weights and set the precision before; afterwards the model cannot be trained,
+    exported or given other weights. A backbone whose blocks do not use the native kernels (other devices, half
+    precision, composed operators) stays unchanged.
 
     Args:
         model: An MSG-Transformer, or a larger Cell that contains one or several as backbones. Pass the largest Cell
@@ -102,8 +102,8 @@ def _require_bfloat16(backbone: MSGBackbone) -> None:
     blocks = [block for stage in backbone.layers for block in stage.blocks]
     if not all(_is_native(block) for block in blocks):
         raise UserError(
-            "inference with precision bfloat16 needs a model in single precision (AMP_OPT_LEVEL O0) whose blocks use the "
-            "native kernels, and that is not optimized for inference yet"
+            "inference with precision bfloat16 needs a model in single precision (AMP_OPT_LEVEL O0) whose blocks use "
+            "the native kernels, and that is not optimized for inference yet"
         )
     sizes = {block.attn.qkv.in_features // block.attn.num_heads for block in blocks}
     if any(size % 2 for size in sizes):

@@ -1,4 +1,4 @@
-"""Kernels in bfloat16: the products against sums of rounded numbers, the blocks against the kernels in single precision."""
+"""Kernels in bfloat16: products against sums of rounded numbers, blocks against those in single precision."""
 
 import os
 import platform
@@ -52,8 +52,9 @@ def products():
 
 def test_numbers_are_rounded_to_the_nearest_even(kernels, suffix):
     # Multiply by 1: the product is the rounded number. Halfway cases, overflow, subnormals and both infinities.
-    bits = np.concatenate([np.random.RandomState(0).randint(0, 2**32, 5000, np.uint64).astype(np.uint32),
-                           np.array([0x3F808000, 0x3F818000, 0x7F7FFFFF, 0x00012345, 0x80012345, 0x7F800000, 0xFF800000], np.uint32)])  # fmt: skip
+    odd = [0x3F808000, 0x3F818000, 0x7F7FFFFF, 0x00012345, 0x80012345, 0x7F800000, 0xFF800000]
+    draws = np.random.RandomState(0).randint(0, 2**32, 5000, np.uint64)
+    bits = np.concatenate([draws, np.array(odd, np.uint64)]).astype(np.uint32)
     x = bits.view(np.float32)
     x = x[~np.isnan(x)]
     out = run_matmul(kernels, suffix, x[:, None], np.ones((1, 1), np.float32))[:, 0]
