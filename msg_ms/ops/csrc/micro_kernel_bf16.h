@@ -1,6 +1,6 @@
 // The arithmetic of the GEMM micro-kernel in bfloat16: products of bfloat16 numbers, summed in single precision.
 //
-// Operands are stored as pairs: the numbers k and k + 1 of the sum, the first in the low half of 32 bits. A pair takes the
+// Operands are stored as pairs: the numbers k and k + 1 of the sum, the first in the low half of 32 bits. A pair has the
 // place of a float in micro_kernel.h, so "depth" counts pairs there, and pairs travel in arrays of floats. Two twins:
 // NativeBFloat16 uses the instructions of AVX512-BF16, PortableBFloat16 computes the same bits on any processor.
 //
