@@ -3,8 +3,8 @@
 Both read the same generated images and annotations with the transforms of Swin Transformer's recipe. Rounds alternate,
 and the results are medians. CPU time includes all threads and processes and the start-up of the workers. This
 project's batches also hold sampled anchors and cropped masks, which mmdetection computes on the device.
-The share under the lock is that of a thread's work during which no other thread runs Python: with two threads that
-need r times the time of one for twice the work, it is r - 1 at least. It needs torch.
+Two threads build twice the batches of one thread. On free cores they need as long as one, plus the time under the
+interpreter's lock that they can't share; on a busy machine the ratio says nothing. It needs torch.
 """
 
 from __future__ import annotations

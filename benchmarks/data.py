@@ -2,7 +2,8 @@
 
 Both read the same generated JPEG files of 500 x 375 pixels with the paper's recipe. Rounds alternate, and the result is
 the ratio of the medians. CPU time includes all threads and processes and the start-up of the workers.
-It needs torch, torchvision and timm.
+It needs torch, torchvision and timm. --scaling measures one worker and two instead, and the time under the
+interpreter's lock if py-spy is installed.
 """
 
 from __future__ import annotations
@@ -19,13 +20,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scaling import compare_scaling, milliseconds_under_lock, ours, show_scaling
 
 from msg_ms.cli import run_command_line
-from msg_ms.config import load_config
-from msg_ms.data import EvalDataset, TrainDataset, scan_folder
 from msg_ms.errors import UserError
-
-SMOOTHING, CLASSES = 0.1, 1000
 
 
 def main() -> None:
@@ -34,6 +32,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scaling", action="store_true", help="compare one worker with two")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of a run with --scaling")
     args = parser.parse_args()
     try:
         import timm_peer
@@ -42,21 +42,15 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), args.images)
-        config = load_config(None, DATA__BATCH_SIZE=args.batch)
-        image_folder = scan_folder(folder)
-
-        def ours(training: bool) -> Iterable:
-            if not training:
-                return EvalDataset(image_folder, config.data, True, args.workers).batches()
-            data = TrainDataset(image_folder, config.data, config.aug, CLASSES, SMOOTHING, 0, args.workers)
-            return data.batches(0, 1)
-
-        def theirs(training: bool) -> Iterable:
-            return timm_peer.loader(folder, training, args.batch, args.workers)
-
+        if args.scaling:
+            scale(timm_peer.loader, folder, args)
+            return
         report = {}
         for training in (True, False):
-            runs = {"msg_ms": lambda t=training: ours(t), "torch": lambda t=training: theirs(t)}
+            runs = {
+                "msg_ms": lambda t=training: ours(folder, t, args.batch, args.workers),
+                "torch": lambda t=training: timm_peer.loader(folder, t, args.batch, args.workers),
+            }
             report["train" if training else "eval"] = measure(runs, args.rounds)
     for recipe, sides in report.items():
         ratios = {figure: value / sides["torch"][figure] for figure, value in sides["msg_ms"].items()}
@@ -66,6 +60,18 @@ def main() -> None:
             file=sys.stderr,
         )
     print(json.dumps({"images": args.images, "workers": args.workers, "rounds": args.rounds, **report}))
+
+
+def scale(peer: Callable[..., Iterable], folder: str, args: argparse.Namespace) -> None:
+    """Print the speed of one worker and of two."""
+    sides = {
+        "msg_ms": lambda training, workers: ours(folder, training, args.batch, workers, epochs=10**6),
+        "torch": lambda training, workers: peer(folder, training, args.batch, workers, epochs=10**3),
+    }
+    figures = compare_scaling(sides, args.rounds, args.seconds)
+    locks = {name: milliseconds_under_lock(folder, name == "train", args.batch) for name in figures}
+    show_scaling(figures, locks)
+    print(json.dumps({"images": args.images, "rounds": args.rounds, "under_lock_ms": locks, **figures}))
 
 
 def write_images(folder: Path, count: int) -> None:

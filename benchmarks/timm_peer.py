@@ -49,9 +49,10 @@ def mixup(num_classes: int = 1000) -> Mixup:
     return Mixup(0.8, 1.0, None, prob=1.0, switch_prob=0.5, mode="batch", label_smoothing=0.1, num_classes=num_classes)
 
 
-def loader(folder: str, training: bool, batch_size: int, workers: int):
+def loader(folder: str, training: bool, batch_size: int, workers: int, epochs: int = 1):
     """Yield batches (images, labels), with mixup in training, as the paper's main.py does."""
     dataset = datasets.ImageFolder(folder, train_transform() if training else eval_transform())
+    dataset = torch.utils.data.ConcatDataset([dataset] * epochs) if epochs > 1 else dataset
     batches = torch.utils.data.DataLoader(
         dataset, batch_size, shuffle=training, num_workers=workers, drop_last=training, pin_memory=False
     )

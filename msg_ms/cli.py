@@ -73,7 +73,7 @@ def model_parser(description: str) -> argparse.ArgumentParser:
 def config_parser(description: str) -> argparse.ArgumentParser:
     """Return ``model_parser`` with the further flags of train.py and eval.py."""
     parser = model_parser(description)
-    parser.add_argument("--data-path", help="folder that holds train/ and val/ with one folder per class")
+    parser.add_argument("--data-path", help="folder of the data set: class folders, or COCO's layout")
     parser.add_argument("--output", metavar="DIR", help="results go to DIR/<MODEL.NAME>/<tag> (default: output)")
     parser.add_argument("--tag", help="name of this run (default: default)")
     return parser

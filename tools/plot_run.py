@@ -16,6 +16,15 @@ from msg_ms.files import atomic_write, readable
 from msg_ms.visualize.contact_sheet import SOFTWARE, check_ours
 
 Record = dict[str, Any]
+LABELS = {
+    **{"top1": "top-1 (%)", "top5": "top-5 (%)"},
+    **{
+        f"{kind}_mAP{level}": f"{word} AP{level[1:]}"
+        for kind, word in (("bbox", "box"), ("segm", "mask"))
+        for level in ("", "_50", "_75")
+    },
+}
+LEGEND = "x-small"  # a detector has twelve losses
 NO_METRICS = {"epoch", "step", "train_loss", "loss", "ema_loss", "lr", "rate", "skipped", "primary"}
 
 
@@ -75,7 +84,7 @@ def draw_losses(axes, records: list[Record]) -> None:
     plot(axes, records, "loss", "evaluation")
     plot(axes, records, "ema_loss", "evaluation, EMA")
     axes.set_title("loss")
-    axes.legend()
+    axes.legend(fontsize=LEGEND)
 
 
 def draw_metrics(axes, records: list[Record]) -> None:
@@ -89,10 +98,11 @@ def draw_metrics(axes, records: list[Record]) -> None:
     if primary in metrics:
         evaluated = [record for record in records if primary in record]
         best = max(evaluated, key=lambda record: (record[primary], -record.get("loss", 0.0)))  # as for best.ckpt
-        text = f"best {label(primary)}: {best[primary]:.2f} in epoch {best['epoch']}"
+        digits = 2 if best[primary] > 1 else 3  # percents, or fractions
+        text = f"best {label(primary)}: {best[primary]:.{digits}f} in epoch {best['epoch']}"
         axes.plot(best["epoch"], best[primary], "o", color="C0", label=text)
     if metrics:
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", fontsize=LEGEND)
 
 
 def names(records: list[Record]) -> list[str]:
@@ -115,7 +125,7 @@ def plot(axes, records: list[Record], name: str, text: str, **style: str) -> Non
 def label(name: str) -> str:
     """Return a metric's name for the legend."""
     prefix, base = ("EMA ", name.removeprefix("ema_")) if name.startswith("ema_") else ("", name)
-    return prefix + {"top1": "top-1 (%)", "top5": "top-5 (%)"}.get(base, base)
+    return prefix + LABELS.get(base, base)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from ..config import AugConfig, DataConfig
-from .collate import Erasing, collate
+from .collate import Buffers, Erasing, collate
 from .folder import ImageFolder
 from .mixup import build_mixup, soft_labels
-from .pipeline import WHOLE, Batch, EpochOrder, EvalPipeline, Shard, TrainPipeline, decode_file, drop_path_noise
+from .pipeline import (
+    WHOLE,
+    Batch,
+    EpochOrder,
+    EvalPipeline,
+    Shard,
+    TrainPipeline,
+    batches_in_memory,
+    decode_file,
+    drop_path_noise,
+)
 from .rand_augment import parse_rand_augment
+from .seeds import generators
 from .transforms import color_jitter, erased_boxes, erasing_fill, random_resized_crop, resize_and_crop
 
 REPLACEMENT_TRIES = 20
@@ -56,6 +66,7 @@ class TrainDataset(TrainPipeline):
         columns = ["image", "label", "noise"] if blocks else ["image", "label"]
         super().__init__(order, columns, workers, str(folder.root), config.max_bad_files)
         self.folder, self.config, self.aug, self.seed = folder, config, aug, seed
+        self.buffers = Buffers(batches_in_memory(workers))
         self.num_classes, self.smoothing, self.blocks = num_classes, smoothing, blocks
         self.rand_augment = parse_rand_augment(aug.auto_augment)
         # timm builds no colour jitter beside RandAugment.
@@ -70,14 +81,22 @@ class TrainDataset(TrainPipeline):
         """Return an image's file."""
         return self.folder.files[index]
 
-    def sample(self, epoch: int, index: int) -> tuple[np.ndarray, int, list[Erasing]]:
-        """Return the image, uint8 (S, S, 3), its label and its erased boxes in an epoch."""
-        rng = np.random.default_rng((self.seed, int(epoch), int(index)))
+    def sample(
+        self, epoch: int, index: int, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, int, list[Erasing]]:
+        """Return the image, uint8 (S, S, 3), its label and its erased boxes in an epoch.
+
+        Args:
+            epoch: The epoch, from 0.
+            index: The image.
+            rng: The generator of (seed, epoch, index), if there is one already.
+        """
+        rng = rng or np.random.default_rng((self.seed, int(epoch), int(index)))
         image, index = self._decode_or_replace(int(index), rng)
         config, aug = self.config, self.aug
-        image = random_resized_crop(image, config.img_size, aug.crop_scale, aug.crop_ratio, config.interpolation, rng)
-        if rng.random() < aug.hflip:
-            image = cv2.flip(image, 1)
+        image = random_resized_crop(
+            image, config.img_size, aug.crop_scale, aug.crop_ratio, config.interpolation, aug.hflip, rng
+        )
         if self.rand_augment is not None:
             image = self.rand_augment(image, rng)
         if self.jitter > 0:
@@ -103,16 +122,18 @@ class TrainDataset(TrainPipeline):
 
     def build_batch(self, number: int, epoch: int, indices: np.ndarray) -> Batch:
         """Return batch ``number``, counted from the start of the run, made of the images ``indices``."""
-        images, labels, erasings = zip(*(self.sample(epoch, index) for index in indices), strict=True)
+        rngs = generators(self.seed, int(epoch), indices)
+        samples = [self.sample(epoch, index, rng) for index, rng in zip(indices.tolist(), rngs, strict=True)]
+        images, labels, erasings = zip(*samples, strict=True)
         labels, rank = np.array(labels, np.int32), self.order.shard.rank
         noise = [drop_path_noise(self.blocks, len(indices), self.seed, number, rank)] if self.blocks else []
         if self.mixup is None:
-            return (collate(images, erasings), labels, *noise)
+            return (collate(images, erasings, buffers=self.buffers), labels, *noise)
         # A batch's mixing follows from (seed, batch number, rank).
         rng = np.random.default_rng((self.seed, int(number), rank, _MIXING))
         weight, box = self.mixup.draw(*images[0].shape[:2], rng)
         soft = soft_labels(labels, self.num_classes, self.smoothing, weight)
-        return (collate(images, erasings, weight, box), soft, *noise)
+        return (collate(images, erasings, weight, box, self.buffers), soft, *noise)
 
 
 class EvalDataset(EvalPipeline):
@@ -129,6 +150,7 @@ class EvalDataset(EvalPipeline):
     def __init__(self, folder: ImageFolder, config: DataConfig, crop: bool, workers: int, shard: Shard = WHOLE):
         super().__init__(len(folder), config.batch_size, ["image", "label"], workers, shard)
         self.folder, self.config, self.crop = folder, config, crop
+        self.buffers = Buffers(batches_in_memory(workers))
         batch, size = config.batch_size, config.img_size
         self.signatures = [
             (((batch, 3, size, size), np.float32), ((batch,), np.int32), ((batch,), np.float32)),
@@ -137,7 +159,9 @@ class EvalDataset(EvalPipeline):
     def build_batch(self, indices: np.ndarray) -> Batch:
         """Return the images and labels of ``indices``."""
         images = [self._image(self.folder.files[index]) for index in indices]
-        return collate(images), np.array([self.folder.labels[index] for index in indices], np.int32)
+        return collate(images, buffers=self.buffers), np.array(
+            [self.folder.labels[index] for index in indices], np.int32
+        )
 
     def _image(self, file: str) -> np.ndarray:
         image = decode_file(file, self.bad_files)

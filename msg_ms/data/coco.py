@@ -131,7 +131,8 @@ class CocoSplit:
 def load_coco(config: DataConfig, num_classes: int, training: bool) -> tuple[CocoSplit | None, CocoSplit]:
     """Read and check both parts of the COCO data set below ``DATA.DATA_PATH``.
 
-    Training leaves out images without annotations (crowds don't count) and images with a side below 32 pixels.
+    Training leaves out images without annotations and images with a side below 32 pixels. As in mmdetection, an image
+    with crowds alone stays; all of it is background.
 
     Args:
         config: The section ``DATA``.
@@ -167,7 +168,7 @@ def for_training(split: CocoSplit) -> CocoSplit:
         UserError: None is left.
     """
     small = np.minimum(split.heights, split.widths) < MIN_SIDE
-    empty = split.counts() == 0
+    empty = np.diff(split.offsets) == 0
     chosen = ~(small | empty)
     if not chosen.any():
         raise UserError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from . import native
 from .mixup import Box
 from .transforms import MEAN, STD
 
@@ -40,11 +43,36 @@ class Erasing:
         return slice(None), slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
+class Buffers:
+    """Arrays for batches, used again once nobody else refers to them: new memory costs as much as the normalisation.
+
+    Args:
+        limit: How many arrays are kept.
+    """
+
+    _UNUSED = 3  # references to an array in the loop below: the list, the variable, the argument
+
+    def __init__(self, limit: int):
+        self.limit, self.arrays, self.lock = limit, [], threading.Lock()
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a float32 array with any content."""
+        with self.lock:
+            for array in self.arrays:
+                if array.shape == shape and sys.getrefcount(array) == self._UNUSED:
+                    return array
+            array = np.empty(shape, np.float32)
+            if len(self.arrays) < self.limit:
+                self.arrays.append(array)
+            return array
+
+
 def collate(
     images: Sequence[np.ndarray],
     erasings: Sequence[Sequence[Erasing]] = (),
     weight: float = 1.0,
     box: Box | None = None,
+    buffers: Buffers | None = None,
 ) -> np.ndarray:
     """Make a batch: normalise the images, then erase boxes, then mix the batch with itself in reverse order.
 
@@ -53,26 +81,19 @@ def collate(
         erasings: For each image the boxes to erase.
         weight: Mixup's weight of the image itself; 1 disables Mixup. Ignored if there is a ``box``.
         box: CutMix's box (top, bottom, left, right) in pixels, exchanged with the image at the mirrored position.
+        buffers: Where the result's memory is from; None allocates it.
 
     Returns:
         float32 (B, 3, H, W), normalised by ImageNet's mean and standard deviation.
     """
-    count, (height, width, _) = len(images), images[0].shape
-    planes = [cv2.split(image) for image in images]
-    output = np.empty((count, 3, height, width), np.float32)
+    shape = (len(images), 3, *images[0].shape[:2])
+    output = np.empty(shape, np.float32) if buffers is None else buffers.take(shape)
     blended = weight < 1.0 and box is None
-    for i in range(count):
-        for c in range(3):
-            # OpenCV's weighted sum reads bytes and writes floats, so scaling and blending cost one pass.
-            other, share = (planes[-1 - i][c], 1 - weight) if blended else (planes[i][c], 0.0)
-            own = 1.0 - share
-            cv2.addWeighted(
-                planes[i][c], own * SCALE[c], other, share * SCALE[c], OFFSET[c], output[i, c], dtype=cv2.CV_32F
-            )
+    _normalize(images, weight if blended else 1.0, output)
     for i, boxes in enumerate(erasings):
         for erasing in boxes:
             if blended:
-                _erase_blended(output, planes[i], erasing, i, weight)
+                _erase_blended(output, images[i], erasing, i, weight)
             else:
                 output[i][erasing.area] = erasing.fill
     if box is not None:
@@ -81,10 +102,25 @@ def collate(
     return output
 
 
-def _erase_blended(output: np.ndarray, planes: Sequence[np.ndarray], erasing: Erasing, i: int, weight: float) -> None:
+def _normalize(images: Sequence[np.ndarray], weight: float, output: np.ndarray) -> None:
+    """Write the normalised images to ``output``, blended with the mirrored batch if ``weight`` is below 1."""
+    own = [weight * scale for scale in SCALE]
+    theirs = [(1 - weight) * scale for scale in SCALE] if weight < 1.0 else None
+    if native.blend_images(images, own, theirs, OFFSET, output):
+        return
+    planes = [cv2.split(image) for image in images]
+    for i, channels in enumerate(planes):
+        for c in range(3):
+            # OpenCV's weighted sum reads bytes and writes floats, so scaling and blending cost one pass.
+            share = theirs[c] if theirs else 0.0
+            other = planes[-1 - i][c] if theirs else channels[c]
+            cv2.addWeighted(channels[c], own[c], other, share, OFFSET[c], output[i, c], dtype=cv2.CV_32F)
+
+
+def _erase_blended(output: np.ndarray, image: np.ndarray, erasing: Erasing, i: int, weight: float) -> None:
     """Replace the contribution of image ``i`` to its two blends inside the box."""
     scale, offset = (np.array(values, np.float32)[:, None, None] for values in (SCALE, OFFSET))
-    old = np.stack([plane[erasing.area[1:]] for plane in planes]) * scale + offset
+    old = image[erasing.area[1:]].transpose(2, 0, 1) * scale + offset
     change = erasing.fill - old
     output[i][erasing.area] += np.float32(weight) * change
     output[-1 - i][erasing.area] += np.float32(1 - weight) * change

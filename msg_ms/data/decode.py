@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from . import native
+
 # Pillow warns about images that it reads all the same: damaged EXIF data, palettes with transparency, many pixels.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -69,6 +71,11 @@ def scan_jpeg(encoded: bytes) -> tuple[bool, bool]:
         Whether there is a baseline or progressive image up to an end marker, and whether the header is so plain that
         Pillow would open it, too. Both are false for rare variants.
     """
+    return native.scan_jpeg(encoded, Image.MAX_IMAGE_PIXELS) or scan_jpeg_in_python(encoded)
+
+
+def scan_jpeg_in_python(encoded: bytes) -> tuple[bool, bool]:
+    """Return the result of ``scan_jpeg`` without a compiler."""
     size, position, frame, scans, plain = len(encoded), 2, 0, 0, True
     if encoded[:2] != b"\xff\xd8":
         return False, False

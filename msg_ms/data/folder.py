@@ -5,19 +5,26 @@ Two layouts are supported: one folder per class, and a folder with a list of fil
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import UserError, shorten
+from . import native
 from .class_files import check_same_names, composed, number_order_hint, read_class_file
+from .file_list import FileList
 
 # torchvision's, and GIF.
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+_USUAL_SUFFIXES = (*IMAGE_SUFFIXES, ".JPEG", ".JPG", ".PNG")
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,32 @@ class ImageFolder:
 
     root: Path
     classes: tuple[str, ...]
-    files: tuple[str, ...]
+    files: FileList
     labels: tuple[int, ...]
     warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return everything as arrays, for other processes."""
+        text = json.dumps([str(self.root), self.classes, self.warnings])
+        return {
+            "names": self.files.names,
+            "ends": self.files.ends,
+            "labels": np.array(self.labels, np.int32),
+            "text": np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ImageFolder:
+        """Return the folder of ``to_arrays``; the names stay where they are."""
+        root, classes, warnings = json.loads(arrays["text"].tobytes().decode("utf-8", "surrogatepass"))
+        # One object per class, as a number above 256 is a new object each time.
+        numbers = list(range(int(arrays["labels"].max(initial=-1)) + 1))
+        labels = tuple(numbers[label] for label in arrays["labels"])
+        files = FileList(root, arrays["names"], arrays["ends"])
+        return cls(Path(root), tuple(classes), files, labels, tuple(warnings))
 
 
 def class_folders(root: str | Path, class_index: str | Path | None = None) -> tuple[str, ...]:
@@ -73,24 +100,29 @@ def scan_folder(root: str | Path, class_index: str | Path | None = None) -> Imag
         others=[entry.name for entry in entries if not _is_folder(entry)],
         hidden=[entry.name for entry in entries if _is_folder(entry) and entry.name.startswith(".")],
     )
-    files: list[str] = []
+    without_images: list[str] = []
     labels: list[int] = []
-    without_images = []
-    for label, name in enumerate(folders):
-        images, unusable = [], len(found.empty) + len(found.dangling)
-        for folder in _folders_below(os.path.join(root, folders[name]), found):  # noqa: PTH118 (speed)
-            images += folder
-        files += images
-        labels += [label] * len(images)
-        if not images and unusable == len(found.empty) + len(found.dangling):
-            without_images.append(name)
+
+    def groups() -> Iterator[list[str]]:
+        """Yield the images of each class below the root."""
+        for label, name in enumerate(folders):
+            images, unusable = [], len(found.empty) + len(found.dangling)
+            for folder, names in _folders_below(os.path.join(root, folders[name]), found):  # noqa: PTH118 (speed)
+                below = folder[len(found.root) + 1 :]
+                images += [f"{below}/{image}" for image in names]
+            labels.extend([label] * len(images))
+            if not images and unusable == len(found.empty) + len(found.dangling):
+                without_images.append(name)
+            yield images
+
+    files = FileList.of(found.root, groups())
     found.raise_problems(without_images)
     warnings = found.warnings()
     if not class_index:
         warnings += number_order_hint(list(folders))
         if list(folders.values()) != sorted(folders.values()):
             warnings.append("class folders are sorted by their names in composed Unicode (NFC), unlike in torchvision")
-    return ImageFolder(root, tuple(folders), tuple(files), tuple(labels), tuple(warnings))
+    return ImageFolder(root, tuple(folders), files, tuple(labels), tuple(warnings))
 
 
 @dataclass
@@ -173,8 +205,8 @@ def read_index(class_index: str | Path, folders: Sequence[str] | None = None, ro
     return names
 
 
-def _folders_below(top: str, found: _Found) -> Iterator[list[str]]:
-    """Yield the images of a class folder and of each folder below it, in torchvision's order."""
+def _folders_below(top: str, found: _Found) -> Iterator[tuple[str, list[str]]]:
+    """Yield a class folder and each folder below it with the names of its images, in torchvision's order."""
     listed: dict[str, list[str]] = {}
     seen: set[tuple[int, int]] = set()
     pending = [top]
@@ -192,37 +224,69 @@ def _folders_below(top: str, found: _Found) -> Iterator[list[str]]:
             else:
                 pending.append(entry.path)
                 seen.add(identity)
-    yield from (listed[path] for path in sorted(listed))
+    yield from sorted(listed.items())
 
 
 def _list_images(folder: str, found: _Found) -> tuple[list[str], list[os.DirEntry]]:
-    """Return the images of one folder, sorted, and the folders in it; other entries are added to ``found``."""
-    images, folders = [], []
-    for entry in _entries(folder):
+    """Return the names of the images in a folder, sorted, and the folders in it; other entries go to ``found``."""
+    names, others = [], []
+    with _reading(folder), os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.endswith(_USUAL_SUFFIXES) and name[0] != "." and entry.is_file():
+                names.append(name)  # most files take this short way
+            else:
+                others.append(entry)
+    folders, images = [], []
+    for entry in sorted(others, key=lambda entry: entry.name):
         name = entry.name
         if name.startswith("."):
             (found.hidden if _is_folder(entry) else found.others).append(found.name(entry))
         elif name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
-            if _size(entry):
-                images.append(entry.path)
-            else:
-                found.empty.append(found.name(entry))
+            names.append(name)
         elif _is_folder(entry):
             folders.append(entry)
         elif name.lower().endswith(IMAGE_SUFFIXES) and entry.is_symlink():
             found.dangling.append(found.name(entry))
         else:
             found.others.append(found.name(entry))
+    names.sort()
+    images = []
+    for name, size in zip(names, _sizes(folder, names), strict=True):
+        if size:
+            images.append(name)
+        else:
+            found.empty.append(f"{folder}/{name}"[len(found.root) + 1 :])
     return images, folders
+
+
+def _sizes(folder: str, names: list[str]) -> Sequence[int]:
+    """Return the sizes of files."""
+    sizes = native.file_sizes(folder, names)
+    if sizes is not None and min(sizes, default=0) >= 0:
+        return sizes
+    result = []
+    for name in names:
+        path = f"{folder}/{name}"
+        try:
+            result.append(os.stat(path).st_size)  # noqa: PTH116 (speed)
+        except OSError as error:
+            raise UserError(f"can't read {path}: {error.strerror}") from None
+    return result
+
+
+@contextlib.contextmanager
+def _reading(folder: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"can't read the folder {folder}: {error.strerror}") from None
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry]:
     """Return the entries of a folder, sorted by name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"can't read the folder {folder}: {error.strerror}") from None
+    with _reading(folder), os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -230,13 +294,6 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
-
-
-def _size(entry: os.DirEntry) -> int:
-    try:
-        return entry.stat().st_size
-    except OSError as error:
-        raise UserError(f"can't read {entry.path}: {error.strerror}") from None
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import UserError, shorten
 from .class_files import composed, number_order_hint, read_text
+from .file_list import FileList
 from .folder import ImageFolder, has_content, is_directory
 
 
@@ -52,7 +53,8 @@ def scan_list(
     else:
         names = tuple(classes)
         labels, warnings = _labels(reader.words, names, list_file)
-    return ImageFolder(root, names, tuple(reader.files), tuple(labels), tuple(warnings))
+    below = [file.removeprefix(f"{root}/") for file in reader.files]
+    return ImageFolder(root, names, FileList.of(str(root), [below]), tuple(labels), tuple(warnings))
 
 
 class _Reader:

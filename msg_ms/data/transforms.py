@@ -5,15 +5,12 @@ Random operations receive their generator as an argument, so the caller controls
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numpy as np
-from mindspore.dataset import vision
-from mindspore.dataset.vision import Inter
 from PIL import Image
 
-from . import rand_augment
+from . import native, rand_augment
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
@@ -22,34 +19,35 @@ TRIES = 10  # draws of a random box before the fallback
 ERASED_AREA = (0.02, 1 / 3)  # fraction of the image
 ERASED_ASPECT = (0.3, 1 / 0.3)
 
-# PILCUBIC equals Pillow 11's bicubic bit for bit; MindSpore's bilinear differs from Pillow's.
-_RESIZE_MODE = {"bicubic": Inter.PILCUBIC, "bilinear": Inter.BILINEAR}
 _PILLOW_MODE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 MAX_ASPECT = 50  # of images that are resized as a whole before the centre crop
-# MindSpore enlarges a side at most this many times. Pillow has no limit, but is slower.
-MAX_ENLARGEMENT = 1000
 
 
-@functools.cache
-def _resizer(size: int | tuple[int, int], interpolation: str) -> vision.Resize:
-    return vision.Resize(size, _RESIZE_MODE[interpolation])
-
-
-def resize(image: np.ndarray, size: int | tuple[int, int], interpolation: str) -> np.ndarray:
-    """Resize to (height, width), or the shorter edge to one number with the aspect ratio kept.
+def resize(
+    image: np.ndarray,
+    size: tuple[int, int],
+    interpolation: str,
+    part: tuple[int, int, int, int] | None = None,
+    mirror: bool = False,
+) -> np.ndarray:
+    """Resize with the values of Pillow, and return a part of the result.
 
     Args:
         image: uint8 RGB (H, W, 3).
-        size: Pixels.
+        size: Height and width in pixels after resizing.
         interpolation: ``bicubic`` or ``bilinear``.
+        part: The part to return: (top, left, height, width) in pixels. By default the whole.
+        mirror: Whether to flip the part horizontally.
     """
-    height, width = image.shape[:2]
-    new = _shorter_edge(height, width, size) if isinstance(size, int) else size
-    if new[0] > MAX_ENLARGEMENT * height or new[1] > MAX_ENLARGEMENT * width:
-        return resize_box(image, (0, 0, height, width), new, interpolation)
-    return _resizer(size, interpolation)(np.ascontiguousarray(image))
+    top, left, height, width = part = part or (0, 0, *size)
+    result = native.resize(image, size, part, interpolation, mirror)
+    if result is not None:
+        return result
+    whole = np.asarray(Image.fromarray(image).resize(size[::-1], _PILLOW_MODE[interpolation]))
+    result = whole[top : top + height, left : left + width]
+    return np.ascontiguousarray(result[:, ::-1] if mirror else result)
 
 
 def _shorter_edge(height: int, width: int, size: int) -> tuple[int, int]:
@@ -81,9 +79,10 @@ def random_resized_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     interpolation: str,
+    hflip: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Crop a random box and resize it.
+    """Crop a random box, resize it, and flip it horizontally or not.
 
     Args:
         image: uint8 RGB (H, W, 3).
@@ -91,6 +90,7 @@ def random_resized_crop(
         scale: Bounds of the box's fraction of the area.
         ratio: Bounds of the box's width / height.
         interpolation: ``bicubic``, ``bilinear``, or ``random`` to draw one of them.
+        hflip: Probability of the flip.
         rng: Source of randomness.
 
     Returns:
@@ -99,7 +99,8 @@ def random_resized_crop(
     top, left, height, width = crop_box(*image.shape[:2], scale, ratio, rng)
     if interpolation == "random":
         interpolation = ("bilinear", "bicubic")[rng.integers(2)]
-    return resize(image[top : top + height, left : left + width], (size, size), interpolation)
+    mirror = rng.random() < hflip
+    return resize(image[top : top + height, left : left + width], (size, size), interpolation, mirror=mirror)
 
 
 def crop_box(
@@ -135,8 +136,10 @@ def _random_sides(
     area: float, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int]:
     """Draw the sides (a, b) of a box with a random fraction of ``area`` and a random ratio a / b."""
-    target = area * rng.uniform(*scale)
-    aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    # As Generator.uniform computes it, at a third of the time under the interpreter's lock.
+    target = area * (scale[0] + (scale[1] - scale[0]) * rng.random())
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = math.exp(low + (high - low) * rng.random())
     return round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
 
 
@@ -183,10 +186,8 @@ def resize_and_crop(image: np.ndarray, size: int, interpolation: str, crop: bool
     sides = _shorter_edge(*image.shape[:2], eval_shorter_edge(size))
     if max(sides) > MAX_ASPECT * min(sides):
         return _resize_centre(image, sides, size, interpolation)
-    image = resize(image, eval_shorter_edge(size), interpolation)
-    # MindSpore's CenterCrop is one pixel off torchvision's if the margin is 3 modulo 4.
-    top, left = (round((side - size) / 2) for side in image.shape[:2])
-    return image[top : top + size, left : left + size]
+    top, left = (round((side - size) / 2) for side in sides)
+    return resize(image, sides, interpolation, (top, left, size, size))
 
 
 def _resize_centre(image: np.ndarray, sides: tuple[int, int], size: int, interpolation: str) -> np.ndarray:

@@ -14,13 +14,26 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from . import native
+
 FILL = (124, 116, 104)  # ImageNet's mean colour
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
     """Rotate counter-clockwise about the centre; the output has the input's size."""
     # OpenCV's rotation differs from Pillow's by 1.4 of 255 on average.
+    turned = native.affine_bicubic(image, _rotation(*image.shape[:2], degrees), FILL) if degrees % 90 else None
+    if turned is not None:
+        return turned
     return np.asarray(Image.fromarray(image).rotate(degrees, Image.Resampling.BICUBIC, fillcolor=FILL))
+
+
+def _rotation(height: int, width: int, degrees: float) -> tuple[float, ...]:
+    """Return Pillow's map from output to input pixels for a rotation about the centre: 2 x 3, row by row."""
+    angle = -math.radians(degrees % 360.0)
+    cos, sin, minus_sin = (round(value, 15) for value in (math.cos(angle), math.sin(angle), -math.sin(angle)))
+    x, y = width / 2, height / 2
+    return (cos, sin, -x * cos - y * sin + x, minus_sin, cos, -x * minus_sin - y * cos + y)
 
 
 def shear_x(image: np.ndarray, factor: float) -> np.ndarray:

@@ -95,5 +95,5 @@ def check_half_precision(level: str, dtype: str) -> None:
 
 
 def clamp_workers(requested: int) -> int:
-    """Return the number of data workers, at most one per core: MindSpore refuses more."""
+    """Return the number of data workers, at most one per core: mindspore.dataset refuses more."""
     return max(1, min(requested, usable_cores()))

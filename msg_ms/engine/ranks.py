@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+from mindspore.communication import get_group_size, get_rank
 
 from ..errors import UserError
 
@@ -176,11 +177,11 @@ def parameter_bytes(parameters: Iterable[Parameter]) -> Iterable[bytes]:
 
 
 class GradientSum(nn.Cell):
-    """The gradients summed over all ranks.
+    """The gradients summed over all ranks, and a few figures gathered in the same all-reduce.
 
     On CPU they travel as one vector in one all-reduce. On GPU and Ascend each gradient has its own all-reduce, marked
     for the backend to fuse into buckets of about ``BUCKET_BYTES``. The backend sends a bucket while the backward pass
-    still computes others.
+    still computes others. The figures are part of the first bucket.
 
     Args:
         parameters: The parameters that the gradients belong to.
@@ -192,9 +193,12 @@ class GradientSum(nn.Cell):
     def __init__(self, parameters: Iterable[Parameter], device_target: str):
         super().__init__(auto_prefix=False)
         shapes = [tuple(parameter.shape) for parameter in parameters]
-        self.shapes, self.sizes = shapes, [int(np.prod(shape)) for shape in shapes]
+        self.sizes = tuple(int(np.prod(shape)) for shape in shapes)
+        *self.begins, self.size = np.cumsum((0, *self.sizes)).tolist()
+        self.begins = tuple(self.begins)
         self.one_vector = device_target == "CPU"
-        self.all_reduce = ops.AllReduce()
+        self.rank, self.world_size = get_rank(), get_group_size()
+        self.all_reduce, self.reduce_figures = ops.AllReduce(), _reducer(1)
         self.reducers = () if self.one_vector else tuple(_reducer(bucket) for bucket in self._buckets())
 
     def _buckets(self) -> list[int]:
@@ -202,13 +206,18 @@ class GradientSum(nn.Cell):
         ends = np.cumsum([4 * size for size in reversed(self.sizes)])
         return [1 + int(end // self.BUCKET_BYTES) for end in ends][::-1]
 
-    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the sums of the gradients."""
+    def construct(self, gradients: tuple[Tensor, ...], figures: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return the sums of the gradients, and the figures (n,) of every rank, (world_size * n,)."""
+        count = figures.shape[0]
+        # Each rank adds to zeros of the others, so the figures arrive unchanged, NaN as well.
+        before, after = ops.zeros(self.rank * count), ops.zeros((self.world_size - 1 - self.rank) * count)
+        row = ops.cat((before, figures, after))
         if not self.one_vector:
-            return self.reduce_each(self.reducers, gradients)
-        flat = ops.cat([gradient.reshape(-1) for gradient in gradients])
-        parts = ops.split(self.all_reduce(flat), self.sizes)
-        return tuple([part.reshape(shape) for part, shape in zip(parts, self.shapes)])  # noqa: B905 (graph mode)
+            return self.reduce_each(self.reducers, gradients), self.reduce_figures(row)
+        # Loops, also those inside ops.split, would be deeper than the compiler accepts for hundreds of gradients.
+        total = self.all_reduce(ops.cat((*ops.HyperMap()(_flat, gradients), row)))
+        sums = ops.HyperMap()(ops.partial(_part, total), self.begins, self.sizes, gradients)
+        return sums, ops.slice(total, (self.size,), (self.world_size * count,))
 
     @staticmethod
     def reduce_each(reducers, gradients):
@@ -218,6 +227,14 @@ class GradientSum(nn.Cell):
 
 def _apply(reducer, gradient):
     return reducer(gradient)
+
+
+def _flat(gradient):
+    return gradient.reshape(-1)
+
+
+def _part(total, begin, size, gradient):
+    return ops.slice(total, (begin,), (size,)).reshape(gradient.shape)
 
 
 def _reducer(bucket: int) -> ops.AllReduce:

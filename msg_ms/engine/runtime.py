@@ -65,6 +65,8 @@ def start(config: Config, build_task: Callable[[Config], Task], uses_data: bool 
     config = replace(config, amp_opt_level=config.amp_opt_level or DEFAULT_AMP_LEVEL.get(target, "O1"))
     check_half_precision(config.amp_opt_level, config.amp.dtype)
     task = build_task(config)
+    if uses_data:
+        task.prepare(ranks)
     check_same_job(ranks, config, task.fingerprint() if uses_data else ())
     return Runtime(config, task, target, ranks, build_cache(config, ranks))
 

@@ -163,6 +163,9 @@ class Task:
     loss_names: tuple[str, ...] = ()
     sample_name: str = "images"
 
+    def prepare(self, ranks: Ranks) -> None:
+        """Read the description of the data that all ranks need; see ``msg_ms.engine.shared``."""
+
     def fingerprint(self) -> Iterable[bytes]:
         """Return data that must agree on all ranks, such as the names of the files."""
         return ()

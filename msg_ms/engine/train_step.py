@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
@@ -16,6 +18,52 @@ from .ema import WeightEMA
 from .optim import SGD, AdamW, for_each
 
 CLIP_EPSILON = 1e-6  # PyTorch's clip_grad_norm_ adds it to the norm
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of a finished step.
+
+    Attributes:
+        losses: The total loss and the named losses, means over the ranks and batches.
+        norm: The gradient norm before clipping; it is not finite where the step was skipped.
+        scale: The loss scale after the step; NaN without a scaler.
+        stop_requests: How many ranks were asked to stop before the step.
+    """
+
+    losses: list[float]
+    norm: float
+    scale: float
+    stop_requests: int
+
+    @property
+    def finite(self) -> bool:
+        """Whether losses and norm are finite."""
+        return all(map(math.isfinite, (*self.losses, self.norm)))
+
+
+@dataclass(frozen=True)
+class PendingFigures:
+    """The figures of a step that the device may still compute.
+
+    Attributes:
+        values: float32: each rank's losses of each batch and whether it was asked to stop, then norm and loss scale.
+        batches: Batches per step and rank.
+        world_size: Number of ranks.
+    """
+
+    values: Tensor
+    batches: int
+    world_size: int
+
+    def read(self) -> Figures:
+        """Wait for the device."""
+        *rows, norm, scale = self.values.asnumpy()
+        rows = np.array(rows, np.float32).reshape(self.world_size, -1)
+        losses = rows[:, :-1].reshape(self.world_size, self.batches, -1)
+        # A rank's mean is in single precision, the mean of the ranks in double.
+        means = np.array([[np.mean(column.copy()) for column in rank.T] for rank in losses], np.float64)
+        return Figures((means.sum(0) / self.world_size).tolist(), float(norm), float(scale), int(rows[:, -1].sum()))
 
 
 def example(signature: Signature) -> tuple[Tensor, ...]:
@@ -78,17 +126,24 @@ class OptimizerStep(nn.Cell):
         self.optimizer, self.clip_norm, self.scaler, self.ema = optimizer, clip_norm, scaler, ema
         self.world_size, self.gradient_sum = world_size, gradient_sum
         self.squared_norm = SquaredNorm()
-        self.one = Tensor(1.0, ms.float32)
+        self.one, self.nan = Tensor(1.0, ms.float32), Tensor(math.nan, ms.float32)
+        self.batches = 1
 
-    def construct(self, gradients: tuple[Tensor, ...], lr: Tensor, batches: int) -> Tensor:
-        """Make a step from gradients summed over ``batches``.
+    def construct(self, gradients: tuple[Tensor, ...], losses: tuple[Tensor, ...], control: Tensor) -> Tensor:
+        """Make a step from gradients summed over batches.
+
+        Args:
+            gradients: The sums.
+            losses: The losses of each batch, one batch after another.
+            control: float32 (2,): the learning rate, and 1 if this rank is asked to stop.
 
         Returns:
-            The gradient norm before clipping; it is not finite where the step was skipped.
+            The values of ``PendingFigures``.
         """
-        divisor = float(batches * self.world_size)
+        lr, divisor = control[0], float(self.batches * self.world_size)
+        figures = ops.cat([value.astype(ms.float32).reshape(1) for value in (*losses, control[1])])
         if self.gradient_sum is not None:
-            gradients = self.gradient_sum(gradients)
+            gradients, figures = self.gradient_sum(gradients, figures)
         if self.scaler is not None:
             divisor = divisor * self.scaler.scale_value
         norm = ops.sqrt(self.squared_norm(gradients)) / divisor
@@ -96,11 +151,13 @@ class OptimizerStep(nn.Cell):
         if self.clip_norm > 0.0:
             factor = ops.minimum(self.clip_norm / (norm + CLIP_EPSILON), 1.0) / divisor
         if self.scaler is None:
-            return ops.depend(norm, self.apply_to_weights(gradients, lr, factor))
+            norm = ops.depend(norm, self.apply_to_weights(gradients, lr, factor))
+            return ops.cat((figures, ops.stack([norm, self.nan])))
         finite = ops.isfinite(norm)
         if finite:
             norm = ops.depend(norm, self.apply_to_weights(gradients, lr, factor))
-        return ops.depend(norm, self.scaler.adjust(finite))
+        norm = ops.depend(norm, self.scaler.adjust(finite))
+        return ops.cat((figures, ops.stack([norm, self.scaler.scale_value])))
 
     def apply_to_weights(self, gradients: tuple[Tensor, ...], lr: Tensor, factor: Tensor) -> bool:
         """Step the optimizer on ``factor`` times the gradients, then the EMA."""
@@ -110,28 +167,43 @@ class OptimizerStep(nn.Cell):
         return done
 
 
+def _control(lr: float, stop: bool) -> Tensor:
+    return Tensor([lr, stop], ms.float32)
+
+
 class TrainStep(nn.Cell):
-    """A step from one batch: ``(lr, *batch) -> (losses, gradient norm before clipping)``."""
+    """A step from one batch: ``(control, *batch)`` to the values of ``PendingFigures``."""
 
     def __init__(self, gradients: LossAndGradients, optimizer_step: OptimizerStep):
         super().__init__(auto_prefix=False)
         self.gradients, self.optimizer_step = gradients, optimizer_step
 
-    def construct(self, lr: Tensor, *batch: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Make a step; return the losses and the gradient norm."""
+    def construct(self, control: Tensor, *batch: Tensor) -> Tensor:
+        """Make a step; ``control`` is that of ``OptimizerStep``."""
         losses, gradients = self.gradients(*batch)
-        return losses, self.optimizer_step(gradients, lr, 1)
+        return self.optimizer_step(gradients, losses, control)
+
+    def launch(self, batches: Sequence[Batch], lr: float, stop: bool = False) -> PendingFigures:
+        """Begin a step from the one batch in ``batches``, without waiting for the device.
+
+        Args:
+            batches: The batch.
+            lr: The learning rate.
+            stop: Whether this rank is asked to stop.
+        """
+        (batch,) = batches
+        values = self(_control(lr, stop), *map(Tensor, batch))
+        return PendingFigures(values, 1, self.optimizer_step.world_size)
 
     def run(self, batches: Sequence[Batch], lr: float) -> tuple[list[float], float]:
         """Make a step from the one batch in ``batches``; return the losses and the gradient norm."""
-        (batch,) = batches
-        losses, norm = self(Tensor(lr, ms.float32), *map(Tensor, batch))
-        return [float(loss.asnumpy()) for loss in losses], float(norm.asnumpy())
+        figures = self.launch(batches, lr).read()
+        return figures.losses, figures.norm
 
     def compile_graphs(self, signatures: Sequence[Signature]) -> None:
         """Compile the step for batches of these signatures, in their order."""
         for signature in signatures:
-            self.compile(Tensor(0.0, ms.float32), *example(signature))
+            self.compile(_control(0.0, False), *example(signature))
 
 
 class _Accumulate(nn.Cell):
@@ -149,17 +221,17 @@ class _Accumulate(nn.Cell):
 class _StepFromSums(nn.Cell):
     """Make a step from the mean of the accumulated gradients and set the sums back to zero."""
 
-    def __init__(self, optimizer_step: OptimizerStep, sums: ParameterTuple, count: int):
+    def __init__(self, optimizer_step: OptimizerStep, sums: ParameterTuple):
         super().__init__(auto_prefix=False)
-        self.optimizer_step, self.sums, self.count = optimizer_step, sums, count
+        self.optimizer_step, self.sums = optimizer_step, sums
 
-    def construct(self, lr: Tensor) -> Tensor:
-        norm = self.optimizer_step(self.sums, lr, self.count)
-        return ops.depend(norm, for_each(partial(_clear_after, norm), self.sums))
+    def construct(self, control: Tensor, *losses: Tensor) -> Tensor:
+        values = self.optimizer_step(self.sums, losses, control)
+        return ops.depend(values, for_each(partial(_clear_after, values), self.sums))
 
 
-def _clear_after(norm: Tensor, total: Tensor) -> Tensor:
-    return ops.assign(ops.depend(total, norm), ops.zeros_like(total))
+def _clear_after(values: Tensor, total: Tensor) -> Tensor:
+    return ops.assign(ops.depend(total, values), ops.zeros_like(total))
 
 
 class AccumulatedStep:
@@ -168,32 +240,38 @@ class AccumulatedStep:
     The paper's code clips the running sum after every batch instead, so the first batches weigh more.
     """
 
-    def __init__(self, gradients: LossAndGradients, optimizer_step: OptimizerStep, count: int):
-        self.count = count
+    def __init__(self, gradients: LossAndGradients, optimizer_step: OptimizerStep, count: int, losses: int = 1):
+        self.losses = losses
+        self.count = optimizer_step.batches = count
         sums = optimizer_step.optimizer.targets.clone(prefix="gradient_sum", init="zeros")
         self.accumulate = _Accumulate(gradients, sums)
-        self.optimizer_step = _StepFromSums(optimizer_step, sums, count)
+        self.optimizer_step = _StepFromSums(optimizer_step, sums)
+
+    def launch(self, batches: Sequence[Batch], lr: float, stop: bool = False) -> PendingFigures:
+        """Begin a step from ``count`` batches; see ``TrainStep.launch``."""
+        if len(batches) != self.count:
+            raise ValueError(f"a step needs {self.count} batches, got {len(batches)}")
+        losses = [loss for batch in batches for loss in self.accumulate(*map(Tensor, batch))]
+        values = self.optimizer_step(_control(lr, stop), *losses)
+        return PendingFigures(values, self.count, self.optimizer_step.optimizer_step.world_size)
 
     def run(self, batches: Sequence[Batch], lr: float) -> tuple[list[float], float]:
         """Make a step from ``count`` batches; return the mean losses and the gradient norm."""
-        if len(batches) != self.count:
-            raise ValueError(f"a step needs {self.count} batches, got {len(batches)}")
-        losses = [self.accumulate(*map(Tensor, batch)) for batch in batches]
-        norm = self.optimizer_step(Tensor(lr, ms.float32))
-        rows = [[loss.asnumpy() for loss in row] for row in losses]
-        return [float(np.mean(column)) for column in zip(*rows, strict=True)], float(norm.asnumpy())
+        figures = self.launch(batches, lr).read()
+        return figures.losses, figures.norm
 
     def compile_graphs(self, signatures: Sequence[Signature]) -> None:
         """Compile both parts for batches of these signatures, in their order."""
         for signature in signatures:
             self.accumulate.compile(*example(signature))
-        self.optimizer_step.compile(Tensor(0.0, ms.float32))
+        losses = (Tensor(0.0, ms.float32),) * (self.count * self.losses)
+        self.optimizer_step.compile(_control(0.0, False), *losses)
 
 
 def build_step(
-    gradients: LossAndGradients, optimizer_step: OptimizerStep, accumulation: int
+    gradients: LossAndGradients, optimizer_step: OptimizerStep, accumulation: int, losses: int = 1
 ) -> TrainStep | AccumulatedStep:
-    """Return the step from ``accumulation`` batches; 0 means 1."""
+    """Return the step from ``accumulation`` batches; 0 means 1. The loss cell returns ``losses`` losses."""
     if accumulation > 1:
-        return AccumulatedStep(gradients, optimizer_step, accumulation)
+        return AccumulatedStep(gradients, optimizer_step, accumulation, losses)
     return TrainStep(gradients, optimizer_step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -30,7 +31,7 @@ from .schedule import build_schedule
 from .stop import StopRequest, end_at_once
 from .task import Metrics
 from .throughput import measure_throughput
-from .train_step import LossAndGradients, OptimizerStep, build_step
+from .train_step import Figures, LossAndGradients, OptimizerStep, PendingFigures, build_step
 
 
 class Trainer:
@@ -132,6 +133,7 @@ class Trainer:
             LossAndGradients(self.task.loss_cell(self.model), optimizer.targets, scaler),
             OptimizerStep(optimizer, settings.clip_grad, scaler, ema, world_size, gradient_sum),
             self.data.order.accumulation,
+            1 + len(self.task.loss_names),
         )
         state = {
             "": parameters_by_name(self.model.get_parameters()),
@@ -173,47 +175,73 @@ class Trainer:
         return progress
 
     def _run_steps(self, batches: Iterator[Batch], progress: Progress) -> Progress:
-        """Run the remaining steps of the epoch, or fewer if the run is asked to stop."""
+        """Run the remaining steps of the epoch, or fewer if the run is asked to stop.
+
+        The host launches a step before it reads the figures of the one before, so it waits for the device only where a
+        line or a checkpoint needs them. All ranks read at the same steps, so they count the same losses and stop after
+        the same step.
+        """
         steps, config = self.data.steps, self.config
         first, end = progress.step, (progress.epoch + 1) * steps
         meter = Meter()
         groups = (meter.next_batches(batches, progress.accumulation) for _ in range(first, end))
         title = f"epoch {progress.epoch + 1}/{config.train.epochs}"
-        for group, bar in self.log.progress(groups, end - first, title):
-            lr = self.schedule.at_step(progress.step)
-            losses, norm = self.step.run(group, lr)
+        pending: deque[PendingFigures] = deque()
+        last: Figures | None = None
+        for step, (group, bar) in enumerate(self.log.progress(groups, end - first, title), first):
+            lr = self.schedule.at_step(step)
+            pending.append(self.step.launch(group, lr, self.stop.requested))
+            done = step + 1 - progress.epoch * steps
+            report = done % config.print_freq == 0 or done == steps
+            save = bool(config.save_steps) and (step + 1) % config.save_steps == 0 and done < steps
+            # The first step is read at once, so that the meter starts where its device time ends.
+            if report or save or step == first:
+                progress, last = self._read(progress, pending, last)
+            else:
+                progress, last = self._read(progress, pending, last, leave=1)
             meter.count_step()
-            # All ranks must count the same losses, and stop after the same step.
-            *losses, stop_requests = self.ranks.sum([*losses, self.stop.requested])
-            losses = [loss / self.ranks.world_size for loss in losses]
-            progress = self._count(progress, losses, norm)
             bar.set_postfix(
-                loss=f"{losses[0]:.3f}",
+                loss=f"{last.losses[0]:.3f}",
                 lr=f"{lr:.2e}",
                 speed=f"{progress.samples_per_step / meter.seconds:.0f}/s",
                 data_wait=f"{meter.data_wait_fraction:.0%}",
                 refresh=False,
             )
-            done = progress.step - progress.epoch * steps
-            if done % config.print_freq == 0 or done == steps:
-                self._report(f"{title}, step {done}/{steps}", progress, norm, lr, meter)
-            if stop_requests > 0:
+            # A rank alone stops after this step. Several agree on it in the all-reduce of the gradients.
+            stopping = last.stop_requests > 0 or (self.ranks.world_size == 1 and self.stop.requested)
+            if stopping:
                 self.stop.requested = True
+                progress, last = self._read(progress, pending, last)
+            if report:
+                self._report(f"{title}, step {done}/{steps}", progress, last.norm, lr, meter)
+            if stopping:
                 break
-            if config.save_steps and progress.step % config.save_steps == 0 and done < steps:
+            if save:
                 self._save(progress)
         return progress
 
-    def _count(self, progress: Progress, losses: list[float], norm: float) -> Progress:
+    def _read(
+        self, progress: Progress, pending: deque[PendingFigures], last: Figures | None, leave: int = 0
+    ) -> tuple[Progress, Figures | None]:
+        """Wait for all but the newest ``leave`` of the pending steps and count them.
+
+        Returns:
+            The progress, and the figures of the last step that was counted, ``last`` if there is none.
+        """
+        while len(pending) > leave:
+            last = pending.popleft().read()
+            progress = self._count(progress, last)
+        return progress, last
+
+    def _count(self, progress: Progress, figures: Figures) -> Progress:
         """Return the progress after a step; raise UserError if the run can't continue."""
-        step, loss = progress.step, losses[0]
+        step, loss, norm, scale = progress.step, figures.losses[0], figures.norm, figures.scale
         progress = replace(progress, step=step + 1)
-        if all(map(math.isfinite, losses)) and math.isfinite(norm):
-            return progress.add_losses(losses)
+        if figures.finite:
+            return progress.add_losses(figures.losses)
         if self.scaler is None or math.isfinite(norm):
             self._abort(step, f"has loss {loss} and gradient norm {norm}", "")
         progress = replace(progress, skipped=progress.skipped + 1, skipped_in_a_row=progress.skipped_in_a_row + 1)
-        scale = float(self.scaler.scale_value.asnumpy())
         self.log.info(
             f"step {step + 1} skipped: loss {loss}, gradient norm {norm}; loss scale now {scale:g}, "
             f"{progress.skipped} skipped so far"

@@ -14,11 +14,10 @@ from mindspore import ops
 from mindspore.ops import signature
 
 from ..errors import UserError
-from .build import loadable_library
+from .build import ENVIRONMENT, loadable_library
 from .threads import thread_count
 
 CHOICES = ("auto", "native", "composed")
-ENVIRONMENT = ("MSG_MS_CACHE", "XDG_CACHE_HOME", "HOME", "CXX")  # the variables that decide on the library
 
 log = logging.getLogger("msg_ms")
 _chosen: str | None = None

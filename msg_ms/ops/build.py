@@ -1,4 +1,4 @@
-"""Compile the C++ kernels for this CPU, once, and cache the library."""
+"""Compile C++ code for this CPU, once, and cache the library."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..files import atomic_write, folder_written_by_others, make_folder, written
 log = logging.getLogger("msg_ms")
 SOURCES = Path(__file__).parent / "csrc"
 COMPILERS = ("g++", "clang++", "c++")
+ENVIRONMENT = ("MSG_MS_CACHE", "XDG_CACHE_HOME", "HOME", "CXX")  # the variables that decide on a library
 FLAGS = (
     "-std=c++17",
     "-O3",
@@ -37,8 +38,10 @@ FLAGS = (
 SANITIZE = ("-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer")
 
 
-def kernel_library(flags: tuple[str, ...] = ()) -> Path:
-    """Return the compiled kernels; build them if the cache has none for these sources, flags, compiler and CPU.
+def kernel_library(flags: tuple[str, ...] = (), sources: Path = SOURCES, name: str = "kernels") -> Path:
+    """Return the compiled kernels, or another library of C++ code.
+
+    It is built if the cache has none for these sources, flags, compiler and CPU.
 
     The cache is the folder ``MSG_MS_CACHE``, else ``msg_ms`` in ``XDG_CACHE_HOME`` (default ``~/.cache``). A library's
     name contains the digest of its content, so a damaged file is detected and rebuilt. Processes that start together
@@ -47,6 +50,8 @@ def kernel_library(flags: tuple[str, ...] = ()) -> Path:
 
     Args:
         flags: further compiler flags.
+        sources: folder with the library's code.
+        name: name of the library.
 
     Returns:
         Path of the shared library.
@@ -56,24 +61,24 @@ def kernel_library(flags: tuple[str, ...] = ()) -> Path:
     """
     compiler = _compiler()
     flags = (*FLAGS, "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native", *flags)
-    key = _key(compiler, flags)
+    stem = f"{name}-{_key(compiler, flags, sources)}"
     folder = cache_folder()
     try:
         folder = _safe_folder(folder)
-        library = _cached(folder, key)
+        library = _cached(folder, stem)
         if library is not None:
             return library
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return _cached(folder, key) or _build(folder, key, [compiler, *flags])
+            return _cached(folder, stem) or _build(folder, stem, sources, [compiler, *flags])
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"can't write the kernels to {folder}: {reason}; set MSG_MS_CACHE to another folder") from None
 
 
-def loadable_library() -> Path:
+def loadable_library(flags: tuple[str, ...] = (), sources: Path = SOURCES, name: str = "kernels") -> Path:
     """Return ``kernel_library()``; raises UserError also if this process can't load it."""
-    library = kernel_library()
+    library = kernel_library(flags, sources, name)
     try:
         ctypes.CDLL(str(library))
     except OSError as error:  # for example from a file system that is mounted noexec
@@ -130,14 +135,14 @@ def _compiler() -> str:
     raise UserError(f"no C++ compiler found: {requested or ', '.join(COMPILERS)}; install one or set CXX")
 
 
-def _sources() -> list[Path]:
-    return sorted(path for path in SOURCES.iterdir() if path.suffix in (".cc", ".h"))
+def _files(sources: Path) -> list[Path]:
+    return sorted(path for path in sources.iterdir() if path.suffix in (".cc", ".h"))
 
 
-def _key(compiler: str, flags: tuple[str, ...]) -> str:
+def _key(compiler: str, flags: tuple[str, ...], sources: Path = SOURCES) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    sources = [path.name + path.read_text() for path in _sources()]
-    text = "\0".join([version, *flags, platform.machine(), _cpu_features(), *sources])
+    code = [path.name + path.read_text() for path in _files(sources)]
+    text = "\0".join([version, *flags, platform.machine(), _cpu_features(), *code])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -154,27 +159,25 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _cached(folder: Path, key: str) -> Path | None:
-    """Return the intact library of this key; None if there is none that only this user or root can have written."""
-    for path in folder.glob(f"kernels-{key}-*.so"):
+def _cached(folder: Path, stem: str) -> Path | None:
+    """Return the intact library of this stem; None if there is none that only this user or root can have written."""
+    for path in folder.glob(f"{stem}-*.so"):
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            if not written_by_others(path) and path.stem == f"kernels-{key}-{_digest(path)}":
+            if not written_by_others(path) and path.stem == f"{stem}-{_digest(path)}":
                 return path
     return None
 
 
-def _build(folder: Path, key: str, command: list[str]) -> Path:
-    sources = [str(path) for path in _sources() if path.suffix == ".cc"]
-    for damaged in folder.glob(f"kernels-{key}-*.so"):
+def _build(folder: Path, stem: str, sources: Path, command: list[str]) -> Path:
+    files = [str(path) for path in _files(sources) if path.suffix == ".cc"]
+    for damaged in folder.glob(f"{stem}-*.so"):
         damaged.unlink(missing_ok=True)
-    library = folder / f"kernels-{key}.so"
+    library = folder / f"{stem}.so"
     with atomic_write(library) as partial:
-        compilation = subprocess.run(
-            [*command, *sources, "-o", str(partial), "-pthread"], capture_output=True, text=True
-        )
+        compilation = subprocess.run([*command, *files, "-o", str(partial), "-pthread"], capture_output=True, text=True)
         if compilation.returncode != 0:
             errors = [line for line in compilation.stderr.splitlines() if "error" in line]
             reason = errors[0] if errors else compilation.stderr.strip()[:200]
             raise UserError(f"{command[0]} can't compile the kernels: {reason}")
     library.chmod(library.stat().st_mode & ~0o022)  # trusted at the next start, under any umask
-    return library.replace(folder / f"kernels-{key}-{_digest(library)}.so")
+    return library.replace(folder / f"{stem}-{_digest(library)}.so")

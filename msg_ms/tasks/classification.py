@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ..data import EvalDataset, ImageFolder, Shard, TrainDataset, load_folders
 from ..data.class_names import CLASSES_KEY
 from ..data.pipeline import Batch
 from ..engine.ranks import Ranks
+from ..engine.shared import once_per_node
 from ..engine.task import Metric, Metrics, Task
 from ..errors import UserError, shorten
 from ..models.build import build_model, check_supported
@@ -53,11 +53,27 @@ class ClassificationTask(Task):
         """The training images (None if the run does not train) and the validation images."""
         return load_folders(self.config.data, self.config.model.num_classes, self.config.training)
 
+    def prepare(self, ranks: Ranks) -> None:
+        """List the images, on one rank of each machine."""
+
+        def work() -> dict[str, np.ndarray]:
+            parts = zip(("train", "val"), self.folders, strict=True)
+            lists = {part: folder.to_arrays() for part, folder in parts if folder is not None}
+            return {f"{part}_{name}": array for part, arrays in lists.items() for name, array in arrays.items()}
+
+        arrays = once_per_node(ranks, work)
+        if "folders" not in vars(self):
+            groups = {part: {} for part in ("train", "val")}
+            for key, array in arrays.items():
+                part, _, name = key.partition("_")
+                groups[part][name] = array
+            train, val = (ImageFolder.from_arrays(group) if group else None for group in groups.values())
+            self.folders = train, val
+
     def fingerprint(self) -> Iterable[bytes]:
         """Return the files' names below ``train/`` or ``val/``."""
         train, val = self.folders
-        prefix = f"{(train or val).root}/"
-        return (os.fsencode(file.removeprefix(prefix)) for file in (train or val).files)
+        return (train or val).files.pieces()
 
     def warnings(self) -> Sequence[str]:
         """Return lines on ignored files."""

@@ -184,7 +184,7 @@ def test_extreme_sizes_work_in_little_memory(shape, size):
         assert resize_and_crop(image, size, interpolation, True).shape == (size, size, 3)
         assert resize_and_crop(image, size, interpolation, False).shape == (size, size, 3)
         rng = np.random.default_rng(0)
-        cut = random_resized_crop(image, size, (0.08, 1.0), (3 / 4, 4 / 3), interpolation, rng)
+        cut = random_resized_crop(image, size, (0.08, 1.0), (3 / 4, 4 / 3), interpolation, 0.5, rng)
         assert cut.shape == (size, size, 3)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2_000_000  # kilobytes
 

@@ -15,7 +15,8 @@ from support.data_sets import data_set, listed, load, write
 from msg_ms import UserError
 from msg_ms.data import scan_folder
 from msg_ms.data.class_names import ClassName, class_order_warning, read_class_names
-from msg_ms.data.folder import IMAGE_SUFFIXES
+from msg_ms.data.file_list import FileList
+from msg_ms.data.folder import IMAGE_SUFFIXES, ImageFolder
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
@@ -217,3 +218,17 @@ def test_check_dataset_accepts_lists_and_indexes(command, tmp_path):
     (tmp_path / "data" / "train" / "dog" / "0.png").write_bytes(b"text")
     done = command("tools/check_dataset.py", tmp_path / "data", "--val-list", "val.txt", status=1)
     assert "lists files that are missing or empty" in done.stdout and "1 files can't be decoded" in done.stdout
+
+
+def test_a_packed_list_is_the_list_of_its_names():
+    groups = [["a/0.png", "a/caf\u00e9 1.png"], [], ["b/\udcff.png"]]  # the last one is not UTF-8
+    files = FileList.of("root", groups)
+    paths = ["root/a/0.png", "root/a/caf\u00e9 1.png", "root/b/\udcff.png"]
+    assert list(files) == paths and files[-1] == paths[-1] and files[1:] == paths[1:] and len(files) == 3
+    with pytest.raises(IndexError):
+        files[3]
+    folder = ImageFolder(Path("root"), ("a", "b\udcff"), files, (0, 0, 1), ("a warning",))
+    copy = ImageFolder.from_arrays(folder.to_arrays())
+    assert list(copy.files) == paths and (copy.classes, copy.labels) == (folder.classes, folder.labels)
+    assert (copy.root, copy.warnings) == (folder.root, folder.warnings)
+    assert len(FileList.of("root", [])) == 0

@@ -42,7 +42,7 @@ def training_step(level: str) -> tuple[nn.Cell, tuple]:
     gradients = LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets, scaler)
     step = TrainStep(gradients, OptimizerStep(optimizer, 5.0, scaler, average))
     batch = (np.zeros((2, 3, 32, 32), np.float32), np.zeros(2, np.int32), np.zeros((2, 2, 2), np.float32))
-    return step, (ms.Tensor(0.1, ms.float32), *map(ms.Tensor, batch))
+    return step, (ms.Tensor([0.1, 0.0], ms.float32), *map(ms.Tensor, batch))
 
 
 def detector_graph(level: str) -> tuple[nn.Cell, tuple]:

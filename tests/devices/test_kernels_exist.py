@@ -1,4 +1,4 @@
-"""Every operator of the composed training graph has a kernel in MindSpore's wheel for GPU and Ascend.
+"""Every operator of the classifier's and the detector's composed graphs has a kernel for GPU and Ascend.
 
 MindSpore's own plugins select the kernels, with the driver's libraries replaced (``absent_driver.py``). For the GPU the
 selection includes the types; an operator without a kernel falls back to the CPU, which the log shows. For Ascend the
@@ -32,17 +32,30 @@ def device(request, tmp_path_factory):
         script = Path(__file__).parent / "select_kernels.py"
         done = subprocess.run(
             [sys.executable, str(script), request.param, name],
-            capture_output=True, text=True, env=environment, timeout=300, errors="replace",
+            capture_output=True, text=True, env=environment, timeout=600, errors="replace",
         )  # fmt: skip
         return done.stdout + done.stderr
 
     return request.param, select
 
 
-@pytest.mark.parametrize("level", ["O0", "O2"])
-def test_training_step(device, level):
+CLASSIFIER = {"BatchMatMul", "LayerNorm", "LayerNormGrad", "Erf", "Softmax"}
+DETECTOR = {"BatchMatMul", "LayerNorm", "Conv2D", "TopK", "GatherD", "NMSWithMask"}
+
+
+@pytest.mark.parametrize(
+    "graph, operators",
+    [
+        ("O0", CLASSIFIER),
+        ("O2", CLASSIFIER),
+        pytest.param("detector", DETECTOR, marks=pytest.mark.slow),
+        pytest.param("detector_O0", DETECTOR, marks=pytest.mark.slow),
+        pytest.param("detector_O2", DETECTOR, marks=pytest.mark.slow),
+    ],
+)
+def test_every_operator_has_a_kernel(device, graph, operators):
     target, select = device
-    log = select(level)
+    log = select(graph)
     if target == "GPU":
         assert log.startswith("compiled"), log[-3000:]
         assert "backoff on CPU" not in log
@@ -52,7 +65,7 @@ def test_training_step(device, level):
         counts = re.search(r"PrintOpSelectedNum\] (\d+ \d+ \d+ \d+ \d+ \d+ \d+)", log)
         assert counts, log[-3000:]  # the selection reached the last operator
         assert set(selected.values()) <= {"aclnn", "aclop"}
-        assert {"BatchMatMul", "LayerNorm", "LayerNormGrad", "Erf", "Softmax"} <= set(selected)
+        assert operators <= set(selected), sorted(selected)
 
 
 def test_selection_can_refuse(device):

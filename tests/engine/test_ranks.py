@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 import pytest
 from conftest import ROOT
+from mindspore import Parameter, Tensor, nn
 from support.reference import SMALL
 from support.script import free_port
+
+from msg_ms.engine.ranks import GradientSum
 
 
 def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment: str) -> None:
@@ -18,7 +22,7 @@ def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment
     binaries = Path(sys.executable).parent
     launcher = [binaries / "msrun", f"--worker_num={ranks}", f"--local_worker_num={ranks}", "--join=True"]
     line = [*launcher, f"--master_port={free_port()}"] if ranks > 1 else [sys.executable]
-    paths = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "tests")}
+    paths = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     done = subprocess.run(
         [*line, ROOT / "tests" / "support" / script, *map(str, arguments)],
         cwd=cwd,
@@ -39,6 +43,23 @@ def test_an_overflow_on_one_rank_is_skipped_by_all(tmp_path):
     assert [update["finite"] for update in ranks[0]] == [True, False, True]
     assert [update["scale"] for update in ranks[0]] == [8.0, 4.0, 4.0]
     assert first["weights"] == spoilt["weights"] != last["weights"]
+
+
+def test_one_rank_of_a_machine_lists_the_images_for_all(tmp_path):
+    for part in ("good/train", "good/val", "bad/train", "bad/val"):
+        for name in ("a/1.png", "b/0.png", "b/2.JPEG", "c/x.jpg", "c/notes.txt"):
+            file = tmp_path / part / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"x")
+    (tmp_path / "bad/val/c/x.jpg").write_bytes(b"")
+    launch(2, "rank_shared.py", "good", "bad", cwd=tmp_path)
+    first, second = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert first["good"] == second["good"] and first["bad"] == second["bad"]
+    assert first["good"][0] == [f"good/train/{name}" for name in ("a/1.png", "b/0.png", "b/2.JPEG", "c/x.jpg")]
+    assert first["good"][1] == [0, 1, 1, 2] and "1 entries that are not images: c/notes.txt" in first["good"][4][0]
+    assert "bad/val: empty files: c/x.jpg; remove or download them again" in first["bad"]
+    assert (first["good listed"], second["good listed"], second["bad listed"]) == (6, 0, 0)
+    assert first["left"] == second["left"] == []
 
 
 @pytest.mark.parametrize(
@@ -66,3 +87,23 @@ def test_ranks_train_as_one_process(optimizer, ranks, accumulation, tmp_path):
     worst = max(differences, key=differences.get)
     print(optimizer, ranks, accumulation, worst, differences[worst])
     assert differences[worst] < 1e-6, worst
+
+
+class Double(nn.Cell):
+    """In place of the all-reduce of two ranks with equal gradients."""
+
+    def construct(self, x):
+        return x * 2
+
+
+def test_the_gradients_of_hundreds_of_parameters_are_summed():
+    """A detector has more parameters than the compiler accepts nested calls."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    draws = np.random.RandomState(0)
+    arrays = [draws.randn(i % 5 + 1, i % 3 + 2).astype(np.float32) for i in range(400)]
+    gradient_sum = GradientSum([Parameter(Tensor(a), name=f"p{i}") for i, a in enumerate(arrays)], "CPU")
+    gradient_sum.all_reduce = Double()
+    totals, figures = gradient_sum(tuple(map(Tensor, arrays)), Tensor([3.0, 5.0], ms.float32))
+    for total, values in zip(totals, arrays, strict=True):
+        np.testing.assert_array_equal(total.asnumpy(), 2 * values)
+    assert figures.asnumpy().tolist() == [6.0, 10.0]

@@ -16,7 +16,7 @@ SMALL = dict(
 IMAGES = Tensor(np.random.RandomState(1).standard_normal((2, 3, 32, 32)).astype(np.float32))
 
 
-@pytest.mark.parametrize("backend", ("native", "composed"))
+@pytest.mark.parametrize("backend", ("native", pytest.param("composed", marks=pytest.mark.slow)))
 def test_a_copy_is_independent(backend):
     with ops.use_backend(backend):
         model = MSGTransformer(**SMALL).set_train(False)

@@ -32,7 +32,7 @@ def by_numpy(block, x):
     return total / heads
 
 
-@pytest.mark.parametrize("choice", ["native", "composed"])
+@pytest.mark.parametrize("choice", ["native", pytest.param("composed", marks=pytest.mark.slow)])
 def test_weights_are_the_msg_tokens_softmax_rows(choice, monkeypatch):
     monkeypatch.setattr(backend, "_chosen", choice)
     model = MSGTransformer(**DEPTHS).set_train(False)

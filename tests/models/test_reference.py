@@ -40,7 +40,7 @@ def _graph_cases():
     """All cases with both backends; composed graphs compile slowly, so few of the committed ones run by default."""
     for case in cases():
         for choice in ("native", "composed"):
-            slow = choice == "composed" and case.path.parent == FIXTURES and "win4" not in case.path.stem
+            slow = choice == "composed" and case.path.parent == FIXTURES and "options" not in case.path.stem
             name = f"{choice}-{case.path.parent.name}-{case.path.stem}"
             yield pytest.param(case, choice, id=name, marks=pytest.mark.slow if slow else ())
 

@@ -41,6 +41,7 @@ def compiler(tmp_path, monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_several_processes_build_once_and_a_damaged_library_is_rebuilt(cache, compiler):
     code = "import numpy as np; from msg_ms.ops.build import kernel_library; from support.kernels import Kernels; "
     code += "x, w = np.ones((2, 3)), np.ones((4, 3)); "

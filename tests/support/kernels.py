@@ -147,7 +147,64 @@ def token_case(rng: np.random.RandomState) -> dict:
     )
 
 
+def padded_case(rng: np.random.RandomState) -> dict:
+    """Attention on a map that need not fill its windows, and windows that need not fill their regions."""
+    side, region, heads = rng.choice([2, 3, 7]), rng.choice([1, 2, 4]), rng.choice([1, 2, 3])
+    channels, normal = 16 * heads, normal_from(rng)
+    height, width, batch = rng.randint(1, 3 * side), rng.randint(1, 4 * side), rng.randint(1, 3)
+    rows, columns = -(-height // side), -(-width // side)
+    shape = (batch * rows * columns, 1, side**2 + 1, channels)
+    weights = dict(
+        x=normal(*shape),
+        gamma=normal(channels),
+        beta=normal(channels),
+        qkv=normal(3 * channels, channels) * channels**-0.5,
+        qkv_bias=normal(3 * channels),
+        table=normal((2 * side - 1) ** 2, heads),
+        msg_bias=normal(heads, 2, 1, 1),
+        proj=normal(channels, channels) * channels**-0.5,
+        proj_bias=normal(channels),
+        drop_path_scale=(rng.rand(2, batch) + 0.5).astype(np.float32),
+        dout=normal(*shape),
+    )
+    return {**weights, "settings": np.float32([0.25, region > 1, height, width, rows, columns, region])}
+
+
+def conv_case(rng: np.random.RandomState) -> dict:
+    batch, inputs, outputs = rng.randint(1, 4), rng.randint(1, 40), rng.randint(1, 90)
+    height, width, kernel, normal = rng.randint(1, 20), rng.randint(1, 30), rng.choice([1, 3, 3]), normal_from(rng)
+    return dict(
+        x=normal(batch, inputs, height, width),
+        weight=normal(outputs, inputs, kernel, kernel),
+        bias=normal(outputs),
+        settings=np.float32([rng.rand() < 0.5, rng.choice([2, 2, 4])]),
+        dout=normal(batch, outputs, height, width),
+    )
+
+
+def roi_case(rng: np.random.RandomState) -> dict:
+    batch, channels, side, regions = rng.randint(1, 3), rng.randint(1, 20), rng.randint(4, 8), rng.randint(1, 12)
+    maps = {f"map{i}": normal_from(rng)(batch, channels, *rng.randint(1, 30, 2)) for i in range(4)}
+    corners = np.sort(rng.uniform(-10, 45, (regions, 2, 2)), 1).reshape(regions, 4)
+    return dict(
+        **maps,
+        regions=np.concatenate([rng.randint(0, batch, (regions, 1)), corners], 1).astype(np.float32),
+        levels=rng.randint(0, 4, regions).astype(np.float32),
+        settings=np.float32([side, rng.randint(0, 3), *(1 / 4 / 2**i for i in range(4)), *[0] * side]),
+        dout=normal_from(rng)(regions, channels, side, side),
+    )
+
+
+def nms_case(rng: np.random.RandomState) -> dict:
+    batch, count = rng.randint(1, 4), rng.randint(1, 300)
+    corners = rng.uniform(0, 50, (batch, count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(1, 30, (batch, count, 2))], -1).astype(np.float32)
+    valid = np.arange(count) < rng.randint(0, count + 1, (batch, 1))
+    return dict(boxes=boxes, valid=valid.astype(np.float32), threshold=np.float32([rng.uniform(0.2, 0.8)]))
+
+
 ATTENTION = ("x", "gamma", "beta", "qkv", "qkv_bias", "table", "msg_bias", "proj", "proj_bias")
+CONV, MAPS = ("x", "weight"), tuple(f"map{i}" for i in range(4))
 MLP = ("x", "gamma", "beta", "w1", "b1", "w2", "b2")
 
 
@@ -216,6 +273,29 @@ def run_token(kernels: Kernels, c: dict) -> dict:
     return {"out": out, "dx": dx}
 
 
+def run_conv(kernels: Kernels, c: dict) -> dict:
+    name = "conv{0}x{0}".format(c["weight"].shape[-1])
+    (out,) = kernels(name, [c["x"], c["weight"], c["bias"], c["settings"]], [c["dout"].shape])
+    # As the operator's bprop does it.
+    dout = c["dout"] * (out > 0) if c["settings"][0] else c["dout"]
+    (dx,) = kernels(f"{name}_grad_x", [c["weight"], dout], [c["x"].shape])
+    (dweight,) = kernels(f"{name}_grad_weight", [c["x"], dout], [c["weight"].shape])
+    return {"out": out, "dx": dx, "dweight": dweight}
+
+
+def run_roi(kernels: Kernels, c: dict) -> dict:
+    inputs = [c[n] for n in (*MAPS, "regions", "levels", "settings")]
+    (out,) = kernels("roi_align", inputs, [c["dout"].shape])
+    return {
+        "out": out,
+        **named_gradients(MAPS, kernels("roi_align_grad", [*inputs, c["dout"]], [c[n].shape for n in MAPS])),
+    }
+
+
+def run_nms(kernels: Kernels, c: dict) -> dict:
+    return {"out": kernels("nms", [c["boxes"], c["valid"], c["threshold"]], [c["valid"].shape])[0]}
+
+
 def run_adamw(kernels: Kernels, gradients: list[np.ndarray]) -> dict:
     """Return parameters and moments after one step, in place."""
     gradients = [g.astype(np.float32) for g in gradients]
@@ -234,13 +314,23 @@ CASES = {
     "matmul": (matmul_case, run_matmul),
     "image_patches": (image_case, run_image),
     "token_patches": (token_case, run_token),
+    "padded_attention": (padded_case, run_attention),
+    "conv": (conv_case, run_conv),
+    "roi_align": (roi_case, run_roi),
+    "nms": (nms_case, run_nms),
 }
 
 
+# Their composed forms need many operators.
+SELDOM = ("padded_attention", "roi_align")
+
+
 def random_cases(count: int) -> Iterator[tuple[str, int, dict]]:
-    """Yield ``count`` cases as (operator, number, inputs); the number is the seed."""
+    """Yield up to ``count`` cases as (operator, number, inputs); the number is the seed."""
     for i in range(count):
         name = list(CASES)[i % len(CASES)]
+        if name in SELDOM and i // len(CASES) % 4:
+            continue
         yield name, i, CASES[name][0](np.random.RandomState(i))
 
 

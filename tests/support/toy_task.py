@@ -112,7 +112,13 @@ class Toy(Task):
 
 def main(output, *words):
     options = [word for word in words if word != "--eval"]
-    settings = dict(OUTPUT=output, DEVICE_TARGET="CPU", PRINT_FREQ=1, EVAL_MODE="--eval" in words, MODEL__NAME="toy")
+    settings = dict(
+        OUTPUT=output,
+        DEVICE_TARGET="CPU",
+        PRINT_FREQ=int(os.environ.get("PRINT_FREQ", 1)),
+        EVAL_MODE="--eval" in words,
+        MODEL__NAME="toy",
+    )
     settings |= dict(DATA__BATCH_SIZE=8, TRAIN__BASE_LR=3.0, TRAIN__WARMUP_EPOCHS=0, TRAIN__EPOCHS=4)
     runtime = start(load_config(None, options, **settings), Toy)
     model = runtime.task.build_model()

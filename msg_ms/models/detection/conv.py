@@ -96,7 +96,7 @@ class Conv2d(nn.Cell):
             patches = ()
             for i in range(k):
                 for j in range(k):
-                    # On CPU the operator of Python's slices takes ten times as long.
+                    # On CPU the operator of Python's slices is ten times as slow.
                     patches = (*patches, ops.slice(x, (0, i, j, 0), (batch, height, width, channels)))
             x = ops.cat(patches, -1)
         weight = weight.transpose(0, 2, 3, 1).reshape(self.out_channels, -1)

@@ -157,7 +157,8 @@ void to_factors(const Tiles<kTile> &tiles, const std::vector<Part> &parts, const
   }
 }
 
-// Compute the outputs of a chunk's tiles from the products, and add the bias; clip at 0 if `relu`.
+// Compute the outputs of a chunk's tiles from the products, and add the bias; clip at 0 if `relu`. A NaN stays. An infinity
+// may come out of the transforms with either sign, so a negative one becomes a NaN.
 template <int kTile>
 void to_outputs(const Tiles<kTile> &tiles, const std::vector<Part> &parts, const Factors &products, const float *bias,
                 bool relu, const Maps &maps, float *y) {
@@ -181,7 +182,7 @@ void to_outputs(const Tiles<kTile> &tiles, const std::vector<Part> &parts, const
 #pragma GCC unroll 16
         for (int i = 0; i < kTile * kTile; ++i) {
           const Vec value = result[i] + shift;
-          store(pixels + offset[i], relu ? (value < 0.0f ? Vec{} : value) : value);  // a NaN stays
+          store(pixels + offset[i], relu ? (value < 0.0f ? value * 0.0f : value) : value);
         }
       }
       store_pixels(pixels, maps.pixels(), channels, n, y + maps.offset(part.image, c, row));

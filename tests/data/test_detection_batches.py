@@ -17,6 +17,7 @@ from msg_ms.data.pipeline import WHOLE
 
 CANVASES = [(96, 160), (160, 96), (64, 96)]
 KEYS = {
+    "TASK": "detection",
     "DATA__BATCH_SIZE": 2,
     "DETECTION__SHORT_SIDES": [48, 64, 80],
     "DETECTION__LONG_SIDE": 128,
@@ -249,3 +250,16 @@ def test_canvases_must_hold_the_largest_images():
             load_config(None, DETECTION__CANVASES=canvases)
     square = load_config(None, **{**KEYS, "DETECTION__CANVASES": [[128, 128]]})
     assert dataclasses.astuple(square.detection)[-2] == ((128, 128),)
+
+
+def test_an_image_with_a_crowd_alone_is_background(tmp_path):
+    content, pixels = small_coco(SIZES[:2], objects=1)
+    content["annotations"][1] |= {"iscrowd": 1, "segmentation": {"size": list(SIZES[1]), "counts": [0, 2400]}}
+    for name in ("train2017", "val2017"):
+        write_split(tmp_path, name, content, pixels)
+    data = train_data(tmp_path)
+    assert len(data) == 2  # mmdetection leaves out only images without any annotation
+    batches = data.batches(0, 1)
+    named = dict(zip(data.columns, next(batches), strict=True))
+    assert sorted(named["gt_valid"].sum(1).tolist()) in ([0, 0], [0, 1])
+    assert (named["rpn_labels"][named["gt_valid"].sum(1) == 0] == 0).all() and named["rpn_weights"].any()

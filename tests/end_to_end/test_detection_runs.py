@@ -8,6 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 from support.run_files import compare_killed
+from support.script import free_port
 from support.small_detector import CONFIG, write_data
 
 from msg_ms.checkpoint import read_checkpoint
@@ -60,13 +61,15 @@ def test_killed_runs_end_with_the_same_bits(folder):
 
 @pytest.mark.slow
 def test_one_two_and_three_ranks_evaluate_alike(folder):
-    environment = {"PYTHON": sys.executable, "DEVICE_TARGET": "CPU"}
-    train = ["bash", ROOT / "scripts" / "run_distribute_train.sh", "2", "small.yaml", "data", "--output", "out"]
-    subprocess.run([*train, "--opts", "TRAIN.EPOCHS", "1"], cwd=folder, env={**os.environ, **environment}, check=True)
+
+    def launch(script, *arguments):
+        environment = {"PYTHON": sys.executable, "DEVICE_TARGET": "CPU", "MASTER_PORT": str(free_port())}
+        line = ["bash", ROOT / "scripts" / script, *map(str, arguments)]
+        subprocess.run(line, cwd=folder, env={**os.environ, **environment}, check=True)
+
+    launch("run_distribute_train.sh", 2, "small.yaml", "data", "--output", "out", "--opts", "TRAIN.EPOCHS", 1)
     best = folder / "out" / "small_detector" / "default" / "best.ckpt"
     run(folder, "eval.py", "--resume", best, "--results", "1.json")
     for ranks in (2, 3):
-        evaluate = ["bash", ROOT / "scripts" / "run_distribute_eval.sh", str(ranks), "small.yaml", "data", best]
-        evaluate += ["--results", f"{ranks}.json"]
-        subprocess.run(evaluate, cwd=folder, env={**os.environ, **environment}, check=True)
+        launch("run_distribute_eval.sh", ranks, "small.yaml", "data", best, "--results", f"{ranks}.json")
         assert (folder / f"{ranks}.json").read_bytes() == (folder / "1.json").read_bytes()
