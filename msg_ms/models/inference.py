@@ -224,7 +224,7 @@ class InferenceBlocks(nn.Cell):
     def __init__(self, parameters: Sequence[Sequence[Tensor]], packed: PackedBlocks):
         super().__init__()
         self.fused = self.single_precision = True
-        self.values = _frozen("block", *(value for block in parameters for value in block))
+        self.values = _frozen("packed", *(value for block in parameters for value in block))
         self.packed = packed
 
     def construct(self, x: Tensor, drop_path_scale: None = None, padding: Tensor | None = None) -> Tensor:
