@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+OPSET = 17  # of ONNX files
+
 
 @dataclass
 class Job:
@@ -53,10 +55,29 @@ def send(message: dict) -> None:
     print("\n" + json.dumps(message), flush=True)
 
 
-def msg_ms(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, backend: str = "native") -> Callable:
+def msg_ms(
+    job: Job,
+    state: dict,
+    images: np.ndarray,
+    labels: np.ndarray,
+    backend: str = "native",
+    precision: str = "float32",
+) -> Callable:
     import mindspore as ms
 
-    from msg_ms import create_model, optimize_for_inference
+    from msg_ms import optimize_for_inference
+
+    model = msg_ms_model(job, state, backend)
+    if job.task == "inference":
+        # The other engines pack weights too.
+        optimize_for_inference(model, strassen=precision == "float32", precision=precision)
+        x = ms.Tensor(images)
+        return lambda: model(x).asnumpy()
+    return training_step(model, images, labels)
+
+
+def msg_ms_model(job: Job, state: dict, backend: str):
+    from msg_ms import create_model
     from msg_ms.checkpoint import load_parameters
     from msg_ms.convert import convert_state_dict
     from msg_ms.engine.device import setup_device
@@ -66,11 +87,7 @@ def msg_ms(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, backen
     set_backend(backend)
     model = create_model(job.model, drop_path_rate=0.0)
     load_parameters({p.name: p for p in model.get_parameters()}, convert_state_dict(state), "the benchmark's weights")
-    if job.task == "inference":
-        optimize_for_inference(model, strassen=True)  # torch.compile and ONNX Runtime pack weights too
-        x = ms.Tensor(images)
-        return lambda: model(x).asnumpy()
-    return training_step(model, images, labels)
+    return model
 
 
 def training_step(model, images: np.ndarray, labels: np.ndarray) -> Callable:
@@ -140,12 +157,16 @@ def torch_model(job: Job, state: dict):
     return model
 
 
-def torch_eager(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, compiled: bool = False) -> Callable:
+def torch_eager(
+    job: Job, state: dict, images: np.ndarray, labels: np.ndarray, compiled: bool = False, bfloat16: bool = False
+) -> Callable:
     import torch
 
     model, x = torch_model(job, state), torch.from_numpy(images)
     if job.task == "inference":
         model.eval()
+        if bfloat16:  # everything, which is faster than autocast
+            model, x = model.bfloat16(), x.bfloat16()
         if compiled:
             import torch._inductor.config
 
@@ -154,7 +175,7 @@ def torch_eager(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, c
 
         def run():
             with torch.inference_mode() if not compiled else torch.no_grad():
-                return model(x).numpy()
+                return model(x).float().numpy()
 
         return run
     y = torch.from_numpy(labels).long()
@@ -197,7 +218,7 @@ def onnxruntime(job: Job, state: dict, images: np.ndarray, labels: np.ndarray) -
 
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
         model = torch_model(job, state).eval()
-        torch.onnx.export(model, torch.from_numpy(images), file.name, dynamo=False, opset_version=17)
+        torch.onnx.export(model, torch.from_numpy(images), file.name, dynamo=False, opset_version=OPSET)
         options = ort.SessionOptions()
         options.intra_op_num_threads = job.threads
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -206,13 +227,35 @@ def onnxruntime(job: Job, state: dict, images: np.ndarray, labels: np.ndarray) -
     return lambda: session.run(None, {name: images})[0]
 
 
+def openvino(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, precision: str = "f32") -> Callable:
+    """Run the model that msg_ms exports: OpenVINO is faster with it than with PyTorch's export."""
+    import openvino as ov
+
+    from msg_ms.deploy.onnx_model import build_onnx
+
+    network = build_onnx(msg_ms_model(job, state, "composed"), job.batch, OPSET, False, {}).SerializeToString()
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": job.threads,
+    }
+    core = ov.Core()
+    request = core.compile_model(core.read_model(network), "CPU", settings).create_infer_request()
+    tensor = ov.Tensor(images)  # without a copy at each call
+    return lambda: request.infer([tensor], share_outputs=True)[0]
+
+
 PEERS = {
     "msg_ms": msg_ms,
+    "msg_ms bf16": lambda *args: msg_ms(*args, precision="bfloat16"),
     "msg_ms composed": lambda *args: msg_ms(*args, backend="composed"),
     "matrix products": matrix_products,
     "PyTorch eager": torch_eager,
     "torch.compile": lambda *args: torch_eager(*args, compiled=True),
+    "PyTorch bf16": lambda *args: torch_eager(*args, bfloat16=True),
     "ONNX Runtime": onnxruntime,
+    "OpenVINO": openvino,
+    "OpenVINO bf16": lambda *args: openvino(*args, precision="bf16"),
 }
 
 if __name__ == "__main__":

@@ -61,6 +61,11 @@ def model_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--amp-opt-level", choices=["O0", "O1", "O2"], help="mixed precision (default: O0 on CPU, else O1)"
     )
+    parser.add_argument(
+        "--inference-precision",
+        choices=["float32", "bfloat16"],
+        help="precision of inference on CPU, without training (default: float32)",
+    )
     parser.add_argument("--device-target", choices=["CPU", "GPU", "Ascend"], help="default: MindSpore's choice")
     return parser
 
@@ -109,6 +114,7 @@ def config_from_arguments(args: argparse.Namespace, **overrides: object) -> Conf
         DEVICE_TARGET=args.device_target,
         TRAIN__ACCUMULATION_STEPS=flags.get("accumulation_steps"),
         AMP_OPT_LEVEL=args.amp_opt_level,
+        INFERENCE_PRECISION=args.inference_precision,
         EVAL_MODE=flags.get("eval") or None,
         THROUGHPUT_MODE=flags.get("throughput") or None,
     )

@@ -84,6 +84,8 @@ def prepare_classifier(
     if args.score_thr is not None:
         raise UserError("--score-thr is for detectors")
     messages = args.show_messages is not None
+    if messages and runtime.config.inference_precision != "float32":
+        raise UserError("--show-messages: the attention is drawn in single precision; leave out --inference-precision")
     if not messages:  # --show-messages needs the original parameters
         runtime.task.optimize_for_inference(model, strassen=True)
     batch = min(args.batch_size or BATCH, len(files))

@@ -223,6 +223,8 @@ class Config:
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     amp: AmpConfig = field(default_factory=AmpConfig)
     amp_opt_level: str = key("", one_of("", "O0", "O1", "O2"))  # empty: O0 on CPU, the paper's O1 on GPU and Ascend
+    # This project's own: precision of eval.py, predict.py and --throughput with packed weights, on CPU.
+    inference_precision: str = key("float32", one_of("float32", "bfloat16"))
     output: str = key("output")
     tag: str = key("default", FILE_NAME)
     save_freq: int = key(1, at_least(1))  # epochs between two checkpoints

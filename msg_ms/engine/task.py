@@ -229,7 +229,15 @@ class Task:
                 raise UserError(f"{flag}: the evaluation of this TASK has no such output")
 
     def optimize_for_inference(self, model: nn.Cell, **options: Any) -> None:
-        """Prepare the model for faster inference, in place, where possible."""
+        """Prepare the model for faster inference, in place, where possible.
+
+        Args:
+            model: The task's model, with its weights.
+            options: As of ``msg_ms.optimize_for_inference``, without the precision, which the configuration has.
+
+        Raises:
+            UserError: The task, the device or the CPU does not support the configuration's ``INFERENCE_PRECISION``.
+        """
 
     def inference_inputs(self, batch: Batch) -> tuple[np.ndarray, ...]:
         """Return the arrays of an evaluation batch that the model itself accepts."""

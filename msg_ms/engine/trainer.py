@@ -68,8 +68,10 @@ class Trainer:
         """Evaluate the model's present weights.
 
         Raises:
-            UserError: If the model's outputs are not finite.
+            UserError: If the model's outputs are not finite, or ``INFERENCE_PRECISION`` is not float32.
         """
+        if self.config.inference_precision != "float32":
+            raise UserError("train.py --eval evaluates in the precision of training; use eval.py --inference-precision")
         return self.evaluation.run().require_finite()
 
     def measure_throughput(self) -> str:
@@ -77,7 +79,8 @@ class Trainer:
         batch = next(self.evaluation.data.batches())
         self.task.optimize_for_inference(self.model, strassen=True)
         line = measure_throughput(self.model, self.task.inference_inputs(batch), self.task.sample_name)
-        return f"{line}, precision {self.config.amp_opt_level}"
+        half = self.config.inference_precision if self.config.inference_precision != "float32" else ""
+        return f"{line}, precision {half or self.config.amp_opt_level}"
 
     def fit(self) -> None:
         """Train until ``TRAIN.EPOCHS``, from the newest checkpoint of the run if there is one.

@@ -13,7 +13,7 @@ from .conv import MapConv
 from .layer_norm import BiasLayerNorm, layer_norm
 from .matmul import MatMul
 from .nms import NMS
-from .packed import PackedBranches, PackedMatMul, WeightPacker
+from .packed import PRECISIONS, PackedBlocks, PackedMatMul, RoundedPatches, WeightPacker, bfloat16_supported
 from .pad import pad_axis
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
@@ -27,6 +27,7 @@ from .windows import shuffle_messages, window_partition, window_reverse
 
 __all__ = [
     "NMS",
+    "PRECISIONS",
     "AdamWStep",
     "AttentionBranch",
     "BiasLayerNorm",
@@ -34,14 +35,16 @@ __all__ = [
     "MapConv",
     "MatMul",
     "MlpBranch",
-    "PackedBranches",
+    "PackedBlocks",
     "PackedMatMul",
     "RoIAlign",
+    "RoundedPatches",
     "SquaredNorm",
     "TokenPatches",
     "Transpose",
     "UpsampleAdd",
     "WeightPacker",
+    "bfloat16_supported",
     "bias_gelu",
     "gelu",
     "get_backend",

@@ -2,15 +2,30 @@
 
 The native GEMM needs a weight in the order in which its registers are filled. Packing it at every call costs a fifth
 of the time for the 50 to 200 rows of one image. Large weights may be packed for Strassen's algorithm ("Gaussian
-elimination is not optimal", 1969): seven products of quadrants in place of eight, in 7/4 of the memory.
+elimination is not optimal", 1969): seven products of quadrants in place of eight, in 7/4 of the memory. Or they are
+packed in bfloat16, two numbers in the place of a float: half the memory and, on CPUs with such instructions, half the
+multiplications.
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
+
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from .backend import kernel
+from .backend import kernel, native_library
+from .patches import constant
+
+SINGLE, BFLOAT16 = "float32", "bfloat16"
+PRECISIONS = (SINGLE, BFLOAT16)  # of inference with packed weights
+
+
+def bfloat16_supported() -> bool:
+    """Return whether the native kernels are in use and this CPU has the instructions for bfloat16 (AVX512-BF16)."""
+    library = native_library()
+    return library is not None and bool(ctypes.CDLL(str(library)).supports_bfloat16())
 
 
 def _round_up(n: int, multiple: int) -> int:
@@ -18,21 +33,27 @@ def _round_up(n: int, multiple: int) -> int:
 
 
 class WeightPacker:
-    """Pack parameters for ``PackedMatMul`` and ``PackedBranches``.
+    """Pack parameters for ``PackedMatMul``, ``RoundedPatches`` and ``PackedBlocks``.
 
     It needs the native kernels: check ``available``.
 
     Args:
-        strassen: pack large weights for Strassen's algorithm. All products must then have even numbers of rows.
+        strassen: pack large weights for Strassen's algorithm. All products must then have even numbers of rows. Not in
+            bfloat16, where the algorithm would add to the rounding errors.
+        precision: "float32", or "bfloat16" if ``bfloat16_supported()``.
     """
 
     STRASSEN_MIN_SIZE = 128  # rows and columns from which Strassen's algorithm is faster
 
-    def __init__(self, strassen: bool):
-        self.strassen = strassen
+    def __init__(self, strassen: bool, precision: str = SINGLE):
+        self.strassen = strassen and precision == SINGLE
+        self.precision = precision
         self._pack = kernel("pack_weight", lambda weight: [_round_up(weight[0], 64) * weight[1]])
         self._pack_strassen = kernel(
             "pack_weight_strassen", lambda weight: [7 * _round_up(weight[0] // 2, 64) * (weight[1] // 2)]
+        )
+        self._pack_bfloat16 = kernel(
+            "pack_weight_bf16", lambda weight: [_round_up(weight[0], 64) * ((weight[1] + 1) // 2)]
         )
         self._pack_bias = kernel("pack_position_bias", self._bias_shape)
         self.available = self._pack is not None
@@ -49,8 +70,10 @@ class WeightPacker:
             weight: (out, in), float32.
 
         Returns:
-            The packed weight, one-dimensional.
+            The packed weight, one-dimensional float32. In bfloat16 an entry holds the bits of two numbers.
         """
+        if self.precision == BFLOAT16:
+            return self._pack_bfloat16(weight)
         large = self.strassen and all(n % 2 == 0 and n >= self.STRASSEN_MIN_SIZE for n in weight.shape)
         return self._pack_strassen(weight) if large else self._pack(weight)
 
@@ -83,43 +106,79 @@ class PackedMatMul(nn.Cell):
 
         Args:
             x: (rows, in), float32.
-            weight: packed by ``WeightPacker.weight``.
+            weight: packed by ``WeightPacker.weight`` in single precision.
 
         Returns:
-            (rows, out).
+            (rows, out), float32.
         """
         return self.native(x, weight)
 
 
-class PackedBranches(nn.Cell):
-    """Both branches of a block with packed weights, for inference.
+class RoundedPatches(nn.Cell):
+    """A patch convolution in bfloat16 with its bias and normalization, for inference, as one native kernel.
+
+    Args:
+        out: output channels O.
+        geometry: side, stride and padding of the patches for the embedding; none for the patch merging.
+    """
+
+    def __init__(self, out: int, *geometry: int):
+        super().__init__()
+        self.out, self.geometry = out, geometry
+
+        def embed_shape(x, *_):
+            side, stride, padding = geometry
+            rows, columns = ((pixels + 2 * padding - side) // stride + 1 for pixels in x[2:])
+            return [x[0] * rows * columns, out]
+
+        self.embed = kernel("embed_bf16", embed_shape) if geometry else None
+        self.merge = None if geometry else kernel("merge_bf16", lambda x, *_: [x[0] // 4, out])
+
+    def construct(self, x: Tensor, settings: tuple[int, ...], parameters: Sequence[Tensor]) -> Tensor:
+        """Convolve and normalize.
+
+        Args:
+            x: images (B, C, height, width) for the embedding, tokens (B*R, G, N, C) for the merging.
+            settings: window size and shuffle size for the embedding; height and width in tokens, window size, shuffle
+                size of this stage and of the next for the merging.
+            parameters: packed weight (O, C*k*k), or (O, 9*C) ordered (3, 3, C) for the merging; bias, gamma, beta.
+
+        Returns:
+            (rows, O), float32, in window order as of ``ImagePatches`` and ``TokenPatches``.
+        """
+        if self.embed is not None:
+            return self.embed(x, constant(*settings, *self.geometry), *parameters)
+        return self.merge(x.reshape(-1, x.shape[-1]), constant(*settings), *parameters)
+
+
+class PackedBlocks(nn.Cell):
+    """Successive blocks of a stage with packed weights, for inference, as one native kernel.
 
     Args:
         scale: factor of the attention scores.
-        shuffle: whether to shuffle the MSG tokens after the attention branch.
+        shuffle: whether to shuffle the MSG tokens after each attention branch.
         heads: number of attention heads.
+        precision: that of the packed weights, "float32" or "bfloat16". In bfloat16 the operands of all products are
+            rounded; sums, softmax, LayerNorm, GELU and the residual stream are single precision.
     """
 
-    def __init__(self, scale: float, shuffle: bool, heads: int):
+    def __init__(self, scale: float, shuffle: bool, heads: int, precision: str = SINGLE):
         super().__init__()
         self.settings = Tensor(np.array([scale, shuffle, heads], np.float32))
-        self.attention_branch = kernel("attention_branch_packed", lambda x, *_: x)
-        self.mlp_branch = kernel("mlp_branch_packed", lambda x, *_: x)
+        self.native = kernel({SINGLE: "stage_packed", BFLOAT16: "stage_bf16"}[precision], lambda x, *_: x)
 
-    def construct(
-        self, x: Tensor, attention: tuple[Tensor, ...], mlp: tuple[Tensor, ...], padding: Tensor | None = None
-    ) -> Tensor:
-        """Run a block.
+    def construct(self, x: Tensor, parameters: Sequence[Tensor], padding: Tensor | None = None) -> Tensor:
+        """Run the blocks.
 
         Args:
             x: (B*R, G, N, C), shape letters as in ``windows.py``.
-            attention: gamma, beta, packed qkv weight, qkv bias, packed position bias, packed proj weight, proj bias;
-                see ``AttentionBranch``.
-            mlp: gamma, beta, packed w1, b1, packed w2, b2; see ``MlpBranch``.
+            parameters: 13 for each block. Attention branch: gamma, beta, packed qkv weight, qkv bias, packed position
+                bias, packed proj weight, proj bias; see ``AttentionBranch``. MLP branch: gamma, beta, packed w1, b1,
+                packed w2, b2; see ``MlpBranch``.
             padding: (5,), see ``AttentionBranch``.
 
         Returns:
             (B*R, G, N, C).
         """
         settings = self.settings if padding is None else ops.cat((self.settings, padding))
-        return self.mlp_branch(self.attention_branch(x, *attention, settings), *mlp)
+        return self.native(x, settings, *parameters)

@@ -14,7 +14,8 @@ from .backend import kernel
 
 
 @constexpr
-def _constant(*values: int) -> Tensor:
+def constant(*values: int) -> Tensor:
+    """Return whole numbers as a constant of the graph."""
     return Tensor(np.array(values, np.float32))
 
 
@@ -56,7 +57,7 @@ class ImagePatches(nn.Cell):
             (B*R*G*w*w, C*k*k), float32. Patch (y, x) is the row of token (y, x) in ``window_partition``. Columns
             are ordered as in the weight (O, C, k, k) of a ``Conv2d``.
         """
-        return self.native(x.astype(ms.float32), _constant(window_size, shuffle_size, *self.geometry))
+        return self.native(x.astype(ms.float32), constant(window_size, shuffle_size, *self.geometry))
 
 
 class TokenPatches(nn.Cell):
@@ -93,4 +94,4 @@ class TokenPatches(nn.Cell):
             are ordered as in the weight (O, C, 3, 3) of a ``Conv2d``.
         """
         rows = x.reshape(-1, x.shape[-1]).astype(ms.float32)
-        return self.native(rows, _constant(height, width, window_size, shuffle_size, next_shuffle_size))
+        return self.native(rows, constant(height, width, window_size, shuffle_size, next_shuffle_size))

@@ -150,7 +150,7 @@ class ClassificationTask(Task):
 
     def optimize_for_inference(self, model: MSGTransformer, **options: Any) -> None:
         """Pack the model's weights for the native kernels, in place."""
-        optimize_for_inference(model, **options)
+        optimize_for_inference(model, precision=self.config.inference_precision, **options)
 
 
 class ClassificationLoss(nn.Cell):

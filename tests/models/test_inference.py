@@ -5,25 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mindspore import Tensor
+from support.noisy_model import SMALL, noisy
 
 from msg_ms import MSGFeatures, MSGTransformer, UserError, ops, optimize_for_inference
 from msg_ms.deploy.check import Reference
 from msg_ms.deploy.files import export_mindir
 from msg_ms.models.messages import MessageAttention
 from msg_ms.models.precision import set_precision
-
-SMALL = dict(
-    img_size=32, num_classes=5, embed_dim=16, depths=(1, 2), num_heads=(1, 2), window_size=4, shuffle_size=(2, 1)
-)
-
-
-def noisy(model):
-    """Make all parameters differ from zero and from each other."""
-    draws = np.random.RandomState(0)
-    for parameter in model.get_parameters():
-        noise = draws.standard_normal(parameter.shape).astype(np.float32)
-        parameter.set_data(Tensor(parameter.asnumpy() + 0.3 * noise))
-    return model
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_packing_keeps_results_and_prefixes(strassen):
     packed = [p.name for p in detector.get_parameters()]
     assert len(packed) == len(set(packed)) and all(name.startswith(("backbone.", "head.")) for name in packed)
     assert {"head.weight", "head.bias", "backbone.msg_tokens", "backbone.patch_embed.norm.gamma"} <= names & {*packed}
-    assert "backbone.layers.0.blocks.0.attention.2" in packed and not any("qkv" in name for name in packed)
+    assert "backbone.layers.0.blocks.0.packed.2" in packed and not any("qkv" in name for name in packed)
     # The detector's own graph was compiled from the old blocks; Strassen's rounding shows that a new one runs.
     after = [y.asnumpy() for y in detector(images(56))]
     for a, b in zip(before, after, strict=True):
@@ -100,6 +100,6 @@ def test_two_backbones_are_packed_and_none_is_an_error():
     optimize_for_inference(pair)
     names = [p.name for p in pair.get_parameters()]
     assert len(names) == len(set(names)) and {name.split(".")[0] for name in names} == {"0", "1"}
-    assert {"0.layers.1.blocks.0.mlp.0", "1.layers.1.blocks.0.mlp.0", "1.head.weight"} < {*names}
+    assert {"0.layers.1.blocks.0.packed.0", "1.layers.1.blocks.0.packed.0", "1.head.weight"} < {*names}
     with pytest.raises(UserError, match="Dense contains no MSG-Transformer"):
         optimize_for_inference(nn.Dense(2, 3))

@@ -5,6 +5,7 @@
 
 #include "branch.h"
 #include "gemm.h"
+#include "packed_blocks.h"
 #include "window_attention.h"
 
 namespace msg_ms {
@@ -12,8 +13,6 @@ namespace {
 
 // x, gamma, beta, qkv weight, qkv bias, table, MSG bias, proj weight, proj bias, drop_path_scale, settings (scale, shuffle)
 constexpr int kInputs = 11;
-// x, gamma, beta, qkv weight, qkv bias, position bias, proj weight, proj bias, settings (scale, shuffle, heads)
-constexpr int kPackedInputs = 9;
 
 struct AttentionBranch : Branch {
   const float *gamma, *beta, *qkv_bias, *proj_bias, *settings;
@@ -32,14 +31,6 @@ AttentionBranch branch_of_parameters(void **params, int64_t **shapes) {
   Branch branch(shapes[0], data(params, 0), data(params, 9), shapes[9][1]);
   branch.padding = Padding::read(data(params, 10), 2, shapes[10][0], branch.tokens);
   return {branch, data(params, 1), data(params, 2), data(params, 4), data(params, 8), data(params, 10), shapes[5][1]};
-}
-
-AttentionBranch branch_of_packed_parameters(void **params, int64_t **shapes) {
-  const float *settings = data(params, 8);
-  Branch branch(shapes[0], data(params, 0), &kNoDropPath, 1);
-  branch.padding = Padding::read(settings, 3, shapes[8][0], branch.tokens);
-  return {branch,   data(params, 1), data(params, 2), data(params, 4), data(params, 7),
-          settings, std::lround(settings[2])};
 }
 
 // Compute `out`. Unless they are null, fill saved_qkv (see Attention::saved) and saved_heads (rows, C), the attention's
@@ -122,6 +113,17 @@ void backward(void **params, int64_t **shapes) {
 }
 
 }  // namespace
+
+bool packed_attention_branch(const Branch &input, const PackedSettings &settings, const BlockParameters &p, float *out) {
+  const int64_t channels = input.channels;
+  const Matrix qkv_weight = packed_matrix(p[2], p.size(2), channels, 3 * channels);
+  const Matrix proj_weight = packed_matrix(p[5], p.size(5), channels, channels);
+  if (!qkv_weight.accepts_rows(input.tokens) || !proj_weight.accepts_rows(input.tokens)) return false;
+  const AttentionBranch branch{input, p[0], p[1], p[3], p[6], settings.values, settings.heads};
+  forward(branch, qkv_weight, proj_weight, p[4], out, nullptr, nullptr);
+  return true;
+}
+
 }  // namespace msg_ms
 
 // x (regions, windows, tokens, C), gamma, beta (C,), qkv weight (3C, C), qkv bias (3C,), table ((2w-1)^2, heads),
@@ -154,18 +156,5 @@ MSG_MS_KERNEL(pack_position_bias) {
   const Attention attention{0, tokens, heads, 1, window_size, 1.0f, nullptr, nullptr, nullptr, nullptr};
   std::memset(data(params, 2), 0, size(shapes[2], dims[2]) * sizeof(float));
   pack_bias(attention, data(params, 0), data(params, 1), data(params, 2));
-  return 0;
-}
-
-// x (regions, windows, tokens, C), gamma, beta (C,), packed qkv weight, qkv bias (3C,), packed position bias, packed proj
-// weight, proj bias (C,), settings (3,): scale, 1 to shuffle, heads; or (8,) with a Padding -> output, as x
-MSG_MS_KERNEL(attention_branch_packed) {
-  using namespace msg_ms;
-  const int64_t channels = shapes[0][3];
-  const Matrix qkv_weight = packed_matrix(data(params, 3), size(shapes[3], dims[3]), channels, 3 * channels);
-  const Matrix proj_weight = packed_matrix(data(params, 6), size(shapes[6], dims[6]), channels, channels);
-  if (!qkv_weight.accepts_rows(shapes[0][2]) || !proj_weight.accepts_rows(shapes[0][2])) return 1;
-  forward(branch_of_packed_parameters(params, shapes), qkv_weight, proj_weight, data(params, 5),
-          data(params, kPackedInputs), nullptr, nullptr);
   return 0;
 }

@@ -44,9 +44,14 @@ struct NoPrefetch {
   void run() {}
 };
 
+// The arithmetic of the micro-kernel: one step of the loop over k. micro_kernel_bf16.h has another.
+struct SinglePrecision {
+  static MSG_MS_INLINE inline void multiply_add(Vec &tile, float a, Vec b) { tile += a * b; }
+};
+
 // Compute one tile and call store(tile): tile[r][v] is the sum over k of a[r * a_row_stride + k * a_column_stride] times
 // the vector at b[k * b_row_stride + v * kLanes].
-template <int kRows, int kVectors, typename Prefetch, typename Store>
+template <int kRows, int kVectors, typename Arithmetic, typename Prefetch, typename Store>
 inline void micro_kernel(int64_t depth, const float *a, int64_t a_row_stride, int64_t a_column_stride, const float *b,
                          int64_t b_row_stride, Prefetch &prefetch, const Store &store) {
   Vec tile[kRows][kVectors] = {};
@@ -61,7 +66,7 @@ inline void micro_kernel(int64_t depth, const float *a, int64_t a_row_stride, in
       for (int r = 0; r < kRows; ++r) {
         const float a_entry = a[r * a_row_stride + k * a_column_stride];
 #pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) tile[r][v] += a_entry * b_row[v];
+        for (int v = 0; v < kVectors; ++v) Arithmetic::multiply_add(tile[r][v], a_entry, b_row[v]);
       }
     }
   }
@@ -70,7 +75,7 @@ inline void micro_kernel(int64_t depth, const float *a, int64_t a_row_stride, in
 
 // Multiply any number of rows of a by one panel of b: run the micro-kernel from top to bottom and call store(i, tile) for
 // the tile whose first row is i.
-template <int kVectors, typename Prefetch, typename Store>
+template <int kVectors, typename Arithmetic = SinglePrecision, typename Prefetch, typename Store>
 inline void multiply_panel(int64_t rows, int64_t depth, const float *a, int64_t a_row_stride, int64_t a_column_stride,
                            const float *b, int64_t b_row_stride, Prefetch prefetch, const Store &store) {
   constexpr int kRows = tile_rows(kVectors);
@@ -79,8 +84,8 @@ inline void multiply_panel(int64_t rows, int64_t depth, const float *a, int64_t 
   if (shorter_tiles * (kRows - 1) > rows) shorter_tiles = 0;
   const auto run_tiles = [&](auto count, int64_t end) MSG_MS_INLINE {
     for (; i + count <= end; i += count) {
-      micro_kernel<count, kVectors>(depth, a + i * a_row_stride, a_row_stride, a_column_stride, b, b_row_stride, prefetch,
-                                    [&](const auto &tile) MSG_MS_INLINE { store(i, tile); });
+      micro_kernel<count, kVectors, Arithmetic>(depth, a + i * a_row_stride, a_row_stride, a_column_stride, b, b_row_stride,
+                                                prefetch, [&](const auto &tile) MSG_MS_INLINE { store(i, tile); });
     }
   };
   run_tiles(std::integral_constant<int, kRows>(), rows - shorter_tiles * (kRows - 1));

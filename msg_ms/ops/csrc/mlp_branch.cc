@@ -3,6 +3,7 @@
 
 #include "branch.h"
 #include "gemm.h"
+#include "packed_blocks.h"
 
 namespace msg_ms {
 namespace {
@@ -108,6 +109,15 @@ void backward(void **params, int64_t **shapes) {
 }
 
 }  // namespace
+
+bool packed_mlp_branch(const Branch &branch, const BlockParameters &p, float *out) {
+  const int64_t channels = branch.channels, hidden = p.size(10);
+  const Matrix w1 = packed_matrix(p[9], p.size(9), channels, hidden), w2 = packed_matrix(p[11], p.size(11), hidden, channels);
+  if (!w1.accepts_rows(branch.count) || !w2.accepts_rows(branch.count)) return false;
+  forward(branch, p[7], p[8], {w1, w2, p[10], p[12], hidden}, out, nullptr);
+  return true;
+}
+
 }  // namespace msg_ms
 
 // x (regions, windows, tokens, C), gamma, beta (C,), w1 (H, C), b1 (H,), w2 (C, H), b2 (C,), drop_path_scale (2, images) or
@@ -128,18 +138,5 @@ MSG_MS_KERNEL(mlp_branch_train) {
 // -> gradients of x, gamma, beta, w1, b1, w2, b2
 MSG_MS_KERNEL(mlp_branch_grad) {
   msg_ms::backward(params, shapes);
-  return 0;
-}
-
-// x (regions, windows, tokens, C), gamma, beta (C,), packed w1, b1 (H,), packed w2, b2 (C,) -> output, as x
-MSG_MS_KERNEL(mlp_branch_packed) {
-  using namespace msg_ms;
-  const Branch branch(shapes[0], data(params, 0), &kNoDropPath, 1);
-  const int64_t channels = shapes[0][3], hidden = shapes[4][0];
-  const Matrix w1 = packed_matrix(data(params, 3), size(shapes[3], dims[3]), channels, hidden);
-  const Matrix w2 = packed_matrix(data(params, 5), size(shapes[5], dims[5]), hidden, channels);
-  if (!w1.accepts_rows(branch.count) || !w2.accepts_rows(branch.count)) return 1;
-  const Layers layers{w1, w2, data(params, 4), data(params, 6), hidden};
-  forward(branch, data(params, 1), data(params, 2), layers, data(params, 7), nullptr);
   return 0;
 }

@@ -1,0 +1,175 @@
+// Kernels of inference in bfloat16: a stage's blocks in one call, products with packed weights; see packed.py.
+//
+// Weights and the left-hand sides of products are rounded to bfloat16. Sums, softmax, LayerNorm, GELU and the residual
+// stream are in single precision.
+
+#include "attention_bf16.h"
+#include "normalize_bf16.h"
+#include "packed_blocks.h"
+
+namespace msg_ms {
+namespace {
+
+// GELU, x times the CDF of the standard normal distribution, for results that are rounded to bfloat16: absolute error 4e-5,
+// relative error 1.3e-5 near 0, against 2e-3 of the rounding. The CDF is 1/2 + x p(t) with t = 2 (x / 4.5)^2 - 1.
+inline Vec short_gelu(Vec x) {
+  constexpr float kEnd = 4.5f;
+  const Vec from_below = x < -kEnd ? Vec{} - kEnd : x, inside = from_below > kEnd ? Vec{} + kEnd : from_below;
+  const Vec t = inside * inside * (2 / (kEnd * kEnd)) - 1.0f;
+  Vec p = t * -0.00156577036f + 0.0046553649f;
+  p = p * t - 0.00668265065f;
+  p = p * t + 0.01014038827f;
+  p = p * t - 0.01815934293f;
+  p = p * t + 0.028624003753f;
+  p = p * t - 0.040295761079f;
+  p = p * t + 0.05467184633f;
+  p = p * t - 0.077183373272f;
+  p = p * t + 0.156905293465f;
+  return from_below * (inside * p + 0.5f);
+}
+
+// Return the function that adds a branch's last product and its bias to the residual stream, in place, from row `first`.
+TileFunction add_to_residual(const Branch &branch, int64_t first, const float *bias, float *out) {
+  return [=, x = branch.x, channels = branch.channels](const FinishedTile &tile) {
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      const int64_t at = (first + tile.row + r) * channels + tile.column;
+      const float *from = tile.data + r * tile.stride;
+      prefetch(x + at + tile.rows * channels, tile.columns);  // for the next tile
+      for_each_vector(tile.columns, [&](int64_t c, int64_t n) {
+        const Vec sum = load_lanes(from + c, n) + load_lanes(bias + tile.column + c, n);
+        store_lanes(out + at + c, load_lanes(x + at + c, n) + sum, n);
+      });
+    }
+  };
+}
+
+// out = x + proj(attention(LayerNorm(x))), then the shuffle; out may be x.
+template <typename Arithmetic>
+void attention_branch(const Branch &branch, const PackedSettings &settings, const BlockParameters &p, float *out) {
+  const float *gamma = p[0], *beta = p[1], *qkv_weight = p[2], *qkv_bias = p[3], *position_bias = p[4];
+  const float *proj_weight = p[5], *proj_bias = p[6], scale = settings.scale();
+  const int64_t channels = branch.channels, tokens = branch.tokens;
+  const Workspace factor_workspace(3 * channels);  // of queries, keys and values
+  float *const factors = factor_workspace;
+  for (int64_t c = 0; c < 3 * channels; ++c) factors[c] = c < channels ? scale : 1.0f;
+  branch.for_each_chunk(2 * channels, tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
+    const HalfRows normalized(n, channels), qkv(n, 3 * channels), heads(n, channels);
+    normalize_and_round<Arithmetic>(branch, first, n, gamma, beta, normalized);
+    gemm_bf16<Arithmetic>(n, 3 * channels, normalized, 0, qkv_weight, [&](const FinishedTile &tile) {
+      for (int64_t r = 0; r < tile.rows; ++r) {
+        const float *from = tile.data + r * tile.stride;
+        for_each_vector(tile.columns, [&](int64_t c, int64_t lanes) {
+          const int64_t column = tile.column + c;
+          const Vec sum = load_lanes(from + c, lanes) + load_lanes(qkv_bias + column, lanes);
+          store_rounded<Arithmetic>(qkv.at(tile.row + r, column), sum * load_lanes(factors + column, lanes), lanes);
+        });
+      }
+    });
+    attend_bf16<Arithmetic>({n / tokens, tokens, settings.heads, channels / settings.heads, qkv, position_bias}, heads);
+    for (int64_t i = 0; i < n; ++i) heads.complete(i);
+    gemm_bf16<Arithmetic>(n, channels, heads, 0, proj_weight, add_to_residual(branch, first, proj_bias, out));
+  });
+  if (settings.shuffles()) branch.shuffle_msg_tokens(out);
+}
+
+// out = x + gelu(LayerNorm(x) w1^T + b1) w2^T + b2; out may be x.
+template <typename Arithmetic>
+void mlp_branch(const Branch &branch, const BlockParameters &p, float *out) {
+  const float *gamma = p[7], *beta = p[8], *w1 = p[9], *b1 = p[10], *w2 = p[11], *b2 = p[12];
+  const int64_t channels = branch.channels, hidden = p.size(10);
+  branch.for_each_chunk(hidden / 2, 1, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
+    const HalfRows normalized(n, channels), activations(n, hidden);
+    normalize_and_round<Arithmetic>(branch, first, n, gamma, beta, normalized);
+    gemm_bf16<Arithmetic>(n, hidden, normalized, 0, w1, [&](const FinishedTile &tile) {
+      for (int64_t r = 0; r < tile.rows; ++r) {
+        const float *from = tile.data + r * tile.stride;
+        for_each_vector(tile.columns, [&](int64_t c, int64_t lanes) {
+          const Vec in = load_lanes(from + c, lanes) + load_lanes(b1 + tile.column + c, lanes);
+          store_rounded<Arithmetic>(activations.at(tile.row + r, tile.column + c), short_gelu(in), lanes);
+        });
+        if (tile.column + tile.columns == hidden) activations.complete(tile.row + r);
+      }
+    });
+    gemm_bf16<Arithmetic>(n, channels, activations, 0, w2, add_to_residual(branch, first, b2, out));
+  });
+}
+
+template <typename Arithmetic>
+int run_stage(int count, void **params, int *dims, int64_t **shapes) {
+  float *const out = data(params, count - 1);
+  const float *const result = for_each_block(
+    count, params, dims, shapes,
+    [&](const Branch &branch, const PackedSettings &settings, const BlockParameters &p) {
+      attention_branch<Arithmetic>(branch, settings, p, out);
+      return out;
+    },
+    [&](const Branch &branch, const BlockParameters &p) {
+      mlp_branch<Arithmetic>(branch, p, out);
+      return out;
+    });
+  return result == out ? 0 : 1;
+}
+
+// x (rows, in) times a packed weight (out, in), transposed
+template <typename Arithmetic>
+void multiply_rows(void **params, int64_t **shapes) {
+  const int64_t rows = shapes[0][0], in = shapes[0][1], out = shapes[2][1];
+  const float *x = data(params, 0), *weight = data(params, 1);
+  float *to = data(params, 2);
+  const auto run = [&](int64_t first, int64_t n) {
+    const HalfRows rounded(n, in);
+    parallel_for(n, kMinElements / in + 1, [&](int, int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) round_row<Arithmetic>(x + (first + i) * in, in, rounded, i);
+    });
+    gemm_bf16<Arithmetic>(n, out, rounded, 0, weight, [&](const FinishedTile &tile) {
+      for (int64_t r = 0; r < tile.rows; ++r) {
+        std::memcpy(to + (first + tile.row + r) * out + tile.column, tile.data + r * tile.stride,
+                    tile.columns * sizeof(float));
+      }
+    });
+  };
+  // Chunks of rows that stay in the cache, on all threads if there are enough.
+  constexpr int64_t kManyRows = 64, kCacheFloats = 1 << 16;
+  if (rows < kManyRows * num_threads()) return run(0, rows);
+  const int64_t chunk = std::max<int64_t>(kManyRows, 2 * kCacheFloats / in);
+  parallel_for_serial(rows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += chunk) run(i, std::min(chunk, end - i));
+  });
+}
+
+}  // namespace
+}  // namespace msg_ms
+
+// Return 1 if the bfloat16 kernels run on this processor.
+extern "C" __attribute__((visibility("default"))) int supports_bfloat16() { return msg_ms::has_bfloat16(); }
+
+// weight (out, in) -> weight packed in bfloat16, two numbers in a float (in / 2 rounded up * out rounded up to 64,)
+MSG_MS_KERNEL(pack_weight_bf16) {
+  using namespace msg_ms;
+  std::memset(data(params, 1), 0, size(shapes[1], dims[1]) * sizeof(float));
+  pack_bf16(shapes[0][1], shapes[0][0], data(params, 0), data(params, 1));
+  return 0;
+}
+
+// x (rows, in), weight packed in bfloat16 -> (rows, out), float
+MSG_MS_KERNEL(matmul_bf16) {
+  if (!msg_ms::has_bfloat16()) return 1;
+  msg_ms::multiply_rows<msg_ms::NativeBFloat16>(params, shapes);
+  return 0;
+}
+
+// x (regions, windows, tokens, C), settings, 13 inputs for each block; see packed_blocks.h -> output, as x
+MSG_MS_KERNEL(stage_bf16) {
+  if (!msg_ms::has_bfloat16()) return 1;
+  return msg_ms::run_stage<msg_ms::NativeBFloat16>(count, params, dims, shapes);
+}
+
+// The same two kernels without the instructions: slow, for tests on any processor.
+MSG_MS_KERNEL(matmul_bf16_portable) {
+  msg_ms::multiply_rows<msg_ms::PortableBFloat16>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(stage_bf16_portable) {
+  return msg_ms::run_stage<msg_ms::PortableBFloat16>(count, params, dims, shapes);
+}

@@ -1,0 +1,163 @@
+"""Kernels in bfloat16: products against sums of rounded numbers, blocks against those in single precision."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bfloat16 import (
+    NATIVE,
+    PORTABLE,
+    block_parameters,
+    expected_patches,
+    portable_product,
+    random_patches,
+    random_stages,
+    rounded,
+    run_matmul,
+    run_patches,
+    run_stage,
+)
+from support.kernels import Kernels
+
+from msg_ms.ops.build import SANITIZE, kernel_library
+
+SCRIPT = Path(__file__).parents[1] / "support" / "bfloat16.py"
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    return Kernels(str(kernel_library()))
+
+
+@pytest.fixture(params=[NATIVE, PORTABLE])
+def suffix(request, kernels):
+    """The kernels' names end in this: with the processor's instructions, or their portable twins."""
+    if request.param == NATIVE and not kernels.library.supports_bfloat16():
+        pytest.skip("this CPU has no bfloat16 instructions")
+    return request.param
+
+
+def products():
+    rng = np.random.RandomState(0)
+    for rows, inner, outer in ((1, 1, 1), (7, 5, 3), (50, 64, 192), (49, 147, 64), (300, 130, 70), (13, 2049, 33)):
+        yield (
+            rng.standard_normal((rows, inner)).astype(np.float32),
+            rng.standard_normal((outer, inner)).astype(np.float32),
+        )
+
+
+def test_numbers_are_rounded_to_the_nearest_even(kernels, suffix):
+    # Multiply by 1: the product is the rounded number. Halfway cases, overflow, subnormals and both infinities.
+    odd = [0x3F808000, 0x3F818000, 0x7F7FFFFF, 0x00012345, 0x80012345, 0x7F800000, 0xFF800000]
+    draws = np.random.RandomState(0).randint(0, 2**32, 5000, np.uint64)
+    bits = np.concatenate([draws, np.array(odd, np.uint64)]).astype(np.uint32)
+    x = bits.view(np.float32)
+    x = x[~np.isnan(x)]
+    out = run_matmul(kernels, suffix, x[:, None], np.ones((1, 1), np.float32))[:, 0]
+    assert np.array_equal(out, rounded(x))
+
+
+def test_products_are_sums_of_rounded_numbers(kernels, suffix):
+    for x, weight in products():
+        out = run_matmul(kernels, suffix, x, weight)
+        exact = rounded(x).astype(np.float64) @ rounded(weight).astype(np.float64).T
+        assert np.abs(out - exact).max() <= 1e-6 * np.abs(exact).max() * len(weight[0]) ** 0.5, x.shape
+
+
+def test_the_order_of_the_sum_is_known(kernels, suffix):
+    """Bit for bit: the second number of a pair first, each step rounded."""
+    x, weight = (np.random.RandomState(i).standard_normal((9, 33)).astype(np.float32) for i in range(2))
+    assert np.array_equal(run_matmul(kernels, suffix, x, weight), portable_product(x, weight))
+
+
+def test_both_twins_return_the_same_bits(kernels):
+    if not kernels.library.supports_bfloat16():
+        pytest.skip("this CPU has no bfloat16 instructions")
+    for case in random_stages(6):
+        assert np.array_equal(run_stage(kernels, NATIVE, case), run_stage(kernels, PORTABLE, case))
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(60, marks=pytest.mark.slow)])
+def test_blocks_equal_those_in_single_precision(kernels, suffix, count):
+    for i, case in enumerate(random_stages(count)):
+        out, expected = run_stage(kernels, suffix, case), run_stage(kernels, None, case)
+        change = np.abs(expected - case["x"]).max()
+        assert np.abs(out - expected).max() <= 0.03 * change, i
+        # Rounding has no direction: the mean of many errors is far smaller.
+        assert np.abs((out - expected).mean()) <= 0.002 * change, i
+
+
+def test_a_stage_is_its_blocks_one_after_the_other(kernels, suffix):
+    case = next(random_stages(1))
+    once = run_stage(kernels, suffix, case)
+    first = {**case, "blocks": case["blocks"][:1]}
+    x = run_stage(kernels, suffix, first)
+    assert np.array_equal(once, run_stage(kernels, suffix, {**case, "x": x, "blocks": case["blocks"][1:]}))
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_patches_are_convolved_and_normalized(kernels, suffix, count):
+    for i, case in enumerate(random_patches(count)):
+        out, expected = run_patches(kernels, suffix, *case), expected_patches(kernels, *case)
+        assert np.abs(out - expected).max() <= 1e-4 * np.abs(expected).max(), (i, case[0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_stay_in_their_window(kernels, suffix, value):
+    case = next(random_stages(1))
+    case["settings"][1] = 0  # no shuffle
+    case["x"][0, 0, 1, 1] = value
+    out, expected = run_stage(kernels, suffix, case), run_stage(kernels, None, case)
+    assert np.array_equal(np.isfinite(out), np.isfinite(expected)) and not np.isfinite(out[0, 0]).any()
+
+
+def test_number_of_threads_changes_nothing(tmp_path):
+    """Every sum is computed by one thread."""
+    outputs = []
+    for threads in ("1", "8"):
+        output = tmp_path / f"{threads}.npz"
+        line = [sys.executable, str(SCRIPT), str(kernel_library()), str(output), "6"]
+        subprocess.run(line, check=True, env={"MSG_MS_THREADS": threads, "PATH": os.environ["PATH"]})
+        with np.load(output) as file:
+            outputs.append(dict(file))
+    assert outputs[0] and all(np.array_equal(outputs[1][key], one) for key, one in outputs[0].items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", ["-mno-avx512f", "-march=x86-64"])
+def test_the_portable_twin_on_processors_with_shorter_vectors(kernels, flags):
+    if platform.machine() != "x86_64":
+        pytest.skip("the flags are for x86-64")
+    others = Kernels(str(kernel_library((flags,))))
+    assert not others.library.supports_bfloat16()
+    for x, weight in products():
+        assert np.array_equal(run_matmul(others, PORTABLE, x, weight), run_matmul(kernels, PORTABLE, x, weight))
+    for case in random_stages(12):
+        out, expected = run_stage(others, PORTABLE, case), run_stage(others, None, case)
+        assert np.abs(out - expected).max() <= 0.03 * np.abs(expected - case["x"]).max()
+
+
+@pytest.mark.slow
+def test_address_sanitizer_finds_nothing(tmp_path):
+    sanitizer = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    if not Path(sanitizer).is_absolute():
+        pytest.skip("this compiler has no AddressSanitizer")
+    environment = {
+        "LD_PRELOAD": sanitizer,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "MSG_MS_THREADS": "2",
+        "PATH": "/usr/bin:/bin",
+    }
+    line = [sys.executable, str(SCRIPT), str(kernel_library(SANITIZE)), str(tmp_path / "o.npz"), "20"]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_packed_weights_hold_two_numbers_each(kernels):
+    weight = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
+    parameters = block_parameters(kernels, NATIVE, weight)
+    assert parameters.view(np.uint16).reshape(-1)[:2].tolist() == [0x3F80, 0x4000]  # 1 and 2

@@ -1,0 +1,158 @@
+"""Call the kernels in bfloat16 from NumPy, and make random stages for them. No MindSpore, so that a sanitizer can run.
+
+``python bfloat16.py <library> <output.npz> <cases>`` runs random cases and saves the outputs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from support.kernels import Kernels, attention_case, image_case, normal_from, token_case
+
+NATIVE, PORTABLE = "_bf16", "_bf16_portable"  # endings of the kernels' names
+PARAMETERS = (
+    "gamma",
+    "beta",
+    "qkv",
+    "qkv_bias",
+    "bias",
+    "proj",
+    "proj_bias",
+    "gamma2",
+    "beta2",
+    "w1",
+    "b1",
+    "w2",
+    "b2",
+)
+WEIGHTS = ("qkv", "proj", "w1", "w2")
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """Round to bfloat16, to the nearest, half to even; subnormal numbers become zero."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    result = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32)
+    result = np.where((bits & 0x7F800000) == 0, bits & 0x80000000, result)
+    return result.astype(np.uint32).view(np.float32)
+
+
+def portable_product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return x w^T in the order of the instructions: of each pair the second number first, every step rounded."""
+    x, weight = rounded(x), rounded(weight)
+    total = np.zeros((len(x), len(weight)), np.float32)
+    inner = x.shape[1]
+    for k in range(0, inner, 2):
+        for i in (k + 1, k):
+            if i < inner:  # the product of two such numbers is exact in single precision
+                total = (total + np.outer(x[:, i], weight[:, i])).astype(np.float32)
+    return total
+
+
+def round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def block_parameters(kernels: Kernels, suffix: str | None, weight: np.ndarray) -> np.ndarray:
+    """Pack a weight in bfloat16, or in single precision if ``suffix`` is None."""
+    outer, inner = weight.shape
+    name, depth = ("pack_weight", inner) if suffix is None else ("pack_weight_bf16", (inner + 1) // 2)
+    return kernels(name, [weight], [(round_up(outer, 64) * depth,)])[0]
+
+
+def run_matmul(kernels: Kernels, suffix: str, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    packed = block_parameters(kernels, suffix, weight)
+    return kernels(f"matmul{suffix}", [x, packed], [(len(x), len(weight))])[0]
+
+
+def run_stage(kernels: Kernels, suffix: str | None, case: dict) -> np.ndarray:
+    """Run the blocks of a case in bfloat16, or in single precision if ``suffix`` is None."""
+    inputs = [case["x"], case["settings"]]
+    for block in case["blocks"]:
+        tokens = case["x"].shape[2]
+        shape = (block["table"].shape[1] * tokens * round_up(tokens, 16),)
+        (bias,) = kernels("pack_position_bias", [block["table"], block["msg_bias"]], [shape])
+        for name in PARAMETERS:
+            value = bias if name == "bias" else block[name]
+            inputs.append(block_parameters(kernels, suffix, value) if name in WEIGHTS else value)
+    name = "stage_packed" if suffix is None else f"stage{suffix}"
+    return kernels(name, inputs, [case["x"].shape])[0]
+
+
+def random_stages(count: int) -> Iterator[dict]:
+    """Yield stages of two blocks with windows of different sizes."""
+    for seed in range(count):
+        rng = np.random.RandomState(seed)
+        normal, blocks, case = normal_from(rng), [], None
+        while case is None or case["qkv"].shape[1] // case["table"].shape[1] % 2:
+            case = attention_case(rng)  # heads must have an even number of channels
+        channels, heads = len(case["gamma"]), case["table"].shape[1]
+        hidden = rng.randint(1, 4 * channels)
+        for _ in range(2):
+            blocks.append(
+                dict(
+                    gamma=1 + 0.1 * normal(channels),
+                    beta=0.1 * normal(channels),
+                    qkv=normal(3 * channels, channels) * channels**-0.5,
+                    qkv_bias=0.1 * normal(3 * channels),
+                    table=normal(*case["table"].shape),
+                    msg_bias=normal(heads, 2, 1, 1),
+                    proj=normal(channels, channels) * channels**-0.5,
+                    proj_bias=0.1 * normal(channels),
+                    gamma2=1 + 0.1 * normal(channels),
+                    beta2=0.1 * normal(channels),
+                    w1=normal(hidden, channels) * channels**-0.5,
+                    b1=0.1 * normal(hidden),
+                    w2=normal(channels, hidden) * hidden**-0.5,
+                    b2=0.1 * normal(channels),
+                )
+            )
+        settings = np.array([*case["settings"], heads], np.float32)
+        yield dict(x=case["x"], settings=settings, blocks=blocks)
+
+
+def random_patches(count: int) -> Iterator[tuple[str, list[np.ndarray], tuple[int, int]]]:
+    """Yield the name, the inputs (x, geometry, weight, bias, gamma, beta) and the shape of the output."""
+    for seed in range(count):
+        rng = np.random.RandomState(seed)
+        normal, out = normal_from(rng), rng.randint(1, 80)
+        for name, case in (("embed", image_case(rng)), ("merge", token_case(rng))):
+            rows, depth = case["dout"].shape
+            weight, rest = normal(out, depth) * depth**-0.5, [normal(out), 1 + 0.1 * normal(out), normal(out)]
+            yield name, [case["x"], case["geometry"], weight, *rest], (rows, out)
+
+
+def run_patches(kernels: Kernels, suffix: str, name: str, inputs: list, shape: tuple[int, int]) -> np.ndarray:
+    x, geometry, weight, *rest = inputs
+    if name == "merge":  # the columns (C, 3, 3) of a Conv2d become (3, 3, C)
+        weight = weight.reshape(len(weight), -1, 9).transpose(0, 2, 1).reshape(len(weight), -1)
+    packed = block_parameters(kernels, suffix, weight)
+    return kernels(f"{name}{suffix}", [x, geometry, packed, *rest], [shape])[0]
+
+
+def expected_patches(kernels: Kernels, name: str, inputs: list, shape: tuple[int, int]) -> np.ndarray:
+    """Return the result in single precision from the unfolded patches, rounded as the kernel rounds them."""
+    x, geometry, weight, bias, gamma, beta = inputs
+    kernel = {"embed": "image_patches", "merge": "token_patches"}[name]
+    (patches,) = kernels(kernel, [x, geometry], [(shape[0], weight.shape[1])])
+    y = rounded(patches).astype(np.float64) @ rounded(weight).astype(np.float64).T + bias
+    y = y - y.mean(1, keepdims=True)
+    return y / np.sqrt((y**2).mean(1, keepdims=True) + 1e-5) * gamma + beta
+
+
+if __name__ == "__main__":
+    kernels = Kernels(sys.argv[1])
+    outputs = {}
+    suffixes = [NATIVE, PORTABLE] if kernels.library.supports_bfloat16() else [PORTABLE]
+    for suffix in suffixes:
+        for i, case in enumerate(random_stages(int(sys.argv[3]))):
+            outputs[f"stage{suffix}/{i}"] = run_stage(kernels, suffix, case)
+        for i, case in enumerate(random_patches(int(sys.argv[3]))):
+            outputs[f"patches{suffix}/{i}"] = run_patches(kernels, suffix, *case)
+        x = np.random.RandomState(0).standard_normal((301, 147)).astype(np.float32)
+        outputs[f"matmul{suffix}"] = run_matmul(kernels, suffix, x, x[:70])
+    np.savez(sys.argv[2], **outputs)
