@@ -27,10 +27,10 @@ BACKBONE = dict(
     drop_path_rate=0.0,
 )  # fmt: skip
 SETTINGS = dict(
-    fpn_channels=24, fc_channels=48, box_size=5, mask_size=7, train_candidates=120, train_proposals=120,
-    test_candidates=20, test_proposals=20, region_samples=64, region_positives=16,
+    fpn_channels=24, fc_channels=48, box_size=5, mask_size=7, train_candidates=60, train_proposals=200,
+    test_candidates=20, test_proposals=20, region_samples=204, region_positives=120,
 )  # fmt: skip
-RATE, WARMUP_STEPS, WEIGHT_DECAY, BETAS, EPSILON = 1e-3, 50, 0.05, (0.9, 0.999), 1e-8
+RATE, WARMUP_STEPS, WEIGHT_DECAY, BETAS, EPSILON = 2e-4, 20, 0.05, (0.9, 0.999), 1e-8
 
 
 def rate_at(k: int) -> float:
@@ -110,7 +110,8 @@ def initial_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]
         if "norm" in name or ".bn." in name:
             weights[name] = np.full(shape, float(name.endswith(("weight", "running_var"))), np.float32)
         elif name.endswith(".bias"):
-            weights[name] = np.zeros(shape, np.float32)
+            # The first layer's normalisation amplifies rounding where its input is zero: in the padding, without bias.
+            weights[name] = (values * (0.5 if name.startswith("backbone.patch_embed") else 0.02)).astype(np.float32)
         elif layer in fixed:
             weights[name] = (fixed[layer] * values).astype(np.float32)
         else:
