@@ -263,8 +263,23 @@ def main(inputs: str, output: str) -> None:
         data = dict(file)
     state = {name[6:]: torch.from_numpy(data[name]) for name in data if name.startswith("state/")}
     model = TorchDetector(learning.BACKBONE, DetectorSettings(learning.CLASSES, **learning.SETTINGS))
+    load(model, state)
+    train(model, data, learning.FIRST_STEPS, learning.FIRST_RATE)
+    state = {name: values.half() for name, values in model.state_dict().items() if name in state}
+    load(model, {name: values.float() for name, values in state.items()})
+    rows = train(model, data, learning.STEPS, learning.RATE)
+    checksums = np.array([data[f"checksum/{k}"] for k in range(learning.STEPS)])
+    weights = {f"state/{name}": values.numpy() for name, values in state.items()}
+    np.savez_compressed(output, losses=np.array(rows), checksums=checksums, **weights)
+
+
+def load(model: TorchDetector, state: dict[str, Tensor]) -> None:
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
+
+
+def train(model: TorchDetector, data: dict[str, np.ndarray], steps: int, rate: float) -> list[list[float]]:
+    """Train with AdamW and return the losses of every step; the batches repeat."""
     model.train()
     still = ("norm", "absolute_pos_embed", "relative_position_bias_table")
     groups = ([], [])
@@ -277,19 +292,18 @@ def main(inputs: str, output: str) -> None:
     )
     trainer, rows = Trainer(model), []
     columns = [name.split("/")[2] for name in data if name.startswith("batch/0/")]
-    for k in range(learning.STEPS):
-        batch = {name: torch.from_numpy(data[f"batch/{k}/{name}"]) for name in columns}
+    for k in range(steps):
+        batch = {name: torch.from_numpy(data[f"batch/{k % learning.STEPS}/{name}"]) for name in columns}
         losses = trainer.losses(batch)
         optimizer.zero_grad()
         sum(losses).backward()
         for group in optimizer.param_groups:
-            group["lr"] = learning.rate_at(k)
+            group["lr"] = learning.rate_at(k, rate)
         optimizer.step()
         rows.append([loss.item() for loss in losses])
         if k % 20 == 19 or k == 0:
             print(k + 1, round(sum(rows[-1]), 4), [round(x, 4) for x in rows[-1]], flush=True)
-    checksums = np.array([data[f"checksum/{k}"] for k in range(learning.STEPS)])
-    np.savez_compressed(output, losses=np.array(rows), checksums=checksums, parameters=sorted(state))
+    return rows
 
 
 if __name__ == "__main__":

@@ -23,19 +23,20 @@ from .coco import write_split
 STEPS, BATCH, CLASSES, SCENES, MAX_GT, ANCHORS = 100, 4, 10, 24, 4, 128
 CANVAS = (128, 160)
 BACKBONE = dict(
-    embed_dim=16, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2), window_size=4, shuffle_size=(4, 4, 2, 1),
+    embed_dim=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2), window_size=4, shuffle_size=(2, 2, 2, 1),
     drop_path_rate=0.0,
 )  # fmt: skip
 SETTINGS = dict(
-    fpn_channels=24, fc_channels=48, box_size=5, mask_size=7, train_candidates=60, train_proposals=200,
-    test_candidates=20, test_proposals=20, region_samples=204, region_positives=120,
+    fpn_channels=24, fc_channels=48, box_size=5, mask_size=7, train_candidates=40, train_proposals=120,
+    test_candidates=20, test_proposals=20, region_samples=124, region_positives=100,
 )  # fmt: skip
-RATE, WARMUP_STEPS, WEIGHT_DECAY, BETAS, EPSILON = 2e-4, 20, 0.05, (0.9, 0.999), 1e-8
+FIRST_STEPS, FIRST_RATE = 100, 1e-3  # before the comparison
+RATE, WARMUP_STEPS, WEIGHT_DECAY, BETAS, EPSILON = 1e-4, 20, 0.05, (0.9, 0.999), 1e-8
 
 
-def rate_at(k: int) -> float:
+def rate_at(k: int, rate: float = RATE) -> float:
     """Linear warm-up from 0.001 of the rate, then constant."""
-    return RATE * min(1.0, 0.001 + 0.999 * k / WARMUP_STEPS)
+    return rate * min(1.0, 0.001 + 0.999 * k / WARMUP_STEPS)
 
 
 def write_scenes(folder: Path) -> None:
