@@ -23,8 +23,9 @@ LIMIT, FIRST = 0.01, 20
 def test_the_losses_follow_pytorch():
     """Every loss is within 1% for 20 steps, and the sum of all losses over every 20 steps.
 
-    Later a proposal whose IoU is at the threshold of a suppression or an assignment is kept on one side alone. PyTorch
-    with its own weights changed by 1e-7 then differs from itself by up to 6% in a single loss at every 20th step.
+    Later single losses differ more: by up to 13% at every 20th step. PyTorch with its own weights changed by 1e-7
+    differs from itself by up to 6% there (one such run). NMS, assignment and sampling are discontinuous, so rounding
+    can change a region. Whether that explains the whole difference has not been shown.
     """
     ms.set_context(mode=ms.GRAPH_MODE)
     with np.load(FIXTURES / "learning_curve.npz") as file:
