@@ -62,7 +62,7 @@ def window_reverse(
 
 
 def _transposed(x: Tensor, axes: tuple[int, ...], transpose: Transpose | None) -> Tensor:
-    return x.transpose(axes) if transpose is None else transpose(x, axes)
+    return x.transpose(*axes) if transpose is None else transpose(x, axes)
 
 
 def shuffle_messages(x: Tensor) -> Tensor:
