@@ -93,7 +93,8 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
             (B, N, 2*S, 2*S), and which are used (B, N), bool. Unused slots come last.
         """
         maps, rpn_logits, rpn_deltas = self.pyramid(images)
-        proposals, _, used = self.test_proposals(rpn_logits, rpn_deltas, img_shapes)
+        found = self.test_proposals(rpn_logits, rpn_deltas, img_shapes)
+        proposals, used = found[0], found[2]
         regions, logits, deltas = self.roi_head.cascade(maps, proposals, img_shapes)
         boxes, scores = self.scored_boxes(regions[-1], logits, deltas[-1], used, img_shapes, scale_factors)
         boxes, scores, pairs, used = self.detections(boxes, scores)

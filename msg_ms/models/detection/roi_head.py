@@ -63,7 +63,7 @@ class RoIHead(nn.Cell):
         """
         batch, regions, _ = boxes.shape
         logits = self.mask_head[stage](self._features(self.mask_align, pyramid, boxes))
-        _, classes, height, width = logits.shape
+        classes, height, width = logits.shape[1:]
         index = ops.arange(0, batch * regions).astype(ms.int32) * classes + labels.reshape(-1)
         own = ops.gather(logits.reshape(-1, height * width), index, 0)
         return own.reshape(batch, regions, height, width)

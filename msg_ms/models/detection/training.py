@@ -78,7 +78,8 @@ class DetectionLoss(nn.Cell):
         """
         maps, logits, deltas = self.model.pyramid(images, noise)
         losses = rpn_losses(logits, deltas, rpn_indices, rpn_labels, rpn_weights, rpn_deltas)
-        boxes, _, valid = self.proposals(logits, deltas, img_shapes)
+        proposals = self.proposals(logits, deltas, img_shapes)
+        boxes, valid = proposals[0], proposals[2]
         draws = (draws0, draws1, draws2)
         for stage in range(STAGES):
             boxes, own, labels, is_gt, used = self.sample(stage, boxes, valid, gt, gt_labels, gt_valid, draws[stage])
@@ -125,7 +126,8 @@ class DetectionLoss(nn.Cell):
             (B, R), K for negatives; which are ground-truth boxes themselves, bool (B, R); which are used, bool (B, R).
         """
         s, iou = self.settings, self.settings.stage_ious[stage]
-        assigned, _ = assign_regions(boxes, valid, gt, gt_valid, iou, iou)
+        # Indices, as MindSpore's compiler warns of unused parts of an unpacked tuple.
+        assigned = assign_regions(boxes, valid, gt, gt_valid, iou, iou)[0]
         boxes, valid, assigned = add_gt(boxes, valid, assigned, gt, gt_valid)
         index, positive, used = sample_regions(assigned, draws, s.region_samples, s.region_positives)
         boxes = ops.gather_elements(boxes, 1, ops.broadcast_to(index.expand_dims(-1), (*index.shape, 4)))
