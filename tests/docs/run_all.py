@@ -147,6 +147,7 @@ def copy_repository(folder: Path, environment: dict[str, str]) -> None:
     digest = subprocess.run("cksum < pyproject.toml", shell=True, cwd=folder, capture_output=True, text=True).stdout
     (folder / ".venv" / f".installed-{digest.split()[0]}").touch()  # scripts/venv.sh checks for it
     shutil.copy(ROOT / "tests" / "fixtures" / "half.pth", folder)
+    shutil.copy(ROOT / "tests" / "fixtures" / "detection" / "mmdet_checkpoint.pth", folder / "detector.pth")
     if clone := os.environ.get("MSG_MS_MINDCV"):
         (folder / "mindcv").symlink_to(Path(clone).resolve())
     subprocess.run([sys.executable, "-c", SETUP], cwd=folder, env=environment, check=True)
