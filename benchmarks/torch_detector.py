@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_msg import Attention, Merging, Mlp, PatchEmbed
 
-from msg_ms.models.detection.anchors import grid_anchors
+from msg_ms.boxes.anchors import grid_anchors
 from msg_ms.models.detection.layout import StageLayout, stage_layouts
 from msg_ms.models.detection.settings import STAGE_STDS
 

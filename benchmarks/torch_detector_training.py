@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from support import detection_learning as learning
 
-from msg_ms.models.detection.anchors import grid_anchors
+from msg_ms.boxes.anchors import grid_anchors
 from msg_ms.models.detection.settings import STAGE_STDS, DetectorSettings
 
 LOSSES = ("loss_rpn_cls", "loss_rpn_bbox", *(f"s{i}.loss_{kind}" for i in range(3) for kind in ("cls", "bbox", "mask")))

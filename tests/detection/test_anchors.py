@@ -3,7 +3,7 @@
 import numpy as np
 from support.detection import TABLE, model_settings
 
-from msg_ms.models.detection.anchors import base_anchors, grid_anchors, inside_flags, level_shapes, valid_flags
+from msg_ms.boxes.anchors import base_anchors, grid_anchors, inside_flags, level_shapes, valid_flags
 
 
 def generator() -> dict:

@@ -5,7 +5,8 @@ import pytest
 from mindspore import Tensor
 from support.detection import TABLE, model_settings
 
-from msg_ms.models.detection.assign import RPN_RULE, AssignRule, assign_anchors, assign_regions, iou_numpy
+from msg_ms.boxes.assign import RPN_RULE, AssignRule, assign_anchors, iou_numpy
+from msg_ms.models.detection.assign import assign_regions
 
 from .test_anchors import all_anchors
 

@@ -12,9 +12,9 @@ from support.detection_model import FullMaskTargets, check_gradient, detector, i
 
 import msg_ms
 from msg_ms import UserError
+from msg_ms.boxes.rle import decode_rle
 from msg_ms.models.detection import cascade_rcnn
 from msg_ms.models.detection.decay import has_detection_decay
-from msg_ms.models.detection.masks import decode_rle
 from msg_ms.models.detection.training import LOSS_NAMES, DetectionLoss
 
 # Parameters and multiply-adds at 1280 x 800 in the paper's table: 83 / 113 / 142M and 731 / 831 / 956G.

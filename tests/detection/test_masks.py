@@ -6,16 +6,9 @@ import pytest
 from mindspore import Tensor
 from support.detection import TABLE
 
-from msg_ms.models.detection.masks import (
-    CROP_SIZE,
-    MaskTargets,
-    crop_masks,
-    crop_resize,
-    decode_rle,
-    encode_rle,
-    paste_mask,
-    paste_masks,
-)
+from msg_ms.boxes.masks import CROP_SIZE, crop_masks, crop_resize, paste_mask, paste_masks
+from msg_ms.boxes.rle import decode_rle, encode_rle
+from msg_ms.models.detection.masks import MaskTargets
 from msg_ms.ops import use_backend
 
 pytestmark = pytest.mark.usefixtures("eager")  # the tests of graphs compile

@@ -5,8 +5,9 @@ import numpy as np
 from mindspore import Tensor
 from support.detection import TABLE, model_settings
 
+from msg_ms.boxes.sample import encode_numpy, rpn_targets, sample_anchors
 from msg_ms.models.detection.boxes import encode_boxes
-from msg_ms.models.detection.sample import add_gt, encode_numpy, rpn_targets, sample_anchors, sample_regions
+from msg_ms.models.detection.sample import add_gt, sample_regions
 
 from .test_anchors import all_anchors
 from .test_assign import in_graph, stage_proposals

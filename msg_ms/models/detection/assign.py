@@ -1,4 +1,4 @@
-"""Assignment of anchors (``msg_ms.boxes.assign``) and of proposals (in the graph) to ground-truth boxes.
+"""Assignment of proposals to ground-truth boxes in the graph; ``msg_ms.boxes.assign`` assigns anchors.
 
 An assignment is -1 (ignored), 0 (background) or k + 1 (ground-truth box k), as in mmdetection's ``MaxIoUAssigner``.
 """
@@ -8,10 +8,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from ...boxes.assign import RPN_RULE, AssignRule, assign_anchors, iou_numpy
 from .boxes import iou_matrix
-
-__all__ = ["RPN_RULE", "AssignRule", "assign_anchors", "assign_regions", "iou_numpy"]
 
 
 def assign_regions(

@@ -8,13 +8,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
+from ...boxes.masks import paste_masks
 from ..compile_memory import CompactAfterCompile
 from ..compile_phase import FastCompilePhase
 from .backbone import DetectionBackbone
 from .boxes import decode_boxes
 from .fpn import FPN
 from .layout import stage_layouts
-from .masks import paste_masks
 from .nms import MulticlassNMS
 from .proposals import Proposals
 from .roi_head import RoIHead

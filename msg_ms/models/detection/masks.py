@@ -9,21 +9,8 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from ...boxes.masks import CROP_SIZE, bin_weights, crop_masks, crop_resize, paste_mask, paste_masks
-from ...boxes.rle import decode_rle, encode_rle
+from ...boxes.masks import CROP_SIZE
 from ...ops import RoIAlign
-
-__all__ = [
-    "CROP_SIZE",
-    "MaskTargets",
-    "bin_weights",
-    "crop_masks",
-    "crop_resize",
-    "decode_rle",
-    "encode_rle",
-    "paste_mask",
-    "paste_masks",
-]
 
 
 class MaskTargets(nn.Cell):
@@ -44,7 +31,7 @@ class MaskTargets(nn.Cell):
         """Sample targets.
 
         Args:
-            crops: (B, G, crop, crop), of ``crop_masks``.
+            crops: (B, G, crop, crop), of ``msg_ms.boxes.masks.crop_mask``.
             frames: (B, G, 4), the boxes that the crops show.
             regions: (B, R, 4).
             gt_index: (B, R), int32, the ground-truth box of each region; any valid index for negatives.

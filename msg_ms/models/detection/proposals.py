@@ -9,8 +9,8 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
+from ...boxes.anchors import grid_anchors
 from ...ops import Transpose
-from .anchors import grid_anchors
 from .boxes import decode_boxes
 from .nms import BatchedNMS
 

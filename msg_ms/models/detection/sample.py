@@ -1,13 +1,9 @@
-"""Sampling of anchors (``msg_ms.boxes.sample``) and of proposals (in the graph), as mmdetection's ``RandomSampler``."""
+"""Sampling of proposals in the graph, as mmdetection's ``RandomSampler``; ``msg_ms.boxes.sample`` samples anchors."""
 
 from __future__ import annotations
 
 import mindspore as ms
 from mindspore import Tensor, ops
-
-from ...boxes.sample import encode_numpy, rpn_targets, sample_anchors
-
-__all__ = ["add_gt", "encode_numpy", "rpn_targets", "sample_anchors", "sample_regions"]
 
 
 def add_gt(

@@ -62,9 +62,9 @@ class DetectionLoss(nn.Cell):
             gt: Ground-truth boxes, padded, float32 (B, G, 4).
             gt_labels: Their classes, int32 (B, G).
             gt_valid: Which of them are not padding, bool (B, G).
-            gt_masks: Crops of their masks, uint8 (B, G, crop, crop), of ``masks.crop_masks``.
-            gt_frames: The boxes in pixels that the crops show, float32 (B, G, 4), of ``masks.crop_masks``.
-            rpn_indices: Sampled anchors, int32 (B, S); this and the next three as in ``sample.rpn_targets``.
+            gt_masks: Crops of their masks, uint8 (B, G, crop, crop), of ``boxes.masks.crop_mask``.
+            gt_frames: The boxes in pixels that the crops show, float32 (B, G, 4), of ``boxes.masks.crop_mask``.
+            rpn_indices: Sampled anchors, int32 (B, S); this and the next three as in ``boxes.sample.rpn_targets``.
             rpn_labels: 1 for positives, float32 (B, S).
             rpn_weights: 0 in unused slots, float32 (B, S).
             rpn_deltas: Deltas of the positives, float32 (B, S, 4).
