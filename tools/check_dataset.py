@@ -20,8 +20,8 @@ from msg_ms.cli import run_command_line
 from msg_ms.data.coco import CocoSplit, check_same_categories, read_split
 from msg_ms.data.decode import decode
 from msg_ms.data.folder import ImageFolder, scan_folder
+from msg_ms.data.image_files import failure_reason
 from msg_ms.data.image_list import scan_list
-from msg_ms.data.pipeline import failure_reason
 from msg_ms.data.splits import check_same_classes, known_classes
 from msg_ms.errors import UserError
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .pipeline import WHOLE, EpochOrder, Shard
+from .pipeline import WHOLE, EpochCache, EpochOrder, Shard
 
 Canvas = tuple[int, int]  # height, width
 
@@ -68,8 +67,7 @@ class CanvasOrder(EpochOrder):
         heights, widths = self.canvases.T
         area = heights * widths
         self.ranks = np.argsort(np.argsort(np.where(heights > widths, -area, area), kind="stable"), kind="stable")
-        self.plans: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self.lock = threading.Lock()
+        self._plan = EpochCache(self._new_plan)
 
     def epoch(self, epoch: int) -> np.ndarray:
         """Return the samples of all ranks in an epoch: int64 (steps, step_size)."""
@@ -80,16 +78,8 @@ class CanvasOrder(EpochOrder):
         epoch, place = divmod(step, self.steps)
         return tuple(self.canvases[self._plan(epoch)[1][place]].tolist())
 
-    def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the samples (steps, step_size) and the canvas (steps,) of each step of an epoch."""
-        with self.lock:
-            if epoch not in self.plans:
-                # Workers may still build batches of the epoch before.
-                self.plans = {known: plan for known, plan in self.plans.items() if known == epoch - 1}
-                self.plans[epoch] = self._new_plan(epoch)
-            return self.plans[epoch]
-
     def _new_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the samples (steps, step_size) and the canvas (steps,) of each step of an epoch."""
         order, size = super().epoch(epoch).reshape(-1), self.step_size
         sizes = self.sizes(epoch)[order]
         canvas = choose_canvases(sizes, self.canvases)

@@ -7,6 +7,7 @@ import numpy as np
 from ..config import AugConfig, DataConfig
 from .collate import Buffers, Erasing, collate
 from .folder import ImageFolder
+from .image_files import decode_file
 from .mixup import build_mixup, soft_labels
 from .pipeline import (
     WHOLE,
@@ -16,14 +17,12 @@ from .pipeline import (
     Shard,
     TrainPipeline,
     batches_in_memory,
-    decode_file,
     drop_path_noise,
 )
 from .rand_augment import parse_rand_augment
 from .seeds import generators
 from .transforms import color_jitter, erased_boxes, erasing_fill, random_resized_crop, resize_and_crop
 
-REPLACEMENT_TRIES = 20
 _MIXING = 1  # separates a batch's random numbers from those of the images
 
 
@@ -92,7 +91,9 @@ class TrainDataset(TrainPipeline):
             rng: The generator of (seed, epoch, index), if there is one already.
         """
         rng = rng or np.random.default_rng((self.seed, int(epoch), int(index)))
-        image, index = self._decode_or_replace(int(index), rng)
+        image, index = self.read_or_replace(int(index), rng)
+        if image is None:  # the run ends
+            image = np.zeros((8, 8, 3), np.uint8)
         config, aug = self.config, self.aug
         image = random_resized_crop(
             image, config.img_size, aug.crop_scale, aug.crop_ratio, config.interpolation, aug.hflip, rng
@@ -102,16 +103,6 @@ class TrainDataset(TrainPipeline):
         if self.jitter > 0:
             image = color_jitter(image, self.jitter, rng)
         return image, self.folder.labels[index], self._draw_erasings(rng)
-
-    def _decode_or_replace(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        for _ in range(REPLACEMENT_TRIES):
-            image = decode_file(self.folder.files[index], self.bad_files)
-            if image is not None:
-                return image, index
-            index = int(rng.integers(len(self.folder)))
-        failed = ", ".join(self.bad_files.reasons)
-        self.bad_files.fatal = f"{REPLACEMENT_TRIES} images in a row can't be decoded: {failed}"
-        return np.zeros((8, 8, 3), np.uint8), index
 
     def _draw_erasings(self, rng: np.random.Generator) -> list[Erasing]:
         if rng.random() >= self.aug.reprob:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,10 +24,9 @@ from .detection_transforms import (
     transform_boxes,
     transform_image,
 )
-from .pipeline import WHOLE, BadFiles, Batch, EvalPipeline, Shard, Signature, TrainPipeline, decode_file
+from .image_files import BadFiles, decode_file
+from .pipeline import WHOLE, Batch, EpochCache, EvalPipeline, Shard, Signature, TrainPipeline
 
-REPLACEMENT_TRIES = 20
-STAGES = 3
 _GEOMETRY, _OBJECTS = 3, 4  # separate these random numbers from others
 TRAIN_COLUMNS = (
     *("images", "img_shapes", "gt", "gt_labels", "gt_valid", "gt_masks", "gt_frames"),
@@ -81,8 +79,7 @@ class DetectionTrainDataset(TrainPipeline):
     ):
         self.split, self.detection, self.seed, self.blocks, self.anchors = split, detection, seed, blocks, anchors
         self.draws = [detection.max_gt + count for count in (proposals, regions, regions)]
-        self.drawn: dict[int, Geometries] = {}
-        self.lock = threading.Lock()
+        self.geometries = EpochCache(self._draw_geometries)
         canvases = [tuple(canvas) for canvas in detection.canvases]
         order = CanvasOrder(
             len(split),
@@ -119,15 +116,14 @@ class DetectionTrainDataset(TrainPipeline):
         """Return an image's file."""
         return self.split.path(index)
 
-    def geometries(self, epoch: int) -> Geometries:
+    def read_image(self, index: int) -> np.ndarray | None:
+        """Return an image as ``read_image`` does."""
+        return read_image(self.split, index, self.bad_files)
+
+    def _draw_geometries(self, epoch: int) -> Geometries:
         """Return the geometries of all images in an epoch."""
-        with self.lock:
-            if epoch not in self.drawn:
-                # Workers may still build batches of the epoch before.
-                self.drawn = {known: drawn for known, drawn in self.drawn.items() if known == epoch - 1}
-                draws = np.random.default_rng((self.seed, int(epoch), _GEOMETRY)).random((len(self.split), DRAWS))
-                self.drawn[epoch] = draw_geometries(self.split.sizes, draws, self.detection)
-            return self.drawn[epoch]
+        draws = np.random.default_rng((self.seed, int(epoch), _GEOMETRY)).random((len(self.split), DRAWS))
+        return draw_geometries(self.split.sizes, draws, self.detection)
 
     def build_batch(self, number: int, epoch: int, indices: np.ndarray) -> Batch:
         """Return batch ``number``, counted from the start of the run, made of the images ``indices``."""
@@ -150,7 +146,7 @@ class DetectionTrainDataset(TrainPipeline):
         rng = self.rng(epoch, index)
         for draws in (draws0, draws1, draws2):
             rng.random(out=draws, dtype=np.float32)
-        image, index = self._decode_or_replace(index, rng)
+        image, index = self.read_or_replace(index, rng)
         geometry = self.geometries(epoch)[index].within(canvas)
         if image is not None:
             place(transform_image(image, geometry), images)
@@ -185,17 +181,6 @@ class DetectionTrainDataset(TrainPipeline):
             left, right = int(min(ends)), int(max(ends)) + 1
             bitmap = self.split.segmentations.bitmap(int(mask), *geometry.original, left, right)
             gt_masks[i], gt_frames[i] = crop_mask(bitmap, rows, columns - left, box)
-
-    def _decode_or_replace(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray | None, int]:
-        """Return an image and its index; another one if it can't be decoded, and None if the run must end."""
-        for _ in range(REPLACEMENT_TRIES):
-            image = read_image(self.split, index, self.bad_files)
-            if image is not None or self.bad_files.mismatch is not None:
-                return image, index
-            index = int(rng.integers(len(self.split)))
-        failed = ", ".join(self.bad_files.reasons)
-        self.bad_files.fatal = f"{REPLACEMENT_TRIES} images in a row can't be decoded: {failed}"
-        return None, index
 
 
 class DetectionEvalDataset(EvalPipeline):

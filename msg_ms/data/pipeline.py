@@ -6,20 +6,22 @@ The pipeline passes indices on, and one function builds a whole batch from them.
 
 from __future__ import annotations
 
-import os
-import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import cv2
 import mindspore.dataset as ds
 import numpy as np
 
 from ..errors import UserError
-from .decode import decode
+from .image_files import BadFiles, decode_file
 
+Value = TypeVar("Value")
 Batch = tuple[np.ndarray, ...]
 Signature = tuple[tuple[tuple[int, ...], type], ...]  # shape and NumPy type of every array of a batch
+REPLACEMENT_TRIES = 20
 _DROP_PATH = 2  # separates these random numbers from those of the samples
 
 
@@ -32,42 +34,6 @@ class Shard:
 
 
 WHOLE = Shard()
-
-
-@dataclass
-class BadFiles:
-    """Files that could not be decoded, with the reasons.
-
-    Attributes:
-        limit: How many of them training accepts.
-        fatal: The error that ends the run, once there are more.
-        mismatch: An error that ends the run at once: a file is not the one that the data set describes.
-    """
-
-    limit: int
-    reasons: dict[str, str] = field(default_factory=dict)
-    fatal: str | None = None
-    mismatch: str | None = None
-    reported: int = 0
-
-    def record(self, file: str, error: Exception) -> None:
-        """Note a file and why it could not be decoded."""
-        self.reasons[file] = failure_reason(error)
-        if len(self.reasons) > self.limit and self.fatal is None:
-            self.fatal = f"more than DATA.MAX_BAD_FILES={self.limit} files can't be decoded: {', '.join(self.reasons)}"
-
-    def unreported(self) -> list[str]:
-        """Return a line for each file recorded since the last call."""
-        new = list(self.reasons.items())[self.reported :]
-        self.reported += len(new)
-        return [f"can't decode {file} ({reason}); another image replaces it" for file, reason in new]
-
-
-def failure_reason(error: Exception) -> str:
-    """Return one line on why a file could not be read or decoded."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    reason = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", reason)  # Pillow's name for its input
-    return " ".join(reason.split())
 
 
 class EpochOrder:
@@ -113,8 +79,28 @@ class EpochOrder:
                 yield np.int64(number), np.int64(epoch), indices
 
 
+class EpochCache(Generic[Value]):
+    """What a function returns for an epoch, computed once; a call of any thread waits for it.
+
+    Args:
+        compute: Is called with the number of the epoch.
+    """
+
+    def __init__(self, compute: Callable[[int], Value]):
+        self.compute, self.values, self.lock = compute, {}, threading.Lock()
+
+    def __call__(self, epoch: int) -> Value:
+        """Return the value of an epoch."""
+        with self.lock:
+            if epoch not in self.values:
+                # Workers may still build batches of the epoch before.
+                self.values = {known: value for known, value in self.values.items() if known == epoch - 1}
+                self.values[epoch] = self.compute(epoch)
+            return self.values[epoch]
+
+
 class TrainPipeline:
-    """Shuffled training batches. Subclasses implement ``build_batch`` and ``name_of``.
+    """Shuffled training batches. Subclasses implement ``build_batch``, and ``name_of`` if samples are files.
 
     Args:
         order: The order of the samples.
@@ -153,6 +139,21 @@ class TrainPipeline:
     def name_of(self, index: int) -> str:
         """Return a sample's name, such as its file."""
         return str(index)
+
+    def read_image(self, index: int) -> np.ndarray | None:
+        """Return a sample's image, uint8 RGB (H, W, 3); record the file and return None if it can't be used."""
+        return decode_file(self.name_of(index), self.bad_files)
+
+    def read_or_replace(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray | None, int]:
+        """Return an image and its index; another one if it can't be decoded, and None if the run must end."""
+        for _ in range(REPLACEMENT_TRIES):
+            image = self.read_image(index)
+            if image is not None or self.bad_files.mismatch is not None:
+                return image, index
+            index = int(rng.integers(len(self)))
+        failed = ", ".join(self.bad_files.reasons)
+        self.bad_files.fatal = f"{REPLACEMENT_TRIES} images in a row can't be decoded: {failed}"
+        return None, index
 
     def files_of(self, step: int) -> list[str]:
         """Return the names of the samples of a step."""
@@ -298,26 +299,3 @@ def run_in_parallel(
 def batches_in_memory(workers: int) -> int:
     """Return how many batches ``run_in_parallel`` keeps at most, with the one in use."""
     return 2 * workers + 3
-
-
-def read_file(file: str) -> bytes:
-    """Return a file's content, with a fifth of the time that ``open`` needs under the interpreter's lock."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        size = os.fstat(descriptor).st_size
-        content = os.read(descriptor, size)
-        while len(content) < size and (more := os.read(descriptor, size - len(content))):  # a network's file system
-            content += more
-        return content
-    finally:
-        os.close(descriptor)
-
-
-def decode_file(file: str, bad_files: BadFiles) -> np.ndarray | None:
-    """Return the image, uint8 RGB (H, W, 3); record the file and return None if it can't be read or decoded."""
-    try:
-        return decode(read_file(file))
-    except Exception as error:
-        # The consumer decides whether the run ends.
-        bad_files.record(file, error)
-        return None

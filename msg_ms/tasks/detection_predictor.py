@@ -13,7 +13,7 @@ from mindspore import Tensor
 from ..config import Config
 from ..data.canvases import by_area, choose_canvases
 from ..data.detection_transforms import eval_geometry, place, transform_image
-from ..data.pipeline import BadFiles, decode_file
+from ..data.image_files import BadFiles, decode_file
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN, Detections
 from .predictor import Unreadable
 

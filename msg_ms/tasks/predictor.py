@@ -12,7 +12,8 @@ from mindspore import Tensor, ops
 
 from ..config import Config
 from ..data.collate import collate
-from ..data.pipeline import BadFiles, decode_file, pad_batch
+from ..data.image_files import BadFiles, decode_file
+from ..data.pipeline import pad_batch
 from ..data.transforms import resize_and_crop
 from ..errors import UserError
 from ..models.messages import MessageAttention
