@@ -80,7 +80,7 @@ class EpochOrder:
 
 
 class EpochCache(Generic[Value]):
-    """What a function returns for an epoch, computed once; a call of any thread waits for it.
+    """The results of a function of the epoch, each computed once; other threads wait for it.
 
     Args:
         compute: Is called with the number of the epoch.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ..config import DataConfig
 from ..errors import UserError, shorten
 from .class_files import visible
 from .folder import ImageFolder, class_folders, is_directory, read_index, scan_folder
 from .image_list import scan_list
+
+PARTS = ("train", "val")
 
 
 def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[ImageFolder | None, ImageFolder]:
@@ -64,3 +69,19 @@ def check_same_classes(train: ImageFolder, val: ImageFolder) -> None:
         raise UserError(
             f"{train.root} and {val.root} have different class folders: {shorten(different)}; labels would not match"
         )
+
+
+def folders_to_arrays(folders: tuple[ImageFolder | None, ImageFolder]) -> dict[str, np.ndarray]:
+    """Return the result of ``load_folders`` as arrays, for other processes."""
+    lists = {part: folder.to_arrays() for part, folder in zip(PARTS, folders, strict=True) if folder is not None}
+    return {f"{part}_{name}": array for part, arrays in lists.items() for name, array in arrays.items()}
+
+
+def folders_from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[ImageFolder | None, ImageFolder]:
+    """Return the result of ``load_folders`` from ``folders_to_arrays``."""
+    groups: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
+    for key, array in arrays.items():
+        part, _, name = key.partition("_")
+        groups[part][name] = array
+    train, val = (ImageFolder.from_arrays(group) if group else None for group in groups.values())
+    return train, val

@@ -10,24 +10,30 @@ import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from ..errors import UserError
 from .ranks import Ranks
 
+Value = TypeVar("Value")
 Arrays = dict[str, np.ndarray]
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def once_per_node(ranks: Ranks, work: Callable[[], Arrays]) -> Arrays:
-    """Call ``work`` on one rank of each machine; the machine's other ranks map its arrays into their memory.
+def once_per_node(
+    ranks: Ranks, work: Callable[[], Value], pack: Callable[[Value], Arrays], unpack: Callable[[Arrays], Value]
+) -> Value:
+    """Call ``work`` on one rank of each machine; the machine's other ranks map its result into their memory.
 
     Without room for a file every rank calls ``work`` itself. The file is removed once all ranks have mapped it.
 
     Args:
         ranks: The ranks of the job.
-        work: Returns arrays by name.
+        work: Returns the result.
+        pack: Returns a result as arrays by name.
+        unpack: Returns the result of these arrays.
 
     Raises:
         UserError: On every rank, if ``work`` raises one on any.
@@ -37,11 +43,11 @@ def once_per_node(ranks: Ranks, work: Callable[[], Arrays]) -> Arrays:
     nodes = ranks.gather_bytes(_node().encode())
     own = nodes[ranks.rank]
     leader = nodes.index(own)
-    arrays, outcome, folder = None, {}, None
+    value, outcome, folder = None, {}, None
     if leader == ranks.rank:
         try:
-            arrays = work()
-            folder = _write(arrays) if nodes.count(own) > 1 else None
+            value = work()
+            folder = _write(pack(value)) if nodes.count(own) > 1 else None
             outcome = {"folder": str(folder or "")}
         except UserError as error:
             outcome = {"error": str(error)}
@@ -50,10 +56,11 @@ def once_per_node(ranks: Ranks, work: Callable[[], Arrays]) -> Arrays:
         errors = [outcome["error"] for outcome in outcomes if "error" in outcome]
         if errors:
             raise UserError(errors[0])
-        if arrays is None:
-            arrays = _map(outcomes[leader]["folder"]) or work()
+        if leader != ranks.rank:
+            arrays = _map(outcomes[leader]["folder"])
+            value = unpack(arrays) if arrays else work()
         ranks.gather([0])  # until all have mapped the files
-        return arrays
+        return value
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

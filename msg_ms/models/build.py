@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..config import Config, ModelConfig
 from ..errors import UserError
 from .msg_transformer import MSGTransformer
@@ -24,12 +26,15 @@ def build_model(config: ModelConfig, img_size: int | tuple[int, int]) -> MSGTran
     Raises:
         UserError: If a setting is out of range or does not fit the others.
     """
+    return MSGTransformer(img_size=img_size, num_classes=config.num_classes, **backbone_arguments(config))
+
+
+def backbone_arguments(config: ModelConfig) -> dict[str, Any]:
+    """Return the constructor arguments of the section ``MODEL`` that a classifier and a detector's backbone share."""
     msg = config.msg
-    return MSGTransformer(
-        img_size=img_size,
+    return dict(
         patch_size=msg.patch_size,
         in_chans=msg.in_chans,
-        num_classes=config.num_classes,
         embed_dim=msg.embed_dim,
         depths=msg.depths,
         num_heads=msg.num_heads,

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from ..checkpoint import Metadata
 from ..config import Config
 from ..data import EvalDataset, ImageFolder, Shard, TrainDataset, load_folders
-from ..data.class_names import CLASSES_KEY
 from ..data.pipeline import Batch
+from ..data.splits import folders_from_arrays, folders_to_arrays
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
-from ..engine.task import Metric, Metrics, Task
-from ..errors import UserError, shorten
+from ..engine.task import Metric, Metrics
 from ..models.build import build_model, check_supported
 from ..models.inference import optimize_for_inference
 from ..models.losses import SmoothedCrossEntropy
 from ..models.msg_transformer import MSGTransformer
 from ..models.precision import set_precision
+from .classes import ClassesTask
 
 
-class ClassificationTask(Task):
+class ClassificationTask(ClassesTask):
     """An MSG-Transformer classifier on image folders.
 
     Args:
@@ -43,6 +40,7 @@ class ClassificationTask(Task):
         Metric("top5", "top-5", "{:.2f}%"),
         Metric("loss", "loss", "{:.4f}", higher_is_better=False, breaks_ties=True),
     )
+    classes_title, comparison = "class folders", "accuracies compare"
 
     def __init__(self, config: Config):
         check_supported(config)
@@ -55,20 +53,7 @@ class ClassificationTask(Task):
 
     def prepare(self, ranks: Ranks) -> None:
         """List the images, on one rank of each machine."""
-
-        def work() -> dict[str, np.ndarray]:
-            parts = zip(("train", "val"), self.folders, strict=True)
-            lists = {part: folder.to_arrays() for part, folder in parts if folder is not None}
-            return {f"{part}_{name}": array for part, arrays in lists.items() for name, array in arrays.items()}
-
-        arrays = once_per_node(ranks, work)
-        if "folders" not in vars(self):
-            groups = {part: {} for part in ("train", "val")}
-            for key, array in arrays.items():
-                part, _, name = key.partition("_")
-                groups[part][name] = array
-            train, val = (ImageFolder.from_arrays(group) if group else None for group in groups.values())
-            self.folders = train, val
+        self.folders = once_per_node(ranks, lambda: self.folders, folders_to_arrays, folders_from_arrays)
 
     def fingerprint(self) -> Iterable[bytes]:
         """Return the files' names below ``train/`` or ``val/``."""
@@ -79,29 +64,10 @@ class ClassificationTask(Task):
         """Return lines on ignored files."""
         return [line for folder in self.folders if folder is not None for line in folder.warnings]
 
-    def metadata(self) -> dict[str, str]:
-        """Return the class folders' names in the order of their labels."""
-        return {CLASSES_KEY: json.dumps(list(self.folders[1].classes))}
-
-    def check_resume(self, path: Path, metadata: Metadata) -> None:
-        """Raise UserError if the checkpoint's classes are not those of the data."""
-        difference = self._class_difference(metadata)
-        if difference:
-            raise UserError(f"can't resume from {path}: {difference}; start a new run (--pretrained and another --tag)")
-
-    def check_inference(self, path: Path, metadata: Metadata) -> Sequence[str]:
-        """Return a line if the checkpoint's classes are not those of the data."""
-        difference = self._class_difference(metadata)
-        return [f"warning: {path}: {difference}; accuracies compare different classes"] if difference else []
-
-    def _class_difference(self, metadata: Metadata) -> str:
-        """Return how the classes of the data differ from those of a checkpoint; empty if they do not."""
-        trained = json.loads(str(metadata.get(CLASSES_KEY, "[]")))
-        present = list(self.folders[1].classes)
-        different = [f"{i}: {a} here, {b} there" for i, (a, b) in enumerate(zip(present, trained)) if a != b]  # noqa: B905
-        if not trained or not different:
-            return ""
-        return f"the class folders of the data are not those that it was trained with ({shorten(different)})"
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the class folders in the order of their labels."""
+        return self.folders[1].classes
 
     def build_model(self) -> MSGTransformer:
         """Return the classifier in the configured precision."""

@@ -14,13 +14,13 @@ from mindspore import Tensor, nn
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ..boxes.masks import paste_masks
 from ..data.coco import CocoSplit
 from ..data.pipeline import Batch
 from ..engine.ranks import Ranks
 from ..engine.task import Metric, Metrics
 from ..errors import UserError
 from ..files import atomic_write
+from ..models.detection.cascade_rcnn import to_detections
 
 KINDS = {"bbox": "box", "segm": "mask"}  # pycocotools' name and the one in words
 # pycocotools' twelve numbers; mmdetection's names for the first three. A slash keeps the others out of the curves.
@@ -162,12 +162,10 @@ class CocoEvaluator:
     def update(self, batch: Batch, outputs: tuple[Tensor, ...]) -> None:
         """Add the detections of a batch."""
         *_, ori_shapes, index, valid = batch
-        boxes, scores, labels, masks, used = (output.asnumpy() for output in outputs)
+        arrays = [output.asnumpy() for output in outputs]
         for i in np.flatnonzero(valid):
-            kept = used[i]
-            height, width = (int(side) for side in ori_shapes[i])
-            encoded = paste_masks(masks[i][kept], boxes[i][kept], height, width, self.mask_threshold)
-            self.detected.add(int(index[i]), boxes[i][kept], scores[i][kept], labels[i][kept], encoded)
+            found = to_detections([array[i] for array in arrays], ori_shapes[i], self.mask_threshold)
+            self.detected.add(int(index[i]), *found)
 
     def compute(self, ranks: Ranks) -> Metrics:
         """Return the metrics over all images of all ranks."""

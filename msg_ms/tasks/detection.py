@@ -12,7 +12,6 @@ import numpy as np
 from mindspore import Parameter, nn
 
 from ..checkpoint import (
-    Metadata,
     adapt_weights,
     load_parameters,
     load_pretrained,
@@ -21,18 +20,17 @@ from ..checkpoint import (
     select_prefix,
 )
 from ..config import Config, ModelConfig
-from ..data.class_names import CLASSES_KEY
 from ..data.coco import CocoSplit, ground_truth_warnings, load_coco
 from ..data.detection import DetectionEvalDataset, DetectionTrainDataset
 from ..data.pipeline import Batch, Shard
-from ..engine.task import Task
-from ..errors import UserError, shorten
-from ..models.build import check_supported
+from ..errors import shorten
+from ..models.build import backbone_arguments, check_supported
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN
 from ..models.detection.decay import has_detection_decay
 from ..models.detection.training import LOSS_NAMES, DetectionLoss
 from ..models.detection.variants import create_detector
 from ..models.precision import set_precision
+from .classes import ClassesTask
 from .coco_evaluator import METRICS, CocoEvaluator, check_results
 
 CATEGORIES_KEY = "category_ids"  # COCO's ids of the classes, in checkpoints
@@ -40,7 +38,7 @@ CLASS_LAYERS = ("fc_cls", "fc_reg", "conv_logits")  # layers with outputs for ev
 POSITIVE_SHARE = 4  # a quarter of the sampled regions is positive at most
 
 
-class DetectionTask(Task):
+class DetectionTask(ClassesTask):
     """Cascade Mask R-CNN with an MSG-Transformer backbone on COCO data.
 
     Args:
@@ -52,6 +50,7 @@ class DetectionTask(Task):
 
     metrics = METRICS
     loss_names = LOSS_NAMES
+    classes_title, comparison = "categories", "the AP compares"
 
     def __init__(self, config: Config):
         check_supported(config)
@@ -75,30 +74,14 @@ class DetectionTask(Task):
         lines = [line for split in (train, val) if split is not None for line in split.warnings]
         return lines if train is None else [*lines, *ground_truth_warnings(train, self.config.detection.max_gt)]
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the categories in the order of their labels."""
+        return self.splits[1].class_names
+
     def metadata(self) -> dict[str, str]:
         """Return names and COCO's ids of the categories in the order of their labels."""
-        val = self.splits[1]
-        return {CLASSES_KEY: json.dumps(list(val.class_names)), CATEGORIES_KEY: json.dumps(list(val.category_ids))}
-
-    def check_resume(self, path: Path, metadata: Metadata) -> None:
-        """Raise UserError if the checkpoint's categories are not those of the data."""
-        difference = self._category_difference(metadata)
-        if difference:
-            raise UserError(f"can't resume from {path}: {difference}; start a new run (--pretrained and another --tag)")
-
-    def check_inference(self, path: Path, metadata: Metadata) -> Sequence[str]:
-        """Return a line if the checkpoint's categories are not those of the data."""
-        difference = self._category_difference(metadata)
-        return [f"warning: {path}: {difference}; the AP compares different classes"] if difference else []
-
-    def _category_difference(self, metadata: Metadata) -> str:
-        """Return how the categories of the data differ from those of a checkpoint; empty if they do not."""
-        trained = json.loads(str(metadata.get(CLASSES_KEY, "[]")))
-        present = list(self.splits[1].class_names)
-        different = [f"{i}: {a} here, {b} there" for i, (a, b) in enumerate(zip(present, trained)) if a != b]  # noqa: B905
-        if not trained or not different:
-            return ""
-        return f"the categories of the data are not those that it was trained with ({shorten(different)})"
+        return {**super().metadata(), CATEGORIES_KEY: json.dumps(list(self.splits[1].category_ids))}
 
     def build_model(self) -> CascadeMaskRCNN:
         """Return the detector in the configured precision."""
@@ -196,21 +179,7 @@ def build_detector(config: ModelConfig) -> CascadeMaskRCNN:
     return create_detector(
         "cascade_mask_rcnn_msg_tiny",  # every argument of the backbone follows
         config.num_classes,
-        patch_size=msg.patch_size,
-        in_chans=msg.in_chans,
-        embed_dim=msg.embed_dim,
-        depths=msg.depths,
-        num_heads=msg.num_heads,
-        window_size=msg.window_size,
-        mlp_ratio=msg.mlp_ratio,
-        qkv_bias=msg.qkv_bias,
-        qk_scale=msg.qk_scale,
-        drop_rate=config.drop_rate,
-        drop_path_rate=config.drop_path_rate,
-        ape=msg.ape,
-        patch_norm=msg.patch_norm,
-        shuffle_size=msg.shuf_size,
-        manip_type=msg.manip_type,
+        **backbone_arguments(config),
         strides=tuple(msg.patch_size * 2**level for level in range(levels)),
         fpn_channels=rcnn.fpn_channels,
         fc_channels=rcnn.fc_channels,

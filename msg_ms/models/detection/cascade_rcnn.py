@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mindspore as ms
@@ -156,12 +157,10 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
         """
         numbers = (Tensor(np.asarray(values, np.float32)) for values in (img_shapes, scale_factors))
         outputs = [output.asnumpy() for output in self(images, *numbers)]
-        results = []
-        for i, (height, width) in enumerate(np.asarray(ori_shapes).astype(int).tolist()):
-            boxes, scores, labels, masks, used = (output[i] for output in outputs)
-            encoded = paste_masks(masks[used], boxes[used], height, width, self.settings.mask_threshold)
-            results.append(Detections(boxes[used], scores[used], labels[used], encoded))
-        return results
+        return [
+            to_detections([output[i] for output in outputs], shape, self.settings.mask_threshold)
+            for i, shape in enumerate(np.asarray(ori_shapes))
+        ]
 
     def recompute_blocks(self) -> None:
         """Save memory in training: keep only the inputs of the backbone's blocks, and recompute the rest."""
@@ -186,3 +185,17 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
         total += self.rpn_head.flops([*sizes, tuple(-(-side // 2) for side in sizes[-1])])
         total += sum(head.flops(regions) for head in self.roi_head.bbox_head)
         return total + sum(head.flops(masks, self.settings.mask_size) for head in self.roi_head.mask_head)
+
+
+def to_detections(outputs: Sequence[np.ndarray], ori_shape: np.ndarray, mask_threshold: float) -> Detections:
+    """Return the detections of one image.
+
+    Args:
+        outputs: The image's entry of each output of ``CascadeMaskRCNN``.
+        ori_shape: Height and width of the original image.
+        mask_threshold: Least probability of a mask's pixels.
+    """
+    boxes, scores, labels, masks, used = outputs
+    height, width = (int(side) for side in ori_shape)
+    encoded = paste_masks(masks[used], boxes[used], height, width, mask_threshold)
+    return Detections(boxes[used], scores[used], labels[used], encoded)

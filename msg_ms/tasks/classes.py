@@ -1,0 +1,54 @@
+"""The common part of tasks with named classes: checkpoints hold the names, which are compared with the data's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..checkpoint import Metadata
+from ..data.class_names import CLASSES_KEY
+from ..engine.task import Task
+from ..errors import UserError, shorten
+
+
+class ClassesTask(Task):
+    """A task whose data names its classes. Subclasses implement ``class_names`` as well.
+
+    Attributes:
+        classes_title: The word for the classes of the data, in the plural.
+        comparison: The beginning of "... different classes", for metrics on other classes than those of training.
+    """
+
+    classes_title: str
+    comparison: str
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the data's classes in the order of their labels."""
+        raise NotImplementedError
+
+    def metadata(self) -> dict[str, str]:
+        """Return the names of the classes."""
+        return {CLASSES_KEY: json.dumps(list(self.class_names))}
+
+    def check_resume(self, path: Path, metadata: Metadata) -> None:
+        """Raise UserError if the checkpoint's classes are not those of the data."""
+        difference = self._class_difference(metadata)
+        if difference:
+            raise UserError(f"can't resume from {path}: {difference}; start a new run (--pretrained and another --tag)")
+
+    def check_inference(self, path: Path, metadata: Metadata) -> Sequence[str]:
+        """Return a line if the checkpoint's classes are not those of the data."""
+        difference = self._class_difference(metadata)
+        return [f"warning: {path}: {difference}; {self.comparison} different classes"] if difference else []
+
+    def _class_difference(self, metadata: Metadata) -> str:
+        """Return how the classes of the data differ from those of a checkpoint; empty if they do not."""
+        trained = json.loads(str(metadata.get(CLASSES_KEY, "[]")))
+        pairs = enumerate(zip(self.class_names, trained))  # noqa: B905
+        different = [f"{i}: {here} here, {there} there" for i, (here, there) in pairs if here != there]
+        if not different:
+            return ""
+        title = self.classes_title
+        return f"the {title} of the data are not those that it was trained with ({shorten(different)})"
