@@ -116,6 +116,47 @@ def _partial_folder(parent: Path) -> Iterator[Path]:
             os.close(lock)
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a new folder completely or not at all: under another name, and renamed when the block ends.
+
+    Args:
+        path: Destination; it must not exist, or be an empty folder. Missing parent folders are created.
+
+    Yields:
+        A temporary folder next to ``path``.
+
+    Raises:
+        UserError: The folder can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        filling = Path(tempfile.mkdtemp(dir=path.parent))
+        try:
+            yield filling
+            filling.chmod(0o755)
+            filling.rename(path)  # replaces an empty folder only
+        finally:
+            shutil.rmtree(filling, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror}") from None
+
+
+def head_of_file(path: Path, size: int) -> bytes | None:
+    """Return the first bytes of a file; None if there is none.
+
+    Raises:
+        UserError: The file can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from None
+
+
 def remove_partial(folder: Path) -> None:
     """Remove temporary folders that killed processes left in ``folder``; those of running processes stay."""
     for leftover in folder.glob(f"{PARTIAL}*"):

@@ -7,8 +7,6 @@ Digits data set). Every fifth image of a class goes to val/, the others to train
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -16,6 +14,7 @@ import numpy as np
 
 from msg_ms.cli import run_command_line
 from msg_ms.errors import UserError
+from msg_ms.files import new_folder
 
 VAL_EVERY = 5
 
@@ -35,25 +34,9 @@ def main() -> None:
     except ImportError:
         raise UserError("scikit-learn, which contains the digits, is missing: pip install 'msg-ms[demo]'") from None
     digits = load_digits()
-    try:
-        counts = write_data_set(digits, folder)
-    except OSError as error:
-        raise UserError(f"can't write {folder}: {error.strerror}") from None
-    print(f"{folder}: {counts['train']} images to train on, {counts['val']} to evaluate on")
-
-
-def write_data_set(digits, folder: Path) -> dict[str, int]:
-    """Write both parts and return their numbers of images."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Filled under another name and renamed, so that a partly filled folder is never used as the data set.
-    filling = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
+    with new_folder(folder) as filling:
         counts = {part: write_images(digits, filling, part) for part in ("train", "val")}
-        filling.chmod(0o755)
-        filling.rename(folder)  # replaces an empty folder only
-        return counts
-    finally:
-        shutil.rmtree(filling, ignore_errors=True)
+    print(f"{folder}: {counts['train']} images to train on, {counts['val']} to evaluate on")
 
 
 def write_images(digits, folder: Path, part: str) -> int:

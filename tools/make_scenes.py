@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from msg_ms.cli import run_command_line
 from msg_ms.errors import UserError
+from msg_ms.files import new_folder
 
 VAL_EVERY = 5
 SIDES = (96, 128)  # height and width of a scene in pixels, at least and at most
@@ -52,29 +51,14 @@ def main() -> None:
     except ImportError:
         raise UserError("scikit-learn, which contains the digits, is missing: pip install 'msg-ms[demo]'") from None
     digits = load_digits()
-    try:
-        objects = write_data_set(digits, folder, {"train": args.train, "val": args.val}, args.seed)
-    except OSError as error:
-        raise UserError(f"can't write {folder}: {error.strerror}") from None
+    with new_folder(folder) as filling:
+        (filling / "annotations").mkdir()
+        scenes = {"train": args.train, "val": args.val}
+        objects = {part: write_part(digits, filling, part, count, args.seed) for part, count in scenes.items()}
     print(
         f"{folder}: {args.train} scenes with {objects['train']} digits to train on, {args.val} with {objects['val']} "
         "to evaluate on"
     )
-
-
-def write_data_set(digits, folder: Path, scenes: dict[str, int], seed: int) -> dict[str, int]:
-    """Write both parts and return their numbers of objects."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Filled under another name and renamed, so that a partly filled folder is never used as the data set.
-    filling = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        (filling / "annotations").mkdir()
-        objects = {part: write_part(digits, filling, part, count, seed) for part, count in scenes.items()}
-        filling.chmod(0o755)
-        filling.rename(folder)  # replaces an empty folder only
-        return objects
-    finally:
-        shutil.rmtree(filling, ignore_errors=True)
 
 
 def write_part(digits, folder: Path, part: str, count: int, seed: int) -> int:

@@ -19,7 +19,7 @@ from ..data.pipeline import Batch
 from ..engine.ranks import Ranks
 from ..engine.task import Metric, Metrics
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import atomic_write, head_of_file
 from ..models.detection.cascade_rcnn import to_detections
 
 KINDS = {"bbox": "box", "segm": "mask"}  # pycocotools' name and the one in words
@@ -46,14 +46,8 @@ def check_results(path: Path) -> None:
     """Raise UserError if a file of results can't be written, or exists and is not one."""
     if path.suffix.lower() != ".json":
         raise UserError(f"--results {path}: must end in .json")
-    try:
-        with path.open("rb") as file:
-            ours = file.read(32).startswith(RESULTS)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from None
-    if not ours:
+    head = head_of_file(path, 32)
+    if head is not None and not head.startswith(RESULTS):
         raise UserError(f"--results {path}: exists and holds no detections; name another file")
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ..errors import UserError
-from ..files import atomic_write, readable
+from ..files import atomic_write, head_of_file, readable
 
 TILE, CAPTION, COLUMNS = 160, 24, 5  # pixels, pixels, images per row
 MARGIN = 4
@@ -30,14 +30,8 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 def check_ours(path: Path) -> None:
     """Raise UserError if a file exists that this package did not draw, so that it must not be replaced."""
-    try:
-        with path.open("rb") as file:
-            ours = b"tEXt" + SOFTWARE in file.read(4096)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from None
-    if not ours:
+    head = head_of_file(path, 4096)
+    if head is not None and b"tEXt" + SOFTWARE not in head:
         raise UserError(f"{path} exists and is not a drawing of this program: move it, or name another folder")
 
 
