@@ -9,8 +9,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from ..errors import UserError, shorten
-from ..models.detection.backbone import DetectionBackbone
-from ..models.features import MSGFeatures
+from ..models.features import FeatureBackbone
 from .files import check_finite, parameters_by_name, read_checkpoint, select_prefix
 from .resize import HEAD, adapt_weights, is_adaptable
 from .types import Metadata
@@ -82,7 +81,7 @@ def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
     if prefix:
         arrays = select_prefix(arrays, prefix) or arrays
     optional: tuple[str, ...] = (f"{HEAD}.",)
-    if isinstance(model, MSGFeatures | DetectionBackbone):
+    if isinstance(model, FeatureBackbone):
         arrays = {name: value for name, value in arrays.items() if name in targets or not model.ignores(name)}
         optional += model.output_norms
     check_finite(arrays, path)

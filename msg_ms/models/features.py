@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mindspore import Tensor
@@ -16,7 +16,30 @@ from .layers import LayerNorm
 from .windows import fitting_size, window_reverse
 
 
-class MSGFeatures(MSGBackbone):
+class FeatureBackbone(MSGBackbone):
+    """A backbone whose outputs are the stages' maps: it has no place for a classifier's norm and head."""
+
+    def add_output_norms(self, stages: Iterable[int]) -> None:
+        """Add a LayerNorm ``norm<stage>`` for the map of each of these stages."""
+        for i in stages:
+            # Swin Transformer's names, which are attributes and not a list.
+            setattr(self, f"norm{i}", LayerNorm(self.dims[i]))
+
+    @property
+    def output_norms(self) -> tuple[str, ...]:
+        """Prefixes of the output norms' parameter names, which a classifier's checkpoint lacks."""
+        return tuple(f"norm{i}." for i in range(len(self.layers)))
+
+    def ignores(self, name: str) -> bool:
+        """Return whether the backbone has no place for a classifier's parameter: its norm and head.
+
+        Args:
+            name: The parameter's name in the classifier, without a prefix.
+        """
+        return name.split(".")[0] in ("norm", "head")
+
+
+class MSGFeatures(FeatureBackbone):
     """Backbone: images (B, in_chans, height, width) -> a map (B, C_i, H_i, W_i) for each stage i of ``out_indices``.
 
     A map holds the patch tokens after the stage's last block, before the patch merging. C_i is ``embed_dim * 2**i``.
@@ -66,31 +89,18 @@ class MSGFeatures(MSGBackbone):
             dict(chs=self.dims[i], reduction=self.patch_size * 2**i, name=f"layers.{i}") for i in outputs
         ]
         if out_norm:
-            for i in outputs:
-                # Swin Transformer's names, which are attributes and not a list.
-                setattr(self, f"norm{i}", LayerNorm(self.dims[i]))
+            self.add_output_norms(outputs)
 
     @property
     def out_channels(self) -> list[int]:
         """Channels of every map."""
         return [info["chs"] for info in self.feature_info]
 
-    @property
-    def output_norms(self) -> tuple[str, ...]:
-        """Prefixes of the output norms' parameter names, which a classifier's checkpoint lacks."""
-        return tuple(f"norm{i}." for i in range(len(self.layers)))
-
     def ignores(self, name: str) -> bool:
-        """Return whether the backbone has no place for a classifier's parameter: its norm, head or a later stage.
-
-        Args:
-            name: The parameter's name in the classifier, without a prefix.
-        """
-        path = name.split(".")
-        if path[0] == "layers":
-            last = len(self.layers) - 1
-            return (path[1].isdigit() and int(path[1]) > last) or path[1:3] == [str(last), "downsample"]
-        return path[0] in ("norm", "head")
+        """Return whether the backbone has no place for a classifier's parameter: its norm, head or a later stage."""
+        path, last = name.split("."), len(self.layers) - 1
+        later = path[0] == "layers" and path[1].isdigit() and int(path[1]) > last
+        return later or path[:3] == ["layers", str(last), "downsample"] or super().ignores(name)
 
     def construct(self, x: Tensor, drop_path_noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the feature maps.

@@ -14,9 +14,8 @@ from mindspore.ops import constexpr
 from ...errors import UserError
 from ...ops import Transpose, residual
 from ..architecture import EMBED_KERNEL, Architecture
-from ..backbone import MSGBackbone
 from ..block import MSGBlock
-from ..layers import LayerNorm
+from ..features import FeatureBackbone
 from ..stages import PatchMerging
 from ..windows import window_partition
 from .layout import (
@@ -33,7 +32,7 @@ from .layout import (
 )
 
 
-class DetectionBackbone(MSGBackbone):
+class DetectionBackbone(FeatureBackbone):
     """Backbone for images of any size: (B, in_chans, height, width) -> a map (B, C_i, H_i, W_i) for every stage.
 
     H_i and W_i are height and width over ``patch_size * 2**i``, rounded up. Parameters have the classifier's names, and
@@ -66,22 +65,7 @@ class DetectionBackbone(MSGBackbone):
         super().__init__(architecture.padded())
         self.out_channels = list(self.dims)
         self.transpose = Transpose()
-        for i, dim in enumerate(self.dims):
-            # Swin Transformer's names, which are attributes and not a list.
-            setattr(self, f"norm{i}", LayerNorm(dim))
-
-    @property
-    def output_norms(self) -> tuple[str, ...]:
-        """Prefixes of the output norms' parameter names, which a classifier's checkpoint lacks."""
-        return tuple(f"norm{i}." for i in range(len(self.layers)))
-
-    def ignores(self, name: str) -> bool:
-        """Return whether the backbone has no place for a classifier's parameter: its norm and head.
-
-        Args:
-            name: The parameter's name in the classifier, without a prefix.
-        """
-        return name.split(".")[0] in ("norm", "head")
+        self.add_output_norms(range(len(self.dims)))
 
     def construct(self, x: Tensor, drop_path_noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the maps (B, C_i, H_i, W_i); arguments as in ``maps_and_messages``."""
