@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msg_ms.cli import config_from_arguments, require, run_command_line, train_parser
+from msg_ms.engine.checkpoint_run import CheckpointRun
 from msg_ms.engine.log import RunLog
 from msg_ms.engine.runtime import start
 from msg_ms.engine.trainer import Trainer
@@ -20,14 +21,12 @@ def main() -> None:
     log = RunLog(config.run_dir, runtime.ranks.rank)
     log.info(f"device: {runtime.devices}; output: {config.run_dir} (full configuration in config.yaml)")
     log.info(task.describe(model))
-    trainer = Trainer(runtime, model, log)
     if config.eval_mode:
-        log.info(f"{trainer.load_checkpoint()}: {trainer.evaluate()}")
+        log.info(CheckpointRun(runtime, model, log).evaluate())
     elif config.throughput_mode:
-        trainer.load_checkpoint_if_any()
-        log.info(trainer.measure_throughput())
+        log.info(CheckpointRun(runtime, model, log).measure_throughput())
     else:
-        trainer.fit()
+        Trainer(runtime, model, log).fit()
     log.close()
 
 

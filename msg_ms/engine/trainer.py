@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mindspore import nn
 
-from ..checkpoint import EMA_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX, load_for_inference, parameters_by_name
+from ..checkpoint import EMA_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX, parameters_by_name
 from ..config import schedule_warnings, to_yaml
 from ..data.pipeline import Batch
 from ..errors import UserError
@@ -30,12 +30,11 @@ from .runtime import Runtime
 from .schedule import build_schedule
 from .stop import StopRequest, end_at_once
 from .task import Metrics
-from .throughput import measure_throughput
 from .train_step import Figures, LossAndGradients, OptimizerStep, PendingFigures, build_step
 
 
 class Trainer:
-    """Trains a task's model, or evaluates it with the run's log.
+    """Trains a task's model.
 
     Args:
         runtime: Configuration, task and ranks.
@@ -48,39 +47,6 @@ class Trainer:
         self.config, self.task, self.ranks = runtime.config, runtime.task, runtime.ranks
         eval_data = self.task.eval_data(runtime.shard, runtime.workers)
         self.evaluation = Evaluation(model, self.task.evaluator(model), eval_data, self.ranks, log.progress)
-
-    def load_checkpoint_if_any(self) -> None:
-        """Load a checkpoint as ``load_checkpoint`` does; keep the random weights if the run has none."""
-        if self.config.model.resume or (self.config.run_dir / "best.ckpt").exists():
-            self.load_checkpoint()
-        else:
-            self.log.info("no checkpoint: the speed is that of a model with random weights")
-
-    def load_checkpoint(self) -> Path:
-        """Load the weights in ``MODEL.RESUME``, or the best ones of this run, and return their file."""
-        path = Path(self.config.model.resume or self.config.run_dir / "best.ckpt")
-        lines, metadata = load_for_inference(self.model, path)
-        for line in (*lines, *self.task.check_inference(path, metadata)):
-            self.log.info(line)
-        return path
-
-    def evaluate(self) -> Metrics:
-        """Evaluate the model's present weights.
-
-        Raises:
-            UserError: If the model's outputs are not finite, or ``INFERENCE_PRECISION`` is not float32.
-        """
-        if self.config.inference_precision != "float32":
-            raise UserError("train.py --eval evaluates in the precision of training; use eval.py --inference-precision")
-        return self.evaluation.run().require_finite()
-
-    def measure_throughput(self) -> str:
-        """Return a line with the inference speed on the first evaluation batch."""
-        batch = next(self.evaluation.data.batches())
-        self.task.optimize_for_inference(self.model, strassen=True)
-        line = measure_throughput(self.model, self.task.inference_inputs(batch), self.task.sample_name)
-        half = self.config.inference_precision if self.config.inference_precision != "float32" else ""
-        return f"{line}, precision {half or self.config.amp_opt_level}"
 
     def fit(self) -> None:
         """Train until ``TRAIN.EPOCHS``, from the newest checkpoint of the run if there is one.

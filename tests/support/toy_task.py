@@ -12,6 +12,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from msg_ms.config import load_config
 from msg_ms.data import EpochOrder, EvalPipeline, TrainPipeline
+from msg_ms.engine.checkpoint_run import CheckpointRun
 from msg_ms.engine.log import RunLog
 from msg_ms.engine.runtime import start
 from msg_ms.engine.task import Metric, Metrics, Task
@@ -123,11 +124,10 @@ def main(output, *words):
     runtime = start(load_config(None, options, **settings), Toy)
     model = runtime.task.build_model()
     log = RunLog(runtime.config.run_dir, runtime.ranks.rank)
-    trainer = Trainer(runtime, model, log)
     if runtime.config.eval_mode:
-        log.info(f"{trainer.load_checkpoint()}: {trainer.evaluate()}")
+        log.info(CheckpointRun(runtime, model, log).evaluate())
     else:
-        trainer.fit()
+        Trainer(runtime, model, log).fit()
 
 
 if __name__ == "__main__":
