@@ -1,4 +1,4 @@
-"""Measure the start of a run on a data set of COCO's size: python benchmarks/coco_scale.py --folder /tmp/coco.
+"""Measure the start of a run on a data set of COCO's size: python benchmarks/coco_scale.py --folder coco_scale.
 
 It writes annotations with COCO's numbers of images, objects and points, and links a few image files many times. Every
 measurement is its own process: reading as training does, and as pycocotools does, which keeps all Python objects.

@@ -4,6 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
+from support.noisy_model import noisy
 from support.reference import SMALL
 
 from msg_ms import MSGFeatures, MSGTransformer, UserError, ops, optimize_for_inference
@@ -27,14 +28,6 @@ class Detector(nn.Cell):
     def construct(self, images):
         last = self.backbone(images)[-1]
         return last, self.head(last.mean((2, 3)))
-
-
-def noisy(model: nn.Cell) -> nn.Cell:
-    draws = np.random.RandomState(0)
-    for parameter in model.get_parameters():
-        noise = draws.standard_normal(parameter.shape).astype(np.float32)
-        parameter.set_data(Tensor(parameter.asnumpy() + 0.3 * noise))
-    return model
 
 
 def images(side: int) -> Tensor:

@@ -22,6 +22,7 @@ from support.bfloat16 import (
     run_stage,
 )
 from support.kernels import Kernels
+from support.sanitizer import sanitizer_environment
 
 from msg_ms.ops.build import SANITIZE, kernel_library
 
@@ -143,15 +144,7 @@ def test_the_portable_twin_on_processors_with_shorter_vectors(kernels, flags):
 
 @pytest.mark.slow
 def test_address_sanitizer_finds_nothing(tmp_path):
-    sanitizer = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
-    if not Path(sanitizer).is_absolute():
-        pytest.skip("this compiler has no AddressSanitizer")
-    environment = {
-        "LD_PRELOAD": sanitizer,
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "MSG_MS_THREADS": "2",
-        "PATH": "/usr/bin:/bin",
-    }
+    environment = sanitizer_environment()
     line = [sys.executable, str(SCRIPT), str(kernel_library(SANITIZE)), str(tmp_path / "o.npz"), "20"]
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

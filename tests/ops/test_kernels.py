@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from support.kernels import ATTENTION, CASES, CONV, MAPS, MLP, Kernels, OtherProcess, random_cases
+from support.sanitizer import sanitizer_environment
 
 from msg_ms import ops
 from msg_ms.models.attention import position_bias_index
@@ -221,15 +222,7 @@ def test_number_of_threads_changes_only_rounding(kernels, tmp_path):
 
 @pytest.mark.slow
 def test_address_sanitizer_finds_nothing(tmp_path):
-    compiled = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
-    if not Path(compiled).is_absolute():
-        pytest.skip("this compiler has no AddressSanitizer")
-    environment = {
-        "LD_PRELOAD": compiled,
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "MSG_MS_THREADS": "2",
-        "PATH": "/usr/bin:/bin",
-    }
+    environment = sanitizer_environment()
     library = kernel_library(SANITIZE)
     line = [
         sys.executable,

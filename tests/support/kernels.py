@@ -9,7 +9,7 @@ import ctypes
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -91,13 +91,8 @@ def branch_case(rng: np.random.RandomState, windows: int, tokens: int, channels:
     )
 
 
-def attention_case(rng: np.random.RandomState) -> dict:
-    # Channels must make whole heads and whole groups of the shuffle.
-    side, region, heads = rng.choice([2, 3, 4, 7, 7, 12]), rng.choice([1, 1, 2, 4]), rng.choice([1, 2, 3, 4])
-    depth = rng.randint(8, 65) if region == 1 else rng.randint(2, 5) * 16
-    channels, normal = heads * depth, normal_from(rng)
-    case = branch_case(rng, region**2, side**2 + 1, channels)
-    weights = dict(
+def attention_weights(normal: Callable[..., np.ndarray], channels: int, heads: int, side: int) -> dict:
+    return dict(
         qkv=normal(3 * channels, channels) * channels**-0.5,
         qkv_bias=normal(3 * channels),
         table=normal((2 * side - 1) ** 2, heads),
@@ -105,6 +100,15 @@ def attention_case(rng: np.random.RandomState) -> dict:
         proj=normal(channels, channels) * channels**-0.5,
         proj_bias=normal(channels),
     )
+
+
+def attention_case(rng: np.random.RandomState) -> dict:
+    # Channels must make whole heads and whole groups of the shuffle.
+    side, region, heads = rng.choice([2, 3, 4, 7, 7, 12]), rng.choice([1, 1, 2, 4]), rng.choice([1, 2, 3, 4])
+    depth = rng.randint(8, 65) if region == 1 else rng.randint(2, 5) * 16
+    channels, normal = heads * depth, normal_from(rng)
+    case = branch_case(rng, region**2, side**2 + 1, channels)
+    weights = attention_weights(normal, channels, heads, side)
     return {**case, **weights, "settings": np.array([depth**-0.5, region > 1], np.float32)}
 
 
@@ -158,12 +162,7 @@ def padded_case(rng: np.random.RandomState) -> dict:
         x=normal(*shape),
         gamma=normal(channels),
         beta=normal(channels),
-        qkv=normal(3 * channels, channels) * channels**-0.5,
-        qkv_bias=normal(3 * channels),
-        table=normal((2 * side - 1) ** 2, heads),
-        msg_bias=normal(heads, 2, 1, 1),
-        proj=normal(channels, channels) * channels**-0.5,
-        proj_bias=normal(channels),
+        **attention_weights(normal, channels, heads, side),
         drop_path_scale=(rng.rand(2, batch) + 0.5).astype(np.float32),
         dout=normal(*shape),
     )
