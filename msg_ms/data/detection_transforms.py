@@ -222,7 +222,6 @@ def place(image: np.ndarray, output: np.ndarray) -> None:
     """
     height, width = image.shape[:2]
     for channel, plane in enumerate(cv2.split(image)):
-        # OpenCV's weighted sum reads bytes and writes floats, so that normalisation is one pass.
-        output[channel, :height, :width] = cv2.addWeighted(
-            plane, SCALE[channel], plane, 0, OFFSET[channel], dtype=cv2.CV_32F
-        )
+        # OpenCV's weighted sum reads bytes and writes floats to their place, so that normalisation is one pass.
+        target = output[channel, :height, :width]
+        cv2.addWeighted(plane, SCALE[channel], plane, 0, OFFSET[channel], target, dtype=cv2.CV_32F)
