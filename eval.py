@@ -30,7 +30,7 @@ def main() -> None:
     for line in (*lines, *task.check_inference(checkpoint, metadata)) if ranks.is_main else ():
         print(line, file=sys.stderr)
     task.optimize_for_inference(model, strassen=False)  # the same bits as validation during training
-    evaluation = Evaluation(model, task.evaluator(model), task.eval_data(runtime.shard, runtime.workers), ranks)
+    evaluation = Evaluation.of_run(runtime, model)
     if runtime.cache is not None:
         with runtime.cache.use(f"evaluate {evaluation.data.signatures}"):
             evaluation.compile_graphs()

@@ -11,6 +11,7 @@ from mindspore import Tensor, nn
 from ..data.pipeline import Batch
 from .log import progress
 from .ranks import SINGLE_PROCESS, Ranks
+from .runtime import Runtime
 from .task import EvalData, Evaluator, Metrics
 from .train_step import example
 
@@ -63,6 +64,12 @@ class Evaluation:
         with self._eval_mode():
             for signature in self.data.signatures:
                 self.evaluator.network.compile(*example(signature))
+
+    @classmethod
+    def of_run(cls, runtime: Runtime, model: nn.Cell, show_progress: ShowProgress = progress) -> Evaluation:
+        """Return the evaluation of a run's model on the evaluation data of its task."""
+        data = runtime.task.eval_data(runtime.shard, runtime.workers)
+        return cls(model, runtime.task.evaluator(model), data, runtime.ranks, show_progress)
 
     @contextlib.contextmanager
     def _eval_mode(self) -> Iterator[None]:

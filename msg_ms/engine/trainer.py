@@ -45,8 +45,7 @@ class Trainer:
     def __init__(self, runtime: Runtime, model: nn.Cell, log: RunLog):
         self.runtime, self.model, self.log = runtime, model, log
         self.config, self.task, self.ranks = runtime.config, runtime.task, runtime.ranks
-        eval_data = self.task.eval_data(runtime.shard, runtime.workers)
-        self.evaluation = Evaluation(model, self.task.evaluator(model), eval_data, self.ranks, log.progress)
+        self.evaluation = Evaluation.of_run(runtime, model, log.progress)
 
     def fit(self) -> None:
         """Train until ``TRAIN.EPOCHS``, from the newest checkpoint of the run if there is one.
