@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from .rle import encode_rle
+from . import native
+from .rle import decode_columns, encode_rle
 
 CROP_SIZE = 112
 
@@ -110,12 +112,42 @@ def crop_mask(
     x1, y1, x2, y2 = (float(value) for value in box)
     down, own_rows, top, bottom = _crop_axis(y1, y2, size, rows)
     across, own_columns, left, right = _crop_axis(x1, x2, size, columns)
-    crop = across.apply(down.apply(bitmap[own_rows, own_columns].astype(np.float32)).T).T
+    crop = across.apply(down.apply(bitmap[own_rows, own_columns].astype(np.float64)).T).T
     # Halves are common: the edge of a mask in the middle of a bin. They must not depend on the order of a sum.
     return (255 * crop + (0.5 + 1e-3)).astype(np.uint8), (left, top, right, bottom)
 
 
-def shown_pixels(low: float, high: float, pixels: int, size: int = CROP_SIZE) -> tuple[int, int]:
+def crop_encoded_masks(
+    counts: Sequence[bytes],
+    height: int,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    boxes: np.ndarray,
+    crops: np.ndarray,
+    frames: np.ndarray,
+) -> None:
+    """Crop an image's masks, given as run lengths, to their boxes as ``crop_mask`` does.
+
+    Args:
+        counts: Compressed run lengths of each mask.
+        height: Height of the masks.
+        rows: The mask's row of each row of the image.
+        columns: The mask's column of each column of the image.
+        boxes: (G, 4), in pixels of the image.
+        crops: Where the crops are written, uint8 (G, size, size).
+        frames: Where the boxes are written that they show, float32 (G, 4).
+    """
+    if native.crop_masks(counts, height, rows, columns, boxes, crops, frames):
+        return
+    for k, (runs, box) in enumerate(zip(counts, boxes, strict=True)):
+        low, high = _shown_pixels(box[0], box[2], len(columns), crops.shape[-1])
+        ends = columns[low], columns[high - 1]  # from right to left in a mirrored image
+        left, right = int(min(ends)), int(max(ends)) + 1
+        bitmap = decode_columns(runs, height, left, right)
+        crops[k], frames[k] = crop_mask(bitmap, rows, columns - left, box, crops.shape[-1])
+
+
+def _shown_pixels(low: float, high: float, pixels: int, size: int) -> tuple[int, int]:
     """Return the first pixel along an axis that ``crop_mask`` may read, and the one after the last.
 
     Args:
@@ -149,13 +181,13 @@ class _Band:
 
     def __init__(self, places: np.ndarray, shares: np.ndarray, columns: int):
         size = len(places)
-        self.weights = np.zeros((size, columns), np.float32)
-        np.add.at(self.weights, (np.arange(size)[:, None], places), shares.astype(np.float32))
+        self.weights = np.zeros((size, columns))
+        np.add.at(self.weights, (np.arange(size)[:, None], places), shares)
         self.first, self.last = (places.min(1), places.max(1)) if places.size else (np.zeros(size, np.int64),) * 2
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Return the product of the matrix and values (columns, n): float32 (size, n)."""
-        output = np.empty((len(self.weights), values.shape[1]), np.float32)
+        """Return the product of the matrix and values (columns, n): (size, n)."""
+        output = np.empty((len(self.weights), values.shape[1]))
         size = self.BLOCKS[values.shape[1] > self.MANY]
         starts = np.arange(0, len(output), size)
         first, last = np.minimum.reduceat(self.first, starts), np.maximum.reduceat(self.last, starts)
@@ -212,14 +244,14 @@ def paste_mask(probabilities: np.ndarray, box: np.ndarray, height: int, width: i
         width: of the image.
 
     Returns:
-        The probabilities of the box and one pixel around it, float32, and the row and column of their first pixel.
+        The probabilities of the box and one pixel around it, float64, and the row and column of their first pixel.
     """
     x1, y1, x2, y2 = (float(value) for value in box)
     top, bottom = max(int(np.floor(y1)) - 1, 0), min(int(np.ceil(y2)) + 1, height)
     left, right = max(int(np.floor(x1)) - 1, 0), min(int(np.ceil(x2)) + 1, width)
     rows = _paste_weights(top, bottom, y1, y2, probabilities.shape[0])
     columns = _paste_weights(left, right, x1, x2, probabilities.shape[1])
-    return rows @ probabilities.astype(np.float32) @ columns.T, top, left
+    return rows @ probabilities.astype(np.float64) @ columns.T, top, left
 
 
 def _paste_weights(first: int, end: int, low: float, high: float, cells: int) -> np.ndarray:
@@ -227,7 +259,7 @@ def _paste_weights(first: int, end: int, low: float, high: float, cells: int) ->
     pixels = np.arange(first, max(end, first)) + 0.5
     # Without extent every pixel reads the mask's centre, as mmdetection has it.
     position = (pixels - low) / (high - low) * cells - 0.5 if high != low else np.full(len(pixels), cells / 2 - 0.5)
-    return np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0).astype(np.float32)
+    return np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0)
 
 
 def paste_masks(
@@ -245,6 +277,9 @@ def paste_masks(
     Returns:
         For each detection ``{"size": [height, width], "counts": str}``.
     """
+    runs = native.paste_masks(probabilities, boxes, height, width, threshold)
+    if runs is not None:
+        return [{"size": [int(height), int(width)], "counts": counts} for counts in runs]
     encoded = []
     for mask, box in zip(probabilities, boxes, strict=True):
         soft, top, left = paste_mask(mask, box, height, width)

@@ -81,3 +81,54 @@ def _text_counts(text: str) -> list[int]:
             counts.append(value + counts[-2] if len(counts) > 2 else value)
             value = shift = 0
     return counts
+
+
+def decode_columns(counts: bytes, height: int, left: int, right: int) -> np.ndarray:
+    """Decode columns of a mask.
+
+    Args:
+        counts: Compressed run lengths.
+        height: Height of the mask.
+        left: The first column.
+        right: The column after the last one.
+
+    Returns:
+        uint8 (height, right - left), 0 or 1.
+    """
+    edges = np.cumsum(run_lengths(counts))
+    pixels = np.zeros((height, right - left), np.uint8)
+    # Runs alternate, so an edge changes all pixels from it on, column by column.
+    starts = np.searchsorted(edges, np.arange(left, right) * height)
+    inner = edges[starts[0] : np.searchsorted(edges, right * height)] if right > left else edges[:0]
+    column, row = np.divmod(inner, height)
+    np.bitwise_xor.at(pixels.reshape(-1), row * (right - left) + column - left, np.uint8(1))
+    if right > left:
+        pixels[0] ^= (starts & 1).astype(np.uint8)
+    step = 1
+    while step < height:  # the exclusive or of all rows above, in a few passes
+        pixels[step:] ^= pixels[:-step].copy()
+        step *= 2
+    return pixels
+
+
+def run_lengths(counts: bytes) -> np.ndarray:
+    """Return the lengths of compressed runs, int64 (runs,).
+
+    Raises:
+        ValueError: The text is not COCO's compressed form.
+    """
+    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    more = digits & 32
+    if not len(digits) or digits.min() < 0 or digits.max() > 63 or more[-1]:
+        raise ValueError("not compressed run lengths")
+    last = np.flatnonzero(more == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
+    if place.max() > 6:
+        raise ValueError("not compressed run lengths")
+    values = np.add.reduceat((digits & 31) << (5 * place), first)
+    values -= ((digits[last] & 16) > 0) * (32 << (5 * place[last]))
+    # From the fourth on, values are differences to the run of the same kind before.
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values

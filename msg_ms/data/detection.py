@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..boxes.anchor_grid import AnchorGrid
-from ..boxes.masks import CROP_SIZE, crop_mask, shown_pixels
+from ..boxes.masks import CROP_SIZE, crop_encoded_masks
 from ..config import DataConfig, DetectionConfig
 from .canvases import Canvas, CanvasOrder, by_area, choose_canvases
 from .coco import CocoSplit
@@ -174,13 +174,9 @@ class DetectionTrainDataset(TrainPipeline):
         gt_masks: np.ndarray,
         gt_frames: np.ndarray,
     ) -> None:
+        counts = [self.split.segmentations.encoded(int(mask), *geometry.original)["counts"] for mask in masks]
         rows, columns = source_pixels(geometry)
-        for i, (box, mask) in enumerate(zip(boxes, masks, strict=True)):
-            low, high = shown_pixels(box[0], box[2], len(columns))
-            ends = columns[low], columns[high - 1]  # from right to left in a mirrored image
-            left, right = int(min(ends)), int(max(ends)) + 1
-            bitmap = self.split.segmentations.bitmap(int(mask), *geometry.original, left, right)
-            gt_masks[i], gt_frames[i] = crop_mask(bitmap, rows, columns - left, box)
+        crop_encoded_masks(counts, geometry.original[0], rows, columns, boxes, gt_masks, gt_frames)
 
 
 class DetectionEvalDataset(EvalPipeline):

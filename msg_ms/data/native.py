@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import logging
 import os
 from collections.abc import Sequence
 from ctypes import c_char_p, c_double, c_int, c_int64, c_void_p
@@ -15,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
-from ..ops.build import loadable_library
+from ..ops.build import optional_library
 
 SOURCES = Path(__file__).parent / "csrc"
 # Pillow's weights and transforms are computed without fused multiplications and additions.
@@ -31,9 +29,6 @@ _ARGUMENTS = {
     "file_sizes": (c_char_p, c_char_p, c_int64, c_void_p),
 }
 _NO_LIMIT = 2**62
-
-
-log = logging.getLogger("msg_ms")
 
 
 def resize(
@@ -154,11 +149,4 @@ def _checked(failed: int, output: np.ndarray) -> np.ndarray:
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     """Build and load the library once."""
-    try:
-        library = ctypes.CDLL(str(loadable_library(FLAGS, SOURCES, "images")))
-    except UserError as error:
-        log.warning("images are resized with Pillow, slower than native code: %s", error)
-        return None
-    for name, arguments in _ARGUMENTS.items():
-        getattr(library, name).argtypes = arguments
-    return library
+    return optional_library("images", SOURCES, FLAGS, _ARGUMENTS, "images are resized with Pillow")

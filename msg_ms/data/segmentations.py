@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ..boxes.rle import decode_columns, run_lengths
+
 _FLUSH = 2**20  # coordinates that are collected before they are packed
 _UNITS = 100  # COCO's coordinates have two decimals
 _MIN_COORDINATES = 6  # three points
@@ -66,8 +68,6 @@ class Segmentations:
     def bitmap(self, index: int, height: int, width: int, left: int = 0, right: int | None = None) -> np.ndarray:
         """Return columns of an annotation's mask.
 
-        pycocotools would hold the interpreter's lock for the time of all columns.
-
         Args:
             index: The annotation.
             height: Height of its image.
@@ -79,20 +79,7 @@ class Segmentations:
             uint8 (height, right - left), 0 or 1.
         """
         right = width if right is None else right
-        edges = np.cumsum(run_lengths(self.encoded(index, height, width)["counts"]))
-        pixels = np.zeros((height, right - left), np.uint8)
-        # Runs alternate, so an edge changes all pixels from it on, column by column.
-        starts = np.searchsorted(edges, np.arange(left, right) * height)
-        inner = edges[starts[0] : np.searchsorted(edges, right * height)] if right > left else edges[:0]
-        column, row = np.divmod(inner, height)
-        np.bitwise_xor.at(pixels.reshape(-1), row * (right - left) + column - left, np.uint8(1))
-        if right > left:
-            pixels[0] ^= (starts & 1).astype(np.uint8)
-        step = 1
-        while step < height:  # the exclusive or of all rows above, in a few passes
-            pixels[step:] ^= pixels[:-step].copy()
-            step *= 2
-        return pixels
+        return decode_columns(self.encoded(index, height, width)["counts"], height, left, right)
 
 
 class SegmentationBuilder:
@@ -234,26 +221,3 @@ def _adds_up(counts: bytes, pixels: int) -> bool:
     except ValueError:
         return False
     return bool(values.min() >= 0 and values.sum() == pixels)
-
-
-def run_lengths(counts: bytes) -> np.ndarray:
-    """Return the lengths of compressed runs, int64 (runs,).
-
-    Raises:
-        ValueError: The text is not COCO's compressed form.
-    """
-    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    more = digits & 32
-    if not len(digits) or digits.min() < 0 or digits.max() > 63 or more[-1]:
-        raise ValueError("not compressed run lengths")
-    last = np.flatnonzero(more == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
-    if place.max() > 6:
-        raise ValueError("not compressed run lengths")
-    values = np.add.reduceat((digits & 31) << (5 * place), first)
-    values -= ((digits[last] & 16) > 0) * (32 << (5 * place[last]))
-    # From the fourth on, values are differences to the run of the same kind before.
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values

@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UserError
@@ -83,6 +84,28 @@ def loadable_library(flags: tuple[str, ...] = (), sources: Path = SOURCES, name:
         ctypes.CDLL(str(library))
     except OSError as error:  # for example from a file system that is mounted noexec
         raise UserError(f"can't load the kernels ({error}); set MSG_MS_CACHE to another folder") from None
+    return library
+
+
+def optional_library(
+    name: str, sources: Path, flags: tuple[str, ...], arguments: Mapping[str, Sequence[type]], fallback: str
+) -> ctypes.CDLL | None:
+    """Return a library of C++ functions, or None with a warning if it can't be built or loaded.
+
+    Args:
+        name: Name of the library.
+        sources: Folder with its code.
+        flags: Further compiler flags.
+        arguments: The types of each function's arguments.
+        fallback: The consequence of its absence, for the warning.
+    """
+    try:
+        library = ctypes.CDLL(str(loadable_library(flags, sources, name)))
+    except UserError as error:
+        log.warning("%s, slower than native code: %s", fallback, error)
+        return None
+    for function, types in arguments.items():
+        getattr(library, function).argtypes = types
     return library
 
 
