@@ -4,7 +4,8 @@
     python benchmarks/torch_detector_training.py inputs.npz tests/fixtures/detection/learning_curve.npz
 
 It writes the losses of every step. ``tests/detection/test_learning_curve.py`` compares this package's with them. The
-draws of the batches decide which regions are sampled, so both sides train on the same samples.
+draws of the batches decide which regions are sampled, so both sides train on the same samples. With ``--double`` at
+the end it trains in double precision, for ``tests/support/detection_double.py``.
 """
 
 from __future__ import annotations
@@ -256,7 +257,7 @@ class Trainer:
         return masks
 
 
-def main(inputs: str, output: str) -> None:
+def main(inputs: str, output: str, double: bool) -> None:
     """Train and write the losses."""
     torch.manual_seed(0)
     with np.load(inputs) as file:
@@ -267,6 +268,12 @@ def main(inputs: str, output: str) -> None:
     train(model, data, learning.FIRST_STEPS, learning.FIRST_RATE)
     state = {name: values.half() for name, values in model.state_dict().items() if name in state}
     load(model, {name: values.float() for name, values in state.items()})
+    if double:
+        torch.set_default_dtype(torch.float64)
+        model.double()
+        data = {
+            name: values.astype(np.float64) if values.dtype == np.float32 else values for name, values in data.items()
+        }
     rows = train(model, data, learning.STEPS, learning.RATE)
     checksums = np.array([data[f"checksum/{k}"] for k in range(learning.STEPS)])
     weights = {f"state/{name}": values.numpy() for name, values in state.items()}
@@ -307,4 +314,4 @@ def train(model: TorchDetector, data: dict[str, np.ndarray], steps: int, rate: f
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(sys.argv[1], sys.argv[2], "--double" in sys.argv)

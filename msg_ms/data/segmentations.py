@@ -29,7 +29,7 @@ class Segmentations:
         units: Number of units per pixel of the coordinates.
         rings: Where each polygon begins in the coordinates, and the end, int64 (R + 1).
         first_ring: The first polygon of each annotation, and the end, int64 (A + 1).
-        text: Run lengths of all annotations that have them, in COCO's compressed form.
+        text: Run lengths of all annotations that have them, in COCO's compressed form, uint8.
         runs: Where each annotation's run lengths begin in the text, and the end, int64 (A + 1).
     """
 
@@ -37,14 +37,13 @@ class Segmentations:
     units: int
     rings: np.ndarray
     first_ring: np.ndarray
-    text: bytes
+    text: np.ndarray
     runs: np.ndarray
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        arrays = (self.coordinates, self.rings, self.first_ring, self.runs)
-        return sum(array.nbytes for array in arrays) + len(self.text)
+        return sum(array.nbytes for array in (self.coordinates, self.rings, self.first_ring, self.text, self.runs))
 
     def polygons(self, index: int) -> list[np.ndarray]:
         """Return an annotation's polygons, float64 (x1, y1, x2, y2, ...) in pixels; none if it has run lengths."""
@@ -61,7 +60,7 @@ class Segmentations:
         """
         begin, end = self.runs[index : index + 2].tolist()
         if begin < end:
-            return {"size": [height, width], "counts": self.text[begin:end]}
+            return {"size": [height, width], "counts": self.text[begin:end].tobytes()}
         polygons = [polygon.tolist() for polygon in self.polygons(index)]
         return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 
@@ -194,7 +193,7 @@ class SegmentationBuilder:
             units,
             _starts(self.ring_lengths),
             _starts(self.ring_counts),
-            bytes(self.text),
+            np.frombuffer(bytes(self.text), np.uint8),
             _starts(self.run_lengths),
         )
 

@@ -21,8 +21,11 @@ from ..checkpoint import (
 )
 from ..config import Config, ModelConfig
 from ..data.coco import CocoSplit, ground_truth_warnings, load_coco
+from ..data.coco_arrays import splits_from_arrays, splits_to_arrays
 from ..data.detection import DetectionEvalDataset, DetectionTrainDataset
 from ..data.pipeline import Batch, Shard
+from ..engine.ranks import Ranks
+from ..engine.shared import once_per_node
 from ..errors import shorten
 from ..models.build import backbone_arguments, check_supported
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN
@@ -60,6 +63,10 @@ class DetectionTask(ClassesTask):
     def splits(self) -> tuple[CocoSplit | None, CocoSplit]:
         """The training images (None if the run does not train) and the validation images."""
         return load_coco(self.config.data, self.config.model.num_classes, self.config.training)
+
+    def prepare(self, ranks: Ranks) -> None:
+        """Read the annotations, on one rank of each machine."""
+        self.splits = once_per_node(ranks, lambda: self.splits, splits_to_arrays, splits_from_arrays)
 
     def fingerprint(self) -> Iterable[bytes]:
         """Return names, ids and sizes of the images, and the boxes."""

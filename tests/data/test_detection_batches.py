@@ -12,6 +12,7 @@ from msg_ms.config import load_config
 from msg_ms.data import Shard
 from msg_ms.data.canvases import CanvasOrder, choose_canvases
 from msg_ms.data.coco import ground_truth_warnings, load_coco
+from msg_ms.data.coco_arrays import splits_from_arrays, splits_to_arrays
 from msg_ms.data.detection import EVAL_COLUMNS, TRAIN_COLUMNS, DetectionEvalDataset, DetectionTrainDataset
 from msg_ms.data.pipeline import WHOLE
 
@@ -263,3 +264,31 @@ def test_an_image_with_a_crowd_alone_is_background(tmp_path):
     named = dict(zip(data.columns, next(batches), strict=True))
     assert sorted(named["gt_valid"].sum(1).tolist()) in ([0, 0], [0, 1])
     assert (named["rpn_labels"][named["gt_valid"].sum(1) == 0] == 0).all() and named["rpn_weights"].any()
+
+
+def test_splits_that_processes_share_hold_the_same(root, tmp_path):
+    splits = load_coco(configured(root).data, 2, True)
+    arrays = splits_to_arrays(splits)
+    for name, values in arrays.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    mapped = {path.stem: np.load(path, mmap_mode="r") for path in tmp_path.glob("*.npy")}
+    assert mapped.keys() == arrays.keys()
+    shared = splits_from_arrays(mapped)
+    for split, other in zip(splits, shared, strict=True):
+        for field in dataclasses.fields(split):
+            if field.name == "segmentations":
+                continue
+            value, copy = getattr(split, field.name), getattr(other, field.name)
+            assert np.array_equal(value, copy) if isinstance(value, np.ndarray) else value == copy, field.name
+        assert other.segmentations.nbytes == split.segmentations.nbytes
+        masks = [
+            [s.segmentations.encoded(i, 40, 60) for i in range(len(s.segmentations.runs) - 1)] for s in (split, other)
+        ]
+        assert masks[0] == masks[1] and len(masks[0])
+    config = configured(root)
+    batches = [
+        DetectionTrainDataset(part, config.data, config.detection, 0, 1).batches(0, 1)
+        for part in (splits[0], shared[0])
+    ]
+    assert all(equal(a, b) for a, b in zip(*batches, strict=True))
+    assert splits_from_arrays(splits_to_arrays((None, splits[1])))[0] is None

@@ -1,0 +1,119 @@
+"""The detector's learning comparison in double precision: python tests/support/detection_double.py INPUTS LOSSES.
+
+INPUTS is the file of ``support.detection_learning``. LOSSES is that of ``benchmarks/torch_detector_training.py
+--double``, with the same initial weights in it. In single precision rounding soon changes a region, as NMS, assignment
+and sampling are discontinuous; here it does not. So the losses must agree far beyond 1% in all steps.
+
+The package has no double precision. A copy of its sources with every ``float32`` of the model replaced serves here,
+with the composed operators. NMS alone compares boxes in single precision. AdamW is computed in NumPy, as MindSpore has
+no Adam in double precision on CPU. A step takes half a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+NMS = "self.composed_nms(ops.cat((boxes[i], scores), 1))"
+
+
+def copy_in_double_precision(folder: Path) -> None:
+    """Copy the package and this folder, with double precision in operators, models and boxes."""
+    shutil.copytree(ROOT / "msg_ms", folder / "msg_ms")
+    shutil.copytree(ROOT / "tests" / "support", folder / "support")
+    for part in ("models", "ops", "boxes"):
+        for file in (folder / "msg_ms" / part).rglob("*.py"):
+            file.write_text(re.sub(r"\b(ms|np)\.float32\b", r"\1.float64", file.read_text()))
+    nms = folder / "msg_ms" / "ops" / "nms.py"
+    text = nms.read_text()
+    assert NMS in text, "this script must follow ops/nms.py"
+    nms.write_text(text.replace(NMS, NMS.replace(", 1))", ", 1).astype(ms.float32))")))
+
+
+def compare(inputs: Path, losses: Path) -> None:
+    """Train, and print the largest relative difference of a loss."""
+    import mindspore as ms
+    from mindspore import ParameterTuple, Tensor
+
+    from msg_ms.checkpoint import parameters_by_name
+    from msg_ms.convert import convert_state_dict
+    from msg_ms.convert.detection_rules import DETECTION_RULES
+    from msg_ms.engine.train_step import LossAndGradients
+    from msg_ms.models.detection.decay import has_detection_decay
+    from msg_ms.models.detection.training import LOSS_NAMES, DetectionLoss
+    from msg_ms.ops import set_backend
+    from support import detection_learning as learning
+
+    set_backend("composed")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    model = learning.detector()
+    with np.load(losses) as file:
+        expected = file["losses"]
+        weights = {name[6:]: file[name] for name in file.files if name.startswith("state/")}
+    state = convert_state_dict(weights, rules=DETECTION_RULES)
+    for name, parameter in parameters_by_name(model.get_parameters()).items():
+        parameter.set_dtype(ms.float64)
+        parameter.set_data(Tensor(state[name].astype(np.float64)))
+    parameters = ParameterTuple(model.trainable_params())
+    loss = DetectionLoss(model)
+    loss.set_train()
+    step, adamw = LossAndGradients(loss, parameters), AdamW(parameters, has_detection_decay)
+    with np.load(inputs) as file:
+        columns = [name.split("/")[2] for name in file.files if name.startswith("batch/0/")]
+        batches = [[double(file[f"batch/{k}/{name}"]) for name in columns] for k in range(len(expected))]
+    worst = 0.0
+    for k, batch in enumerate(batches):
+        values, gradients = step(*map(Tensor, batch))
+        adamw.update([gradient.asnumpy() for gradient in gradients], learning.rate_at(k))
+        found = np.array([value.asnumpy() for value in values[1:]], np.float64)
+        errors = np.abs(found - expected[k]) / expected[k]
+        worst = max(worst, errors.max())
+        name = LOSS_NAMES[errors.argmax()]
+        print(f"step {k + 1}: total {found.sum():.6f}, largest difference {errors.max():.1e} ({name})", flush=True)
+    print(f"largest relative difference of a loss in {len(batches)} steps: {worst:.1e}", flush=True)
+    os._exit(0 if worst < 1e-4 else 1)  # MindSpore's cells complain at the end of a process otherwise
+
+
+def double(values: np.ndarray) -> np.ndarray:
+    """Return the values in double precision if they are in single precision."""
+    return values.astype(np.float64) if values.dtype == np.float32 else values
+
+
+class AdamW:
+    """AdamW as in PyTorch."""
+
+    def __init__(self, parameters, has_decay):
+        from support import detection_learning as learning
+
+        self.parameters, self.steps, self.settings = parameters, 0, learning
+        self.decay = [learning.WEIGHT_DECAY if has_decay(parameter) else 0.0 for parameter in parameters]
+        self.first, self.second = ([np.zeros(p.shape) for p in parameters] for _ in range(2))
+
+    def update(self, gradients: list[np.ndarray], lr: float) -> None:
+        """Update the parameters."""
+        from mindspore import Tensor
+
+        self.steps += 1
+        beta1, beta2 = self.settings.BETAS
+        for i, (parameter, gradient) in enumerate(zip(self.parameters, gradients, strict=True)):
+            self.first[i] = beta1 * self.first[i] + (1 - beta1) * gradient
+            self.second[i] = beta2 * self.second[i] + (1 - beta2) * gradient**2
+            size = np.sqrt(self.second[i] / (1 - beta2**self.steps)) + self.settings.EPSILON
+            values = parameter.asnumpy() * (1 - lr * self.decay[i])
+            values -= lr / (1 - beta1**self.steps) * self.first[i] / size
+            parameter.set_data(Tensor(values))
+
+
+if __name__ == "__main__":
+    files = [Path(argument).resolve() for argument in sys.argv[1:3]]
+    with tempfile.TemporaryDirectory() as folder:
+        copy_in_double_precision(Path(folder))
+        sys.path[0] = folder
+        compare(*files)
