@@ -82,7 +82,7 @@ def index_shards(root: Path, strip: int = 0, progress: Callable[[int], None] = l
             f"{root}: the tar files hold no class folders; images must be stored as <class>/<image>, such as "
             "n01440764/n01440764_10026.JPEG"
         )
-    folders = order_classes(images, None, root)
+    folders = order_classes(sorted(images), None, root)
     _check_repeated(root, images, names)
     found.raise_problems([composed(folder) for folder in folders.values() if not images[folder]])
     return _pack(tars, tuple(folders.values()), tuple(found.ignored()), images)

@@ -60,9 +60,9 @@ class TarIndex:
         check_replaceable(path)
         content = json.dumps([self.tars, self.folders, self.ignored])
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _COLUMNS}
-        metadata = {"format": _FORMAT, "content": content, "checksum": str(_checksum(content, arrays))}
         with atomic_write(path) as temporary:
-            save_file(arrays, temporary, metadata)
+            # One entry, as the library writes several in any order.
+            save_file(arrays, temporary, {_FORMAT: f"{_checksum(content, arrays)} {content}"})
 
     @classmethod
     def read(cls, root: Path) -> TarIndex:
@@ -77,8 +77,8 @@ class TarIndex:
             with safe_open(str(path), framework="np"):  # checks the header
                 pass
             metadata, arrays = _map(path)
-            content = metadata["content"]
-            sound = metadata["format"] == _FORMAT and metadata["checksum"] == str(_checksum(content, arrays))
+            checksum, _, content = metadata[_FORMAT].partition(" ")
+            sound = checksum == str(_checksum(content, arrays))
             tars, folders, ignored = json.loads(content)
         except OSError as error:
             raise UserError(f"can't read {path}: {error.strerror or error}") from None
@@ -92,7 +92,7 @@ class TarIndex:
 def check_replaceable(path: Path) -> None:
     """Raise UserError if a file exists and is not an index."""
     head = head_of_file(path, 1 << 20)
-    if head is not None and f'"format":"{_FORMAT}"'.encode() not in head:
+    if head is not None and f'{{"{_FORMAT}":'.encode() not in head:
         raise UserError(f"{path} exists and is not an index of tar files; remove or rename it")
 
 
