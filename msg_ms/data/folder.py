@@ -25,7 +25,7 @@ _USUAL_SUFFIXES = (*IMAGE_SUFFIXES, ".JPEG", ".JPG", ".PNG")
 
 
 class _Found(Found):
-    """Entries of a folder that are no images."""
+    """Entries of a folder beside its images, and the folders above it."""
 
     @functools.cached_property
     def above(self) -> set[tuple[int, int]]:

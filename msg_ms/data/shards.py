@@ -101,7 +101,7 @@ def _move_classes(index: TarIndex, order: list[int]) -> tuple[np.ndarray, np.nda
     """Return the packed names, their ends and the rows of the index for another order of its classes."""
     last = np.cumsum(index.counts)
     first = last - index.counts
-    begins = np.append(np.int64(0), index.ends + 1)  # of each name, and of what would follow
+    begins = np.append(np.int64(0), index.ends + 1)  # of each name, and the end of all
     names, ends, rows, size = [], [], [], 0
     for label in order:
         begin, end = begins[first[label]], begins[last[label]]
