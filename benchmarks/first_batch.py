@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Seconds and memory until the first training batch.")
     parser.add_argument("--files", type=int, default=133_100)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=1, metavar="N", help="rounds before, which are not counted")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="an older version of the repository")
     parser.add_argument("--folder", type=Path, help="where the files are made, and found again: by default temporary")
@@ -55,9 +56,10 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         cases = {"folders, before": (args.before.resolve(), "files"), **cases}
     for ranks in args.ranks:
         results: dict[str, list] = {case: [] for case in cases}
-        for turn in range(-1, args.rounds):  # the first turn warms the caches
+        for turn in range(-args.warm_up, args.rounds):
             for case, (checkout, kind) in cases.items():
                 figures = run(ranks, checkout, folder / kind)
+                print(turn, case, figures, file=sys.stderr, flush=True)
                 results[case] += [figures] if turn >= 0 else []
         for case, rounds in results.items():
             figures = {name: statistics.median(row[name] for row in rounds) for name in FIGURES}
