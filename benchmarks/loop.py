@@ -50,6 +50,7 @@ def main() -> None:
         for _ in range(args.rounds):
             for checkout in checkouts:
                 speeds[checkout].append(run(checkout, Path(folder), args.ranks, args.epochs))
+                print(checkout.name, speeds[checkout][-1], file=sys.stderr, flush=True)
     first = statistics.median(speeds[checkouts[0]])
     for checkout, values in speeds.items():
         spread = ", ".join(f"{value / first:.2f}" for value in sorted(values))
