@@ -48,6 +48,7 @@ def main() -> None:
 
 def make_files(folder: Path, count: int) -> None:
     """Make links to small images: ``train/n<class>/n<class>_<number>.JPEG``, and ``val``."""
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         label, place = number % CLASSES, number // CLASSES
         part = folder / ("val" if place % VALIDATION == VALIDATION - 1 else "train") / f"n{label:08d}"
@@ -55,7 +56,8 @@ def make_files(folder: Path, count: int) -> None:
             part.mkdir(parents=True, exist_ok=True)
         if number % LINKS == 0:
             source = folder / f"{number}.JPEG"
-            Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(source)
+            pixels = np.random.default_rng(number).integers(0, 256, (24, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(source)
         os.link(source, part / f"n{label:08d}_{place:05d}.JPEG")
 
 

@@ -19,9 +19,11 @@ from tqdm import tqdm
 from msg_ms.cli import run_command_line
 from msg_ms.data.coco import CocoSplit, check_same_categories, read_split
 from msg_ms.data.decode import decode
-from msg_ms.data.folder import ImageFolder, scan_folder
+from msg_ms.data.file_list import FileList
 from msg_ms.data.image_files import failure_reason
+from msg_ms.data.image_folder import ImageFolder
 from msg_ms.data.image_list import scan_list
+from msg_ms.data.layouts import scan_images
 from msg_ms.data.splits import check_same_classes, known_classes
 from msg_ms.errors import UserError
 
@@ -34,14 +36,14 @@ class Part(NamedTuple):
     Attributes:
         name: Its folder.
         content: The numbers of images and others, in words.
-        files: Paths of the images.
+        files: The images.
         sizes: (height, width) of each image; None if any size is right.
         warnings: Lines to print.
     """
 
     name: str
     content: str
-    files: tuple[str, ...]
+    files: FileList
     sizes: tuple[tuple[int, int], ...] | None
     warnings: tuple[str, ...]
 
@@ -49,7 +51,11 @@ class Part(NamedTuple):
 def main() -> int:
     """Check the folders and files of one data set; the status is 1 if there is a problem."""
     parser = argparse.ArgumentParser(description="Check the folders of a data set and decode each image.")
-    parser.add_argument("data_path", type=Path, help="folder that holds train/ and val/, or COCO's annotations/")
+    parser.add_argument(
+        "data_path",
+        type=Path,
+        help="folder of train/ and val/ (class folders or tar files), or of annotations/",
+    )
     parser.add_argument("--class-index", default="", metavar="FILE", help="as DATA.CLASS_INDEX")
     parser.add_argument("--val-list", default="", metavar="FILE", help="as DATA.VAL_LIST")
     parser.add_argument("--list", type=Path, default=Path("bad_files.txt"), help="where to list bad files")
@@ -98,11 +104,11 @@ def scan(data_path: Path, class_index: str, val_list: str) -> tuple[list[Part], 
 
     def scan_val() -> ImageFolder:
         if not val_list:
-            return scan_folder(data_path / "val", class_index)
+            return scan_images(data_path / "val", class_index)
         classes = known_classes(data_path, class_index)
         return scan_list(data_path / "val", val_list, classes, len(classes) if classes else sys.maxsize)
 
-    attempt(lambda: scan_folder(data_path / "train", class_index), folders, problems)
+    attempt(lambda: scan_images(data_path / "train", class_index), folders, problems)
     attempt(scan_val, folders, problems)
     if len(folders) == 2:
         attempt(lambda: check_same_classes(*folders), folders, problems)
@@ -124,7 +130,7 @@ def scan_coco(data_path: Path) -> tuple[list[Part], list[str]]:
     parts = []
     for split in splits:
         content = f"{len(split)} images, {len(split.labels)} objects in {len(split.class_names)} classes"
-        files = tuple(split.path(i) for i in range(len(split)))
+        files = FileList.of(str(split.images_dir), [list(split.files)])
         sizes = tuple(split.size(i) for i in range(len(split)))
         parts.append(Part(str(split.images_dir), content, files, sizes, split.warnings))
     return parts, problems
@@ -132,31 +138,38 @@ def scan_coco(data_path: Path) -> tuple[list[Part], list[str]]:
 
 def decode_all(part: Part, workers: int) -> list[str]:
     """Return a line ``<file><tab><reason>`` for each file that cannot be decoded or has the wrong size."""
-    chunks = range(0, len(part.files), CHUNK)
-    files = [part.files[i : i + CHUNK] for i in chunks]
-    sizes = [None if part.sizes is None else part.sizes[i : i + CHUNK] for i in chunks]
+    chunks = [range(i, min(i + CHUNK, len(part.files))) for i in range(0, len(part.files), CHUNK)]
     bad: list[str] = []
-    with ProcessPoolExecutor(workers) as pool, tqdm(total=len(part.files), desc=part.name, unit="image") as bar:
-        for lines in pool.map(bad_lines, files, sizes):
+    with (
+        ProcessPoolExecutor(workers, initializer=set_part, initargs=(part,)) as pool,
+        tqdm(total=len(part.files), desc=part.name, unit="image") as bar,
+    ):
+        for chunk, lines in zip(chunks, pool.map(bad_lines, chunks), strict=True):
             bad += lines
-            bar.update(min(CHUNK, len(part.files) - bar.n))
+            bar.update(len(chunk))
             bar.set_postfix(bad=len(bad))
     return bad
 
 
-def bad_lines(files: tuple[str, ...], sizes: tuple[tuple[int, int], ...] | None) -> list[str]:
-    """Return the lines of ``decode_all`` for some files."""
-    lines = []
-    for i, file in enumerate(files):
+def set_part(part: Part) -> None:
+    """Keep the part that this process checks: with a million files it is too large for every task."""
+    global checked
+    checked = part
+
+
+def bad_lines(indices: range) -> list[str]:
+    """Return the lines of ``decode_all`` for some files of the part."""
+    files, sizes, lines = checked.files, checked.sizes, []
+    for i in indices:
         try:
-            height, width = decode(Path(file).read_bytes()).shape[:2]
+            height, width = decode(files.read(i)).shape[:2]
             if sizes is not None and (height, width) != sizes[i]:
                 lines.append(
-                    f"{file}\t{width} x {height} pixels (width x height), but the annotations have "
+                    f"{files[i]}\t{width} x {height} pixels (width x height), but the annotations have "
                     f"{sizes[i][1]} x {sizes[i][0]}"
                 )
         except Exception as error:
-            lines.append(f"{file}\t{failure_reason(error)}")
+            lines.append(f"{files[i]}\t{failure_reason(error)}")
     return lines
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +111,54 @@ def _suggestion(name: str, names: Sequence[str], folders: Iterable[str]) -> str:
     if any(line.split(" ")[0] in set(folders) - set(names) for line in names if " " in line):
         return "; separate a folder and its readable name by a tab"
     return nearest(name, [other for other in folders if other != name])
+
+
+def read_index(class_index: str | Path, folders: Sequence[str] | None = None, root: Path | None = None) -> list[str]:
+    """Return the class folders in the order of ``DATA.CLASS_INDEX``.
+
+    Args:
+        class_index: The file.
+        folders: Composed names that it must hold; not checked if there are none.
+        root: Where the folders are, for the error.
+
+    Raises:
+        UserError: The file can't be read, lists a class twice, or does not hold the folders.
+    """
+    names = [row.folder for row in read_class_file(Path(class_index))]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{class_index} lists a class twice: {shorten(twice)}")
+    if folders is not None:
+        check_same_names(names, folders, f"{class_index} and the class folders of {root}")
+    return names
+
+
+def order_classes(folders: Iterable[str], class_index: str | Path | None, root: Path) -> dict[str, str]:
+    """Return the names of class folders by their composed names, in the order of their labels.
+
+    Args:
+        folders: The names as they are stored.
+        class_index: File with the order; by default classes are sorted by composed name.
+        root: Where the folders are, for errors.
+
+    Raises:
+        UserError: Two names are equal in composed form, or ``class_index`` does not hold these classes.
+    """
+    folders = list(folders)
+    stored = {composed(name): name for name in folders}
+    if len(stored) < len(folders):
+        twice = [ascii(name) for name in folders if name not in stored.values() or name != stored[composed(name)]]
+        raise UserError(f"{root} has a class twice, with its accents stored in two ways: {shorten(twice)}; merge them")
+    names = read_index(class_index, sorted(stored), root) if class_index else sorted(stored)
+    return {name: stored[name] for name in names}
+
+
+def order_warnings(folders: Mapping[str, str]) -> list[str]:
+    """Return lines on class folders whose order by name may surprise, see ``order_classes``."""
+    warnings = number_order_hint(list(folders))
+    if list(folders.values()) != sorted(folders.values()):
+        warnings.append("class folders are sorted by their names in composed Unicode (NFC), unlike in torchvision")
+    return warnings
 
 
 def number_order_hint(classes: Sequence[str]) -> list[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..errors import UserError, shorten
 from .class_files import ClassName, class_lines, composed, read_class_file, read_text
-from .folder import class_folders, is_directory
+from .folder import is_directory
+from .layouts import class_names
 
 CLASSES_KEY = "classes"  # in a checkpoint's metadata: JSON list of the class folders in the order of their labels
 IMAGENET_FILE = Path(__file__).with_name("imagenet_classes.txt")  # sources and licences are in its header
@@ -28,7 +29,7 @@ def named_classes(folders: Iterable[str]) -> list[ClassName]:
 
 
 def read_class_names(source: Path, num_classes: int, class_index: str = "") -> list[ClassName]:
-    """Read class names from a folder of class folders or from a file, see ``msg_ms.data.class_files``.
+    """Read class names from a folder of class folders or tar files, or from a file, see ``msg_ms.data.class_files``.
 
     A synset id without a readable name is replaced by WordNet's name.
 
@@ -46,7 +47,7 @@ def read_class_names(source: Path, num_classes: int, class_index: str = "") -> l
     if not is_directory(source) and not source.exists():
         raise UserError(f"--classes {source} does not exist")
     if is_directory(source):
-        classes = named_classes(class_folders(source, class_index))
+        classes = named_classes(class_names(source, class_index))
     else:
         classes = read_class_file(source)
         classes = [named_classes([row.folder])[0] if row.folder == row.name else row for row in classes]

@@ -6,8 +6,7 @@ import numpy as np
 
 from ..config import AugConfig, DataConfig
 from .collate import Buffers, Erasing, collate
-from .folder import ImageFolder
-from .image_files import decode_file
+from .image_folder import ImageFolder
 from .mixup import build_mixup, soft_labels
 from .pipeline import (
     WHOLE,
@@ -80,6 +79,10 @@ class TrainDataset(TrainPipeline):
         """Return an image's file."""
         return self.folder.files[index]
 
+    def read_image(self, index: int) -> np.ndarray | None:
+        """Return an image, uint8 RGB (H, W, 3); record its file and return None if it can't be used."""
+        return self.folder.decode(index, self.bad_files)
+
     def sample(
         self, epoch: int, index: int, rng: np.random.Generator | None = None
     ) -> tuple[np.ndarray, int, list[Erasing]]:
@@ -149,12 +152,12 @@ class EvalDataset(EvalPipeline):
 
     def build_batch(self, indices: np.ndarray) -> Batch:
         """Return the images and labels of ``indices``."""
-        images = [self._image(self.folder.files[index]) for index in indices]
+        images = [self._image(index) for index in indices]
         return collate(images, buffers=self.buffers), np.array(
             [self.folder.labels[index] for index in indices], np.int32
         )
 
-    def _image(self, file: str) -> np.ndarray:
-        image = decode_file(file, self.bad_files)
+    def _image(self, index: int) -> np.ndarray:
+        image = self.folder.decode(index, self.bad_files)
         image = np.zeros((8, 8, 3), np.uint8) if image is None else image
         return resize_and_crop(image, self.config.img_size, self.config.interpolation, self.crop)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import overload
 
 import numpy as np
+
+from .image_files import read_file
 
 
 class FileList(Sequence[str]):
@@ -37,6 +39,14 @@ class FileList(Sequence[str]):
         begin = self.ends[index - 1] + 1 if index else 0
         return os.fsdecode(self.names[begin : self.ends[index]].tobytes())
 
+    def shown(self, index: int) -> str:
+        """Return the path of a file."""
+        return os.path.join(self.root, self.name(index))  # noqa: PTH118 (speed)
+
+    def read(self, index: int) -> bytes:
+        """Return the content of a file."""
+        return read_file(self.shown(index))
+
     def __len__(self) -> int:
         return len(self.ends)
 
@@ -47,8 +57,7 @@ class FileList(Sequence[str]):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        return os.path.join(self.root, self.name(index))  # noqa: PTH118 (speed)
+        return self.shown(range(len(self))[index])
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))
@@ -56,3 +65,12 @@ class FileList(Sequence[str]):
     def pieces(self) -> Iterator[bytes]:
         """Yield the names as bytes, for a checksum."""
         yield self.names.tobytes()
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return everything but the root as arrays, for other processes."""
+        return {"names": self.names, "ends": self.ends}
+
+    @classmethod
+    def from_arrays(cls, root: str, arrays: Mapping[str, np.ndarray]) -> FileList:
+        """Return the list of ``to_arrays``; the arrays stay where they are."""
+        return cls(root, arrays["names"], arrays["ends"])

@@ -7,67 +7,35 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import stat
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from ..errors import UserError, shorten
+from ..errors import UserError
 from . import native
-from .class_files import check_same_names, composed, number_order_hint, read_class_file
+from .class_files import order_classes, order_warnings
 from .file_list import FileList
+from .found import Found
+from .image_folder import ImageFolder
 
 # torchvision's, and GIF.
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 _USUAL_SUFFIXES = (*IMAGE_SUFFIXES, ".JPEG", ".JPG", ".PNG")
 
 
-@dataclass(frozen=True)
-class ImageFolder:
-    """Image files and their labels.
+class _Found(Found):
+    """Entries of a folder beside its images, and the folders above it."""
 
-    Attributes:
-        root: The folder that was listed.
-        classes: Names of the class folders in composed Unicode (NFC); a label is an index into them. Empty if a list
-            has labels only.
-        files: Paths of the images.
-        labels: One label per image.
-        warnings: One line for each kind of ignored entry.
-    """
+    @functools.cached_property
+    def above(self) -> set[tuple[int, int]]:
+        """The root and the folders that contain it: a link to one of them is a loop."""
+        root = Path(self.root).resolve()
+        return {_identity(str(path)) for path in (root, *root.parents)}
 
-    root: Path
-    classes: tuple[str, ...]
-    files: FileList
-    labels: tuple[int, ...]
-    warnings: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return everything as arrays, for other processes."""
-        text = json.dumps([str(self.root), self.classes, self.warnings])
-        return {
-            "names": self.files.names,
-            "ends": self.files.ends,
-            "labels": np.array(self.labels, np.int32),
-            "text": np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ImageFolder:
-        """Return the folder of ``to_arrays``; the names stay where they are."""
-        root, classes, warnings = json.loads(arrays["text"].tobytes().decode("utf-8", "surrogatepass"))
-        # One object per class, as a number above 256 is a new object each time.
-        numbers = list(range(int(arrays["labels"].max(initial=-1)) + 1))
-        labels = tuple(numbers[label] for label in arrays["labels"])
-        files = FileList(root, arrays["names"], arrays["ends"])
-        return cls(Path(root), tuple(classes), files, labels, tuple(warnings))
+    def name(self, entry: os.DirEntry) -> str:
+        """Return an entry's path below the root."""
+        return entry.path[len(self.root) + 1 :]
 
 
 def class_folders(root: str | Path, class_index: str | Path | None = None) -> tuple[str, ...]:
@@ -94,11 +62,11 @@ def scan_folder(root: str | Path, class_index: str | Path | None = None) -> Imag
     """
     root = Path(root)
     folders = _class_folders(root, class_index)
-    entries = _entries(root)
+    entries = entries_of(root)
     found = _Found(
         str(root),
-        others=[entry.name for entry in entries if not _is_folder(entry)],
-        hidden=[entry.name for entry in entries if _is_folder(entry) and entry.name.startswith(".")],
+        others=[entry.name for entry in entries if not is_folder(entry)],
+        hidden=[entry.name for entry in entries if is_folder(entry) and entry.name.startswith(".")],
     )
     without_images: list[str] = []
     labels: list[int] = []
@@ -117,92 +85,20 @@ def scan_folder(root: str | Path, class_index: str | Path | None = None) -> Imag
 
     files = FileList.of(found.root, groups())
     found.raise_problems(without_images)
-    warnings = found.warnings()
+    warnings = [f"{root}: {line}" for line in found.ignored()]
     if not class_index:
-        warnings += number_order_hint(list(folders))
-        if list(folders.values()) != sorted(folders.values()):
-            warnings.append("class folders are sorted by their names in composed Unicode (NFC), unlike in torchvision")
+        warnings += order_warnings(folders)
     return ImageFolder(root, tuple(folders), files, tuple(labels), tuple(warnings))
-
-
-@dataclass
-class _Found:
-    """Entries below the class folders that are not images, with their paths below the root."""
-
-    root: str
-    others: list[str] = field(default_factory=list)
-    hidden: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    dangling: list[str] = field(default_factory=list)
-    repeated: list[str] = field(default_factory=list)
-
-    @functools.cached_property
-    def above(self) -> set[tuple[int, int]]:
-        """The root and the folders that contain it: a link to one of them is a loop."""
-        root = Path(self.root).resolve()
-        return {_identity(str(path)) for path in (root, *root.parents)}
-
-    def name(self, entry: os.DirEntry) -> str:
-        return entry.path[len(self.root) + 1 :]
-
-    def raise_problems(self, classes_without_images: Sequence[str]) -> None:
-        problems = [
-            f"{kind}: {shorten(names)}; {remedy}"
-            for kind, names, remedy in (
-                ("class folders without images", classes_without_images, "remove or fill them"),
-                ("empty files", self.empty, "remove or download them again"),
-                ("links to missing files", self.dangling, "remove or repair them"),
-            )
-            if names
-        ]
-        if problems:
-            raise UserError(f"{self.root}: {'; '.join(problems)}")
-
-    def warnings(self) -> list[str]:
-        return [
-            f"{self.root}: ignored {len(names)} {kind}: {shorten(names)}"
-            for kind, names in (
-                ("hidden folders", self.hidden),
-                ("links to folders that are listed already", self.repeated),
-                ("entries that are not images", self.others),
-            )
-            if names
-        ]
 
 
 def _class_folders(root: Path, class_index: str | Path | None) -> dict[str, str]:
     """Return the names of the class folders on the disk by their composed names, in the order of their labels."""
     if not is_directory(root):
         raise UserError(f"{root} is not a directory; --data-path must hold train/ and val/ with one folder per class")
-    on_disk = [entry.name for entry in _entries(root) if _is_folder(entry) and not entry.name.startswith(".")]
+    on_disk = [entry.name for entry in entries_of(root) if is_folder(entry) and not entry.name.startswith(".")]
     if not on_disk:
         raise UserError(f"{root} has no class folders; --data-path must hold train/ and val/ with one folder per class")
-    folders = {composed(name): name for name in on_disk}
-    if len(folders) < len(on_disk):
-        twice = [ascii(name) for name in on_disk if name not in folders.values() or name != folders[composed(name)]]
-        raise UserError(f"{root} has a class twice, with its accents stored in two ways: {shorten(twice)}; merge them")
-    names = read_index(class_index, sorted(folders), root) if class_index else sorted(folders)
-    return {name: folders[name] for name in names}
-
-
-def read_index(class_index: str | Path, folders: Sequence[str] | None = None, root: Path | None = None) -> list[str]:
-    """Return the class folders in the order of ``DATA.CLASS_INDEX``.
-
-    Args:
-        class_index: The file.
-        folders: Composed names that it must hold; not checked if there are none.
-        root: Where the folders are, for the error.
-
-    Raises:
-        UserError: The file can't be read, lists a class twice, or does not hold the folders.
-    """
-    names = [row.folder for row in read_class_file(Path(class_index))]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise UserError(f"{class_index} lists a class twice: {shorten(twice)}")
-    if folders is not None:
-        check_same_names(names, folders, f"{class_index} and the class folders of {root}")
-    return names
+    return order_classes(on_disk, class_index, root)
 
 
 def _folders_below(top: str, found: _Found) -> Iterator[tuple[str, list[str]]]:
@@ -241,10 +137,10 @@ def _list_images(folder: str, found: _Found) -> tuple[list[str], list[os.DirEntr
     for entry in sorted(others, key=lambda entry: entry.name):
         name = entry.name
         if name.startswith("."):
-            (found.hidden if _is_folder(entry) else found.others).append(found.name(entry))
+            (found.hidden if is_folder(entry) else found.others).append(found.name(entry))
         elif name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
             names.append(name)
-        elif _is_folder(entry):
+        elif is_folder(entry):
             folders.append(entry)
         elif name.lower().endswith(IMAGE_SUFFIXES) and entry.is_symlink():
             found.dangling.append(found.name(entry))
@@ -283,13 +179,14 @@ def _reading(folder: str | Path) -> Iterator[None]:
         raise UserError(f"can't read the folder {folder}: {error.strerror}") from None
 
 
-def _entries(folder: str | Path) -> list[os.DirEntry]:
-    """Return the entries of a folder, sorted by name."""
+def entries_of(folder: str | Path) -> list[os.DirEntry]:
+    """Return the entries of a folder, sorted by name; raise UserError if it can't be read."""
     with _reading(folder), os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def is_folder(entry: os.DirEntry) -> bool:
+    """Return whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself

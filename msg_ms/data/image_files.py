@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import UserError
 from .decode import decode
+
+
+class ChangedData(UserError):
+    """Error about a file that is not the one that the data set describes: it ends the run at once."""
 
 
 @dataclass
@@ -62,9 +68,17 @@ def read_file(file: str) -> bytes:
 
 def decode_file(file: str, bad_files: BadFiles) -> np.ndarray | None:
     """Return the image, uint8 RGB (H, W, 3); record the file and return None if it can't be read or decoded."""
+    return decode_content(file, lambda: read_file(file), bad_files)
+
+
+def decode_content(name: str, read: Callable[[], bytes], bad_files: BadFiles) -> np.ndarray | None:
+    """Return the image whose content ``read`` returns; record its name and return None where that fails."""
     try:
-        return decode(read_file(file))
+        return decode(read())
+    except ChangedData as error:
+        bad_files.mismatch = str(error)
+        return None
     except Exception as error:
         # The consumer decides whether the run ends.
-        bad_files.record(file, error)
+        bad_files.record(name, error)
         return None

@@ -12,7 +12,9 @@ from pathlib import Path
 from ..errors import UserError, shorten
 from .class_files import composed, number_order_hint, read_text
 from .file_list import FileList
-from .folder import ImageFolder, has_content, is_directory
+from .folder import has_content, is_directory
+from .image_folder import ImageFolder
+from .tar_index import INDEX
 
 
 def scan_list(
@@ -37,6 +39,8 @@ def scan_list(
     root, list_file = Path(root), Path(list_file)
     if not is_directory(root):
         raise UserError(f"{root} is not a directory; it must hold the images of DATA.VAL_LIST={list_file}")
+    if os.path.lexists(root / INDEX):
+        raise UserError(f"{root} holds tar files, whose images have classes: leave out DATA.VAL_LIST={list_file}")
     reader = _Reader(root, list_file, classes)
     for number, line in enumerate(read_text(list_file).split("\n"), 1):
         if line.strip():

@@ -10,9 +10,11 @@ import numpy as np
 
 from ..config import DataConfig
 from ..errors import UserError, shorten
-from .class_files import visible
-from .folder import ImageFolder, class_folders, is_directory, read_index, scan_folder
+from .class_files import read_index, visible
+from .folder import is_directory
+from .image_folder import ImageFolder
 from .image_list import scan_list
+from .layouts import class_names, scan_images
 
 PARTS = ("train", "val")
 
@@ -29,15 +31,15 @@ def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[
         The training images (None unless ``training``) and the evaluation images.
 
     Raises:
-        UserError: A folder or a list is unusable, see ``scan_folder`` and ``scan_list``, or the classes do not match.
+        UserError: A folder or a list is unusable, see ``scan_images`` and ``scan_list``, or the classes do not match.
     """
     root = Path(config.data_path)
-    train = scan_folder(root / "train", config.class_index) if training else None
+    train = scan_images(root / "train", config.class_index) if training else None
     if config.val_list:
         classes = train.classes if train is not None else known_classes(root, config.class_index)
         val = scan_list(root / "val", config.val_list, classes, num_classes)
     else:
-        val = scan_folder(root / "val", config.class_index)
+        val = scan_images(root / "val", config.class_index)
     check_classes(train, val, num_classes)
     if train is not None:  # do not repeat lines that are about the classes
         val = replace(val, warnings=tuple(line for line in val.warnings if line not in train.warnings))
@@ -48,7 +50,7 @@ def known_classes(root: Path, class_index: str) -> tuple[str, ...] | None:
     """Return the classes without a scan of the training images; None if only the list knows them."""
     if class_index:
         return tuple(read_index(class_index))
-    return class_folders(root / "train") if is_directory(root / "train") else None
+    return class_names(root / "train") if is_directory(root / "train") else None
 
 
 def check_classes(train: ImageFolder | None, val: ImageFolder, num_classes: int) -> None:

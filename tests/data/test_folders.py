@@ -16,7 +16,8 @@ from msg_ms import UserError
 from msg_ms.data import scan_folder
 from msg_ms.data.class_names import ClassName, class_order_warning, read_class_names
 from msg_ms.data.file_list import FileList
-from msg_ms.data.folder import IMAGE_SUFFIXES, ImageFolder
+from msg_ms.data.folder import IMAGE_SUFFIXES
+from msg_ms.data.image_folder import ImageFolder
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
