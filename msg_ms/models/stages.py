@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from ..ops import ImagePatches, TokenPatches, split
+from ..ops import ImagePatches, TokenPatches
 from .architecture import EMBED_KERNEL, EMBED_PADDING
 from .block import MSGBlock
 from .layers import LayerNorm, PatchConv
@@ -62,9 +62,8 @@ class PatchMerging(nn.Cell):
         if self.patches.available and x.dtype == self.reduction.matmul_dtype == ms.float32:
             y = self.reduction.matmul_rows(self.patches(x, height, width, self.window_size, region, next_region))
             return self.norm(y, self.reduction.bias).reshape(-1, next_region**2, x.shape[2], y.shape[-1])
-        messages, patches = split(x, (1, x.shape[2] - 1), 2)
-        messages = window_reverse(messages, 1, region, rows, columns, channels_first=True)
-        patches = window_reverse(patches, self.window_size, region, height, width, channels_first=True)
+        messages = window_reverse(x[:, :, :1], 1, region, rows, columns, channels_first=True)
+        patches = window_reverse(x[:, :, 1:], self.window_size, region, height, width, channels_first=True)
         messages = window_partition(self.reduction.convolve(messages), 1, next_region, channels_first=True)
         patches = self.reduction.convolve(patches)
         patches = window_partition(patches, self.window_size, next_region, channels_first=True)

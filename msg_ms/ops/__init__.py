@@ -19,7 +19,6 @@ from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
 from .residual import Residual
 from .roi_align import RoIAlign
-from .split import split
 from .squared_norm import SquaredNorm
 from .transpose import Transpose
 from .upsample import UpsampleAdd
@@ -55,7 +54,6 @@ __all__ = [
     "patch_conv",
     "position_bias",
     "set_backend",
-    "split",
     "use_backend",
     "window_attention",
     "window_partition",

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from mindspore import Tensor, ops
 
-from .split import split
-
 
 def window_attention(qkv: Tensor, bias: Tensor, dropout: Callable[[Tensor], Tensor]) -> Tensor:
     """Compute softmax(q k^T + bias) v in every window and head (Vaswani et al., 2017).
@@ -26,7 +24,7 @@ def window_attention(qkv: Tensor, bias: Tensor, dropout: Callable[[Tensor], Tens
     heads = bias.shape[0]
     # One transpose of all three; each is then a block of memory.
     parts = qkv.reshape(windows, tokens, 3, heads, channels // heads).transpose(2, 0, 3, 1, 4)
-    q, k, v = split(parts.reshape(3 * windows, heads, tokens, -1), (windows, windows, windows), 0)
+    q, k, v = [part.reshape(windows, heads, tokens, channels // heads) for part in ops.split(parts, 1, 0)]
     scores = ops.BatchMatMul(transpose_b=True)(q, k).astype(bias.dtype)
     # As rows with a bias each: on CPU a broadcast sum keeps 16 bytes of indices per element.
     scores = ops.bias_add(scores.reshape(windows, -1), bias.reshape(-1)).reshape(windows, heads, tokens, tokens)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
 
-from .split import split
 from .transpose import Transpose
 
 
@@ -75,12 +74,12 @@ def _transposed(x: Tensor, axes: tuple[int, ...], transpose: Transpose | None) -
 
 
 def _shuffled(x: Tensor) -> Tensor:
-    regions, windows, tokens, channels = x.shape
+    regions, windows, _, channels = x.shape
     if windows == 1:
         return x
-    msg_tokens, patch_tokens = split(x, (1, tokens - 1), 2)
-    msg_tokens = msg_tokens.reshape(regions, windows, windows, channels // windows).transpose(0, 2, 1, 3)
-    return ops.cat((msg_tokens.reshape(regions, windows, 1, channels), patch_tokens), 2)
+    msg_tokens = x[:, :, 0].reshape(regions, windows, windows, channels // windows)
+    msg_tokens = msg_tokens.transpose(0, 2, 1, 3).reshape(regions, windows, 1, channels)
+    return ops.cat((msg_tokens, x[:, :, 1:]), 2)
 
 
 class ShuffleMessages(nn.Cell):
@@ -104,6 +103,6 @@ class ShuffleMessages(nn.Cell):
     def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
         """Return the gradient, which is the same shuffle, as the shuffle is its own inverse.
 
-        MindSpore 2.10 derives a wrong one on CPU in PyNative mode, from a concatenation that follows a split.
+        MindSpore would fill a tensor with zeros for each of the two slices, and add both.
         """
         return (_shuffled(dout),)
