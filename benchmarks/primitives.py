@@ -51,20 +51,20 @@ COLUMNS = ("primitives", "transposes", "elementwise passes", "copies")
 
 
 def training_graph(loss_cell: nn.Cell, *inputs: Tensor) -> list[tuple[str, int]]:
-    """Return name and elements of the output of every primitive in the graph of loss and gradients."""
+    """Return name and size in elements of every primitive in the graph of loss and gradients."""
     graph = LossAndGradients(loss_cell.set_train(), ms.ParameterTuple(loss_cell.trainable_params()))
     # For an export the compiler stops where a device would select its kernels.
     name, _ = compiler.compile(graph, *inputs, phase="export", do_convert=False)
     model = anf_ir_pb2.ModelProto()
     model.ParseFromString(compiler._get_func_graph_proto(graph, name, "anf_ir"))
-    return [(node.op_type, _elements(node.output_type)) for node in model.graph.node]
-
-
-def _elements(kind: anf_ir_pb2.TypeProto) -> int:
-    """Return the elements of the largest tensor of a node's output."""
-    if kind.HasField("sequence_type"):
-        return max(map(_elements, kind.sequence_type.elem_types), default=0)
-    return math.prod(axis.size for axis in kind.tensor_type.shape.dim)
+    elements, nodes = {}, []
+    for node in model.graph.node:
+        if node.output_type.HasField("tensor_type"):
+            elements[node.name] = math.prod(axis.size for axis in node.output_type.tensor_type.shape.dim)
+        else:  # the shapes of a tuple are not stored; a split's parts together have the size of its input
+            elements[node.name] = max((elements.get(source.name, 0) for source in node.input), default=0)
+        nodes.append((node.op_type, elements[node.name]))
+    return nodes
 
 
 def count(nodes: list[tuple[str, int]], largest_parameter: int) -> Counter:

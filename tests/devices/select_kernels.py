@@ -1,6 +1,7 @@
 """Compile a graph for a device and print the result: python select_kernels.py GPU|Ascend O0|O2|detector...|CONTROL.
 
-The training step is the package's own (forward, backward, clipping, AdamW, loss scale, EMA) with composed operators.
+The training step is the package's own (forward, backward, clipping, AdamW, loss scale, EMA) with the operators for the
+device; those of ``O1_composed`` are without fused operators.
 ``detector`` is the detector's inference, and ``detector_O0`` and ``detector_O2`` are its losses with their gradients.
 The controls are graphs with a known result; they show that the selection can refuse.
 """
@@ -26,6 +27,7 @@ from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, TrainStep
 from msg_ms.models.detection.training import DetectionLoss
 from msg_ms.models.precision import set_precision
+from msg_ms.ops import set_backend
 from msg_ms.tasks.classification import ClassificationLoss
 
 target, name = sys.argv[1:]
@@ -78,7 +80,10 @@ def control(name: str) -> tuple[nn.Cell, tuple]:
 if name.startswith("detector"):
     graph, inputs = detector_graph(name.partition("_")[2])
 else:
-    graph, inputs = training_step(name) if name in ("O0", "O1", "O2") else control(name)
+    level, _, backend = name.partition("_")
+    if backend == "composed":
+        set_backend(backend)
+    graph, inputs = training_step(level) if level in ("O0", "O1", "O2") else control(name)
 try:
     graph.compile(*inputs)
     print("compiled", flush=True)
