@@ -3,6 +3,7 @@
 from .classification import EvalDataset, TrainDataset
 from .coco import CocoSplit, load_coco
 from .detection import DetectionEvalDataset, DetectionTrainDataset
+from .device_collate import DeviceCollate
 from .folder import ImageFolder, scan_folder
 from .image_list import scan_list
 from .pipeline import EpochOrder, EvalPipeline, Shard, TrainPipeline
@@ -12,6 +13,7 @@ __all__ = [
     "CocoSplit",
     "DetectionEvalDataset",
     "DetectionTrainDataset",
+    "DeviceCollate",
     "EpochOrder",
     "EvalDataset",
     "EvalPipeline",
