@@ -54,6 +54,7 @@ class DataConfig:
     class_index: str = key("")  # file that lists the class folders in the order of their labels (default: by name)
     val_list: str = key("")  # file that lists the images of a flat val/ with their classes
     max_bad_files: int = key(50, at_least(0))  # training stops where more files than this can't be decoded
+    normalize_on_device: bool = key(False)  # images cross the bus as uint8
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ TASK_KEYS = {
     "classification": (
         *("AUG.", "TEST.", "MODEL.LABEL_SMOOTHING"),
         *("DATA.IMG_SIZE", "DATA.INTERPOLATION", "DATA.CLASS_INDEX", "DATA.VAL_LIST"),
+        "DATA.NORMALIZE_ON_DEVICE",
     ),
     "detection": ("DETECTION.", "MODEL.RCNN."),
 }

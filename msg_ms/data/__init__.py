@@ -3,6 +3,7 @@
 from .classification import EvalDataset, TrainDataset
 from .coco import CocoSplit, load_coco
 from .detection import DetectionEvalDataset, DetectionTrainDataset
+from .device_collate import DeviceCollate
 from .folder import scan_folder
 from .image_folder import ImageFolder
 from .image_list import scan_list
@@ -15,6 +16,7 @@ __all__ = [
     "CocoSplit",
     "DetectionEvalDataset",
     "DetectionTrainDataset",
+    "DeviceCollate",
     "EpochOrder",
     "EvalDataset",
     "EvalPipeline",

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..config import AugConfig, DataConfig
 from .collate import Buffers, Erasing, collate
+from .device_collate import ERASING, MIXING, can_erase_on_device, erasing_rows, mixing_row, stack
 from .image_folder import ImageFolder
 from .mixup import build_mixup, soft_labels
 from .pipeline import (
@@ -30,6 +31,9 @@ class TrainDataset(TrainPipeline):
 
     Images are float32 (B, 3, S, S). Labels are int32 (B,), or float32 (B, num_classes) with Mixup or CutMix; the latter
     are smoothed. The noise is float32 (blocks, 2, B), see ``msg_ms.data.pipeline.drop_path_noise``.
+
+    With ``DATA.NORMALIZE_ON_DEVICE`` the images are uint8 (B, S, S, 3) if ``can_erase_on_device``, and the further
+    inputs of ``DeviceCollate`` follow the noise.
 
     Args:
         folder: The images and their labels.
@@ -70,10 +74,20 @@ class TrainDataset(TrainPipeline):
         # timm builds no colour jitter beside RandAugment.
         self.jitter = aug.color_jitter if self.rand_augment is None else 0.0
         self.mixup = build_mixup(aug)
+        self.raw = config.normalize_on_device and can_erase_on_device(aug)
         batch, size = config.batch_size, config.img_size
         label = ((batch,), np.int32) if self.mixup is None else ((batch, num_classes), np.float32)
-        noise = [((blocks, 2, batch), np.float32)] if blocks else []
-        self.signatures = [(((batch, 3, size, size), np.float32), label, *noise)]
+        arrays = [_images_signature(batch, size, self.raw), label]
+        if blocks:
+            arrays.append(((blocks, 2, batch), np.float32))
+        self.raw_boxes = aug.recount if self.raw and aug.reprob > 0 else 0
+        if self.raw:
+            arrays.append(((MIXING,), np.float32))
+            self.columns.append("mixing")
+        if self.raw_boxes:
+            arrays.append(((batch, self.raw_boxes, ERASING), np.float32))
+            self.columns.append("erasings")
+        self.signatures = [tuple(arrays)]
 
     def name_of(self, index: int) -> str:
         """Return an image's file."""
@@ -121,17 +135,26 @@ class TrainDataset(TrainPipeline):
         images, labels, erasings = zip(*samples, strict=True)
         labels, rank = np.array(labels, np.int32), self.order.shard.rank
         noise = [drop_path_noise(self.blocks, len(indices), self.seed, number, rank)] if self.blocks else []
-        if self.mixup is None:
-            return (collate(images, erasings, buffers=self.buffers), labels, *noise)
-        # A batch's mixing follows from (seed, batch number, rank).
-        rng = np.random.default_rng((self.seed, int(number), rank, _MIXING))
-        weight, box = self.mixup.draw(*images[0].shape[:2], rng)
-        soft = soft_labels(labels, self.num_classes, self.smoothing, weight)
-        return (collate(images, erasings, weight, box, self.buffers), soft, *noise)
+        weight, box = 1.0, None
+        if self.mixup is not None:
+            # A batch's mixing follows from (seed, batch number, rank).
+            rng = np.random.default_rng((self.seed, int(number), rank, _MIXING))
+            weight, box = self.mixup.draw(*images[0].shape[:2], rng)
+            labels = soft_labels(labels, self.num_classes, self.smoothing, weight)
+        if not self.raw:
+            return (collate(images, erasings, weight, box, self.buffers), labels, *noise)
+        boxes = [erasing_rows(erasings, self.raw_boxes)] if self.raw_boxes else []
+        return (stack(images, self.buffers), labels, *noise, mixing_row(weight, box), *boxes)
+
+
+def _images_signature(batch: int, size: int, raw: bool) -> tuple[tuple[int, ...], type]:
+    return ((batch, size, size, 3), np.uint8) if raw else ((batch, 3, size, size), np.float32)
 
 
 class EvalDataset(EvalPipeline):
     """The images in order: float32 (B, 3, S, S), labels int32 (B,), and which rows are real, float32 (B,).
+
+    With ``DATA.NORMALIZE_ON_DEVICE`` the images are uint8 (B, S, S, 3).
 
     Args:
         folder: The images and their labels.
@@ -147,15 +170,15 @@ class EvalDataset(EvalPipeline):
         self.buffers = Buffers(batches_in_memory(workers))
         batch, size = config.batch_size, config.img_size
         self.signatures = [
-            (((batch, 3, size, size), np.float32), ((batch,), np.int32), ((batch,), np.float32)),
+            (_images_signature(batch, size, config.normalize_on_device), ((batch,), np.int32), ((batch,), np.float32)),
         ]
 
     def build_batch(self, indices: np.ndarray) -> Batch:
         """Return the images and labels of ``indices``."""
         images = [self._image(index) for index in indices]
-        return collate(images, buffers=self.buffers), np.array(
-            [self.folder.labels[index] for index in indices], np.int32
-        )
+        build = stack if self.config.normalize_on_device else collate
+        labels = np.array([self.folder.labels[index] for index in indices], np.int32)
+        return build(images, buffers=self.buffers), labels
 
     def _image(self, index: int) -> np.ndarray:
         image = self.folder.decode(index, self.bad_files)

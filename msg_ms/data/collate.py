@@ -55,13 +55,13 @@ class Buffers:
     def __init__(self, limit: int):
         self.limit, self.arrays, self.lock = limit, [], threading.Lock()
 
-    def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a float32 array with any content."""
+    def take(self, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
+        """Return an array with any content."""
         with self.lock:
             for array in self.arrays:
-                if array.shape == shape and sys.getrefcount(array) == self._UNUSED:
+                if array.shape == shape and array.dtype == dtype and sys.getrefcount(array) == self._UNUSED:
                     return array
-            array = np.empty(shape, np.float32)
+            array = np.empty(shape, dtype)
             if len(self.arrays) < self.limit:
                 self.arrays.append(array)
             return array
@@ -91,11 +91,11 @@ def collate(
     blended = weight < 1.0 and box is None
     _normalize(images, weight if blended else 1.0, output)
     for i, boxes in enumerate(erasings):
+        if blended and boxes:
+            _erase_blended(output, images[i], boxes, i, weight)
+            continue
         for erasing in boxes:
-            if blended:
-                _erase_blended(output, images[i], erasing, i, weight)
-            else:
-                output[i][erasing.area] = erasing.fill
+            output[i][erasing.area] = erasing.fill
     if box is not None:
         top, bottom, left, right = box
         output[:, :, top:bottom, left:right] = output[::-1, :, top:bottom, left:right].copy()
@@ -117,10 +117,18 @@ def _normalize(images: Sequence[np.ndarray], weight: float, output: np.ndarray) 
             cv2.addWeighted(channels[c], own[c], other, share, OFFSET[c], output[i, c], dtype=cv2.CV_32F)
 
 
-def _erase_blended(output: np.ndarray, image: np.ndarray, erasing: Erasing, i: int, weight: float) -> None:
-    """Replace the contribution of image ``i`` to its two blends inside the box."""
+def _erase_blended(output: np.ndarray, image: np.ndarray, boxes: Sequence[Erasing], i: int, weight: float) -> None:
+    """Replace the contribution of image ``i`` to its two blends inside the boxes."""
     scale, offset = (np.array(values, np.float32)[:, None, None] for values in (SCALE, OFFSET))
-    old = image[erasing.area[1:]].transpose(2, 0, 1) * scale + offset
-    change = erasing.fill - old
-    output[i][erasing.area] += np.float32(weight) * change
-    output[-1 - i][erasing.area] += np.float32(1 - weight) * change
+    # One box needs its own pixels only; of several that overlap, the last one counts.
+    area = boxes[0].area if len(boxes) == 1 else (slice(None),) * 3
+    old = image[area[1:]].transpose(2, 0, 1) * scale + offset
+    if len(boxes) == 1:
+        change = boxes[0].fill - old
+    else:
+        erased = old.copy()
+        for erasing in boxes:
+            erased[erasing.area] = erasing.fill
+        change = erased - old
+    output[i][area] += np.float32(weight) * change
+    output[-1 - i][area] += np.float32(1 - weight) * change

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
@@ -33,6 +35,18 @@ def position_bias_index(window_size: int) -> np.ndarray:
     index[1:, 1:] = relative_position_index(window_size)
     index[0] = offsets + 1
     return index
+
+
+@functools.cache
+def position_bias_elements(window_size: int, heads: int) -> Tensor:
+    """Return the elements that ``msg_ms.ops.position_bias`` gathers: int32 (heads*N*N,), the same Tensor at every call.
+
+    Element h of row r of the table is r * heads + h. The parameter ``rel_pos_msg`` follows the table.
+    """
+    index, head = position_bias_index(window_size), np.arange(heads).reshape(-1, 1, 1)
+    offsets = (2 * window_size - 1) ** 2
+    elements = np.where(index < offsets, index * heads + head, offsets * heads + 2 * head + index - offsets)
+    return Tensor(elements.reshape(-1).astype(np.int32))
 
 
 class WindowAttention(nn.Cell):
@@ -68,9 +82,11 @@ class WindowAttention(nn.Cell):
             name="relative_position_bias_table",
         )
         self.rel_pos_msg = Parameter(initializer(truncated_normal(), (num_heads, 2, 1, 1)), name="rel_pos_msg")
-        self.bias_index = Tensor(position_bias_index(window_size).reshape(-1))
+        self.bias_index = position_bias_elements(window_size, num_heads)
         self.qkv = Linear(dim, dim * 3, bias=qkv_bias)
         self.scale = qk_scale or (dim // num_heads) ** -0.5
+        # The queries are scaled by their weight and bias, which are much smaller than they.
+        self.qkv_scale = Tensor(np.repeat(np.array([self.scale, 1, 1], np.float32), dim))
         self.attn_drop = nn.Dropout(p=attn_drop)
         self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(p=proj_drop)
@@ -87,6 +103,6 @@ class WindowAttention(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         """Return the attention's output, without the residual."""
         _, _, tokens, channels = x.shape
-        qkv = self.qkv(x).reshape(-1, tokens, 3 * channels).astype(self.matmul_dtype)
-        heads = ops.window_attention(qkv, self.position_bias(), self.scale, self.attn_drop)
+        qkv = self.qkv(x, self.qkv_scale).reshape(-1, tokens, 3 * channels).astype(self.matmul_dtype)
+        heads = ops.window_attention(qkv, self.position_bias(), self.attn_drop)
         return self.proj_drop(self.proj(heads)).reshape(x.shape)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 
-from ..ops import AttentionBranch, MlpBranch, residual
+from ..ops import AttentionBranch, MlpBranch, Residual, ShuffleMessages
 from .attention import WindowAttention
 from .compile_time import compile_time_property
 from .layers import LayerNorm, Mlp
-from .windows import shuffle_messages
 
 
 class MSGBlock(nn.Cell):
@@ -45,6 +44,7 @@ class MSGBlock(nn.Cell):
         self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
         self.shuffle = shuffle
+        self.residual, self.shuffle_messages = Residual(), ShuffleMessages()
         self.attention_branch = AttentionBranch(dim, self.attn.scale, shuffle)
         self.mlp_branch = MlpBranch()
         # Two plain flags, so that MindSpore compiles only the path that runs.
@@ -81,8 +81,8 @@ class MSGBlock(nn.Cell):
         if self.fused and self.single_precision and x.dtype == ms.float32:
             x = self.attention_branch(x, *self.attention_parameters, drop_path_scale, padding)
             return self.mlp_branch(x, *self.mlp_parameters, drop_path_scale)
-        scales = (None, None) if drop_path_scale is None else (drop_path_scale[0], drop_path_scale[1])
-        x = residual(x, self.attn(self.norm1(x)), scales[0])
+        scales = (None, None) if drop_path_scale is None else ops.unstack(drop_path_scale)
+        x = self.residual(x, self.attn(self.norm1(x)), scales[0])
         if self.shuffle:
-            x = shuffle_messages(x)
-        return residual(x, self.mlp(self.norm2(x)), scales[1])
+            x = self.shuffle_messages(x)
+        return self.residual(x, self.mlp(self.norm2(x)), scales[1])

@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, TruncatedNormal, Uniform, initializer
 
-from ..ops import BiasLayerNorm, MatMul, Transpose, bias_gelu, patch_conv
+from ..ops import BiasGelu, BiasLayerNorm, MatMul, Transpose, patch_conv
 from ..ops.layer_norm import EPSILON
 
 
@@ -50,17 +50,22 @@ class Linear(nn.Cell):
         """Set the types of the matrix product and of the output."""
         self.matmul_dtype, self.residual_dtype = matmul, residual
 
-    def matmul_rows(self, x: Tensor) -> Tensor:
-        """Return the product without the bias, (-1, out) in ``matmul_dtype``, for operators that add the bias."""
+    def matmul_rows(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return the product without the bias, (-1, out) in ``matmul_dtype``, for operators that add the bias.
+
+        The optional ``scale`` (out,) multiplies the output channels.
+        """
         # A two-dimensional product: on CPU a batched one is half as fast.
         rows = x.reshape(-1, self.in_features).astype(self.matmul_dtype)
-        return self.matmul(rows, self.weight.astype(self.matmul_dtype))
+        weight = self.weight if scale is None else self.weight * scale.reshape(-1, 1)
+        return self.matmul(rows, weight.astype(self.matmul_dtype))
 
-    def construct(self, x: Tensor) -> Tensor:
-        """Return x @ weight.T + bias in ``residual_dtype``."""
-        y = self.matmul_rows(x)
+    def construct(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return x @ weight.T + bias in ``residual_dtype``, times ``scale`` (out,) if there is one."""
+        y = self.matmul_rows(x, scale)
         if self.bias is not None:
-            y = ops.bias_add(y.astype(self.bias.dtype), self.bias)
+            bias = self.bias if scale is None else self.bias * scale
+            y = ops.bias_add(y.astype(bias.dtype), bias)
         return y.astype(self.residual_dtype).reshape((*x.shape[:-1], self.out_features))
 
 
@@ -132,10 +137,11 @@ class Mlp(nn.Cell):
         self.fc1 = Linear(dim, hidden_dim)
         self.fc2 = Linear(hidden_dim, dim)
         self.drop = nn.Dropout(p=drop)
+        self.bias_gelu = BiasGelu()
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the MLP's output, without the residual."""
-        hidden = self.drop(bias_gelu(self.fc1.matmul_rows(x), self.fc1.bias, self.fc1.residual_dtype))
+        hidden = self.drop(self.bias_gelu(self.fc1.matmul_rows(x), self.fc1.bias, self.fc1.residual_dtype))
         return self.drop(self.fc2(hidden)).reshape(x.shape)
 
 
@@ -178,8 +184,16 @@ class PatchConv(nn.Cell):
         """Return the product with float32 patches (rows, C * k * k), without the bias: (rows, O)."""
         return self.matmul(patches, self.weight.reshape(self.weight.shape[0], -1))
 
+    def convolve(self, x: Tensor) -> Tensor:
+        """Return the convolution without the bias, channels first: (B, O, Ho, Wo) in ``matmul_dtype``."""
+        x, weight = x.astype(self.matmul_dtype), self.weight.astype(self.matmul_dtype)
+        return patch_conv(x, weight, self.stride, self.padding, self.unfold)
+
+    def add_bias(self, y: Tensor) -> Tensor:
+        """Return ``y`` (..., O) plus the bias in ``residual_dtype``."""
+        rows = ops.bias_add(y.reshape(-1, y.shape[-1]).astype(self.bias.dtype), self.bias)
+        return rows.astype(self.residual_dtype).reshape(y.shape)
+
     def construct(self, x: Tensor) -> Tensor:
         """Return the convolution of ``x`` in ``residual_dtype``."""
-        x, weight = x.astype(self.matmul_dtype), self.weight.astype(self.matmul_dtype)
-        y = patch_conv(x, weight, self.bias, self.stride, self.padding, self.unfold, self.transpose)
-        return y.astype(self.residual_dtype)
+        return self.add_bias(self.transpose(self.convolve(x), (0, 2, 3, 1)))

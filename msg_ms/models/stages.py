@@ -35,7 +35,8 @@ class PatchEmbed(nn.Cell):
         """Return the patch tokens in windows: (B, in_chans, height, width) -> (B*R, G, w*w, C)."""
         native = self.patches.available and self.proj.matmul_dtype == self.proj.residual_dtype == ms.float32
         if not (native and x.dtype == ms.float32 and self.patch_norm):
-            return window_partition(self.construct(x), window_size, region)
+            y = window_partition(self.proj.convolve(x), window_size, region, channels_first=True)
+            return self.norm(y, self.proj.bias) if self.patch_norm else self.proj.add_bias(y)
         rows = self.proj.matmul_rows(self.patches(x, window_size, region))
         return self.norm(rows, self.proj.bias).reshape(-1, region**2, window_size**2, rows.shape[-1])
 
@@ -63,15 +64,10 @@ class PatchMerging(nn.Cell):
             return self.norm(y, self.reduction.bias).reshape(-1, next_region**2, x.shape[2], y.shape[-1])
         messages = window_reverse(x[:, :, :1], 1, region, rows, columns, channels_first=True)
         patches = window_reverse(x[:, :, 1:], self.window_size, region, height, width, channels_first=True)
-        messages = self.norm(self.reduction(messages))
-        patches = self.norm(self.reduction(patches))
-        return ops.cat(
-            (
-                window_partition(messages, 1, next_region),
-                window_partition(patches, self.window_size, next_region),
-            ),
-            2,
-        )
+        messages = window_partition(self.reduction.convolve(messages), 1, next_region, channels_first=True)
+        patches = self.reduction.convolve(patches)
+        patches = window_partition(patches, self.window_size, next_region, channels_first=True)
+        return self.norm(ops.cat((messages, patches), 2), self.reduction.bias)
 
 
 class Stage(nn.Cell):

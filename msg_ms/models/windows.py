@@ -6,9 +6,9 @@ import math
 from typing import NamedTuple
 
 from ..errors import UserError
-from ..ops.windows import shuffle_messages, window_partition, window_reverse
+from ..ops.windows import window_partition, window_reverse
 
-__all__ = ["StageGeometry", "fitting_size", "shuffle_messages", "stage_geometry", "window_partition", "window_reverse"]
+__all__ = ["StageGeometry", "fitting_size", "stage_geometry", "window_partition", "window_reverse"]
 
 SMALLEST_WINDOW = 2  # tokens; a window of one token has nothing to attend to
 

@@ -7,7 +7,7 @@ first use. ``set_backend`` chooses the form.
 
 from .adamw import AdamWStep
 from .backend import get_backend, set_backend, use_backend
-from .bias_gelu import bias_gelu, gelu
+from .bias_gelu import BiasGelu
 from .branches import AttentionBranch, MlpBranch
 from .conv import MapConv
 from .layer_norm import BiasLayerNorm, layer_norm
@@ -17,19 +17,20 @@ from .packed import PRECISIONS, PackedBlocks, PackedMatMul, RoundedPatches, Weig
 from .pad import pad_axis
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
-from .residual import residual
+from .residual import Residual
 from .roi_align import RoIAlign
 from .squared_norm import SquaredNorm
 from .transpose import Transpose
 from .upsample import UpsampleAdd
 from .window_attention import position_bias, window_attention
-from .windows import shuffle_messages, window_partition, window_reverse
+from .windows import ShuffleMessages, window_partition, window_reverse
 
 __all__ = [
     "NMS",
     "PRECISIONS",
     "AdamWStep",
     "AttentionBranch",
+    "BiasGelu",
     "BiasLayerNorm",
     "ImagePatches",
     "MapConv",
@@ -37,24 +38,22 @@ __all__ = [
     "MlpBranch",
     "PackedBlocks",
     "PackedMatMul",
+    "Residual",
     "RoIAlign",
     "RoundedPatches",
+    "ShuffleMessages",
     "SquaredNorm",
     "TokenPatches",
     "Transpose",
     "UpsampleAdd",
     "WeightPacker",
     "bfloat16_supported",
-    "bias_gelu",
-    "gelu",
     "get_backend",
     "layer_norm",
     "pad_axis",
     "patch_conv",
     "position_bias",
-    "residual",
     "set_backend",
-    "shuffle_messages",
     "use_backend",
     "window_attention",
     "window_partition",

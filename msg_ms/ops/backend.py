@@ -18,6 +18,9 @@ from .build import ENVIRONMENT, loadable_library
 from .threads import thread_count
 
 CHOICES = ("auto", "native", "composed")
+# For each device, the operators of this package for which MindSpore has a fused operator with kernels of the output and
+# of the gradient. tests/devices checks them. The GPU has none of the three.
+FUSED = {"Ascend": {"gelu": "GeluExt", "layer_norm": "LayerNormExt", "residual": "AddcmulExt"}}
 
 log = logging.getLogger("msg_ms")
 _chosen: str | None = None
@@ -31,8 +34,8 @@ def set_backend(choice: str) -> None:
 
     Args:
         choice: "auto" uses the native kernels if the device target is CPU and a compiler is available, and logs a
-            warning if not. "native" requires the kernels. "composed" never uses them. Half precision is always
-            composed.
+            warning if not. On other devices it uses their fused operators, see ``FUSED``. "native" requires the
+            kernels. "composed" uses neither. Half precision is always composed on CPU.
 
     Raises:
         UserError: ``choice`` is none of the three. With "native", building a model raises it if the kernels are not
@@ -82,10 +85,20 @@ def _valid(choice: str, name: str) -> str:
     return choice
 
 
+def device_target() -> str:
+    """Return "CPU", "GPU" or "Ascend"."""
+    return ms.get_context("device_target")
+
+
+def has_fused(name: str) -> bool:
+    """Return whether one of MindSpore's fused operators is to replace the operator ``name`` of this package."""
+    return get_backend() == "auto" and name in FUSED.get(device_target(), ())
+
+
 def native_library() -> Path | None:
     """Return the compiled kernels, or None if operators are to be composed."""
     choice = get_backend()
-    target = ms.get_context("device_target")
+    target = device_target()
     if choice == "composed":
         return None
     if target != "CPU":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, mint, nn, ops
 
-from .backend import kernel
+from .backend import has_fused, kernel
 
 EPSILON = 1e-5  # PyTorch's; MindSpore's own default is 1e-7
 
@@ -41,6 +41,7 @@ class BiasLayerNorm(nn.Cell):
 
         self.native = kernel("layer_norm", lambda x, bias, gamma, beta: x, gradient=bprop)
         self.no_bias = Tensor(np.zeros(channels, np.float32))
+        self.fused = has_fused("layer_norm")
 
     def construct(self, x: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor) -> Tensor:
         """Normalize the rows of x + bias.
@@ -58,4 +59,6 @@ class BiasLayerNorm(nn.Cell):
             return self.native(x, self.no_bias if bias is None else bias, gamma, beta)
         if bias is not None:
             x = ops.bias_add(x.astype(bias.dtype), bias)
+        if self.fused:
+            return mint.nn.functional.layer_norm(x.astype(ms.float32), gamma.shape, gamma, beta, EPSILON)
         return layer_norm(x, gamma, beta)

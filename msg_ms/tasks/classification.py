@@ -11,7 +11,8 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ..config import Config
-from ..data import EvalDataset, ImageFolder, Shard, TrainDataset, load_folders
+from ..data import DeviceCollate, EvalDataset, ImageFolder, Shard, TrainDataset, load_folders
+from ..data.device_collate import can_erase_on_device
 from ..data.pipeline import Batch
 from ..data.splits import folders_from_arrays, folders_to_arrays
 from ..engine.ranks import Ranks
@@ -61,8 +62,14 @@ class ClassificationTask(ClassesTask):
         return (train or val).files.pieces()
 
     def warnings(self) -> Sequence[str]:
-        """Return lines on ignored files."""
-        return [line for folder in self.folders if folder is not None for line in folder.warnings]
+        """Return lines on ignored files and settings."""
+        lines = [line for folder in self.folders if folder is not None for line in folder.warnings]
+        if self.config.training and self.config.data.normalize_on_device and not can_erase_on_device(self.config.aug):
+            lines.append(
+                "warning: DATA.NORMALIZE_ON_DEVICE applies to evaluation only, as AUG.REMODE=pixel fills boxes with "
+                "noise; training uses it with AUG.REMODE const or rand, or AUG.REPROB 0"
+            )
+        return lines
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -122,6 +129,8 @@ class ClassificationTask(ClassesTask):
 class ClassificationLoss(nn.Cell):
     """The training loss: images (B, 3, S, S), labels (B,) or (B, K), noise (blocks, 2, B) -> (loss,).
 
+    Images may also be uint8 (B, S, S, 3), with the further inputs of ``msg_ms.data.DeviceCollate``.
+
     Args:
         model: The classifier.
         smoothing: Label smoothing of hard labels.
@@ -130,14 +139,19 @@ class ClassificationLoss(nn.Cell):
     def __init__(self, model: nn.Cell, smoothing: float = 0.0):
         super().__init__(auto_prefix=False)
         self.model, self.loss = model, SmoothedCrossEntropy(smoothing)
+        self.collate = DeviceCollate()
 
-    def construct(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor]:
+    def construct(self, images: Tensor, labels: Tensor, noise: Tensor, *collate_inputs: Tensor) -> tuple[Tensor]:
         """Return the mean loss of the batch."""
+        if images.dtype == ms.uint8:
+            images = self.collate(images, *collate_inputs)
         return (self.loss(self.model(images, noise), labels),)
 
 
 class ClassificationSums(nn.Cell):
     """Sums over a batch: images, labels (B,), valid (B,) -> (cross entropy, top-1 hits, top-5 hits).
+
+    Images are float32 (B, 3, S, S), or uint8 (B, S, S, 3).
 
     Args:
         model: The classifier.
@@ -146,12 +160,12 @@ class ClassificationSums(nn.Cell):
 
     def __init__(self, model: nn.Cell, num_classes: int):
         super().__init__(auto_prefix=False)
-        self.model = model
+        self.model, self.collate = model, DeviceCollate()
         self.guesses = min(5, num_classes)
 
     def construct(self, images: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the three sums over the valid rows."""
-        logits = self.model(images)
+        logits = self.model(self.collate(images) if images.dtype == ms.uint8 else images)
         log_probabilities = ops.log_softmax(logits, -1)
         labels = labels.reshape(-1, 1)
         losses = -ops.gather_elements(log_probabilities, 1, labels).reshape(-1)

@@ -161,3 +161,13 @@ def test_erasing_before_mixing_equals_a_plain_computation():
     cut = plain.copy()
     cut[:, :, 1:5, 2:9] = plain[::-1, :, 1:5, 2:9]
     assert np.abs(collate(images, erasings, 0.3, (1, 5, 2, 9)) - cut).max() < 1e-5
+
+
+def test_the_last_of_overlapping_boxes_counts_in_a_blend_too():
+    draws = np.random.RandomState(0)
+    images = [draws.randint(0, 256, (8, 9, 3), np.uint8) for _ in range(2)]
+    erasings = [[Erasing(1, 2, 5, 4, np.float32([[[1]]])), Erasing(3, 3, 4, 5, np.float32([[[2]]]))], []]
+    erased = collate(images, erasings)
+    assert (erased[0][:, 3:6, 3:6] == 2).all()
+    blend = collate(images, erasings, 0.3)
+    assert np.abs(blend - (0.3 * erased + 0.7 * erased[::-1])).max() < 1e-5

@@ -1,6 +1,8 @@
 """Compile a graph for a device and print the result: python select_kernels.py GPU|Ascend O0|O2|detector...|CONTROL.
 
-The training step is the package's own (forward, backward, clipping, AdamW, loss scale, EMA) with composed operators.
+The training step is the package's own (forward, backward, clipping, AdamW, loss scale, EMA) with the operators for the
+device; those of ``O1_composed`` are without fused operators. At O2 the images are uint8, to be normalised, erased and
+mixed on the device.
 ``detector`` is the detector's inference, and ``detector_O0`` and ``detector_O2`` are its losses with their gradients.
 The controls are graphs with a known result; they show that the selection can refuse.
 """
@@ -20,12 +22,14 @@ from support.tiny_detector import HEIGHT, WIDTH, tensors, tiny_batch, tiny_detec
 
 from msg_ms import MSGTransformer
 from msg_ms.config import AmpConfig, load_config
+from msg_ms.data.device_collate import ERASING, MIXING
 from msg_ms.engine.ema import WeightEMA
 from msg_ms.engine.loss_scale import build_scaler
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, TrainStep
 from msg_ms.models.detection.training import DetectionLoss
 from msg_ms.models.precision import set_precision
+from msg_ms.ops import set_backend
 from msg_ms.tasks.classification import ClassificationLoss
 
 target, name = sys.argv[1:]
@@ -41,7 +45,10 @@ def training_step(level: str) -> tuple[nn.Cell, tuple]:
     average = WeightEMA(optimizer.targets, 0.9)
     gradients = LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets, scaler)
     step = TrainStep(gradients, OptimizerStep(optimizer, 5.0, scaler, average))
-    batch = (np.zeros((2, 3, 32, 32), np.float32), np.zeros(2, np.int32), np.zeros((2, 2, 2), np.float32))
+    batch = [np.zeros((2, 3, 32, 32), np.float32), np.zeros(2, np.int32), np.zeros((2, 2, 2), np.float32)]
+    if level == "O2":
+        batch[0] = np.zeros((2, 32, 32, 3), np.uint8)
+        batch += [np.zeros(MIXING, np.float32), np.zeros((2, 2, ERASING), np.float32)]
     return step, (ms.Tensor([0.1, 0.0], ms.float32), *map(ms.Tensor, batch))
 
 
@@ -78,7 +85,10 @@ def control(name: str) -> tuple[nn.Cell, tuple]:
 if name.startswith("detector"):
     graph, inputs = detector_graph(name.partition("_")[2])
 else:
-    graph, inputs = training_step(name) if name in ("O0", "O1", "O2") else control(name)
+    level, _, backend = name.partition("_")
+    if backend == "composed":
+        set_backend(backend)
+    graph, inputs = training_step(level) if level in ("O0", "O1", "O2") else control(name)
 try:
     graph.compile(*inputs)
     print("compiled", flush=True)

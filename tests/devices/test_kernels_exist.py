@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from devices import absent_driver
+from msg_ms.ops.backend import FUSED as FUSED_OPERATORS
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("gcc") and shutil.which("readelf") and platform.machine() == "x86_64"),
@@ -39,15 +40,18 @@ def device(request, tmp_path_factory):
     return request.param, select
 
 
-CLASSIFIER = {"BatchMatMul", "LayerNorm", "LayerNormGrad", "Erf", "Softmax"}
-DETECTOR = {"BatchMatMul", "LayerNorm", "Conv2D", "TopK", "GatherD", "NMSWithMask"}
+FUSED = set(FUSED_OPERATORS["Ascend"].values())
+FUSED_TRAINING = {"BatchMatMul", "Softmax", "GeluGradExt", "LayerNormGradExt", *FUSED}
+COMPOSED_TRAINING = {"BatchMatMul", "Softmax", "Erfc", "LayerNorm", "LayerNormGrad"}
+DETECTOR = {"BatchMatMul", "Conv2D", "TopK", "GatherD", "NMSWithMask", "GeluExt", "LayerNormExt"}
 
 
 @pytest.mark.parametrize(
     "graph, operators",
     [
-        ("O0", CLASSIFIER),
-        ("O2", CLASSIFIER),
+        ("O0", FUSED_TRAINING),
+        ("O2", FUSED_TRAINING),
+        pytest.param("O1_composed", COMPOSED_TRAINING, marks=pytest.mark.slow),
         pytest.param("detector", DETECTOR, marks=pytest.mark.slow),
         pytest.param("detector_O0", DETECTOR, marks=pytest.mark.slow),
         pytest.param("detector_O2", DETECTOR, marks=pytest.mark.slow),
@@ -66,6 +70,7 @@ def test_every_operator_has_a_kernel(device, graph, operators):
         assert counts, log[-3000:]  # the selection reached the last operator
         assert set(selected.values()) <= {"aclnn", "aclop"}
         assert operators <= set(selected), sorted(selected)
+        assert "composed" not in graph or not FUSED & set(selected)
 
 
 def test_selection_can_refuse(device):

@@ -12,7 +12,7 @@ from support.reference import SMALL
 from msg_ms import MSGTransformer, UserError
 from msg_ms.models.architecture import Architecture
 from msg_ms.models.layers import DropPath, PatchConv
-from msg_ms.ops import residual
+from msg_ms.ops import Residual
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean():
     assert 0.69 < kept.mean() < 0.81  # 3.9 deviations of 800 draws at 0.75
     keep = keep[1]
     x = Tensor(np.ones((batch * regions, 2, 5, 4), np.float32))
-    y = residual(x - 1, x, Tensor(keep)).asnumpy()
+    y = Residual()(x - 1, x, Tensor(keep)).asnumpy()
     assert (y.reshape(batch, -1) == keep[:, None]).all()  # an image is dropped as a whole
     assert cell.set_train(False)(batch) is None
 

@@ -1,12 +1,14 @@
 """Window functions against their definition, with every dimension different."""
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
 
 from msg_ms import UserError
-from msg_ms.models.attention import position_bias_index
-from msg_ms.models.windows import shuffle_messages, stage_geometry, window_partition, window_reverse
+from msg_ms.models.attention import position_bias_elements, position_bias_index
+from msg_ms.models.windows import stage_geometry, window_partition, window_reverse
+from msg_ms.ops import ShuffleMessages, position_bias
 
 B, W, S, ROWS, COLUMNS, C = 2, 3, 2, 2, 3, 5  # rows and columns of shuffle regions
 
@@ -25,12 +27,13 @@ def test_partition_lists_regions_windows_and_tokens_row_by_row():
     assert (back.asnumpy() == x).all()
     channels_first = window_reverse(windows, W, S, height, width, channels_first=True)
     assert (channels_first.asnumpy() == x.transpose(0, 3, 1, 2)).all()
+    assert (window_partition(channels_first, W, S, channels_first=True).asnumpy() == windows.asnumpy()).all()
 
 
 def test_shuffle_moves_channel_groups_between_msg_tokens_and_nothing_else():
     regions, windows, tokens, channels = 3, 4, 6, 8
     x = np.random.RandomState(0).rand(regions, windows, tokens, channels).astype(np.float32)
-    y = shuffle_messages(Tensor(x)).asnumpy()
+    y = ShuffleMessages()(Tensor(x)).asnumpy()
     group = channels // windows
     for i in range(windows):
         for j in range(windows):
@@ -38,7 +41,22 @@ def test_shuffle_moves_channel_groups_between_msg_tokens_and_nothing_else():
             assert (y[:, j, 0, i * group : (i + 1) * group] == sent).all()
     assert (y[:, :, 1:] == x[:, :, 1:]).all()
     single = Tensor(x[:, :1])
-    assert (shuffle_messages(single).asnumpy() == x[:, :1]).all()
+    assert (ShuffleMessages()(single).asnumpy() == x[:, :1]).all()
+
+
+@pytest.mark.parametrize("mode", (ms.PYNATIVE_MODE, ms.GRAPH_MODE))
+def test_gradient_of_the_shuffle_returns_every_channel_to_its_window(mode):
+    ms.set_context(mode=mode)
+    shuffle = ShuffleMessages()
+    x = np.random.RandomState(0).rand(3, 4, 6, 8).astype(np.float32)
+    weight = np.random.RandomState(1).rand(*x.shape).astype(np.float32)
+
+    def weighted(x, weight):
+        return (shuffle(x) * weight).sum()
+
+    gradient = ms.grad(weighted)(Tensor(x), Tensor(weight)).asnumpy()
+    # The shuffle permutes, so shuffling the gradient returns the weights.
+    assert (shuffle(Tensor(gradient)).asnumpy() == weight).all()
 
 
 def test_position_bias_is_decoupled_for_the_msg_token():
@@ -47,6 +65,13 @@ def test_position_bias_is_decoupled_for_the_msg_token():
     assert (index[1:, 0] == 9).all()  # queries of window tokens, key of the MSG token
     # query (y, x), key (y', x'): (y - y' + 1) * 3 + (x - x' + 1)
     assert index[1:, 1:].tolist() == [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
+
+
+def test_position_bias_of_each_head_is_its_column_of_the_table():
+    heads, rows = 3, np.random.RandomState(0).rand(11, 3).astype(np.float32)
+    message = rows[9:].T.reshape(heads, 2, 1, 1)
+    bias = position_bias(Tensor(rows[:9].copy()), Tensor(message), position_bias_elements(2, heads)).asnumpy()
+    assert (bias == rows[position_bias_index(2)].transpose(2, 0, 1)).all()
 
 
 def test_geometry_follows_from_shapes():

@@ -14,7 +14,7 @@ from support.kernels import ATTENTION, CASES, CONV, MAPS, MLP, Kernels, OtherPro
 from support.sanitizer import sanitizer_environment
 
 from msg_ms import ops
-from msg_ms.models.attention import position_bias_index
+from msg_ms.models.attention import position_bias_elements
 from msg_ms.models.detection.layout import shuffle_grid
 from msg_ms.ops.build import FLAGS, SANITIZE, SOURCES, kernel_library
 
@@ -35,14 +35,19 @@ def linear(x, weight, bias):
     return ms.ops.matmul(x.reshape(-1, x.shape[-1]), weight.transpose()) + bias
 
 
-def attention(x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, drop_path_scale, settings):
+def window_heads(x, qkv, qkv_bias, table, msg_bias, scale):
+    """The heads' outputs for normalized tokens."""
     tokens, channels = x.shape[2:]
-    index = Tensor(position_bias_index(int((tokens - 1) ** 0.5)).reshape(-1))
-    rows = linear(ops.layer_norm(x, gamma, beta), qkv, qkv_bias).reshape(-1, tokens, 3 * channels)
-    bias = ops.position_bias(table, msg_bias, index)
-    heads = ops.window_attention(rows, bias, float(settings[0]), lambda weights: weights)
-    total = ops.residual(x, linear(heads, proj, proj_bias), drop_path_scale[0])
-    return ops.shuffle_messages(total) if settings[1] else total
+    elements = position_bias_elements(int((tokens - 1) ** 0.5), table.shape[1])
+    rows = linear(x, qkv, qkv_bias).reshape(-1, 3, channels) * Tensor(np.float32([[scale], [1], [1]]))
+    bias = ops.position_bias(table, msg_bias, elements)
+    return ops.window_attention(rows.reshape(-1, tokens, 3 * channels), bias, lambda weights: weights)
+
+
+def attention(x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, drop_path_scale, settings):
+    heads = window_heads(ops.layer_norm(x, gamma, beta), qkv, qkv_bias, table, msg_bias, float(settings[0]))
+    total = ops.Residual()(x, linear(heads, proj, proj_bias), drop_path_scale[0])
+    return ops.ShuffleMessages()(total) if settings[1] else total
 
 
 def padded_attention(x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, drop_path_scale, settings):
@@ -55,10 +60,8 @@ def padded_attention(x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_
     valid = np.concatenate([np.ones((rows * columns, 1)), inside], 1).astype(np.float32)
     normed = ops.layer_norm(x, gamma, beta).reshape(-1, rows * columns * tokens, channels)
     normed = (normed * Tensor(valid.reshape(1, -1, 1))).reshape(x.shape)
-    index = Tensor(position_bias_index(side).reshape(-1))
-    heads = linear(normed, qkv, qkv_bias).reshape(-1, tokens, 3 * channels)
-    heads = ops.window_attention(heads, ops.position_bias(table, msg_bias, index), float(settings[0]), lambda w: w)
-    total = ops.residual(x, linear(heads, proj, proj_bias), drop_path_scale[0])
+    heads = window_heads(normed, qkv, qkv_bias, table, msg_bias, float(settings[0]))
+    total = ops.Residual()(x, linear(heads, proj, proj_bias), drop_path_scale[0])
     if not settings[1]:
         return total
     grid = total[:, :, 0].reshape(-1, rows, columns, channels).transpose(0, 3, 1, 2)
@@ -84,8 +87,9 @@ def nms(boxes, valid, threshold):
 
 
 def mlp(x, gamma, beta, w1, b1, w2, b2, drop_path_scale):
-    hidden = ops.gelu(linear(ops.layer_norm(x, gamma, beta), w1, b1))
-    return ops.residual(x, linear(hidden, w2, b2), drop_path_scale[1])
+    rows = ops.layer_norm(x, gamma, beta).reshape(-1, x.shape[-1])
+    hidden = ops.BiasGelu()(matmul(rows, w1), b1)
+    return ops.Residual()(x, linear(hidden, w2, b2), drop_path_scale[1])
 
 
 def norm(x, bias, gamma, beta):

@@ -12,7 +12,7 @@ from mindspore import Tensor, ops
 from mindspore.ops import constexpr
 
 from ...errors import UserError
-from ...ops import Transpose, residual
+from ...ops import Transpose
 from ..architecture import EMBED_KERNEL, Architecture
 from ..block import MSGBlock
 from ..features import FeatureBackbone
@@ -178,15 +178,15 @@ def padded_block(
     Returns:
         Tokens of the same shape.
     """
-    scales = (None, None) if drop_path_scale is None else (drop_path_scale[0], drop_path_scale[1])
+    scales = (None, None) if drop_path_scale is None else ops.unstack(drop_path_scale)
     normed = block.norm1(x)
     # Zeros after the normalisation: the keys and values of padding are the biases of qkv.
     normed = (normed.reshape(-1, valid.shape[1], x.shape[-1]) * valid.astype(normed.dtype)).reshape(x.shape)
-    x = residual(x, block.attn(normed), scales[0])
+    x = block.residual(x, block.attn(normed), scales[0])
     if block.shuffle:
         messages = shuffle_grid(to_grid(x[:, :, :1], layout), layout.region)
         x = ops.cat((messages.transpose(0, 2, 3, 1).reshape(-1, 1, 1, x.shape[-1]), x[:, :, 1:]), 2)
-    return residual(x, block.mlp(block.norm2(x)), scales[1])
+    return block.residual(x, block.mlp(block.norm2(x)), scales[1])
 
 
 @constexpr
