@@ -6,8 +6,8 @@ and sampling are discontinuous; here it does not. So the losses must agree far b
 
 The package has no double precision. A copy of its sources with every ``float32`` of the model replaced serves here,
 with the composed operators. NMS alone compares boxes in single precision. AdamW is computed in NumPy, as MindSpore has
-no Adam in double precision on CPU. MindSpore's memory grows by half a gigabyte with every step here, so a process trains
-20 steps and hands the weights to the next one. A step needs ten seconds.
+no Adam in double precision on CPU. MindSpore's memory grows by half a gigabyte with every step here, so a process
+trains 20 steps and hands the weights to the next one. A step needs ten seconds.
 """
 
 from __future__ import annotations
