@@ -7,7 +7,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, nn
+from mindspore import ParameterTuple, Tensor, nn
 
 from ..errors import UserError
 from ..ops import (
@@ -21,6 +21,7 @@ from ..ops import (
     get_backend,
 )
 from ..ops.conv import LARGE_TILE
+from ..ops.huge_pages import HugePages
 from ..ops.packed import SINGLE
 from .backbone import MSGBackbone
 from .block import MSGBlock
@@ -146,7 +147,7 @@ def _inference_blocks(stage: Stage, packer: WeightPacker) -> InferenceBlocks:
     packed = PackedBlocks(first.attn.scale, first.shuffle, first.attn.num_heads, packer.precision)
     while blocks:
         parameters.append(_pack_block(blocks.pop(), packer))
-    return InferenceBlocks(parameters, packed)
+    return InferenceBlocks(parameters, packed, packer.memory)
 
 
 def _pack_block(block: MSGBlock, packer: WeightPacker) -> list[Tensor]:
@@ -172,8 +173,8 @@ class InferenceConv(nn.Cell):
     def __init__(self, conv: PatchConv, packer: WeightPacker):
         super().__init__()
         out = conv.weight.shape[0]
-        self.weight = _frozen("weight", packer.weight(conv.weight.reshape(out, -1)))[0]
-        self.bias = _frozen("bias", conv.bias)[0]
+        self.weight = _frozen(packer.memory, "weight", packer.weight(conv.weight.reshape(out, -1)))[0]
+        self.bias = _frozen(packer.memory, "bias", conv.bias)[0]
         self.matmul = PackedMatMul(out)
         self.matmul_dtype, self.residual_dtype = conv.matmul_dtype, conv.residual_dtype
 
@@ -190,7 +191,7 @@ class InferenceEmbed(nn.Cell):
         conv, norm = embed.proj, embed.norm
         out, _, side, _ = conv.weight.shape
         weight = packer.weight(conv.weight.reshape(out, -1))
-        self.values = _frozen("proj", weight, conv.bias, norm.gamma, norm.beta)
+        self.values = _frozen(packer.memory, "proj", weight, conv.bias, norm.gamma, norm.beta)
         self.patches = RoundedPatches(out, side, conv.stride, conv.padding)
 
     def windows(self, x: Tensor, window_size: int, region: int) -> Tensor:
@@ -208,7 +209,7 @@ class InferenceMerging(nn.Cell):
         out = conv.weight.shape[0]
         weight = packer.weight(conv.weight.transpose(0, 2, 3, 1).reshape(out, -1))
         self.window_size = merging.window_size
-        self.values = _frozen("reduction", weight, conv.bias, norm.gamma, norm.beta)
+        self.values = _frozen(packer.memory, "reduction", weight, conv.bias, norm.gamma, norm.beta)
         self.patches = RoundedPatches(out)
 
     def construct(self, x: Tensor, geometry: StageGeometry, next_geometry: StageGeometry) -> Tensor:
@@ -221,10 +222,10 @@ class InferenceMerging(nn.Cell):
 class InferenceBlocks(nn.Cell):
     """The blocks of a stage with packed weights: (B*R, G, N, C) -> (B*R, G, N, C)."""
 
-    def __init__(self, parameters: Sequence[Sequence[Tensor]], packed: PackedBlocks):
+    def __init__(self, parameters: Sequence[Sequence[Tensor]], packed: PackedBlocks, memory: HugePages):
         super().__init__()
         self.fused = self.single_precision = True
-        self.values = _frozen("packed", *(value for block in parameters for value in block))
+        self.values = _frozen(memory, "packed", *(value for block in parameters for value in block))
         self.packed = packed
 
     def construct(self, x: Tensor, drop_path_scale: None = None, padding: Tensor | None = None) -> Tensor:
@@ -242,7 +243,5 @@ class InferenceBlocks(nn.Cell):
         super().add_flags_recursive(**flags)
 
 
-def _frozen(name: str, *values: Tensor) -> ParameterTuple:
-    return ParameterTuple(
-        Parameter(Tensor(value), name=f"{name}.{i}", requires_grad=False) for i, value in enumerate(values)
-    )
+def _frozen(memory: HugePages, name: str, *values: Tensor) -> ParameterTuple:
+    return ParameterTuple(memory.parameter(value, f"{name}.{i}") for i, value in enumerate(values))

@@ -16,6 +16,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from .backend import kernel, native_library
+from .huge_pages import HugePages
 from .patches import constant
 
 SINGLE, BFLOAT16 = "float32", "bfloat16"
@@ -35,7 +36,7 @@ def _round_up(n: int, multiple: int) -> int:
 class WeightPacker:
     """Pack parameters for ``PackedMatMul``, ``RoundedPatches`` and ``PackedBlocks``.
 
-    It needs the native kernels: check ``available``.
+    It needs the native kernels: check ``available``. ``memory`` is for the packed weights.
 
     Args:
         strassen: pack large weights for Strassen's algorithm. All products must then have even numbers of rows. Not in
@@ -48,6 +49,7 @@ class WeightPacker:
     def __init__(self, strassen: bool, precision: str = SINGLE):
         self.strassen = strassen and precision == SINGLE
         self.precision = precision
+        self.memory = HugePages()
         self._pack = kernel("pack_weight", lambda weight: [_round_up(weight[0], 64) * weight[1]])
         self._pack_strassen = kernel(
             "pack_weight_strassen", lambda weight: [7 * _round_up(weight[0] // 2, 64) * (weight[1] // 2)]

@@ -44,8 +44,8 @@ void gemm_bf16(int64_t rows, int64_t columns, const HalfRows &a, int64_t first, 
         float *const buffer = workspace;
         for (int64_t p = j; p < j_end; p += kWidth) {
           const float *panel = packed + p * pairs;
-          const float *next = p + kWidth < j_end ? panel + pairs * kWidth : panel;
-          const PanelPrefetch prefetch = panel_prefetch(next, pairs * kWidth, i_end - i, kRows, pairs);
+          const float *const next = p + kWidth < j_end ? panel + pairs * kWidth : packed + j * pairs;
+          const PanelPrefetch prefetch(next, kWidth, (i_end - i + kRows - 1) / kRows);
           multiply_panel<vectors, Arithmetic>(
             i_end - i, pairs, a.row(first + i), a.stride, 1, panel, kWidth, prefetch,
             [&](int64_t row, const auto &tile) MSG_MS_INLINE {
