@@ -61,21 +61,8 @@ void normalize_and_round(const Branch &branch, int64_t first, int64_t n, const f
                              MSG_MS_INLINE { store_rounded<Arithmetic>(to.at(i + r, c), value, lanes); });
     });
     for (int64_t i = begin; i < end; ++i) {
-      to.complete(i);
       if (branch.padding && branch.padding.covers(first + i)) std::memset(to.at(i, 0), 0, 2 * to.pairs * sizeof(BFloat16));
     }
-  });
-}
-
-// Normalize x (rows, channels) plus bias in place.
-inline void normalize_in_place(float *x, int64_t rows, const float *bias, const float *gamma, const float *beta,
-                               int64_t channels) {
-  parallel_for(rows, kMinElements / channels + 1, [&](int, int64_t begin, int64_t end) {
-    for_rows_at_once(begin, end, [&](int64_t i, auto count) {
-      float *row = x + i * channels;
-      normalize_rows<count>(row, channels, bias, gamma, beta, channels, [&](int r, int64_t c, int64_t lanes, Vec value)
-                            MSG_MS_INLINE { store_lanes(row + r * channels + c, value, lanes); });
-    });
   });
 }
 
