@@ -22,9 +22,6 @@ constexpr int kMaxTileVectors = 2;
 constexpr int tile_rows(int vectors) { return vectors == 2 ? 6 : 8; }
 #endif
 
-// Functions that receive a tile must be inlined; a call would spill the tile to memory.
-#define MSG_MS_INLINE __attribute__((always_inline))
-
 // Prefetch of the panel that is needed next into the second-level cache, evenly over the tiles that use the current one: at
 // each step of the loop over k the line of `next`, which moves on by `step` floats, a line or less.
 struct PanelPrefetch {
