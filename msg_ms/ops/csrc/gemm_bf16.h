@@ -46,7 +46,7 @@ inline void round_row(const float *from, int64_t n, const HalfRows &to, int64_t 
 void pack_bf16(int64_t depth, int64_t columns, const float *weight, float *to);
 inline int64_t packed_bf16_size(int64_t depth, int64_t columns) { return pair_count(depth) * round_up(columns, 64); }
 
-// What becomes of entry (i, j) of the product.
+// The use of entry (i, j) of the product.
 struct ProductTarget {
   enum Kind {
     kStore,     // `to` = entry
