@@ -7,7 +7,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, nn
+from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ..errors import UserError
 from ..ops import (
@@ -15,12 +15,14 @@ from ..ops import (
     MapConv,
     PackedBlocks,
     PackedMatMul,
-    RoundedPatches,
+    RoundedEmbedding,
+    RoundedMerging,
     WeightPacker,
     bfloat16_supported,
     get_backend,
 )
 from ..ops.conv import LARGE_TILE
+from ..ops.huge_pages import HugePages
 from ..ops.packed import SINGLE
 from .backbone import MSGBackbone
 from .block import MSGBlock
@@ -119,7 +121,7 @@ def _pack(backbone: MSGBackbone, strassen: bool, precision: str) -> None:
     half = packer.precision != SINGLE
     if backbone.patch_norm and not backbone.any_size:
         if half:
-            backbone.patch_embed = InferenceEmbed(backbone.patch_embed, packer)
+            backbone.patch_embed = InferenceEmbed(backbone.patch_embed, backbone.window_size, packer)
         else:
             backbone.patch_embed.proj = InferenceConv(backbone.patch_embed.proj, packer)
     for stage in backbone.layers:
@@ -146,7 +148,7 @@ def _inference_blocks(stage: Stage, packer: WeightPacker) -> InferenceBlocks:
     packed = PackedBlocks(first.attn.scale, first.shuffle, first.attn.num_heads, packer.precision)
     while blocks:
         parameters.append(_pack_block(blocks.pop(), packer))
-    return InferenceBlocks(parameters, packed)
+    return InferenceBlocks(parameters, packed, packer.memory)
 
 
 def _pack_block(block: MSGBlock, packer: WeightPacker) -> list[Tensor]:
@@ -172,8 +174,8 @@ class InferenceConv(nn.Cell):
     def __init__(self, conv: PatchConv, packer: WeightPacker):
         super().__init__()
         out = conv.weight.shape[0]
-        self.weight = _frozen("weight", packer.weight(conv.weight.reshape(out, -1)))[0]
-        self.bias = _frozen("bias", conv.bias)[0]
+        self.weight = _frozen(packer.memory, "weight", packer.weight(conv.weight.reshape(out, -1)))[0]
+        self.bias = _frozen(packer.memory, "bias", conv.bias)[0]
         self.matmul = PackedMatMul(out)
         self.matmul_dtype, self.residual_dtype = conv.matmul_dtype, conv.residual_dtype
 
@@ -183,20 +185,26 @@ class InferenceConv(nn.Cell):
 
 
 class InferenceEmbed(nn.Cell):
-    """A ``PatchEmbed`` in bfloat16: images (B, in_chans, height, width) -> windows of patch tokens."""
+    """A ``PatchEmbed`` in bfloat16: images (B, in_chans, height, width) -> windows of tokens."""
 
-    def __init__(self, embed: PatchEmbed, packer: WeightPacker):
+    fused = True
+
+    def __init__(self, embed: PatchEmbed, window_size: int, packer: WeightPacker):
         super().__init__()
         conv, norm = embed.proj, embed.norm
         out, _, side, _ = conv.weight.shape
         weight = packer.weight(conv.weight.reshape(out, -1))
-        self.values = _frozen("proj", weight, conv.bias, norm.gamma, norm.beta)
-        self.patches = RoundedPatches(out, side, conv.stride, conv.padding)
+        self.values = _frozen(packer.memory, "proj", weight, conv.bias, norm.gamma, norm.beta)
+        self.embedding = RoundedEmbedding(out, window_size, (side, conv.stride, conv.padding))
+
+    def tokens(self, x: Tensor, messages: Tensor, region: int) -> Tensor:
+        """Return the patch tokens with the MSG tokens (1, G, 1, C) in front: (B*R, G, N, C)."""
+        x = self.embedding(x.astype(ms.float32), region, self.values, messages)
+        return x.reshape(-1, region**2, *x.shape[1:])
 
     def windows(self, x: Tensor, window_size: int, region: int) -> Tensor:
         """Return the patch tokens (B*R, G, w*w, C)."""
-        rows = self.patches(x.astype(ms.float32), (window_size, region), self.values)
-        return rows.reshape(-1, region**2, window_size**2, rows.shape[-1])
+        return self.tokens(x, ops.zeros((1, region**2, 1, self.values[1].shape[0]), ms.float32), region)[:, :, 1:]
 
 
 class InferenceMerging(nn.Cell):
@@ -208,23 +216,23 @@ class InferenceMerging(nn.Cell):
         out = conv.weight.shape[0]
         weight = packer.weight(conv.weight.transpose(0, 2, 3, 1).reshape(out, -1))
         self.window_size = merging.window_size
-        self.values = _frozen("reduction", weight, conv.bias, norm.gamma, norm.beta)
-        self.patches = RoundedPatches(out)
+        self.values = _frozen(packer.memory, "reduction", weight, conv.bias, norm.gamma, norm.beta)
+        self.merging = RoundedMerging(out)
 
     def construct(self, x: Tensor, geometry: StageGeometry, next_geometry: StageGeometry) -> Tensor:
         """Return the tokens in the geometry of the next stage."""
         (height, width, region), (_, _, next_region) = geometry, next_geometry
-        y = self.patches(x, (height, width, self.window_size, region, next_region), self.values)
+        y = self.merging(x, (height, width, self.window_size, region, next_region), self.values)
         return y.reshape(-1, next_region**2, x.shape[2], y.shape[-1])
 
 
 class InferenceBlocks(nn.Cell):
     """The blocks of a stage with packed weights: (B*R, G, N, C) -> (B*R, G, N, C)."""
 
-    def __init__(self, parameters: Sequence[Sequence[Tensor]], packed: PackedBlocks):
+    def __init__(self, parameters: Sequence[Sequence[Tensor]], packed: PackedBlocks, memory: HugePages):
         super().__init__()
         self.fused = self.single_precision = True
-        self.values = _frozen("packed", *(value for block in parameters for value in block))
+        self.values = _frozen(memory, "packed", *(value for block in parameters for value in block))
         self.packed = packed
 
     def construct(self, x: Tensor, drop_path_scale: None = None, padding: Tensor | None = None) -> Tensor:
@@ -242,7 +250,5 @@ class InferenceBlocks(nn.Cell):
         super().add_flags_recursive(**flags)
 
 
-def _frozen(name: str, *values: Tensor) -> ParameterTuple:
-    return ParameterTuple(
-        Parameter(Tensor(value), name=f"{name}.{i}", requires_grad=False) for i, value in enumerate(values)
-    )
+def _frozen(memory: HugePages, name: str, *values: Tensor) -> ParameterTuple:
+    return ParameterTuple(memory.parameter(value, f"{name}.{i}") for i, value in enumerate(values))

@@ -13,7 +13,15 @@ from .conv import MapConv
 from .layer_norm import BiasLayerNorm, layer_norm
 from .matmul import MatMul
 from .nms import NMS
-from .packed import PRECISIONS, PackedBlocks, PackedMatMul, RoundedPatches, WeightPacker, bfloat16_supported
+from .packed import (
+    PRECISIONS,
+    PackedBlocks,
+    PackedMatMul,
+    RoundedEmbedding,
+    RoundedMerging,
+    WeightPacker,
+    bfloat16_supported,
+)
 from .pad import pad_axis
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
@@ -40,7 +48,8 @@ __all__ = [
     "PackedMatMul",
     "Residual",
     "RoIAlign",
-    "RoundedPatches",
+    "RoundedEmbedding",
+    "RoundedMerging",
     "ShuffleMessages",
     "SquaredNorm",
     "TokenPatches",

@@ -16,6 +16,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from .backend import kernel, native_library
+from .huge_pages import HugePages
 from .patches import constant
 
 SINGLE, BFLOAT16 = "float32", "bfloat16"
@@ -33,9 +34,9 @@ def _round_up(n: int, multiple: int) -> int:
 
 
 class WeightPacker:
-    """Pack parameters for ``PackedMatMul``, ``RoundedPatches`` and ``PackedBlocks``.
+    """Pack parameters for ``PackedMatMul``, ``PackedBlocks``, ``RoundedEmbedding`` and ``RoundedMerging``.
 
-    It needs the native kernels: check ``available``.
+    It needs the native kernels: check ``available``. ``memory`` is for the packed weights.
 
     Args:
         strassen: pack large weights for Strassen's algorithm. All products must then have even numbers of rows. Not in
@@ -48,6 +49,7 @@ class WeightPacker:
     def __init__(self, strassen: bool, precision: str = SINGLE):
         self.strassen = strassen and precision == SINGLE
         self.precision = precision
+        self.memory = HugePages()
         self._pack = kernel("pack_weight", lambda weight: [_round_up(weight[0], 64) * weight[1]])
         self._pack_strassen = kernel(
             "pack_weight_strassen", lambda weight: [7 * _round_up(weight[0] // 2, 64) * (weight[1] // 2)]
@@ -114,41 +116,64 @@ class PackedMatMul(nn.Cell):
         return self.native(x, weight)
 
 
-class RoundedPatches(nn.Cell):
-    """A patch convolution in bfloat16 with its bias and normalization, for inference, as one native kernel.
+class RoundedEmbedding(nn.Cell):
+    """The patch embedding in bfloat16 with its bias and normalization, for inference, as one native kernel.
 
     Args:
         out: output channels O.
-        geometry: side, stride and padding of the patches for the embedding; none for the patch merging.
+        window_size: w, in tokens.
+        geometry: side, stride and padding of the patches.
     """
 
-    def __init__(self, out: int, *geometry: int):
+    def __init__(self, out: int, window_size: int, geometry: tuple[int, int, int]):
         super().__init__()
-        self.out, self.geometry = out, geometry
+        self.window_size, self.geometry = window_size, geometry
 
-        def embed_shape(x, *_):
+        def shape(x, *_):
             side, stride, padding = geometry
             rows, columns = ((pixels + 2 * padding - side) // stride + 1 for pixels in x[2:])
-            return [x[0] * rows * columns, out]
+            return [x[0] * rows * columns // window_size**2, window_size**2 + 1, out]
 
-        self.embed = kernel("embed_bf16", embed_shape) if geometry else None
-        self.merge = None if geometry else kernel("merge_bf16", lambda x, *_: [x[0] // 4, out])
+        self.native = kernel("embed_bf16", shape)
 
-    def construct(self, x: Tensor, settings: tuple[int, ...], parameters: Sequence[Tensor]) -> Tensor:
-        """Convolve and normalize.
+    def construct(self, x: Tensor, region: int, parameters: Sequence[Tensor], messages: Tensor) -> Tensor:
+        """Convolve and normalize images, and put the MSG tokens in front.
 
         Args:
-            x: images (B, C, height, width) for the embedding, tokens (B*R, G, N, C) for the merging.
-            settings: window size and shuffle size for the embedding; height and width in tokens, window size, shuffle
-                size of this stage and of the next for the merging.
-            parameters: packed weight (O, C*k*k), or (O, 9*C) ordered (3, 3, C) for the merging; bias, gamma, beta.
+            x: images (B, C, height, width), float32.
+            region: shuffle size s, in windows.
+            parameters: packed weight (O, C*k*k), bias, gamma, beta.
+            messages: (1, G, 1, O), the MSG tokens of a region.
 
         Returns:
-            (rows, O), float32, in window order as of ``ImagePatches`` and ``TokenPatches``.
+            (B*R*G, N, O), float32, in window order as of ``ImagePatches``.
         """
-        if self.embed is not None:
-            return self.embed(x, constant(*settings, *self.geometry), *parameters)
-        return self.merge(x.reshape(-1, x.shape[-1]), constant(*settings), *parameters)
+        return self.native(x, constant(self.window_size, region, *self.geometry), *parameters, messages)
+
+
+class RoundedMerging(nn.Cell):
+    """The patch merging in bfloat16 with its bias and normalization, for inference, as one native kernel.
+
+    Args:
+        out: output channels O.
+    """
+
+    def __init__(self, out: int):
+        super().__init__()
+        self.native = kernel("merge_bf16", lambda x, *_: [x[0] // 4, out])
+
+    def construct(self, x: Tensor, settings: tuple[int, ...], parameters: Sequence[Tensor]) -> Tensor:
+        """Convolve and normalize tokens.
+
+        Args:
+            x: (B*R, G, N, C).
+            settings: height and width in tokens, window size, shuffle size of this stage and of the next.
+            parameters: packed weight (O, 9*C) ordered (3, 3, C), bias, gamma, beta.
+
+        Returns:
+            (rows, O), float32, in window order as of ``TokenPatches``.
+        """
+        return self.native(x.reshape(-1, x.shape[-1]), constant(*settings), *parameters)
 
 
 class PackedBlocks(nn.Cell):

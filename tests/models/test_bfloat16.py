@@ -32,6 +32,7 @@ def optimized(model, images):
         {"img_size": (28, 56), "window_size": 7, "num_heads": (2,), "embed_dim": 24, "qkv_bias": False,
          "shuffle_size": (1,), "depths": (2,), "in_chans": 2},
         {"patch_norm": False, "ape": True},
+        {"ape": True, "depths": (1,), "shuffle_size": (1,), "num_heads": (2,)},
     ),
 )  # fmt: skip
 def test_logits_are_close_to_single_precision(change):

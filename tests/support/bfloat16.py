@@ -116,13 +116,16 @@ def random_stages(count: int) -> Iterator[dict]:
 
 
 def random_patches(count: int) -> Iterator[tuple[str, list[np.ndarray], tuple[int, int]]]:
-    """Yield the name, the inputs (x, geometry, weight, bias, gamma, beta) and the shape of the output."""
+    """Yield the name, the inputs (x, geometry, weight, bias, gamma, beta; messages to embed) and the output's shape."""
     for seed in range(count):
         rng = np.random.RandomState(seed)
         normal, out = normal_from(rng), rng.randint(1, 80)
         for name, case in (("embed", image_case(rng)), ("merge", token_case(rng))):
             rows, depth = case["dout"].shape
             weight, rest = normal(out, depth) * depth**-0.5, [normal(out), 1 + 0.1 * normal(out), normal(out)]
+            if name == "embed":  # with the MSG tokens of a region, one for each window
+                window, region = (int(side) ** 2 for side in case["geometry"][:2])
+                rest, rows = [*rest, normal(region, out)], rows // window * (window + 1)
             yield name, [case["x"], case["geometry"], weight, *rest], (rows, out)
 
 
@@ -136,12 +139,18 @@ def run_patches(kernels: Kernels, suffix: str, name: str, inputs: list, shape: t
 
 def expected_patches(kernels: Kernels, name: str, inputs: list, shape: tuple[int, int]) -> np.ndarray:
     """Return the result in single precision from the unfolded patches, rounded as the kernel rounds them."""
-    x, geometry, weight, bias, gamma, beta = inputs
+    x, geometry, weight, bias, gamma, beta = inputs[:6]
     kernel = {"embed": "image_patches", "merge": "token_patches"}[name]
-    (patches,) = kernels(kernel, [x, geometry], [(shape[0], weight.shape[1])])
+    window, region = (int(side) ** 2 for side in geometry[:2])
+    rows = shape[0] // (window + 1) * window if name == "embed" else shape[0]
+    (patches,) = kernels(kernel, [x, geometry], [(rows, weight.shape[1])])
     y = rounded(patches).astype(np.float64) @ rounded(weight).astype(np.float64).T + bias
     y = y - y.mean(1, keepdims=True)
-    return y / np.sqrt((y**2).mean(1, keepdims=True) + 1e-5) * gamma + beta
+    y = y / np.sqrt((y**2).mean(1, keepdims=True) + 1e-5) * gamma + beta
+    if name == "merge":
+        return y
+    messages = np.tile(inputs[6], (shape[0] // (window + 1) // region, 1))
+    return np.concatenate((messages[:, None], y.reshape(-1, window, shape[1])), 1).reshape(shape)
 
 
 if __name__ == "__main__":

@@ -144,12 +144,13 @@ struct Branch {
   // Normalize rows [first, first + n) of x into y. Padded patches become zeros.
   void normalize(int64_t first, int64_t n, const float *gamma, const float *beta, float *y) const {
     parallel_for(n, grain(), [&](int, int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        if (padding && padding.covers(first + i)) {
-          std::memset(y + i * channels, 0, channels * sizeof(float));
-        } else {
-          normalize_row(x + (first + i) * channels, gamma, beta, channels, y + i * channels);
-        }
+      for_rows_at_once(begin, end, [&](int64_t i, auto rows) {
+        normalize_rows<rows>(x + (first + i) * channels, channels, nullptr, gamma, beta, channels,
+                             [&](int r, int64_t c, int64_t lanes, Vec value)
+                               MSG_MS_INLINE { store_lanes(y + (i + r) * channels + c, value, lanes); });
+      });
+      for (int64_t i = begin; padding && i < end; ++i) {
+        if (padding.covers(first + i)) std::memset(y + i * channels, 0, channels * sizeof(float));
       }
     });
   }

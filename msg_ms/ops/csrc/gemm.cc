@@ -58,11 +58,9 @@ void gemm_on_thread(int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_e
           pack_panel<kVectors>(b, k, depth_block, p, width, packed_b);
           b_panel = packed_b;
         }
-        PanelPrefetch prefetch;
-        if (b.packed != nullptr) {
-          const float *const next = b_panel + (p + kWidth < j_end ? depth : max_depth_block) * kWidth;
-          prefetch = panel_prefetch(next, depth_block * kWidth, rows, kRows, depth_block);
-        }
+        // The next panel at the same depth, or the first one at the next depth, is fetched while this one is used.
+        const int64_t distance = b.packed == nullptr ? 0 : (p + kWidth < j_end ? depth : max_depth_block) * kWidth;
+        const PanelPrefetch prefetch(b_panel + distance, kWidth, (rows + kRows - 1) / kRows);
         const int64_t rows_at_once = packs_a || prefetches_c ? kRows : rows;
         for (int64_t r = 0; r < rows; r += rows_at_once) {
           const int64_t n = std::min(rows_at_once, rows - r);

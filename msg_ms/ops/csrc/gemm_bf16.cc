@@ -31,35 +31,111 @@ void pack_bf16(int64_t depth, int64_t columns, const float *weight, float *to) {
   });
 }
 
+namespace {
+
+// GELU, x times the CDF of the standard normal distribution, for results that are rounded to bfloat16: absolute error 4e-5,
+// relative error 1.3e-5 near 0, against 2e-3 of the rounding. The CDF is 1/2 + x p(t) with t = 2 (x / 4.5)^2 - 1.
+inline Vec short_gelu(Vec x) {
+  constexpr float kEnd = 4.5f;
+  const Vec from_below = x < -kEnd ? Vec{} - kEnd : x, inside = from_below > kEnd ? Vec{} + kEnd : from_below;
+  const Vec t = inside * inside * (2 / (kEnd * kEnd)) - 1.0f;
+  Vec p = t * -0.00156577036f + 0.0046553649f;
+  p = p * t - 0.00668265065f;
+  p = p * t + 0.01014038827f;
+  p = p * t - 0.01815934293f;
+  p = p * t + 0.028624003753f;
+  p = p * t - 0.040295761079f;
+  p = p * t + 0.05467184633f;
+  p = p * t - 0.077183373272f;
+  p = p * t + 0.156905293465f;
+  return from_below * (inside * p + 0.5f);
+}
+
+// Finish `lanes` entries from (i, j).
+template <typename Arithmetic, ProductTarget::Kind kind>
+MSG_MS_INLINE inline void finish(const ProductTarget &target, int64_t i, int64_t j, Vec entries, int64_t lanes) {
+  if constexpr (kind == ProductTarget::kStore) {
+    store_lanes(target.to + i * target.stride + j, entries, lanes);
+  } else {
+    const Vec sum = entries + load_lanes(target.bias + j, lanes);
+    if constexpr (kind == ProductTarget::kResidual) {
+      const int64_t at = i * target.stride + j;
+      store_lanes(target.to + at, load_lanes(target.addend + at, lanes) + sum, lanes);
+    } else {
+      const Vec value = kind == ProductTarget::kGelu ? short_gelu(sum) : sum * load_lanes(target.factors + j, lanes);
+      store_rounded<Arithmetic>(target.rounded->at(i, j), value, lanes);
+    }
+  }
+}
+
+// Call body with the kind of the target as a compile-time constant.
+template <typename Body>
+MSG_MS_INLINE inline void with_kind(ProductTarget::Kind kind, const Body &body) {
+  switch (kind) {
+    case ProductTarget::kStore: return body(std::integral_constant<ProductTarget::Kind, ProductTarget::kStore>());
+    case ProductTarget::kResidual: return body(std::integral_constant<ProductTarget::Kind, ProductTarget::kResidual>());
+    case ProductTarget::kRound: return body(std::integral_constant<ProductTarget::Kind, ProductTarget::kRound>());
+    case ProductTarget::kGelu: return body(std::integral_constant<ProductTarget::Kind, ProductTarget::kGelu>());
+  }
+}
+
+// Finish a tile at the right edge from a copy in memory. Not inlined, so that full tiles stay in registers.
 template <typename Arithmetic>
-void gemm_bf16(int64_t rows, int64_t columns, const HalfRows &a, int64_t first, const float *packed,
-               const TileFunction &finish) {
+__attribute__((noinline)) void finish_partial_tile(const ProductTarget &target, const float *tile, int64_t tile_row_stride,
+                                                   int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  with_kind(target.kind, [&](auto kind) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for_each_vector(columns, [&](int64_t c, int64_t lanes) {
+        finish<Arithmetic, kind>(target, row + r, column + c, load(tile + r * tile_row_stride + c), lanes);
+      });
+    }
+  });
+}
+
+template <typename Arithmetic, int kRows, int kVectors>
+MSG_MS_INLINE inline void finish_tile(const ProductTarget &target, const Vec (&tile)[kRows][kVectors], int64_t row,
+                                      int64_t column, int64_t columns) {
+  if (columns < kVectors * kLanes) {
+    Vec copy[kRows][kVectors];
+    std::memcpy(copy, tile, sizeof(copy));
+    return finish_partial_tile<Arithmetic>(target, reinterpret_cast<const float *>(copy), kVectors * kLanes, row, kRows,
+                                           column, columns);
+  }
+  with_kind(target.kind, [&](auto kind) MSG_MS_INLINE {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) finish<Arithmetic, kind>(target, row + r, column + v * kLanes, tile[r][v], kLanes);
+    }
+  });
+}
+
+}  // namespace
+
+template <typename Arithmetic>
+void gemm_bf16(int64_t rows, int64_t columns, const HalfRows &a, const float *packed, const ProductTarget &target) {
   with_tile_vectors(columns, [&](auto vectors) {
     constexpr int64_t kRows = tile_rows(vectors), kWidth = vectors * kLanes;
     const int64_t pairs = a.pairs;
     split_among_threads(
       useful_threads(rows, columns, pairs), rows, kRows, columns, kWidth,
-      [&](int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_end) {
-        const Workspace workspace(kRows * kWidth);
-        float *const buffer = workspace;
+      [&](int, int64_t i, int64_t i_end, int64_t j, int64_t j_end) {
         for (int64_t p = j; p < j_end; p += kWidth) {
           const float *panel = packed + p * pairs;
-          const float *next = p + kWidth < j_end ? panel + pairs * kWidth : panel;
-          const PanelPrefetch prefetch = panel_prefetch(next, pairs * kWidth, i_end - i, kRows, pairs);
+          const float *const next = p + kWidth < j_end ? panel + pairs * kWidth : packed + j * pairs;
+          const PanelPrefetch prefetch(next, kWidth, (i_end - i + kRows - 1) / kRows);
           multiply_panel<vectors, Arithmetic>(
-            i_end - i, pairs, a.row(first + i), a.stride, 1, panel, kWidth, prefetch,
-            [&](int64_t row, const auto &tile) MSG_MS_INLINE {
-              store_tile<false>(tile, {nullptr, 0, buffer, kWidth, kWidth});
-              finish({thread, i + row, row_count(tile), p, std::min(kWidth, columns - p), buffer, kWidth});
+            i_end - i, pairs, a.row(i), a.stride, 1, panel, kWidth, prefetch, [&](int64_t row, const auto &tile) MSG_MS_INLINE {
+              finish_tile<Arithmetic>(target, tile, i + row, p, std::min(kWidth, columns - p));
             });
         }
       });
   });
 }
 
-template void gemm_bf16<PortableBFloat16>(int64_t, int64_t, const HalfRows &, int64_t, const float *, const TileFunction &);
+template void gemm_bf16<PortableBFloat16>(int64_t, int64_t, const HalfRows &, const float *, const ProductTarget &);
 #if MSG_MS_BFLOAT16
-template void gemm_bf16<NativeBFloat16>(int64_t, int64_t, const HalfRows &, int64_t, const float *, const TileFunction &);
+template void gemm_bf16<NativeBFloat16>(int64_t, int64_t, const HalfRows &, const float *, const ProductTarget &);
 #endif
 
 }  // namespace msg_ms

@@ -78,15 +78,6 @@ inline int64_t even_block(int64_t n, int64_t max_size) {
   return (n + blocks - 1) / blocks;
 }
 
-// Return the prefetch of the next packed panel, `n` floats from `next`, which runs while `rows` rows are multiplied by this
-// one. With few rows the hardware prefetcher starts too late.
-inline PanelPrefetch panel_prefetch(const float *next, int64_t n, int64_t rows, int64_t rows_per_tile, int64_t depth) {
-  constexpr int64_t kDepthBlock = 16, kFewRows = 128;
-  if (rows >= kFewRows) return {};
-  const int64_t blocks = (rows + rows_per_tile - 1) / rows_per_tile * ((depth + kDepthBlock - 1) / kDepthBlock);
-  return {next, (n / 16 + blocks - 1) / blocks, kDepthBlock};
-}
-
 // gemm() for a right-hand side packed by pack_strassen(), with seven eighths of the multiplications.
 void strassen_gemm(int64_t rows, int64_t columns, int64_t depth, Matrix a, const float *b, float *c,
                    const Epilogue &epilogue);

@@ -13,11 +13,10 @@ MSG_MS_KERNEL(layer_norm) {
   const float *x = data(params, 0), *bias = data(params, 1), *gamma = data(params, 2), *beta = data(params, 3);
   float *y = data(params, 4);
   parallel_for(rows, kMinElements / n + 1, [&](int, int64_t begin, int64_t end) {
-    std::vector<float> sum(n);
-    for (int64_t row = begin; row < end; ++row) {
-      for (int64_t c = 0; c < n; ++c) sum[c] = x[row * n + c] + bias[c];
-      normalize_row(sum.data(), gamma, beta, n, y + row * n);
-    }
+    for_rows_at_once(begin, end, [&](int64_t i, auto count) {
+      normalize_rows<count>(x + i * n, n, bias, gamma, beta, n, [&](int r, int64_t c, int64_t lanes, Vec value)
+                            MSG_MS_INLINE { store_lanes(y + (i + r) * n + c, value, lanes); });
+    });
   });
   return 0;
 }

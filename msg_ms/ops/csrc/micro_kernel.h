@@ -22,25 +22,23 @@ constexpr int kMaxTileVectors = 2;
 constexpr int tile_rows(int vectors) { return vectors == 2 ? 6 : 8; }
 #endif
 
-// Functions that receive a tile must be inlined; a call would spill the tile to memory.
-#define MSG_MS_INLINE __attribute__((always_inline))
-
-constexpr int64_t kWholeDepth = int64_t{1} << 62;
-
-// Prefetch of data needed after the current panel: `lines` cache lines, starting at `next`, for each `depth_block` of the
-// loop over k.
+// Prefetch of the panel that is needed next into the second-level cache, evenly over the tiles that use the current one: at
+// each step of the loop over k the line of `next`, which moves on by `step` floats, a line or less.
 struct PanelPrefetch {
-  const float *next = nullptr;
-  int64_t lines = 0, depth_block = kWholeDepth;
+  const float *next;
+  int64_t step;
+
+  // The panel at `next` is as wide and as deep as the current one, which is used by `tiles` tiles.
+  PanelPrefetch(const float *panel, int64_t width, int64_t tiles)
+      : next(panel), step(std::min<int64_t>(16, (width + tiles - 1) / tiles)) {}
 
   void run() {
-    for (int64_t i = 0; i < lines; ++i, next += 16) __builtin_prefetch(next, 0, 2);
+    __builtin_prefetch(next, 0, 2);
+    next += step;
   }
 };
 
 struct NoPrefetch {
-  static constexpr int64_t depth_block = kWholeDepth;
-
   void run() {}
 };
 
@@ -49,50 +47,62 @@ struct SinglePrecision {
   static MSG_MS_INLINE inline void multiply_add(Vec &tile, float a, Vec b) { tile += a * b; }
 };
 
-// Compute one tile and call store(tile): tile[r][v] is the sum over k of a[r * a_row_stride + k * a_column_stride] times
-// the vector at b[k * b_row_stride + v * kLanes].
-template <int kRows, int kVectors, typename Arithmetic, typename Prefetch, typename Store>
-inline void micro_kernel(int64_t depth, const float *a, int64_t a_row_stride, int64_t a_column_stride, const float *b,
-                         int64_t b_row_stride, Prefetch &prefetch, const Store &store) {
-  Vec tile[kRows][kVectors] = {};
-  for (int64_t k = 0; k < depth;) {
-    const int64_t end = std::min(k + prefetch.depth_block, depth);
-    prefetch.run();
-    for (; k < end; ++k) {
-      Vec b_row[kVectors];
+// Add to a tile: to tile[r][v] the sum over 0 <= k < depth (at least 1) of a[r * a_row_stride + k * a_column_stride] times the vector at
+// b[k * b_row_stride + v * kLanes].
+template <typename Arithmetic, int kRows, int kVectors, typename Prefetch>
+MSG_MS_INLINE inline void micro_kernel(Vec (&tile)[kRows][kVectors], int64_t depth, const float *a, int64_t a_row_stride,
+                                       int64_t a_column_stride, const float *b, int64_t b_row_stride, Prefetch &prefetch) {
+  Prefetch fetched = prefetch;  // in registers
+  int64_t k = 0;
+  do {  // not "for", with which GCC spills a tile that does not start from zero
+    Vec b_row[kVectors];
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) b_row[v] = load(b + k * b_row_stride + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) b_row[v] = load(b + k * b_row_stride + v * kLanes);
+    fetched.run();
 #pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        const float a_entry = a[r * a_row_stride + k * a_column_stride];
+    for (int r = 0; r < kRows; ++r) {
+      const float a_entry = a[r * a_row_stride + k * a_column_stride];
 #pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) Arithmetic::multiply_add(tile[r][v], a_entry, b_row[v]);
-      }
+      for (int v = 0; v < kVectors; ++v) Arithmetic::multiply_add(tile[r][v], a_entry, b_row[v]);
     }
-  }
-  store(tile);
+  } while (++k < depth);
+  prefetch = fetched;
 }
 
-// Multiply any number of rows of a by one panel of b: run the micro-kernel from top to bottom and call store(i, tile) for
-// the tile whose first row is i.
-template <int kVectors, typename Arithmetic = SinglePrecision, typename Prefetch, typename Store>
-inline void multiply_panel(int64_t rows, int64_t depth, const float *a, int64_t a_row_stride, int64_t a_column_stride,
-                           const float *b, int64_t b_row_stride, Prefetch prefetch, const Store &store) {
+// Call body(i, n) for the tiles of a panel from top to bottom, n rows from row i; n is a compile-time constant.
+template <int kVectors, typename Body>
+MSG_MS_INLINE inline void for_each_tile(int64_t rows, const Body &body) {
   constexpr int kRows = tile_rows(kVectors);
   // Some tiles of kRows - 1 rows avoid a remainder, if there are enough rows.
   int64_t i = 0, shorter_tiles = (kRows - rows % kRows) % kRows;
   if (shorter_tiles * (kRows - 1) > rows) shorter_tiles = 0;
   const auto run_tiles = [&](auto count, int64_t end) MSG_MS_INLINE {
-    for (; i + count <= end; i += count) {
-      micro_kernel<count, kVectors, Arithmetic>(depth, a + i * a_row_stride, a_row_stride, a_column_stride, b, b_row_stride,
-                                                prefetch, [&](const auto &tile) MSG_MS_INLINE { store(i, tile); });
-    }
+    for (; i + count <= end; i += count) body(i, count);
   };
   run_tiles(std::integral_constant<int, kRows>(), rows - shorter_tiles * (kRows - 1));
   run_tiles(std::integral_constant<int, kRows - 1>(), shorter_tiles > 0 ? rows : i);
   run_tiles(std::integral_constant<int, 4>(), rows);
   run_tiles(std::integral_constant<int, 2>(), rows);
   run_tiles(std::integral_constant<int, 1>(), rows);
+}
+
+// Multiply one tile's rows of a by a panel of b and call store(tile).
+template <int kRows, int kVectors, typename Arithmetic, typename Prefetch, typename Store>
+inline void multiply_tile(int64_t depth, const float *a, int64_t a_row_stride, int64_t a_column_stride, const float *b,
+                          int64_t b_row_stride, Prefetch &prefetch, const Store &store) {
+  Vec tile[kRows][kVectors] = {};
+  micro_kernel<Arithmetic>(tile, depth, a, a_row_stride, a_column_stride, b, b_row_stride, prefetch);
+  store(tile);
+}
+
+// Multiply any number of rows of a by one panel of b: call store(i, tile) for the tile whose first row is i.
+template <int kVectors, typename Arithmetic = SinglePrecision, typename Prefetch, typename Store>
+inline void multiply_panel(int64_t rows, int64_t depth, const float *a, int64_t a_row_stride, int64_t a_column_stride,
+                           const float *b, int64_t b_row_stride, Prefetch prefetch, const Store &store) {
+  for_each_tile<kVectors>(rows, [&](int64_t i, auto count) MSG_MS_INLINE {
+    multiply_tile<count, kVectors, Arithmetic>(depth, a + i * a_row_stride, a_row_stride, a_column_stride, b, b_row_stride,
+                                               prefetch, [&](const auto &tile) MSG_MS_INLINE { store(i, tile); });
+  });
 }
 
 template <int kRows, int kVectors>

@@ -1,7 +1,8 @@
 // The thread pool behind parallel.h.
 //
 // Kernels follow each other within microseconds, and waking a thread takes as long as many of their loops. So workers spin
-// for 100 us before they sleep.
+// for 100 us. Then they offer their core to other threads at each look for work, and sleep after 1 ms: between two kernels
+// or two calls of a model the framework needs some 100 us.
 
 #include "parallel.h"
 
@@ -21,7 +22,7 @@
 namespace msg_ms {
 namespace {
 
-constexpr auto kSpinTime = std::chrono::microseconds(100);
+constexpr auto kSpinTime = std::chrono::microseconds(100), kYieldTime = std::chrono::microseconds(900);
 
 inline void cpu_pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -41,6 +42,14 @@ bool spin_until(const Done &done) {
       cpu_pause();
     }
   } while (std::chrono::steady_clock::now() < end);
+  return done();
+}
+
+// Continue for kYieldTime, and let other threads run.
+template <typename Done>
+bool yield_until(const Done &done) {
+  const auto end = std::chrono::steady_clock::now() + kYieldTime;
+  while (!done() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
   return done();
 }
 
@@ -66,7 +75,7 @@ class Worker {
   void run() {
     const auto has_task = [&] { return task_.load() != nullptr; };
     for (;;) {
-      if (!spin_until(has_task)) {
+      if (!spin_until(has_task) && !yield_until(has_task)) {
         std::unique_lock<std::mutex> lock(mutex_);
         asleep_.store(true);
         wake_.wait(lock, has_task);

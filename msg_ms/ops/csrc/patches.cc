@@ -7,6 +7,7 @@
 // images (B, C, height, width), geometry [window, region, kernel, stride, padding] -> (rows, C * kernel * kernel)
 MSG_MS_KERNEL(image_patches) {
   using namespace msg_ms;
+  constexpr int64_t kKernel = 7;  // that of the models: the compiler knows the size of these copies
   const ImagePatches patches(shapes[0], data(params, 1));
   const float *x = data(params, 0);
   float *out = data(params, 2);
@@ -17,6 +18,12 @@ MSG_MS_KERNEL(image_patches) {
       const float *from = x + b * patches.channels * patches.height * patches.width;
       for (int64_t column = 0; column < patches.columns; ++column) {
         float *to = out + (b * tokens + patches.order[y * patches.columns + column]) * n;
+        if (patches.kernel == kKernel && patches.is_inside(y, column)) {
+          patches.for_each_line(y, column, [&](int64_t source, int64_t target, int64_t) {
+            std::memcpy(to + target, from + source, kKernel * sizeof(float));
+          });
+          continue;
+        }
         std::memset(to, 0, n * sizeof(float));
         patches.for_each_line(y, column, [&](int64_t source, int64_t target, int64_t count) {
           for (int64_t i = 0; i < count; ++i) to[target + i] = from[source + i];

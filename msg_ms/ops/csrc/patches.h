@@ -39,6 +39,12 @@ struct ImagePatches {
 
   int64_t patch_size() const { return channels * kernel * kernel; }
 
+  // Whether patch (y, x) has no padding.
+  bool is_inside(int64_t y, int64_t x) const {
+    const int64_t top = y * stride - padding, left = x * stride - padding;
+    return top >= 0 && left >= 0 && top + kernel <= height && left + kernel <= width;
+  }
+
   // Call body(offset in the image, offset in the patch, n) for each piece of an image line inside patch (y, x).
   template <typename Body>
   void for_each_line(int64_t y, int64_t x, const Body &body) const {

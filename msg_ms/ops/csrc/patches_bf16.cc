@@ -7,25 +7,28 @@
 namespace msg_ms {
 namespace {
 
-// Compute out (rows, columns) = LayerNorm(patches weight^T + bias). fill(i, n, to) rounds the patches of rows [i, i + n).
-template <typename Arithmetic, typename Fill>
+// Compute LayerNorm(patches weight^T + bias), (rows, columns): row i is written to out + out_row(i) * columns. fill(i, n, to)
+// rounds the patches of rows [i, i + n).
+template <typename Arithmetic, typename Fill, typename RowOf>
 void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *weight, const float *bias,
-                     const float *gamma, const float *beta, float *out, const Fill &fill) {
+                     const float *gamma, const float *beta, float *out, const Fill &fill, const RowOf &out_row) {
   const auto run = [&](int64_t first, int64_t n) {
     const HalfRows patches(n, depth);
+    const Workspace product(n * columns);
     parallel_for(n, 4, [&](int, int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        fill(first + i, i, patches);
-        patches.complete(i);
-      }
+      for (int64_t i = begin; i < end; ++i) fill(first + i, i, patches);
     });
-    float *const to = out + first * columns;
-    gemm_bf16<Arithmetic>(n, columns, patches, 0, weight, [&](const FinishedTile &tile) {
-      for (int64_t r = 0; r < tile.rows; ++r) {
-        std::memcpy(to + (tile.row + r) * columns + tile.column, tile.data + r * tile.stride, tile.columns * sizeof(float));
-      }
+    gemm_bf16<Arithmetic>(n, columns, patches, weight,
+                          {ProductTarget::kStore, nullptr, nullptr, nullptr, product, nullptr, columns});
+    parallel_for(n, kMinElements / columns + 1, [&](int, int64_t begin, int64_t end) {
+      for_rows_at_once(begin, end, [&](int64_t i, auto count) {
+        float *to[count];
+        for (int r = 0; r < count; ++r) to[r] = out + out_row(first + i + r) * columns;
+        normalize_rows<count>(product + i * columns, columns, bias, gamma, beta, columns,
+                              [&](int r, int64_t c, int64_t lanes, Vec value)
+                                MSG_MS_INLINE { store_lanes(to[r] + c, value, lanes); });
+      });
     });
-    normalize_in_place(to, n, bias, gamma, beta, columns);
   };
   constexpr int64_t kManyRows = 64, kCachePairs = 1 << 16;
   if (rows < kManyRows * num_threads()) return run(0, rows);
@@ -37,23 +40,47 @@ void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *
 
 template <typename Arithmetic>
 void embed(void **params, int64_t **shapes) {
-  const ImagePatches patches(shapes[0], data(params, 1));
+  const float *const geometry = data(params, 1), *const messages = data(params, 6);
+  const ImagePatches patches(shapes[0], geometry);
   const int64_t depth = patches.patch_size(), tokens = patches.rows * patches.columns, columns = shapes[4][0];
+  const int64_t window = geometry[0] * geometry[0], region = geometry[1] * geometry[1];  // patches, windows
+  float *const out = data(params, 7);
   std::vector<int64_t> position(tokens);  // in the map, of each row in window order
   for (int64_t i = 0; i < tokens; ++i) position[patches.order[i]] = i;
+  // The images are rounded first, then copied piece by piece: a line of a patch is shorter than a vector.
+  constexpr int64_t kPiece = 8;  // numbers copied by one instruction
+  const int64_t pixels = size(shapes[0], 4), image_pixels = pixels / patches.batch;
+  const Workspace workspace(pixels / 2 + kPiece);
+  BFloat16 *const images = reinterpret_cast<BFloat16 *>(static_cast<float *>(workspace));
   const float *x = data(params, 0);
-  project_patches<Arithmetic>(
-    patches.batch * tokens, depth, columns, data(params, 2), data(params, 3), data(params, 4), data(params, 5),
-    data(params, 6), [&](int64_t row, int64_t i, const HalfRows &to) {
-      const int64_t at = position[row % tokens];
-      const float *image = x + row / tokens * patches.channels * patches.height * patches.width;
-      std::memset(to.at(i, 0), 0, depth * sizeof(BFloat16));
-      patches.for_each_line(at / patches.columns, at % patches.columns, [&](int64_t from, int64_t column, int64_t n) {
-        for_each_vector(n, [&](int64_t c, int64_t lanes) {
-          store_rounded<Arithmetic>(to.at(i, column + c), load_lanes(image + from + c, lanes), lanes);
-        });
-      });
+  parallel_for(pixels, 4 * kMinElements, [&](int, int64_t begin, int64_t end) {
+    for_each_vector(end - begin, [&](int64_t i, int64_t lanes) {
+      store_rounded<Arithmetic>(images + begin + i, load_lanes(x + begin + i, lanes), lanes);
     });
+  });
+  project_patches<Arithmetic>(
+    patches.batch * tokens, depth, columns, data(params, 2), data(params, 3), data(params, 4), data(params, 5), out,
+    [&](int64_t row, int64_t i, const HalfRows &to) {
+      const int64_t at = position[row % tokens], y = at / patches.columns, column = at % patches.columns;
+      const BFloat16 *const image = images + row / tokens * image_pixels;
+      const bool fits = patches.kernel <= kPiece && depth + kPiece - patches.kernel <= 2 * to.stride;
+      if (fits && patches.is_inside(y, column)) {
+        // The excess of a copy is overwritten by the next one, that of the last by the zero of an odd depth.
+        patches.for_each_line(y, column, [&](int64_t from, int64_t first, int64_t) {
+          std::memcpy(to.at(i, first), image + from, kPiece * sizeof(BFloat16));
+        });
+        if (depth % 2 != 0) *to.at(i, depth) = 0;
+        return;
+      }
+      std::memset(to.at(i, 0), 0, depth * sizeof(BFloat16));
+      patches.for_each_line(y, column, [&](int64_t from, int64_t first, int64_t n) {
+        std::copy(image + from, image + from + n, to.at(i, first));
+      });
+    },
+    [=](int64_t row) { return row + row / window + 1; });
+  for (int64_t w = 0; w < patches.batch * tokens / window; ++w) {
+    std::memcpy(out + w * (window + 1) * columns, messages + w % region * columns, columns * sizeof(float));
+  }
 }
 
 template <typename Arithmetic>
@@ -80,14 +107,16 @@ void merge(void **params, int64_t **shapes) {
           store_rounded<Arithmetic>(to.at(i, k * channels + c), entries, lanes);
         });
       }
-    });
+    },
+    [](int64_t row) { return row; });
 }
 
 }  // namespace
 }  // namespace msg_ms
 
 // images (B, C, height, width), geometry [window, region, kernel, stride, padding], packed weight (O, C * kernel * kernel),
-// bias, gamma, beta (O,) -> tokens (rows, O) in window order
+// bias, gamma, beta (O,), MSG tokens of a region (windows, O) -> tokens (rows, O) in window order, each window's MSG token
+// first
 MSG_MS_KERNEL(embed_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;
   msg_ms::embed<msg_ms::NativeBFloat16>(params, shapes);

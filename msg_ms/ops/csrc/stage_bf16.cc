@@ -10,37 +10,10 @@
 namespace msg_ms {
 namespace {
 
-// GELU, x times the CDF of the standard normal distribution, for results that are rounded to bfloat16: absolute error 4e-5,
-// relative error 1.3e-5 near 0, against 2e-3 of the rounding. The CDF is 1/2 + x p(t) with t = 2 (x / 4.5)^2 - 1.
-inline Vec short_gelu(Vec x) {
-  constexpr float kEnd = 4.5f;
-  const Vec from_below = x < -kEnd ? Vec{} - kEnd : x, inside = from_below > kEnd ? Vec{} + kEnd : from_below;
-  const Vec t = inside * inside * (2 / (kEnd * kEnd)) - 1.0f;
-  Vec p = t * -0.00156577036f + 0.0046553649f;
-  p = p * t - 0.00668265065f;
-  p = p * t + 0.01014038827f;
-  p = p * t - 0.01815934293f;
-  p = p * t + 0.028624003753f;
-  p = p * t - 0.040295761079f;
-  p = p * t + 0.05467184633f;
-  p = p * t - 0.077183373272f;
-  p = p * t + 0.156905293465f;
-  return from_below * (inside * p + 0.5f);
-}
-
-// Return the function that adds a branch's last product and its bias to the residual stream, in place, from row `first`.
-TileFunction add_to_residual(const Branch &branch, int64_t first, const float *bias, float *out) {
-  return [=, x = branch.x, channels = branch.channels](const FinishedTile &tile) {
-    for (int64_t r = 0; r < tile.rows; ++r) {
-      const int64_t at = (first + tile.row + r) * channels + tile.column;
-      const float *from = tile.data + r * tile.stride;
-      prefetch(x + at + tile.rows * channels, tile.columns);  // for the next tile
-      for_each_vector(tile.columns, [&](int64_t c, int64_t n) {
-        const Vec sum = load_lanes(from + c, n) + load_lanes(bias + tile.column + c, n);
-        store_lanes(out + at + c, load_lanes(x + at + c, n) + sum, n);
-      });
-    }
-  };
+// Return the target that adds a branch's last product and its bias to the residual stream, from row `first`.
+ProductTarget add_to_residual(const Branch &branch, int64_t first, const float *bias, float *out) {
+  const int64_t at = first * branch.channels;
+  return {ProductTarget::kResidual, bias, nullptr, nullptr, out + at, branch.x + at, branch.channels};
 }
 
 // out = x + proj(attention(LayerNorm(x))), then the shuffle; out may be x.
@@ -55,19 +28,9 @@ void attention_branch(const Branch &branch, const PackedSettings &settings, cons
   branch.for_each_chunk(2 * channels, tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     const HalfRows normalized(n, channels), qkv(n, 3 * channels), heads(n, channels);
     normalize_and_round<Arithmetic>(branch, first, n, gamma, beta, normalized);
-    gemm_bf16<Arithmetic>(n, 3 * channels, normalized, 0, qkv_weight, [&](const FinishedTile &tile) {
-      for (int64_t r = 0; r < tile.rows; ++r) {
-        const float *from = tile.data + r * tile.stride;
-        for_each_vector(tile.columns, [&](int64_t c, int64_t lanes) {
-          const int64_t column = tile.column + c;
-          const Vec sum = load_lanes(from + c, lanes) + load_lanes(qkv_bias + column, lanes);
-          store_rounded<Arithmetic>(qkv.at(tile.row + r, column), sum * load_lanes(factors + column, lanes), lanes);
-        });
-      }
-    });
+    gemm_bf16<Arithmetic>(n, 3 * channels, normalized, qkv_weight, {ProductTarget::kRound, qkv_bias, factors, &qkv});
     attend_bf16<Arithmetic>({n / tokens, tokens, settings.heads, channels / settings.heads, qkv, position_bias}, heads);
-    for (int64_t i = 0; i < n; ++i) heads.complete(i);
-    gemm_bf16<Arithmetic>(n, channels, heads, 0, proj_weight, add_to_residual(branch, first, proj_bias, out));
+    gemm_bf16<Arithmetic>(n, channels, heads, proj_weight, add_to_residual(branch, first, proj_bias, out));
   });
   if (settings.shuffles()) branch.shuffle_msg_tokens(out);
 }
@@ -80,17 +43,8 @@ void mlp_branch(const Branch &branch, const BlockParameters &p, float *out) {
   branch.for_each_chunk(hidden / 2, 1, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     const HalfRows normalized(n, channels), activations(n, hidden);
     normalize_and_round<Arithmetic>(branch, first, n, gamma, beta, normalized);
-    gemm_bf16<Arithmetic>(n, hidden, normalized, 0, w1, [&](const FinishedTile &tile) {
-      for (int64_t r = 0; r < tile.rows; ++r) {
-        const float *from = tile.data + r * tile.stride;
-        for_each_vector(tile.columns, [&](int64_t c, int64_t lanes) {
-          const Vec in = load_lanes(from + c, lanes) + load_lanes(b1 + tile.column + c, lanes);
-          store_rounded<Arithmetic>(activations.at(tile.row + r, tile.column + c), short_gelu(in), lanes);
-        });
-        if (tile.column + tile.columns == hidden) activations.complete(tile.row + r);
-      }
-    });
-    gemm_bf16<Arithmetic>(n, channels, activations, 0, w2, add_to_residual(branch, first, b2, out));
+    gemm_bf16<Arithmetic>(n, hidden, normalized, w1, {ProductTarget::kGelu, b1, nullptr, &activations});
+    gemm_bf16<Arithmetic>(n, channels, activations, w2, add_to_residual(branch, first, b2, out));
   });
 }
 
@@ -121,12 +75,8 @@ void multiply_rows(void **params, int64_t **shapes) {
     parallel_for(n, kMinElements / in + 1, [&](int, int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) round_row<Arithmetic>(x + (first + i) * in, in, rounded, i);
     });
-    gemm_bf16<Arithmetic>(n, out, rounded, 0, weight, [&](const FinishedTile &tile) {
-      for (int64_t r = 0; r < tile.rows; ++r) {
-        std::memcpy(to + (first + tile.row + r) * out + tile.column, tile.data + r * tile.stride,
-                    tile.columns * sizeof(float));
-      }
-    });
+    gemm_bf16<Arithmetic>(n, out, rounded, weight,
+                          {ProductTarget::kStore, nullptr, nullptr, nullptr, to + first * out, nullptr, out});
   };
   // Chunks of rows that stay in the cache, on all threads if there are enough.
   constexpr int64_t kManyRows = 64, kCacheFloats = 1 << 16;

@@ -103,8 +103,7 @@ void strassen_on_thread(int thread, int64_t i, int64_t i_end, int64_t j, int64_t
           const Combination &of = kProduct[t].c;
           const TileTarget first = target_of(of.first, 1), second = target_of(of.second, of.sign);
           const float *const b_panel = b + (p * kProducts + t * kWidth) * half_depth + k * kWidth;
-          const PanelPrefetch prefetch = panel_prefetch(b_panel + half_depth * kWidth, depth_block * kWidth, row_pairs,
-                                                        tile_rows(kVectors), depth_block);
+          const PanelPrefetch prefetch(b_panel + half_depth * kWidth, kWidth, (row_pairs + tile_rows(kVectors) - 1) / tile_rows(kVectors));
           multiply_panel<kVectors>(
             row_pairs, depth_block, left.rows[t], left.row_stride[t], 1, b_panel, kWidth, prefetch,
             [&](int64_t row, const auto &tile) MSG_MS_INLINE {

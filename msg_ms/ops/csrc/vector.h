@@ -17,6 +17,9 @@ constexpr int kLanes = 8;
 constexpr int kLanes = 4;
 #endif
 
+// Functions that receive vectors of a tile must be inlined; a call would spill them to memory.
+#define MSG_MS_INLINE __attribute__((always_inline))
+
 using Vec = float __attribute__((vector_size(kLanes * 4)));
 using IntVec = int32_t __attribute__((vector_size(kLanes * 4)));
 
