@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -13,6 +14,8 @@ from .config import Config, load_config
 from .errors import UserError
 from .files import ESCAPE, user_path
 
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)  # of a stream without a name
+
 
 def run_command_line(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit; a ``UserError`` or a file that can't be used becomes one line on stderr and status 2."""
@@ -21,6 +24,7 @@ def run_command_line(main: Callable[[], int | None]) -> None:
             stream.reconfigure(errors=ESCAPE)
     try:
         status = main() or 0
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         status = 2
@@ -31,8 +35,12 @@ def run_command_line(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     except OSError as error:
-        if error.filename is None:  # not a file of the user
+        if error.filename is None and error.errno not in OUTPUT_ERRORS:  # not a file of the user
             raise
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print(f"error: can't write the output: {error.strerror}", file=sys.stderr)
+            sys.exit(2)
         name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
         print(f"error: can't use {name}: {error.strerror}", file=sys.stderr)
         status = 2

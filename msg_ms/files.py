@@ -10,10 +10,12 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import stat
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,22 +126,42 @@ def new_folder(path: Path) -> Iterator[Path]:
         path: Destination; it must not exist, or be an empty folder. Missing parent folders are created.
 
     Yields:
-        A temporary folder next to ``path``.
+        An empty folder, in a temporary folder next to ``path``. A killed process leaves it behind, and the
+        next call removes it.
 
     Raises:
         UserError: The folder can't be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        filling = Path(tempfile.mkdtemp(dir=path.parent))
-        try:
+        remove_partial(path.parent)
+        with _end_by_exception(), _partial_folder(path.parent) as folder:
+            filling = folder / "new"
+            filling.mkdir()
             yield filling
             filling.chmod(0o755)
             filling.rename(path)  # replaces an empty folder only
-        finally:
-            shutil.rmtree(filling, ignore_errors=True)
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _end_by_exception() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise SystemExit in the block, so that temporary files are removed."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def head_of_file(path: Path, size: int) -> bytes | None:

@@ -1,6 +1,7 @@
 """Temporary folders, closed streams, and names that are not text."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +85,39 @@ run_command_line(lambda: open("a" * 300))
     line = [sys.executable, "-c", code]
     done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 2 and done.stderr == f"error: can't use {'a' * 300}: File name too long\n"
+
+
+def run(code: str, **options) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, **options)
+
+
+def test_a_full_disk_behind_the_output_is_one_line():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    code = "from msg_ms.cli import run_command_line\nrun_command_line(lambda: print('text'))"
+    with open("/dev/full", "w") as full:
+        line = [sys.executable, "-c", code]
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (2, "error: can't write the output: No space left on device\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_folder_that_is_being_filled_is_removed_by_a_signal(number, tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from msg_ms.files import new_folder
+with new_folder(Path("new")) as folder:
+    (folder / "file").write_text("x")
+    os.kill(os.getpid(), {int(number)})
+"""
+    assert run(code, cwd=tmp_path).returncode == 128 + number and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    (tmp_path / "mine").mkdir()
+    code = "import os, signal\nfrom pathlib import Path\nfrom msg_ms.files import new_folder\n"
+    killed = code + "with new_folder(Path('new')): os.kill(os.getpid(), signal.SIGKILL)"
+    assert run(killed, cwd=tmp_path).returncode == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 2
+    assert run(code + "with new_folder(Path('new')): pass", cwd=tmp_path).returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "new"]

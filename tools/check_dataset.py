@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from msg_ms.cli import run_command_line
+from msg_ms.cli import path_argument, run_command_line
 from msg_ms.data.coco import CocoSplit, check_same_categories, read_split
 from msg_ms.data.decode import decode
 from msg_ms.data.file_list import FileList
@@ -26,6 +26,7 @@ from msg_ms.data.image_list import scan_list
 from msg_ms.data.layouts import scan_images
 from msg_ms.data.splits import check_same_classes, known_classes
 from msg_ms.errors import UserError
+from msg_ms.files import head_of_file
 
 CHUNK = 64  # files per task
 
@@ -53,15 +54,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Check the folders of a data set and decode each image.")
     parser.add_argument(
         "data_path",
-        type=Path,
+        type=path_argument,
         help="folder of train/ and val/ (class folders or tar files), or of annotations/",
     )
     parser.add_argument("--class-index", default="", metavar="FILE", help="as DATA.CLASS_INDEX")
     parser.add_argument("--val-list", default="", metavar="FILE", help="as DATA.VAL_LIST")
-    parser.add_argument("--list", type=Path, default=Path("bad_files.txt"), help="where to list bad files")
+    parser.add_argument("--list", type=path_argument, default=Path("bad_files.txt"), help="where to list bad files")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     args = parser.parse_args()
 
+    check_own_list(args.list, args.data_path)  # before an hour of decoding
     sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
     if (args.data_path / "annotations").is_dir():
         if args.class_index or args.val_list:
@@ -86,6 +88,14 @@ def main() -> int:
     elif not problems:
         print("no problems found")
     return 1 if bad or problems else 0
+
+
+def check_own_list(path: Path, data_path: Path) -> None:
+    """Raise UserError if a file exists that does not list files of this data set."""
+    prefix = os.fsencode(f"{data_path}{os.sep}")
+    head = head_of_file(path, len(prefix))
+    if head is not None and head != prefix:
+        raise UserError(f"{path} exists and does not list files of {data_path}: name another file with --list")
 
 
 def attempt(check: Callable[[], Any], results: list, problems: list[str]) -> None:

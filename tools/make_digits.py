@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from msg_ms.cli import run_command_line
+from msg_ms.cli import path_argument, run_command_line
 from msg_ms.errors import UserError
 from msg_ms.files import new_folder
 
@@ -22,7 +22,7 @@ VAL_EVERY = 5
 def main() -> None:
     """Write the data set, unless the folder already exists."""
     parser = argparse.ArgumentParser(description="Write scikit-learn's handwritten digits as train/ and val/ folders.")
-    parser.add_argument("folder", type=Path, help="folder to create")
+    parser.add_argument("folder", type=path_argument, help="folder to create")
     folder: Path = parser.parse_args().folder
     if (folder / "train").is_dir() and (folder / "val").is_dir():
         print(f"{folder} already exists")

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from msg_ms.cli import run_command_line
+from msg_ms.cli import path_argument, run_command_line
 from msg_ms.errors import UserError
 from msg_ms.files import new_folder
 
@@ -32,7 +32,7 @@ PLACES = 100  # places that are tried for a digit
 def main() -> None:
     """Write the data set, unless the folder already exists."""
     parser = argparse.ArgumentParser(description="Write scenes of handwritten digits as a COCO data set with masks.")
-    parser.add_argument("folder", type=Path, help="folder to create")
+    parser.add_argument("folder", type=path_argument, help="folder to create")
     parser.add_argument("--train", type=int, default=600, metavar="N", help="training scenes (default: 600)")
     parser.add_argument("--val", type=int, default=100, metavar="N", help="validation scenes (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")

@@ -11,25 +11,26 @@ import numpy as np
 
 from msg_ms.boxes.masks import paste_masks
 from msg_ms.boxes.rle import decode_rle
-from msg_ms.cli import config_from_arguments, config_parser, require, run_command_line
+from msg_ms.cli import config_from_arguments, config_parser, path_argument, require, run_command_line
 from msg_ms.data.pipeline import WHOLE, Batch
 from msg_ms.data.preprocessing import denormalize
 from msg_ms.errors import UserError
 from msg_ms.tasks import build_task
 from msg_ms.tasks.classification import ClassificationTask
 from msg_ms.tasks.detection import DetectionTask
-from msg_ms.visualize.contact_sheet import TILE, write_sheet
+from msg_ms.visualize.contact_sheet import TILE, check_ours, write_sheet
 from msg_ms.visualize.detections import SMALLEST, draw_objects
 
 
 def main() -> None:
     """Draw the first batch of a training step."""
     parser = config_parser("Draw one batch of augmented training images.")
-    parser.add_argument("--picture", type=Path, default=Path("batch.png"), metavar="PNG", help="file to write")
+    parser.add_argument("--picture", type=path_argument, default=Path("batch.png"), metavar="PNG", help="file to write")
     parser.add_argument("--step", type=int, default=0, help="training step of the batch")
     args = parser.parse_args()
     if args.step < 0:
         raise UserError(f"--step {args.step}: must be at least 0")
+    check_ours(args.picture)
     config = config_from_arguments(args)
     require(config.data.data_path, "--data-path")
     task = build_task(config)

@@ -13,6 +13,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from ..cli import path_argument
 from ..errors import UserError, nearest
 from ..models.variants import VARIANTS
 from ..version import __version__
@@ -26,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Run a mindcv script, such as train.py or validate.py, with msg_tiny, msg_small and msg_base."
     )
-    parser.add_argument("script", type=Path, metavar="SCRIPT", help=f"in a clone of mindcv ({CHECKOUT})")
+    parser.add_argument("script", type=path_argument, metavar="SCRIPT", help=f"in a clone of mindcv ({CHECKOUT})")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the script")
     args = parser.parse_args()
     package = check_mindcv()

@@ -29,6 +29,7 @@ from .predict_outputs import (
     TOP_K,
     ClassificationOutputs,
     DetectionOutputs,
+    check_own_json,
     common_folder,
     drawing_file,
     is_folder,
@@ -193,6 +194,11 @@ def check_overwriting(args: argparse.Namespace, files: Sequence[Path], inputs: S
     if args.show_messages is not None and not is_folder(args.show_messages):
         outputs["--show-messages"] = args.show_messages
     named = [(flag, os.path.realpath(path)) for flag, path in outputs.items() if path]
+    for flag, path in outputs.items():
+        if path and flag == "--json":
+            check_own_json(Path(path))
+        elif path:
+            check_ours(path)
     if is_folder(args.show_messages):
         common = common_folder(files)
         targets = [drawing_file(args.show_messages, common, file) for file in files]

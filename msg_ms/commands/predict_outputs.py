@@ -16,7 +16,8 @@ import numpy as np
 from ..boxes.rle import decode_rle
 from ..config import Config
 from ..data.class_names import ClassName
-from ..files import atomic_write, readable
+from ..errors import UserError
+from ..files import atomic_write, head_of_file, readable
 from ..models.msg_transformer import MSGTransformer
 from ..tasks.detection_predictor import DetectionPrediction
 from ..tasks.predictor import Prediction, Unreadable
@@ -42,6 +43,16 @@ def drawing_file(folder: Path, common: Path, file: Path) -> Path:
 def is_folder(path: Path | None) -> bool:
     """Return whether --show-messages names a folder, which may not exist yet."""
     return path is not None and (path.is_dir() or not path.suffix)
+
+
+JSON_HEAD = b'{\n  "model": "'
+
+
+def check_own_json(path: Path) -> None:
+    """Raise UserError if a file exists that this command did not write, so that it must not be replaced."""
+    head = head_of_file(path, len(JSON_HEAD))
+    if head is not None and head != JSON_HEAD:
+        raise UserError(f"--json {path}: exists and holds no predictions of this program; name another file")
 
 
 class Outputs:

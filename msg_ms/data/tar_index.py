@@ -74,6 +74,7 @@ class TarIndex:
         path = root / INDEX
         damaged = f"{path} is damaged, or not an index of tar files; remove it and run {COMMAND} {root}"
         try:
+            path.open("rb").close()  # safetensors reports a file without permission as missing
             with safe_open(str(path), framework="np"):  # checks the header
                 pass
             metadata, arrays = _map(path)

@@ -60,7 +60,7 @@ def _join() -> Ranks:
     except Exception as error:  # MindSpore fails in many ways where the environment describes no job
         if "spawned" not in str(error):
             present = [f"{name}={os.environ[name]}" for name in JOB_VARIABLES if name in os.environ]
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = _missing_variables() or (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"can't join the job that the environment describes ({', '.join(present)}): {reason}; unset these "
                 "variables to run a single process, or start the job with scripts/run_distribute_train.sh"
@@ -71,6 +71,14 @@ def _join() -> Ranks:
             "command with its own NODE_RANK and can reach MASTER_ADDR (CLUSTER_TIMEOUT sets the waiting time)"
         ) from None
     return Ranks(communication.get_rank(), communication.get_group_size())
+
+
+def _missing_variables() -> str:
+    """Return what the environment lacks for a job; empty if it lacks nothing."""
+    if "MS_ROLE" not in os.environ:
+        return "" if os.environ.get("RANK_TABLE_FILE") else "MS_ROLE and RANK_TABLE_FILE are not set"
+    lacking = [name for name in ("MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT") if not os.environ.get(name)]
+    return f"not set: {', '.join(lacking)}" if lacking else ""
 
 
 def check_half_precision(level: str, dtype: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -91,7 +92,7 @@ class RunLog:
             return
         try:
             with self.metrics_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
+                file.write(json.dumps({key: _valid_json(value) for key, value in values.items()}) + "\n")
         except OSError as error:
             self.info(f"can't write {self.metrics_file}: {error.strerror or error}")
         self.watch(**values)
@@ -141,3 +142,8 @@ def progress(items: Iterable[Item], total: int, description: str) -> Iterator[tu
         for item in items:
             yield item, bar
             bar.update()
+
+
+def _valid_json(value: Any) -> Any:
+    """Return None for numbers that JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

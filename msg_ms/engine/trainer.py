@@ -270,6 +270,12 @@ class Trainer:
         metrics = self.evaluation.run(self._stop_requested)
         if metrics is None:
             return unfinished
+        if any(math.isnan(value) for value in metrics.rank):
+            raise UserError(
+                f"{title}: model outputs are not finite (NaN): {metrics}. The weights of the newest checkpoint are "
+                "damaged; start again from an earlier one with --resume. A lower TRAIN.BASE_LR, a longer warm-up or "
+                "TRAIN.CLIP_GRAD usually helps"
+            )
         progress = self._keep_best(replace(progress, score=metrics.rank[0]), metrics)
         self.log.info(f"{title}: {metrics}; {self._best(progress)}")
         if self.ema is not None:

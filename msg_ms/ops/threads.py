@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from ..errors import UserError
 
 MOST_THREADS = 1024  # more must be a mistake
+RESERVED = 40  # threads that MindSpore and the data pipeline start
 
 log = logging.getLogger("msg_ms")
 
@@ -28,25 +30,27 @@ def cpu_quota(proc: Path = Path("/proc/self"), cgroups: Path = Path("/sys/fs/cgr
         proc: folder with the process's file ``cgroup``.
         cgroups: folder where the control groups are mounted.
     """
+    return min((_read_quota(folder) for folder in _group_folders_of(proc, cgroups, "cpu")), default=math.inf)
+
+
+def _group_folders_of(proc: Path, cgroups: Path, controller: str) -> Iterator[Path]:
+    """Yield the control groups of a process that may limit what ``controller`` counts, and those above them."""
     try:
         lines = (proc / "cgroup").read_text().splitlines()
     except OSError:
-        return math.inf
-    quotas = [math.inf]
+        return
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
-        for folder in _group_folders(cgroups, controllers, group):
-            quotas.append(_read_quota(folder))
-    return min(quotas)
+        yield from _group_folders(cgroups, controllers, group, controller)
 
 
-def _group_folders(cgroups: Path, controllers: str, group: str) -> Iterator[Path]:
-    """Yield a process's control group and those above it: version 2 without controllers, version 1 with ``cpu``."""
+def _group_folders(cgroups: Path, controllers: str, group: str, controller: str) -> Iterator[Path]:
+    """Yield a control group and those above it: version 2 without controllers, version 1 with ``controller``."""
     if not controllers:
         roots = [cgroups, cgroups / "unified"]
-    elif "cpu" in controllers.split(","):
-        roots = [cgroups / controllers, cgroups / "cpu"]
+    elif controller in controllers.split(","):
+        roots = [cgroups / controllers, cgroups / controller]
     else:
         return
     for root in roots:
@@ -68,8 +72,29 @@ def _read_quota(folder: Path) -> float:
         return math.inf
 
 
+def free_threads(proc: Path = Path("/proc/self"), cgroups: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return how many threads this process's control groups still grant, infinity if they have no limit.
+
+    Args:
+        proc: folder with the process's file ``cgroup``.
+        cgroups: folder where the control groups are mounted.
+    """
+    return min((_read_free(folder) for folder in _group_folders_of(proc, cgroups, "pids")), default=math.inf)
+
+
+def _read_free(folder: Path) -> float:
+    try:
+        limit = (folder / "pids.max").read_text().strip()
+        return math.inf if limit == "max" else int(limit) - int((folder / "pids.current").read_text())
+    except (OSError, ValueError):
+        return math.inf
+
+
 def thread_count() -> int:
     """Return the kernels' number of threads: MSG_MS_THREADS, else OMP_NUM_THREADS, else ``usable_cores()``.
+
+    A limit on the control group's threads lowers it: MindSpore needs ``RESERVED`` threads of its own, and without them
+    it fails or waits for ever.
 
     MindSpore sets OMP_NUM_THREADS=1 in the C environment if it is unset. ``os.environ`` still holds the user's value.
 
@@ -82,15 +107,29 @@ def thread_count() -> int:
         count = _parse(requested)
         if count is None:
             raise UserError(f"MSG_MS_THREADS={requested}: must be an integer from 1 to {MOST_THREADS}")
-        return count
+        return _granted(count)
     general = os.environ.get("OMP_NUM_THREADS", "").strip()
     count = _parse(general.partition(",")[0].strip())  # OpenMP accepts a list, one number per level of nested loops
     if count is not None:
-        return count
+        return _granted(count)
     cores = usable_cores()
     if general:
         log.warning("OMP_NUM_THREADS=%s: not a number of threads; the kernels use %d", general, cores)
-    return cores
+    return _granted(cores)
+
+
+@functools.cache
+def _free_at_first() -> float:
+    """Return the number of threads at the first call: later the kernels' own threads are among those that are used."""
+    return free_threads() - RESERVED
+
+
+def _granted(count: int) -> int:
+    """Return the part of ``count`` threads that leaves enough for MindSpore."""
+    most = max(1, int(min(count, _free_at_first())))
+    if most < count:
+        log.warning("this control group limits its threads (pids.max): the kernels use %d instead of %d", most, count)
+    return most
 
 
 def _parse(text: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def check_results(path: Path) -> None:
     """Raise UserError if a file of results can't be written, or exists and is not one."""
     if path.suffix.lower() != ".json":
         raise UserError(f"--results {path}: must end in .json")
+    if path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"--results {path}: can't write to the folder {path.parent}: Permission denied")
     head = head_of_file(path, 32)
     if head is not None and not head.startswith(RESULTS):
         raise UserError(f"--results {path}: exists and holds no detections; name another file")

@@ -171,3 +171,19 @@ def test_show_batch_draws_a_sheet(data, command, tmp_path):
     done = command("tools/show_batch.py", "--cfg", "c.yaml", "--data-path", data, "--picture", "batch.png")
     assert "6 images of step 0" in done.stdout
     assert cv2.imread(str(tmp_path / "batch.png")).shape == (2 * 184, 5 * 160, 3)
+    command("tools/show_batch.py", "--cfg", "c.yaml", "--data-path", data, "--picture", "batch.png")  # its own
+    image = data / "train" / "cat" / "0.png"
+    image.write_bytes(b"mine")
+    done = command("tools/show_batch.py", "--cfg", "c.yaml", "--data-path", data, "--picture", image, status=2)
+    assert done.stderr.endswith(f"error: {image} exists and is not a drawing of this program: move it, or name another folder\n")
+    assert image.read_bytes() == b"mine"
+
+
+def test_check_dataset_replaces_its_own_list_only(data, command, tmp_path):
+    (tmp_path / "bad_files.txt").write_text("mine")
+    done = command("tools/check_dataset.py", data, status=2)
+    assert f"bad_files.txt exists and does not list files of {data}: name another file with --list" in done.stderr
+    assert (tmp_path / "bad_files.txt").read_text() == "mine"
+    damage(data / "train" / "dog" / "3.jpg", "cut in the middle")
+    for _ in range(2):
+        command("tools/check_dataset.py", data, "--list", "own.txt", status=1)

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from msg_ms import UserError, ops
 from msg_ms.ops import threads
-from msg_ms.ops.threads import cpu_quota, thread_count, usable_cores
+from msg_ms.ops.threads import cpu_quota, free_threads, thread_count, usable_cores
 
 
 @pytest.mark.parametrize("value", ("0", "-1", "two", "2.5", "1e3", "2 4", "100000", "9" * 30, "٣", "0x4"))
@@ -90,3 +90,29 @@ def test_the_kernels_use_the_threads_that_the_system_grants():
     done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert 1 < int(done.stdout.split()[-1]) < 512
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "free"),
+    [
+        (None, {}, math.inf),
+        ("0::/job\n", {"job": {"pids__max": "60\n", "pids__current": "7\n"}}, 53),
+        ("0::/job/step\n", {"job": {"pids__max": "9", "pids__current": "4"}, "job/step": {"pids__max": "max"}}, 5),
+        ("7:pids:/x\n4:cpu:/y\n", {"pids/x": {"pids__max": "50", "pids__current": "0"}}, 50),
+    ],
+)
+def test_threads_that_control_groups_grant(cgroup, files, free, tmp_path):
+    if cgroup is not None:
+        (tmp_path / "cgroup").write_text(cgroup)
+    for path, content in files.items():
+        group(tmp_path / "fs", path, **content)
+    assert free_threads(tmp_path, tmp_path / "fs") == free
+
+
+def test_a_limit_on_threads_leaves_some_for_mindspore(monkeypatch, caplog):
+    monkeypatch.setattr(threads, "_free_at_first", lambda: 58 - threads.RESERVED)
+    monkeypatch.setenv("MSG_MS_THREADS", "64")
+    assert thread_count() == 58 - threads.RESERVED
+    assert "limits its threads (pids.max)" in caplog.text
+    monkeypatch.setattr(threads, "_free_at_first", lambda: -5)
+    assert thread_count() == 1
