@@ -84,6 +84,7 @@ def run(checkout: Path, folder: Path, ranks: int, epochs: int) -> float:
 
 def train(folder: str, epochs: str) -> None:
     """Train in this process; the batches are the first one, again and again."""
+    import msg_ms
     from msg_ms.config import load_config
     from msg_ms.data.pipeline import TrainPipeline
     from msg_ms.engine.log import RunLog
@@ -104,6 +105,8 @@ def train(folder: str, epochs: str) -> None:
 
     TrainPipeline.batches, Trainer._report = batches, reported
     options = dict(DATA__DATA_PATH=f"{folder}/data", TRAIN__EPOCHS=int(epochs), DEVICE_TARGET="CPU")
+    # Later rounds start faster.
+    options["COMPILE_CACHE"] = f"{folder}/graphs-{Path(msg_ms.__file__).parents[1].name}"
     runtime = start(load_config(Path(folder, "loop.yaml"), **options), ClassificationTask)
     log = RunLog(runtime.config.run_dir, runtime.ranks.rank)
     Trainer(runtime, runtime.task.build_model(), log).fit()
