@@ -95,7 +95,7 @@ def run(code: str, **options) -> subprocess.CompletedProcess:
 def test_a_full_disk_behind_the_output_is_one_line():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     code = "from msg_ms.cli import run_command_line\nrun_command_line(lambda: print('text'))"
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         line = [sys.executable, "-c", code]
         done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
     assert (done.returncode, done.stderr) == (2, "error: can't write the output: No space left on device\n")

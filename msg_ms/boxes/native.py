@@ -118,7 +118,9 @@ def assign_anchors(
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     """Build and load the library once."""
-    library = optional_library("boxes", SOURCES, FLAGS, _ARGUMENTS, "masks and anchors are computed with NumPy")
+    library = optional_library(
+        "boxes", SOURCES, FLAGS, _ARGUMENTS, "masks and anchors are computed with NumPy, slower than native code"
+    )
     if library is not None:
         library.paste_masks.restype = c_void_p
     return library

@@ -149,4 +149,6 @@ def _checked(failed: int, output: np.ndarray) -> np.ndarray:
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     """Build and load the library once."""
-    return optional_library("images", SOURCES, FLAGS, _ARGUMENTS, "images are resized with Pillow")
+    return optional_library(
+        "images", SOURCES, FLAGS, _ARGUMENTS, "images are resized with Pillow, slower than native code"
+    )

@@ -74,7 +74,7 @@ def _join() -> Ranks:
 
 
 def _missing_variables() -> str:
-    """Return what the environment lacks for a job; empty if it lacks nothing."""
+    """Return the variables that the environment lacks for a job, in words; empty if none."""
     if "MS_ROLE" not in os.environ:
         return "" if os.environ.get("RANK_TABLE_FILE") else "MS_ROLE and RANK_TABLE_FILE are not set"
     lacking = [name for name in ("MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT") if not os.environ.get(name)]

@@ -102,7 +102,7 @@ def optional_library(
     try:
         library = ctypes.CDLL(str(loadable_library(flags, sources, name)))
     except UserError as error:
-        log.warning("%s, slower than native code: %s", fallback, error)
+        log.warning("%s: %s", fallback, error)
         return None
     for function, types in arguments.items():
         getattr(library, function).argtypes = types

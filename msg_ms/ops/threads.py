@@ -34,7 +34,7 @@ def cpu_quota(proc: Path = Path("/proc/self"), cgroups: Path = Path("/sys/fs/cgr
 
 
 def _group_folders_of(proc: Path, cgroups: Path, controller: str) -> Iterator[Path]:
-    """Yield the control groups of a process that may limit what ``controller`` counts, and those above them."""
+    """Yield the control groups of a process with this controller, and those above them."""
     try:
         lines = (proc / "cgroup").read_text().splitlines()
     except OSError:

@@ -175,7 +175,9 @@ def test_show_batch_draws_a_sheet(data, command, tmp_path):
     image = data / "train" / "cat" / "0.png"
     image.write_bytes(b"mine")
     done = command("tools/show_batch.py", "--cfg", "c.yaml", "--data-path", data, "--picture", image, status=2)
-    assert done.stderr.endswith(f"error: {image} exists and is not a drawing of this program: move it, or name another folder\n")
+    assert done.stderr.endswith(
+        f"error: {image} exists and is not a drawing of this program: move it, or name another folder\n"
+    )
     assert image.read_bytes() == b"mine"
 
 
