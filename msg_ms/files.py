@@ -173,7 +173,7 @@ def head_of_file(path: Path, size: int) -> bytes | None:
     try:
         with path.open("rb") as file:
             return file.read(size)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}") from None

@@ -194,11 +194,6 @@ def check_overwriting(args: argparse.Namespace, files: Sequence[Path], inputs: S
     if args.show_messages is not None and not is_folder(args.show_messages):
         outputs["--show-messages"] = args.show_messages
     named = [(flag, os.path.realpath(path)) for flag, path in outputs.items() if path]
-    for flag, path in outputs.items():
-        if path and flag == "--json":
-            check_own_json(Path(path))
-        elif path:
-            check_ours(path)
     if is_folder(args.show_messages):
         common = common_folder(files)
         targets = [drawing_file(args.show_messages, common, file) for file in files]
@@ -210,3 +205,8 @@ def check_overwriting(args: argparse.Namespace, files: Sequence[Path], inputs: S
         if path in known:
             raise UserError(f"{flag} would overwrite {known[path]}: name another file or folder")
         known[path] = f"the output of {flag}"
+    for flag, path in outputs.items():
+        if path and flag == "--json":
+            check_own_json(Path(path))
+        elif path:
+            check_ours(path)
