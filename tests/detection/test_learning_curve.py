@@ -23,9 +23,9 @@ LIMIT, FIRST = 0.01, 20
 def test_the_losses_follow_pytorch():
     """Every loss is within 1% for 20 steps, and the sum of all losses over every 20 steps.
 
-    Later single losses differ more: by up to 13% at every 20th step. PyTorch with its own weights changed by 1e-7
-    differs from itself by up to 6% there (one such run). NMS, assignment and sampling are discontinuous, so rounding
-    can change a region. Whether that explains the whole difference has not been shown.
+    Later single losses may differ more: here by 0.5% at steps 40 and 60, 2% at 80, 3.5% at 100. PyTorch in single
+    precision differs from PyTorch in double precision by 5% at 80 and 13% at 100. NMS, assignment, sampling and ReLU are discontinuous, so rounding can change
+    a region or a gradient. ``tests/support/detection_double.py`` compares both sides in double precision.
     """
     ms.set_context(mode=ms.GRAPH_MODE)
     with np.load(FIXTURES / "learning_curve.npz") as file:
@@ -56,4 +56,4 @@ def test_the_losses_follow_pytorch():
     print("sums of 20 steps:", drift.max(), "largest difference of a loss's mean:", means.max())
     assert errors[:FIRST].max() < LIMIT
     assert drift.max() < LIMIT
-    assert means.max() < 0.05
+    assert means.max() < 0.02
