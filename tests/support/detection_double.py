@@ -2,13 +2,13 @@
 
 INPUTS is the file of ``support.detection_learning``. LOSSES is that of ``benchmarks/torch_detector_training.py
 --double``, with the same initial weights in it. In single precision rounding soon changes a region, as NMS, assignment
-and sampling are discontinuous; here it does not. So the losses agree far beyond 1%: up to 5e-7, and
-1e-3 in mask losses once a pixel of a target is in the middle of a bin.
+and sampling are discontinuous; here it does not. So the losses of the first 50 steps agree to LIMIT. At step 56 a pixel
+of a mask target is in the middle of a bin, and either side may round it; the difference grows from there.
 
 The package has no double precision. A copy of its sources with every ``float32`` of the model replaced serves here,
 with the composed operators. NMS alone compares boxes in single precision. AdamW is computed in NumPy, as MindSpore has
 no Adam in double precision on CPU. MindSpore's memory grows by half a gigabyte with every step here, so a process
-trains 20 steps and hands the weights to the next one. A step needs ten seconds.
+trains 25 steps and hands the weights to the next one. A step needs ten seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, LIMIT, STATE = 20, 0.01, "state.npz"  # steps per process, largest relative difference
+ALL_STEPS, STEPS, LIMIT, STATE = 50, 25, 1e-5, "state.npz"  # steps per process, largest relative difference
 NMS = "self.composed_nms(ops.cat((boxes[i], scores), 1))"
 
 
@@ -71,7 +71,7 @@ def compare(inputs: Path, losses: Path, first: int, folder: Path) -> None:
     step, adamw = LossAndGradients(loss, parameters), AdamW(parameters, has_detection_decay)
     if first:
         adamw.load(folder / STATE, model)
-    last = min(first + STEPS, len(expected))
+    last = first + STEPS
     with np.load(inputs) as file:
         columns = [name.split("/")[2] for name in file.files if name.startswith("batch/0/")]
         batches = [[double(file[f"batch/{k}/{name}"]) for name in columns] for k in range(first, last)]
@@ -138,15 +138,13 @@ class AdamW:
 
 def main(inputs: Path, losses: Path) -> None:
     """Train in several processes."""
-    with np.load(losses) as file:
-        steps = len(file["losses"])
     with tempfile.TemporaryDirectory() as folder:
         copy_in_double_precision(Path(folder))
-        for first in range(0, steps, STEPS):
+        for first in range(0, ALL_STEPS, STEPS):
             line = [sys.executable, __file__, str(inputs), str(losses), str(first), folder]
             if subprocess.run(line, env={**os.environ, "PYTHONPATH": folder}).returncode:
                 sys.exit(f"not all losses are within {LIMIT} of PyTorch's")
-    print(f"all losses of {steps} steps are within {LIMIT} of PyTorch's")
+    print(f"all losses of {ALL_STEPS} steps are within {LIMIT} of PyTorch's")
 
 
 if __name__ == "__main__":
