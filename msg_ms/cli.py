@@ -32,19 +32,24 @@ def run_command_line(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         status = 130
     except BrokenPipeError:  # the reader of the output has exited, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         status = 141
     except OSError as error:
-        if error.filename is None and error.errno not in OUTPUT_ERRORS:  # not a file of the user
-            raise
-        if error.filename is None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.filename is not None:
+            name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
+            print(f"error: can't use {name}: {error.strerror}", file=sys.stderr)
+        elif error.errno in OUTPUT_ERRORS:
+            _discard_output()
             print(f"error: can't write the output: {error.strerror}", file=sys.stderr)
-            sys.exit(2)
-        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
-        print(f"error: can't use {name}: {error.strerror}", file=sys.stderr)
+        else:  # not a file of the user
+            raise
         status = 2
     sys.exit(status)
+
+
+def _discard_output() -> None:
+    """Send the rest of the standard output nowhere, so that Python does not try to write it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def path_argument(text: str) -> Path:

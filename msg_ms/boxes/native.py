@@ -35,20 +35,7 @@ def crop_masks(
     crops: np.ndarray,
     frames: np.ndarray,
 ) -> bool:
-    """Crop the masks of an image's objects as ``masks.crop_mask`` does.
-
-    Args:
-        counts: Compressed run lengths of each mask.
-        height: Height of the masks.
-        rows: The mask's row of each row of the image.
-        columns: The mask's column of each column of the image.
-        boxes: (G, 4), in pixels of the image.
-        crops: Where the crops are written, uint8 (G, size, size), contiguous.
-        frames: Where the boxes are written that they show, float32 (G, 4), contiguous.
-
-    Returns:
-        Whether there is a compiler.
-    """
+    """Do the work of ``masks.crop_encoded_masks``, with contiguous outputs; return whether there is a compiler."""
     library = _library()
     if library is None:
         return False

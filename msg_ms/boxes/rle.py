@@ -62,25 +62,10 @@ def decode_rle(rle: dict) -> np.ndarray:
     """
     counts = rle["counts"]
     if not isinstance(counts, list):
-        counts = _text_counts(counts.decode() if isinstance(counts, bytes) else counts)
+        counts = run_lengths(counts if isinstance(counts, bytes) else counts.encode())
     height, width = rle["size"]
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return flat.reshape(width, height).T
-
-
-def _text_counts(text: str) -> list[int]:
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        digit = ord(character) - 48
-        value |= (digit & 31) << shift
-        shift += 5
-        if not digit & 32:
-            if digit & 16:
-                value -= 1 << shift
-            counts.append(value + counts[-2] if len(counts) > 2 else value)
-            value = shift = 0
-    return counts
 
 
 def decode_columns(counts: bytes, height: int, left: int, right: int) -> np.ndarray:

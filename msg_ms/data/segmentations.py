@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ..boxes.rle import decode_columns, run_lengths
+from ..boxes.rle import run_lengths
 
 _FLUSH = 2**20  # coordinates that are collected before they are packed
 _UNITS = 100  # COCO's coordinates have two decimals
@@ -63,22 +63,6 @@ class Segmentations:
             return {"size": [height, width], "counts": self.text[begin:end].tobytes()}
         polygons = [polygon.tolist() for polygon in self.polygons(index)]
         return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-
-    def bitmap(self, index: int, height: int, width: int, left: int = 0, right: int | None = None) -> np.ndarray:
-        """Return columns of an annotation's mask.
-
-        Args:
-            index: The annotation.
-            height: Height of its image.
-            width: Width of its image.
-            left: The first column.
-            right: The column after the last one; None for all.
-
-        Returns:
-            uint8 (height, right - left), 0 or 1.
-        """
-        right = width if right is None else right
-        return decode_columns(self.encoded(index, height, width)["counts"], height, left, right)
 
 
 class SegmentationBuilder:

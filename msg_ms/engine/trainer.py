@@ -32,6 +32,8 @@ from .stop import StopRequest, end_at_once
 from .task import Metrics
 from .train_step import Figures, LossAndGradients, OptimizerStep, PendingFigures, build_step
 
+REMEDY = "A lower TRAIN.BASE_LR, a longer warm-up or TRAIN.CLIP_GRAD usually helps"  # against diverging losses
+
 
 class Trainer:
     """Trains a task's model.
@@ -253,8 +255,7 @@ class Trainer:
         self.log.write("bad_batch.txt", files)
         raise UserError(
             f"step {step + 1} {reason}; {self.checkpoints.newest}, and the files of the batch are listed in "
-            f"{self.log.run_dir / 'bad_batch.txt'}. {advice}A lower TRAIN.BASE_LR, a longer warm-up or TRAIN.CLIP_GRAD "
-            "usually helps"
+            f"{self.log.run_dir / 'bad_batch.txt'}. {advice}{REMEDY}"
         )
 
     def _finish_epoch(self, progress: Progress) -> Progress:
@@ -273,8 +274,7 @@ class Trainer:
         if any(math.isnan(value) for value in metrics.rank):
             raise UserError(
                 f"{title}: model outputs are not finite (NaN): {metrics}. The weights of the newest checkpoint are "
-                "damaged; start again from an earlier one with --resume. A lower TRAIN.BASE_LR, a longer warm-up or "
-                "TRAIN.CLIP_GRAD usually helps"
+                f"damaged; start again from an earlier one with --resume. {REMEDY}"
             )
         progress = self._keep_best(replace(progress, score=metrics.rank[0]), metrics)
         self.log.info(f"{title}: {metrics}; {self._best(progress)}")

@@ -7,6 +7,7 @@ from support.coco import reference_images, write_split
 from support.detection import FOLDER, available, vectors
 
 from msg_ms.boxes.masks import crop_mask, crop_masks
+from msg_ms.boxes.rle import decode_columns
 from msg_ms.config import DetectionConfig
 from msg_ms.data.coco import read_split
 from msg_ms.data.decode import decode
@@ -79,7 +80,9 @@ def check_ground_truth(split, index, geometry, arrays, sample):
     assert np.abs(boxes - arrays[f"{key}/boxes"]).max(initial=0) < 1e-4
     assert (objects.labels[own] == arrays[f"{key}/labels"]).all()
     rows, columns = source_pixels(geometry)
-    bitmaps = np.array([split.segmentations.bitmap(mask, *geometry.original) for mask in objects.masks[own]])
+    height, width = geometry.original
+    encoded = [split.segmentations.encoded(mask, height, width)["counts"] for mask in objects.masks[own]]
+    bitmaps = np.array([decode_columns(counts, height, 0, width) for counts in encoded])
     masks = bitmaps[:, rows][:, :, columns]
     expected = np.unpackbits(arrays[f"{key}/masks_packed"], -1)[..., : sample["mask_shape"][2]]
     assert masks.shape == expected.shape and (masks == expected).all()

@@ -43,6 +43,13 @@ def group(root, path, **files):
         (folder / name.replace("__", ".")).write_text(text)
 
 
+def write_groups(root, cgroup, files):
+    if cgroup is not None:
+        (root / "cgroup").write_text(cgroup)
+    for path, content in files.items():
+        group(root / "fs", path, **content)
+
+
 @pytest.mark.parametrize(
     ("cgroup", "files", "quota"),
     (
@@ -61,10 +68,7 @@ def group(root, path, **files):
     ),
 )  # fmt: skip
 def test_quotas_of_control_groups(cgroup, files, quota, tmp_path):
-    if cgroup is not None:
-        (tmp_path / "cgroup").write_text(cgroup)
-    for path, content in files.items():
-        group(tmp_path / "fs", path, **content)
+    write_groups(tmp_path, cgroup, files)
     assert cpu_quota(tmp_path, tmp_path / "fs") == quota
 
 
@@ -102,10 +106,7 @@ def test_the_kernels_use_the_threads_that_the_system_grants():
     ],
 )
 def test_threads_that_control_groups_grant(cgroup, files, free, tmp_path):
-    if cgroup is not None:
-        (tmp_path / "cgroup").write_text(cgroup)
-    for path, content in files.items():
-        group(tmp_path / "fs", path, **content)
+    write_groups(tmp_path, cgroup, files)
     assert free_threads(tmp_path, tmp_path / "fs") == free
 
 
