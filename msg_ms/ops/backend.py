@@ -35,7 +35,8 @@ def set_backend(choice: str) -> None:
     Args:
         choice: "auto" uses the native kernels if the device target is CPU and a compiler is available, and logs a
             warning if not. On other devices it uses their fused operators, see ``FUSED``. "native" requires the
-            kernels. "composed" uses neither. Half precision is always composed on CPU.
+            kernels. "composed" uses neither. In half precision on CPU only matrix products and convolutions
+            are native.
 
     Raises:
         UserError: ``choice`` is none of the three. With "native", building a model raises it if the kernels are not

@@ -35,6 +35,12 @@ class MatMul(nn.Cell):
         Returns:
             (rows, out).
         """
-        if self.native is None or x.dtype != ms.float32 or weight.dtype != ms.float32:
+        if self.native is None or x.dtype != weight.dtype:
             return self.matmul(x, weight)
-        return self.native(x, weight)
+        if x.dtype == ms.float32:
+            return self.native(x, weight)
+        if x.dtype == ms.float16 or x.dtype == ms.bfloat16:
+            # As devices compute it: operands in half precision, sums in single precision, and a rounded result.
+            # MindSpore's own kernel for these types is many times as slow.
+            return self.native(x.astype(ms.float32), weight.astype(ms.float32)).astype(x.dtype)
+        return self.matmul(x, weight)

@@ -51,6 +51,17 @@ def test_convolution_and_gradients_match_numpy(kernel_size, unfold):
     assert np.allclose(dbias.asnumpy(), dy.sum((0, 2, 3)), atol=1e-4)
 
 
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_a_convolution_in_half_precision_rounds_operands_and_result(kernel_size):
+    conv = Conv2d(300, 4, kernel_size, bias=False)
+    conv.weight.set_data(Tensor(draw(4, 300, kernel_size, kernel_size)))
+    conv.set_compute_dtype(ms.float16, ms.float32)
+    x, weight = draw(2, 300, 5, 6), conv.weight.asnumpy()
+    wanted = convolved(*(values.astype(np.float16).astype(np.float32) for values in (x, weight)), np.zeros(4))
+    assert np.allclose(conv(Tensor(x)).asnumpy(), wanted, rtol=1.01 * 2**-11, atol=1e-5 * np.abs(wanted).max())
+    assert np.abs(convolved(x, weight, np.zeros(4)) - wanted).max() > 1e-4 * np.abs(wanted).max()
+
+
 def test_transposed_convolution_matches_numpy():
     deconv, x = Deconv2x2(5, 7), draw(2, 5, 3, 4)
     deconv.bias.set_data(Tensor(draw(7)))

@@ -114,9 +114,23 @@ def test_backend_is_chosen_by_call_or_environment(no_choice, monkeypatch):
         ops.get_backend()
 
 
-def test_half_precision_is_composed(no_choice):
-    x, weight = Tensor(ONES[0], ms.float16), Tensor(ONES[1], ms.float16)
-    assert ops.MatMul()(x, weight).dtype == ms.float16
+@pytest.mark.parametrize("dtype, epsilon", [(ms.float16, 2**-11), (ms.bfloat16, 2**-8)])
+def test_products_in_half_precision_have_sums_in_single(no_choice, dtype, epsilon):
+    """3,000 positive terms: in a sum in half precision the last ones would be lost."""
+    draws = np.random.RandomState(0)
+    x, weight, dy = (
+        Tensor(draws.rand(*shape).astype(np.float32)).astype(dtype) for shape in ((3, 3000), (4, 3000), (3, 4))
+    )
+    product = ops.MatMul()
+
+    def weighted(x):
+        return (product(x, weight) * dy).sum()
+
+    y, gradient = product(x, weight), ms.grad(weighted)(x)
+    x, weight, dy = (values.astype(ms.float32).asnumpy().astype(np.float64) for values in (x, weight, dy))
+    for result, exact in ((y, x @ weight.T), (gradient, dy @ weight)):
+        assert result.dtype == dtype
+        assert (np.abs(result.astype(ms.float32).asnumpy() - exact) <= 1.01 * epsilon * exact).all()
 
 
 @pytest.mark.parametrize("requested", [None, "1", "3"])

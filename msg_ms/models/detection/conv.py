@@ -79,12 +79,20 @@ class Conv2d(nn.Cell):
         """Do the same with another weight (O, C, k, k), bias (O,) and ReLU."""
         if self.fused and self.single_precision and x.dtype == ms.float32:
             return self.map_conv(x, weight, self.no_bias if bias is None else bias, relu)
-        x, weight = x.astype(self.matmul_dtype), weight.astype(self.matmul_dtype)
-        y = self._unfolded(x, weight) if self.unfold else ops.conv2d(x, weight, None, 1, "pad", self.kernel_size // 2)
+        y = self._product(x.astype(self.matmul_dtype), weight.astype(self.matmul_dtype))
         if bias is not None:
             y = ops.bias_add(y.astype(bias.dtype), bias)
         y = y.astype(self.residual_dtype)
         return ops.relu(y) if relu else y
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the convolution without bias in the type of ``x`` and ``weight``."""
+        if self.fused and (x.dtype == ms.float16 or x.dtype == ms.bfloat16):
+            # As in ``MatMul``: sums in single precision and a rounded result.
+            return self.map_conv(x.astype(ms.float32), weight.astype(ms.float32), self.no_bias).astype(x.dtype)
+        if self.unfold:
+            return self._unfolded(x, weight)
+        return ops.conv2d(x, weight, None, 1, "pad", self.kernel_size // 2)
 
     def _unfolded(self, x: Tensor, weight: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
