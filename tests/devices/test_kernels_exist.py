@@ -50,7 +50,7 @@ DETECTOR = {"BatchMatMul", "Conv2D", "TopK", "GatherD", "NMSWithMask", "GeluExt"
     "graph, operators",
     [
         ("O0", FUSED_TRAINING),
-        ("O2", FUSED_TRAINING),
+        pytest.param("O2", FUSED_TRAINING, marks=pytest.mark.slow),
         pytest.param("O1_composed", COMPOSED_TRAINING, marks=pytest.mark.slow),
         pytest.param("detector", DETECTOR, marks=pytest.mark.slow),
         pytest.param("detector_O0", DETECTOR, marks=pytest.mark.slow),

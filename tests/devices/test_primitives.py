@@ -24,7 +24,7 @@ def primitives(monkeypatch):
     "device, level",
     [
         pytest.param("GPU", "O0", marks=pytest.mark.slow),
-        ("GPU", "O1"),
+        pytest.param("GPU", "O1", marks=pytest.mark.slow),
         pytest.param("Ascend", "O0", marks=pytest.mark.slow),
         ("Ascend", "O1"),
     ],

@@ -23,6 +23,7 @@ def run(command, tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_from_one_size_to_another(run, tmp_path):
     def records(tag):
         lines = (tmp_path / f"output/small/{tag}/metrics.jsonl").read_text().splitlines()

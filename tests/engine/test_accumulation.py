@@ -34,7 +34,7 @@ def train(count: int, optimizer_name: str) -> dict[str, np.ndarray]:
     return {p.name: p.asnumpy() for p in model.get_parameters()}
 
 
-@pytest.mark.parametrize("optimizer", ("sgd", "adamw"))
+@pytest.mark.parametrize("optimizer", (pytest.param("sgd", marks=pytest.mark.slow), "adamw"))
 def test_accumulation_equals_the_large_batch(optimizer):
     whole = train(1, optimizer)
     start = {p.name: p.asnumpy() for p in Case(FIXTURES / "options_win4_64.npz").model().get_parameters()}

@@ -26,6 +26,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from support.script import Script  # noqa: E402
 from support.small_run import CONFIG, write_images  # noqa: E402
 
+EPOCHS = 20  # of a job: a fault in the second meets it long before its end
+
 INJECTED = """
 import ctypes, os, resource, threading, time
 if os.environ.get("RANK_ID") == os.environ.get("FAULT_RANK") and os.environ.get("MS_ROLE") == "MS_WORKER":
@@ -69,7 +71,7 @@ def row(name: str, script: Script, since: float, again: str | None = None) -> Ro
 def running(folder: Path, **environment: str) -> Script:
     """A job in its second epoch."""
     script = Script(folder, environment=environment).start()
-    script.wait_for("epoch 2/60")
+    script.wait_for(f"epoch 2/{EPOCHS}")
     return script
 
 
@@ -135,7 +137,7 @@ def terminal_closed(folder: Path) -> Row:
     script = Script(folder, terminal=theirs).start()
     os.close(theirs)
     seen = b""
-    while b"epoch 2/60" not in seen:
+    while f"epoch 2/{EPOCHS}".encode() not in seen:
         seen += os.read(ours, 1000)
     os.close(ours)  # the kernel sends SIGHUP to the session that the terminal controls
     return row("closed terminal", script, time.monotonic())
@@ -216,7 +218,7 @@ def other_configuration(folder: Path) -> Row:
 def node_killed(folder: Path) -> Row:
     with two_nodes() as names:
         first, second = node(folder, names[0], 0), node(folder, names[1], 1)
-        first.wait_for("epoch 2/60")
+        first.wait_for(f"epoch 2/{EPOCHS}")
         begin = time.monotonic()
         os.kill(second.workers()[1], signal.SIGKILL)
         result = row("SIGKILL of the other node's process", first, begin, "both nodes: resumes")
@@ -248,7 +250,7 @@ FAULTS: dict[str, Callable[[Path], Row]] = {
 def run_fault(name: str, folder: Path) -> Row:
     write_images(folder)
     (folder / "small.yaml").write_text(CONFIG.replace("BATCH_SIZE: 4", "BATCH_SIZE: 2") + "SAVE_STEPS: 2\n")
-    text = (folder / "small.yaml").read_text().replace("EPOCHS: 2,", "EPOCHS: 60,")
+    text = (folder / "small.yaml").read_text().replace("EPOCHS: 2,", f"EPOCHS: {EPOCHS},")
     (folder / "small.yaml").write_text(text)
     return FAULTS[name](folder)
 
