@@ -1,8 +1,11 @@
-"""Compare inference of a detector on one real-sized image with PyTorch eager: time, peak memory and share of each part.
+"""Compare inference of a detector on one real-sized image with PyTorch: time, peak memory and share of each part.
 
-``python benchmarks/detector.py`` needs PyTorch beside MindSpore, and Linux. Both compute the same outputs; that is
-checked before any result is printed. Each framework runs in a process of its own, and their rounds alternate. Peak
-memory is a whole process's; "until the first result" includes compilation.
+``python benchmarks/detector.py`` needs PyTorch beside MindSpore, and Linux. All peers compute the same outputs; that is
+checked before any result is printed. Each runs in a process of its own, and their rounds alternate. Peak memory is a
+whole process's; "until the first result" includes compilation. PyTorch's RoIAlign and NMS are torchvision's if its
+operators load. With torch.compile the networks are compiled, and not the selection of regions between them.
+``--networks`` compares the networks alone, on given features of regions, also with OpenVINO: backbone, FPN, RPN head,
+three box heads and three mask heads.
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,8 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from rounds import cpu
 
-PEERS = ("msg_ms", "PyTorch eager")
+PEERS = ("msg_ms", "PyTorch eager", "torch.compile")
+NETWORK_PEERS = (*PEERS, "OpenVINO")
 PARTS = ("backbone", "FPN", "RPN", "boxes", "post-processing", "masks")
 TOLERANCE, EQUAL_SHARE = 1e-4, 0.95
 
@@ -33,6 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--parts", action="store_true", help="also the share of each part")
+    parser.add_argument("--networks", action="store_true", help="only the networks, also with OpenVINO")
     parser.add_argument("--cached", action="store_true", help="measure a second start, with MindSpore's compile cache")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--data", help=argparse.SUPPRESS)
@@ -41,7 +46,9 @@ def main() -> None:
         return run_child(args)
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(Path(folder), args)
-        print(f"{args.model}, {args.size[0]} x {args.size[1]}, batch 1, {args.threads} threads, {cpu_name()}")
+        print(f"{args.model}, {args.size[0]} x {args.size[1]}, batch 1, {args.threads} threads, {cpu()}")
+        if args.networks:
+            return compare_networks(data, args)
         if args.cached:
             os.environ |= {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": folder}
             filling = Child(PEERS[0], data, args)
@@ -53,17 +60,40 @@ def main() -> None:
         for _ in range(args.rounds):
             for peer in peers:
                 peer.seconds.append(peer.ask("whole"))
-        medians = [statistics.median(peer.seconds) for peer in peers]
         memory = [peer.ask("peak_mb") for peer in peers]
         # Only now: the pyramids need a graph of their own.
-        compare_outputs(*(output | {"maps": peer.ask("maps")} for peer, output in zip(peers, outputs, strict=True)))
-        print(f"time: {medians[0] / medians[1]:.2f} of PyTorch eager's (median of {args.rounds} rounds)")
+        described = [output | {"maps": peer.ask("maps")} for peer, output in zip(peers, outputs, strict=True)]
+        for peer, other in zip(peers[1:], described[1:], strict=True):
+            compare_outputs(described[0], other, peer.name)
+        print_ratios(peers)
         overall = [max(pair) for pair in zip(start, memory, strict=True)]
         rows = {"peak memory of the process": overall, "until the first result": start, "afterwards": memory}
-        for name, (own, other) in rows.items():
+        for name, (own, other, _) in rows.items():
             print(f"{name}: {own / other:.2f} of PyTorch eager's ({own:.0f} and {other:.0f} MB)")
         if args.parts:
-            print_parts([peer.ask("parts") for peer in peers])
+            print_parts([peer.ask("parts") for peer in peers[:2]])
+
+
+def print_ratios(peers: list[Child]) -> None:
+    own = statistics.median(peers[0].seconds)
+    for peer in peers[1:]:
+        rounds = f"(median of {len(peer.seconds)} rounds)"
+        print(f"time: {own / statistics.median(peer.seconds):.2f} of that of {peer.name} {rounds}")
+
+
+def compare_networks(data: str, args) -> None:
+    """Print the time of the networks alone relative to each peer's, after comparing their outputs."""
+    peers = [Child(name, data, args) for name in NETWORK_PEERS]
+    outputs = [[np.array(x) for x in peer.receive("first")] for peer in peers]
+    for peer, other in zip(peers[1:], outputs[1:], strict=True):
+        error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(outputs[0], other, strict=True))
+        print(f"outputs differ from those of {peer.name} by at most {error:.1e} of the largest")
+        if not error < TOLERANCE:
+            raise SystemExit("no timing")
+    for _ in range(args.rounds):
+        for peer in peers:
+            peer.seconds.append(peer.ask("whole"))
+    print_ratios(peers)
 
 
 def print_parts(parts: list[dict]) -> None:
@@ -71,13 +101,6 @@ def print_parts(parts: list[dict]) -> None:
     print(f"{'part':18}{'share of our time':>20}{'ratio to PyTorch eager':>26}")
     for name in PARTS:
         print(f"{name:18}{own[name] / sum(own.values()):20.0%}{own[name] / other[name]:26.2f}")
-
-
-def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith(("model name", "Model name")):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def prepare(folder: Path, args) -> str:
@@ -98,6 +121,9 @@ def prepare(folder: Path, args) -> str:
     rng = np.random.RandomState(0)
     arrays["image"] = rng.standard_normal((1, 3, *args.size)).astype(np.float32)
     arrays |= {f"own/{name}": value for name, value in values.items()}
+    # Features of regions for --networks.
+    for name, count, side in (("box_features", 1000, 7), ("mask_features", 100, 14)):
+        arrays[name] = rng.standard_normal((count, 256, side, side)).astype(np.float32)
     np.savez(folder / "data.npz", **arrays)
     return str(folder / "data.npz")
 
@@ -105,9 +131,10 @@ def prepare(folder: Path, args) -> str:
 class Child:
     """A framework's process, waiting for requests."""
 
-    def __init__(self, name: str, data: str, args):
-        line = [sys.executable, __file__, "--child", name, "--data", data, "--model", args.model]
-        line += ["--threads", str(args.threads), "--size", *map(str, args.size)]
+    def __init__(self, name: str, data: str, args, script: Path = Path(__file__)):
+        networks = getattr(args, "networks", False)
+        line = [sys.executable, str(script), "--child", name, "--data", data, "--model", args.model]
+        line += ["--threads", str(args.threads), "--size", *map(str, args.size), *["--networks"] * networks]
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "GLOG_v": "3"}
         self.name, self.seconds = name, []
         self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
@@ -128,7 +155,7 @@ class Child:
         return self.receive(key)
 
 
-def compare_outputs(own: dict, other: dict) -> None:
+def compare_outputs(own: dict, other: dict, name: str) -> None:
     """Exit unless the pyramids and nearly all detections are equal; near-ties of scores order proposals differently."""
     for a, b in zip(own["maps"], other["maps"], strict=True):
         error = np.abs(np.subtract(a, b)).max() / np.abs(b).max()
@@ -140,16 +167,21 @@ def compare_outputs(own: dict, other: dict) -> None:
     masks, other_masks = (np.array(x["masks"]) for x in (own, other))
     found = gaps.min(1) < 0.1
     error = np.abs(masks - other_masks[gaps.argmin(1)])[found].max()
-    print(f"{found.sum()} of {len(boxes)} detections are PyTorch's; their masks' means differ by at most {error:.1e}")
+    print(f"{found.sum()} of {len(boxes)} detections are those of {name}, with masks' means within {error:.1e}")
     if len(boxes) != len(others) or found.mean() < EQUAL_SHARE or not error < 1e-3:
         raise SystemExit(f"the detections differ: {len(boxes)} and {len(others)}; no timing")
 
 
 def run_child(args) -> None:
-    prefix = "own/" if args.child == "msg_ms" else "state/"
+    own = args.child == "msg_ms"
     with np.load(args.data) as file:
-        data = {name: file[name] for name in file.files if name == "image" or name.startswith(prefix)}
-    first, maps, whole, parts = {"msg_ms": msg_ms_detector, "PyTorch eager": torch_detector}[args.child](args, data)
+        other = "state/" if own else "own/"
+        data = {name: file[name] for name in file.files if not name.startswith(other)}
+    if args.networks:
+        whole = (msg_ms_networks if own else torch_networks)(args, data)
+        first, maps, parts = lambda: [thinned(x).tolist() for x in whole()], None, None
+    else:
+        first, maps, whole, parts = (msg_ms_detector if own else torch_detector)(args, data)
     requests: dict[str, Callable] = {
         "whole": lambda: timed(whole),
         "maps": lambda: [thinned(x).tolist() for x in maps()],
@@ -184,8 +216,8 @@ def describe(boxes, labels, masks) -> dict:
     return {"boxes": boxes.tolist(), "labels": labels.tolist(), "masks": means.tolist()}
 
 
-def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable, Callable]:
-    from mindspore import Tensor, nn
+def msg_ms_model(args, data: dict):
+    from mindspore import Tensor
 
     from msg_ms import create_detector, optimize_for_inference
     from msg_ms.engine.device import setup_device
@@ -195,6 +227,37 @@ def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable, Cal
     for parameter in model.get_parameters():
         parameter.set_data(Tensor(data.pop(f"own/{parameter.name}")))
     optimize_for_inference(model, strassen=True)  # PyTorch packs weights, too
+    return model
+
+
+def msg_ms_networks(args, data: dict) -> Callable:
+    """Return a function that runs the networks and returns their outputs."""
+    from mindspore import Tensor, nn
+
+    class Networks(nn.Cell):
+        def __init__(self, model):
+            super().__init__(auto_prefix=False)
+            self.model = model
+
+        def construct(self, image, box_features, mask_features):
+            maps = self.model.neck(self.model.backbone(image))
+            logits, deltas = self.model.rpn_head(maps)
+            outputs = (*logits, *deltas)
+            for head in self.model.roi_head.bbox_head:
+                outputs = (*outputs, *head(box_features))
+            for head in self.model.roi_head.mask_head:
+                outputs = (*outputs, head(mask_features))
+            return outputs
+
+    networks = Networks(msg_ms_model(args, data)).set_train(False)
+    inputs = [Tensor(data[name]) for name in ("image", "box_features", "mask_features")]
+    return lambda: [x.asnumpy() for x in networks(*inputs)]
+
+
+def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable, Callable]:
+    from mindspore import Tensor, nn
+
+    model = msg_ms_model(args, data)
     image = Tensor(data["image"])
     shape, factor = Tensor(np.float32([args.size])), Tensor(np.ones((1, 4), np.float32))
 
@@ -269,7 +332,7 @@ def wait(outputs) -> None:
     outputs.asnumpy()
 
 
-def torch_detector(args, data: dict) -> tuple[Callable, Callable, Callable, Callable]:
+def torch_model(args, data: dict):
     import torch
     from torch_detector import TorchDetector
 
@@ -283,19 +346,75 @@ def torch_detector(args, data: dict) -> tuple[Callable, Callable, Callable, Call
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise SystemExit(f"weights don't fit: {missing[:3]} {unexpected[:3]}")
-    del state
+    if args.child == "torch.compile":
+        import torch._inductor.config
+
+        torch._inductor.config.freezing = True  # weights become constants, packed once
+        heads = (*model.roi_head.bbox_head, *model.roi_head.mask_head)
+        for network in (model.backbone, model.neck, model.rpn_head, *heads):
+            network.compile()
+    return model
+
+
+def torch_networks(args, data: dict) -> Callable:
+    """Return a function that runs the networks and returns their outputs."""
+    import torch
+
+    class Networks(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, image, box_features, mask_features):
+            maps = self.model.neck(self.model.backbone(image))
+            logits, deltas = zip(*self.model.rpn_head(maps), strict=True)
+            boxes = [x for head in self.model.roi_head.bbox_head for x in head(box_features)]
+            masks = [head(mask_features) for head in self.model.roi_head.mask_head]
+            return (*logits, *deltas, *boxes, *masks)
+
+    networks = Networks(torch_model(args, data)).eval()
+    names = ("image", "box_features", "mask_features")
+    inputs = [torch.from_numpy(data[name]) for name in names]
+    if args.child == "OpenVINO":
+        return openvino_networks(args, networks, inputs)
+
+    @torch.no_grad()
+    def run() -> list[np.ndarray]:
+        return [x.numpy() for x in networks(*inputs)]
+
+    return run
+
+
+def openvino_networks(args, networks, inputs: list) -> Callable:
+    import openvino as ov
+
+    model = ov.convert_model(networks, example_input=tuple(inputs), input=[tuple(x.shape) for x in inputs])
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": args.threads,
+    }
+    request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+    tensors = [ov.Tensor(x.numpy()) for x in inputs]  # without a copy at each call
+    return lambda: list(request.infer(tensors, share_outputs=True).values())
+
+
+def torch_detector(args, data: dict) -> tuple[Callable, Callable, Callable, Callable]:
+    import torch
+
+    model = torch_model(args, data)
     image, size = torch.from_numpy(data["image"]), args.size
 
-    @torch.inference_mode()
+    @torch.no_grad()  # the mode that torch.compile freezes weights in
     def first() -> dict:
         boxes, _, labels, masks = (x.numpy() for x in model(image, size))
         return describe(boxes, labels, masks)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def maps() -> list[np.ndarray]:
         return [x.numpy() for x in model.neck(model.backbone(image))]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def parts() -> dict:
         rounds: dict[str, list[float]] = {name: [] for name in PARTS}
 
@@ -314,7 +433,7 @@ def torch_detector(args, data: dict) -> tuple[Callable, Callable, Callable, Call
             part("masks", lambda maps=maps, boxes=boxes, labels=labels: model.masks(maps, boxes, labels))
         return {name: statistics.median(seconds) for name, seconds in rounds.items()}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def whole() -> None:
         model(image, size)
 

@@ -18,6 +18,11 @@ from msg_ms.boxes.anchors import grid_anchors
 from msg_ms.models.detection.layout import StageLayout, stage_layouts
 from msg_ms.models.detection.settings import STAGE_STDS
 
+try:
+    from torchvision import ops as fast
+except (ImportError, RuntimeError):  # a torchvision for another torch or for devices that are not here
+    fast = None
+
 MAX_RATIO = abs(math.log(16 / 1000))
 
 
@@ -188,6 +193,8 @@ def decode(boxes: Tensor, deltas: Tensor, stds, shape) -> Tensor:
 
 def nms(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, count: int) -> Tensor:
     """Return the kept boxes by falling score; suppression within each group."""
+    if fast is not None:
+        return fast.batched_nms(boxes, scores, groups, threshold)[:count]
     kept = []
     for group in groups.unique():
         members = torch.nonzero(groups == group)[:, 0]
@@ -206,9 +213,12 @@ def nms(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, count: 
 
 
 def roi_align(maps: list[Tensor], boxes: Tensor, side: int) -> Tensor:
-    """RoIAlign with adaptive sampling: regions with equally many samples are sampled together."""
+    """RoIAlign with adaptive sampling, on maps of one image."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     level = torch.floor(torch.log2(area.sqrt() / 56 + 1e-6)).clamp(0, len(maps) - 1).long()
+    if fast is not None:
+        return fast_roi_align(maps, functional.pad(boxes, (1, 0)), level, side)
+    # Regions with equally many samples are sampled together.
     start = boxes[:, :2] / 4 / 2.0 ** level[:, None] - 0.5
     bins = (boxes[:, 2:] / 4 / 2.0 ** level[:, None] - 0.5 - start) / side
     samples = bins.ceil().clamp(min=0).long()
@@ -231,6 +241,15 @@ def roi_align(maps: list[Tensor], boxes: Tensor, side: int) -> Tensor:
         taken = taken.view(x.shape[1], len(chosen), side * ny, side * nx).transpose(0, 1)
         taken = taken * (inside[1][:, None, :, None] * inside[0][:, None, None])
         out[chosen] = functional.avg_pool2d(taken, (ny, nx))
+    return out
+
+
+def fast_roi_align(maps: list[Tensor], rois: Tensor, level: Tensor, side: int) -> Tensor:
+    """Do it by torchvision's operator, for rois (R, 5) of image index and box, and their levels (R,)."""
+    out = rois.new_zeros(len(rois), maps[0].shape[1], side, side)
+    for i in level.unique().tolist():
+        chosen = torch.nonzero(level == i)[:, 0]
+        out = out.index_copy(0, chosen, fast.roi_align(maps[i], rois[chosen], side, 1 / 4 / 2**i, -1, True))
     return out
 
 

@@ -115,6 +115,8 @@ def pool_pyramid(levels: list[Tensor], rois: list[Tensor], side: int, strides) -
 class Trainer:
     """The detector's losses as mmdetection computes them, from the arrays of a batch."""
 
+    pool, pool_pyramid, suppress = staticmethod(pool), staticmethod(pool_pyramid), staticmethod(suppress)
+
     def __init__(self, model: TorchDetector):
         self.model, self.settings = model, model.settings
 
@@ -129,7 +131,8 @@ class Trainer:
             (b["gt"][i][valid], b["gt_labels"][i][valid].long(), torch.nonzero(valid)[:, 0])
             for i, valid in enumerate(b["gt_valid"])
         ]
-        bitmaps = [self.bitmaps(b["gt_masks"][i][t[2]], b["gt_frames"][i][t[2]]) for i, t in enumerate(truth)]
+        canvas = b["images"].shape[2:]
+        bitmaps = [self.bitmaps(b["gt_masks"][i][t[2]], b["gt_frames"][i][t[2]], canvas) for i, t in enumerate(truth)]
         # Candidates are (boxes, their places among the draws).
         first = b["gt"].shape[1]
         candidates = []
@@ -175,7 +178,7 @@ class Trainer:
         boxes, scores, levels = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
         # Levels are moved apart, as mmcv does.
         apart = boxes + (levels * (boxes.max() + 1))[:, None]
-        return boxes[suppress(apart, scores, s.proposal_iou)[: s.train_proposals]]
+        return boxes[self.suppress(apart, scores, s.proposal_iou)[: s.train_proposals]]
 
     @torch.no_grad()
     def sample(self, stage: int, boxes: Tensor, places: Tensor, truth, draws: Tensor):
@@ -201,7 +204,7 @@ class Trainer:
         """Return a stage's losses and the candidates of the next one."""
         s, head = self.settings, self.model.roi_head
         rois, weight = [boxes for boxes, _, _ in samples], s.stage_weights[stage]
-        logits, deltas = head.bbox_head[stage](pool_pyramid(pyramid, rois, s.box_size, s.strides))
+        logits, deltas = head.bbox_head[stage](self.pool_pyramid(pyramid, rois, s.box_size, s.strides))
         own = [index[index >= 0] for _, index, _ in samples]
         labels = []
         for (_, index, _), (_, classes, _) in zip(samples, truth, strict=True):
@@ -235,20 +238,20 @@ class Trainer:
         s = self.settings
         if not len(classes):
             return pyramid[0].sum() * 0
-        features = pool_pyramid(pyramid, rois, s.mask_size, s.strides)
+        features = self.pool_pyramid(pyramid, rois, s.mask_size, s.strides)
         logits = self.model.roi_head.mask_head[stage](features)[torch.arange(len(classes)), classes]
         with torch.no_grad():
             parts = [
-                pool(masks[index][:, None], boxes, 2 * s.mask_size)[:, 0]
+                self.pool(masks[index][:, None], boxes, 2 * s.mask_size)[:, 0]
                 for masks, index, boxes in zip(bitmaps, own, rois, strict=True) if len(index)
             ]  # fmt: skip
             targets = (torch.cat(parts) >= 0.5).float()
         return functional.binary_cross_entropy_with_logits(logits, targets)
 
     @staticmethod
-    def bitmaps(crops: Tensor, frames: Tensor) -> Tensor:
+    def bitmaps(crops: Tensor, frames: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Return full-size masks (G, H, W) from crops of pixels: the objects are small, so nothing is resampled."""
-        masks = torch.zeros(len(crops), *learning.CANVAS)
+        masks = torch.zeros(len(crops), *canvas)
         for mask, crop, frame in zip(masks, crops, frames, strict=True):
             left, top, right, bottom = (int(v) for v in frame)
             assert (right - left, bottom - top) == crop.shape[::-1]
@@ -285,18 +288,20 @@ def load(model: TorchDetector, state: dict[str, Tensor]) -> None:
     assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
 
 
-def train(model: TorchDetector, data: dict[str, np.ndarray], steps: int, rate: float) -> list[list[float]]:
-    """Train with AdamW and return the losses of every step; the batches repeat."""
-    model.train()
+def decay_groups(model: TorchDetector, weight_decay: float) -> list[dict]:
+    """Return the parameters with and without weight decay, by the rules of Swin Transformer."""
     still = ("norm", "absolute_pos_embed", "relative_position_bias_table")
     groups = ([], [])
     for name, parameter in model.named_parameters():
         groups[any(part in name for part in still)].append(parameter)
-    optimizer = torch.optim.AdamW(
-        [{"params": groups[0], "weight_decay": learning.WEIGHT_DECAY}, {"params": groups[1], "weight_decay": 0.0}],
-        betas=learning.BETAS,
-        eps=learning.EPSILON,
-    )
+    return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
+
+
+def train(model: TorchDetector, data: dict[str, np.ndarray], steps: int, rate: float) -> list[list[float]]:
+    """Train with AdamW and return the losses of every step; the batches repeat."""
+    model.train()
+    groups = decay_groups(model, learning.WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(groups, betas=learning.BETAS, eps=learning.EPSILON)
     trainer, rows = Trainer(model), []
     columns = [name.split("/")[2] for name in data if name.startswith("batch/0/")]
     for k in range(steps):
