@@ -5,6 +5,7 @@ Images are uint8 RGB (H, W, 3). Operations on values equal Pillow's bit for bit;
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -23,9 +24,13 @@ LUMA = np.array([19595, 38470, 7471], np.float32)
 _VALUES = np.arange(256)
 
 
+def _rounded(table: np.ndarray) -> np.ndarray:
+    """Return a table of integers with its entries limited to 0..255, uint8."""
+    return np.minimum(np.maximum(table, 0), 255).astype(np.uint8)
+
+
 def _apply(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Replace each value by its entry in ``table``, (256,) for all channels or (256, 3)."""
-    table = np.minimum(np.maximum(table, 0), 255).astype(np.uint8)
+    """Replace each value by its entry in ``table``, uint8 (256,) for all channels or (256, 3)."""
     return cv2.LUT(image, table.reshape(256, 1, -1) if table.ndim == 2 else table)
 
 
@@ -63,7 +68,7 @@ def auto_contrast(image: np.ndarray) -> np.ndarray:
         else:
             scale = 255.0 / (high - low)
             table[:, c] = (_VALUES * scale - low * scale).astype(np.int64)
-    return _apply(image, table)
+    return _apply(image, _rounded(table))
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
@@ -77,7 +82,7 @@ def equalize(image: np.ndarray) -> np.ndarray:
             table[:, c] = (step // 2 + before) // step
         else:
             table[:, c] = _VALUES
-    return _apply(image, table)
+    return _apply(image, _rounded(table))
 
 
 def invert(image: np.ndarray) -> np.ndarray:
@@ -87,17 +92,32 @@ def invert(image: np.ndarray) -> np.ndarray:
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
     """Keep the ``bits`` highest bits of each value."""
-    return image if bits >= 8 else _apply(image, _VALUES & (256 - 2 ** (8 - bits)))
+    return image if bits >= 8 else _apply(image, _posterize_table(bits))
+
+
+@functools.cache  # at most 9 tables
+def _posterize_table(bits: int) -> np.ndarray:
+    return _rounded(_VALUES & (256 - 2 ** (8 - bits)))
 
 
 def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
     """Invert the values that are at least ``threshold``."""
-    return _apply(image, np.where(threshold > _VALUES, _VALUES, 255 - _VALUES))
+    return _apply(image, _solarize_table(threshold))
+
+
+@functools.cache  # at most 257 tables
+def _solarize_table(threshold: int) -> np.ndarray:
+    return _rounded(np.where(threshold > _VALUES, _VALUES, 255 - _VALUES))
 
 
 def solarize_add(image: np.ndarray, amount: int) -> np.ndarray:
     """Add ``amount`` to the values below 128."""
-    return _apply(image, np.where(_VALUES < 128, _VALUES + amount, _VALUES))
+    return _apply(image, _solarize_add_table(amount))
+
+
+@functools.cache  # at most 129 tables
+def _solarize_add_table(amount: int) -> np.ndarray:
+    return _rounded(np.where(_VALUES < 128, _VALUES + amount, _VALUES))
 
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
