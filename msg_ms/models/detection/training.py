@@ -128,7 +128,8 @@ class DetectionLoss(nn.Cell):
         s, iou = self.settings, self.settings.stage_ious[stage]
         # Indices, as MindSpore's compiler warns of unused parts of an unpacked tuple.
         assigned = assign_regions(boxes, valid, gt, gt_valid, iou, iou)[0]
-        boxes, valid, assigned = add_gt(boxes, valid, assigned, gt, gt_valid)
+        added = add_gt(boxes, valid, assigned, gt, gt_valid)
+        boxes, assigned = added[0], added[2]
         index, positive, used = sample_regions(assigned, draws, s.region_samples, s.region_positives)
         boxes = ops.gather_elements(boxes, 1, ops.broadcast_to(index.expand_dims(-1), (*index.shape, 4)))
         own = ops.gather_elements(assigned, 1, index) - 1
