@@ -11,6 +11,7 @@ from .bias_gelu import BiasGelu
 from .branches import AttentionBranch, MlpBranch
 from .conv import MapConv
 from .layer_norm import BiasLayerNorm, layer_norm
+from .masked_batch_norm import MaskedBatchNorm
 from .matmul import MatMul
 from .nms import NMS
 from .packed import (
@@ -42,6 +43,7 @@ __all__ = [
     "BiasLayerNorm",
     "ImagePatches",
     "MapConv",
+    "MaskedBatchNorm",
     "MatMul",
     "MlpBranch",
     "PackedBlocks",

@@ -5,7 +5,6 @@ Shape letters: B images, C input channels, O output channels, H x W pixels.
 
 from __future__ import annotations
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
@@ -33,21 +32,24 @@ class MapConv(nn.Cell):
         super().__init__()
         self.set_tile(EXACT_TILE)
         name = f"conv{kernel_size}x{kernel_size}"
-        self.native = None
+        self.native = self.native_relu = None
         if kernel_size in (1, 3):
             grad_x = kernel(f"{name}_grad_x", lambda weight, dy: [dy[0], weight[1], dy[2], dy[3]])
             grad_weight = kernel(f"{name}_grad_weight", lambda x, dy: [dy[1], x[1], kernel_size, kernel_size])
+            grad_relu = kernel("conv_relu_grad", lambda y, dy: (y, [y[1]]), 2)
 
             def bprop(x, weight, bias, settings, out, dout):
-                # Without a ReLU nothing is masked.
-                dout = dout * ops.logical_or(out > 0, settings[0] == 0).astype(ms.float32)
-                dbias = dout.sum((0, 2, 3))
+                return grad_x(weight, dout), grad_weight(x, dout), dout.sum((0, 2, 3)), ops.zeros_like(settings)
+
+            def relu_bprop(x, weight, bias, settings, out, dout):
+                dout, dbias = grad_relu(out, dout)
                 return grad_x(weight, dout), grad_weight(x, dout), dbias, ops.zeros_like(settings)
 
             def shapes(x, weight, *_):
                 return [x[0], weight[0], x[2], x[3]]
 
             self.native = kernel(name, shapes, gradient=bprop)
+            self.native_relu = kernel(name, shapes, gradient=relu_bprop)
         self.available = self.native is not None
 
     def set_tile(self, side: int) -> None:
@@ -71,4 +73,5 @@ class MapConv(nn.Cell):
         Returns:
             (B, O, H, W).
         """
-        return self.native(x, weight, bias, self.settings[int(relu)])
+        settings = self.settings[int(relu)]
+        return self.native_relu(x, weight, bias, settings) if relu else self.native(x, weight, bias, settings)

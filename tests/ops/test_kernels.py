@@ -10,7 +10,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
-from support.kernels import ATTENTION, CASES, CONV, MAPS, MLP, Kernels, OtherProcess, random_cases
+from support.kernels import ATTENTION, BATCH_NORM, CASES, CONV, MAPS, MLP, Kernels, OtherProcess, random_cases
 from support.sanitizer import sanitizer_environment
 
 from msg_ms import ops
@@ -74,6 +74,12 @@ def conv(x, weight, bias, settings):
     return ms.ops.select(y < 0, ms.ops.zeros_like(y), y) if settings[0] else y  # a NaN stays
 
 
+def batch_norm(x, gamma, beta, weights, relu):
+    with ops.use_backend("composed"):
+        y = ops.MaskedBatchNorm()(x, weights, gamma, beta)[0]
+    return ms.ops.select(y < 0, ms.ops.zeros_like(y), y) if relu else y  # a NaN stays
+
+
 def roi_align(map0, map1, map2, map3, regions, levels, settings):
     strides = [4 * 2**i for i in range(4)]
     with ops.use_backend("composed"):
@@ -129,7 +135,8 @@ COMPOSED = {
     "image_patches": (image_patches, ("x",), lambda c: c["geometry"].tolist()),
     "token_patches": (token_patches, ("x",), lambda c: c["geometry"].tolist()),
     "padded_attention": (padded_attention, ATTENTION, lambda c: [Tensor(c["drop_path_scale"]), c["settings"]]),
-    "conv": (conv, CONV, lambda c: [Tensor(c["bias"]), c["settings"]]),
+    "conv": (conv, CONV, lambda c: [c["settings"]]),
+    "batch_norm": (batch_norm, BATCH_NORM, lambda c: [Tensor(c["weights"]), bool(c["settings"][0])]),
     "roi_align": (
         roi_align,
         MAPS,

@@ -203,7 +203,8 @@ def nms_case(rng: np.random.RandomState) -> dict:
 
 
 ATTENTION = ("x", "gamma", "beta", "qkv", "qkv_bias", "table", "msg_bias", "proj", "proj_bias")
-CONV, MAPS = ("x", "weight"), tuple(f"map{i}" for i in range(4))
+CONV, MAPS = ("x", "weight", "bias"), tuple(f"map{i}" for i in range(4))
+BATCH_NORM = ("x", "gamma", "beta")
 MLP = ("x", "gamma", "beta", "w1", "b1", "w2", "b2")
 
 
@@ -275,11 +276,34 @@ def run_token(kernels: Kernels, c: dict) -> dict:
 def run_conv(kernels: Kernels, c: dict) -> dict:
     name = "conv{0}x{0}".format(c["weight"].shape[-1])
     (out,) = kernels(name, [c["x"], c["weight"], c["bias"], c["settings"]], [c["dout"].shape])
-    # As the operator's bprop does it.
-    dout = c["dout"] * (out > 0) if c["settings"][0] else c["dout"]
+    dout, dbias = c["dout"], c["dout"].sum((0, 2, 3))
+    if c["settings"][0]:
+        dout, dbias = kernels("conv_relu_grad", [out, dout], [out.shape, dbias.shape])
     (dx,) = kernels(f"{name}_grad_x", [c["weight"], dout], [c["x"].shape])
     (dweight,) = kernels(f"{name}_grad_weight", [c["x"], dout], [c["weight"].shape])
-    return {"out": out, "dx": dx, "dweight": dweight}
+    return {"out": out, "dx": dx, "dweight": dweight, "dbias": dbias}
+
+
+def batch_norm_case(rng: np.random.RandomState) -> dict:
+    samples, channels, normal = rng.randint(2, 30), rng.randint(1, 40), normal_from(rng)
+    shape = (samples, channels, *rng.randint(1, 15, 2))
+    weights = (rng.rand(samples) > 0.3).astype(np.float32)
+    weights[:2] = 1
+    return dict(
+        x=2 * normal(*shape) + 3 * normal(channels, 1, 1),
+        gamma=normal(channels),
+        beta=normal(channels),
+        weights=weights,
+        settings=np.float32([rng.rand() < 0.5]),
+        dout=normal(*shape),
+    )
+
+
+def run_batch_norm(kernels: Kernels, c: dict) -> dict:
+    shapes = [c[n].shape for n in BATCH_NORM]
+    out, *found = kernels("masked_batch_norm", [c[n] for n in ("x", "weights", "gamma", "beta", "settings")], shapes)
+    inputs = [c["x"], c["weights"], c["gamma"], out, *found, c["dout"], c["settings"]]
+    return {"out": out, **named_gradients(BATCH_NORM, kernels("masked_batch_norm_grad", inputs, shapes))}
 
 
 def run_roi(kernels: Kernels, c: dict) -> dict:
@@ -315,6 +339,7 @@ CASES = {
     "token_patches": (token_case, run_token),
     "padded_attention": (padded_case, run_attention),
     "conv": (conv_case, run_conv),
+    "batch_norm": (batch_norm_case, run_batch_norm),
     "roi_align": (roi_case, run_roi),
     "nms": (nms_case, run_nms),
 }

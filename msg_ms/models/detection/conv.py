@@ -10,9 +10,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, Normal, Uniform, initializer
 from mindspore.communication import GlobalComm, get_group_size
 
-from ...ops import MapConv, MatMul, Transpose, pad_axis
-
-EPSILON = 1e-5  # of batch normalisation, as in PyTorch
+from ...ops import MapConv, MaskedBatchNorm, MatMul, Transpose, pad_axis
+from ...ops.masked_batch_norm import EPSILON
 
 
 def fan_out_normal(out_channels: int, kernel_size: int) -> Initializer:
@@ -176,16 +175,17 @@ class RegionNorm(nn.Cell):
 
     Args:
         channels: Channels C.
+        relu: Apply a ReLU at the end.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, relu: bool = False):
         super().__init__()
         self.gamma = Parameter(initializer("ones", (channels,)), name="gamma")
         self.beta = Parameter(initializer("zeros", (channels,)), name="beta")
         self.moving_mean = Parameter(initializer("zeros", (channels,)), name="moving_mean", requires_grad=False)
         self.moving_variance = Parameter(initializer("ones", (channels,)), name="moving_variance", requires_grad=False)
         several = GlobalComm.INITED and get_group_size() > 1 and ms.get_context("device_target") != "CPU"
-        self.all_reduce = ops.AllReduce() if several else None
+        self.norm = MaskedBatchNorm(relu, ops.AllReduce() if several else None)
         self.one = Tensor(1.0, ms.float32)
 
     def factor_and_bias(self) -> tuple[Tensor, Tensor]:
@@ -203,24 +203,10 @@ class RegionNorm(nn.Cell):
         Returns:
             Maps (N, C, H, W) in the type of ``x``; the statistics are float32.
         """
-        dtype, (slots, channels, height, width) = x.dtype, x.shape
-        x = x.astype(ms.float32)
-        weights = ops.ones((slots,), ms.float32) if used is None else used.astype(ms.float32)
-        count = weights.sum() * float(height * width)
-        mean, count = self._mean(x, weights, count)
-        centred = x - mean.reshape(1, channels, 1, 1)
-        variance = self._mean(centred * centred, weights, count, counted=True)[0]
-        self._update(ops.stop_gradient(mean), ops.stop_gradient(variance), count)
-        factor = self.gamma / ops.sqrt(variance + EPSILON)
-        return (centred * factor.reshape(1, -1, 1, 1) + self.beta.reshape(1, -1, 1, 1)).astype(dtype)
-
-    def _mean(self, x: Tensor, weights: Tensor, count: Tensor, counted: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the mean (C,) over the used slots of all devices, and their number of pixels; ``counted``: it is."""
-        total = (x.sum((2, 3)) * weights.expand_dims(-1)).sum(0)
-        if self.all_reduce is not None:
-            summed = self.all_reduce(ops.cat((total, count.reshape(1))))
-            total, count = summed[:-1], count if counted else summed[-1]
-        return total / ops.maximum(count, self.one), count
+        weights = ops.ones((x.shape[0],), ms.float32) if used is None else used.astype(ms.float32)
+        y, mean, variance, count = self.norm(x.astype(ms.float32), weights, self.gamma, self.beta)
+        self._update(mean, variance, count)
+        return y.astype(x.dtype)
 
     def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         unbiased = variance * count / ops.maximum(count - 1.0, self.one)
@@ -252,7 +238,7 @@ class ConvModule(nn.Cell):
         super().__init__()
         fused_relu = relu and not batch_norm
         self.conv = Conv2d(in_channels, out_channels, kernel_size, not batch_norm, weight_init, relu=fused_relu)
-        self.bn = RegionNorm(out_channels) if batch_norm else None
+        self.bn = RegionNorm(out_channels, relu) if batch_norm else None
         self.relu = relu
 
     def construct(self, x: Tensor, used: Tensor | None = None) -> Tensor:
@@ -260,8 +246,7 @@ class ConvModule(nn.Cell):
         if self.bn is None:
             return self.conv(x)
         if self.training:
-            x = self.bn(self.conv(x), used)
-            return ops.relu(x) if self.relu else x
+            return self.bn(self.conv(x), used)
         # At test time the normalisation is a factor and a bias of the convolution.
         factor, bias = self.bn.factor_and_bias()
         weight = self.conv.weight
