@@ -68,10 +68,10 @@ def read_file(file: str) -> bytes:
 
 def decode_file(file: str, bad_files: BadFiles) -> np.ndarray | None:
     """Return the image, uint8 RGB (H, W, 3); record the file and return None if it can't be read or decoded."""
-    return decode_content(file, lambda: read_file(file), bad_files)
+    return decode_content(lambda: file, lambda: read_file(file), bad_files)
 
 
-def decode_content(name: str, read: Callable[[], bytes], bad_files: BadFiles) -> np.ndarray | None:
+def decode_content(name: Callable[[], str], read: Callable[[], bytes], bad_files: BadFiles) -> np.ndarray | None:
     """Return the image whose content ``read`` returns; record its name and return None where that fails."""
     try:
         return decode(read())
@@ -80,5 +80,5 @@ def decode_content(name: str, read: Callable[[], bytes], bad_files: BadFiles) ->
         return None
     except Exception as error:
         # The consumer decides whether the run ends.
-        bad_files.record(name, error)
+        bad_files.record(name(), error)
         return None

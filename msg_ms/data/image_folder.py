@@ -38,7 +38,7 @@ class ImageFolder:
 
     def decode(self, index: int, bad_files: BadFiles) -> np.ndarray | None:
         """Return an image, uint8 RGB (H, W, 3); record its file and return None if it can't be read or decoded."""
-        return decode_content(self.files[index], lambda: self.files.read(index), bad_files)
+        return decode_content(lambda: self.files[index], lambda: self.files.read(index), bad_files)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return everything as arrays, for other processes."""

@@ -36,7 +36,8 @@ def _apply(image: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 def _histograms(image: np.ndarray) -> np.ndarray:
     """Return the histogram of each channel, int64 (3, 256)."""
-    return np.stack([cv2.calcHist([image], [c], None, [256], [0, 256])[:, 0] for c in range(3)]).astype(np.int64)
+    counts = [cv2.calcHist([image], [c], None, [256], [0, 256]) for c in range(3)]
+    return np.array(counts, np.int64).reshape(3, 256)
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
