@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType
 
 import mindspore as ms
 from mindspore import ops
@@ -25,6 +26,7 @@ FUSED = {"Ascend": {"gelu": "GeluExt", "layer_norm": "LayerNormExt", "residual":
 log = logging.getLogger("msg_ms")
 _chosen: str | None = None
 _warned: set[str] = set()
+_gradients: dict[str, CodeType] = {}  # by the name of the kernel
 
 
 def set_backend(choice: str) -> None:
@@ -145,10 +147,15 @@ def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | N
 
     Returns:
         The operator, or None if operators are to be composed.
+
+    Raises:
+        ValueError: Another kernel of this name has another gradient. In graph mode one of them would serve both.
     """
     library = native_library()
     if library is None:
         return None
+    if gradient is not None and _gradients.setdefault(name, gradient.__code__) is not gradient.__code__:
+        raise ValueError(f"the kernel {name} has two gradients; it needs a second name")
     dtypes = ms.float32 if outputs == 1 else (ms.float32,) * outputs
     return Kernel(f"{library}:{name}", shapes, lambda *_: dtypes, "aot", bprop=gradient)
 

@@ -49,7 +49,7 @@ class MapConv(nn.Cell):
                 return [x[0], weight[0], x[2], x[3]]
 
             self.native = kernel(name, shapes, gradient=bprop)
-            self.native_relu = kernel(name, shapes, gradient=relu_bprop)
+            self.native_relu = kernel(f"{name}_relu", shapes, gradient=relu_bprop)
         self.available = self.native is not None
 
     def set_tile(self, side: int) -> None:
@@ -59,7 +59,7 @@ class MapConv(nn.Cell):
             side: ``EXACT_TILE``, or ``LARGE_TILE`` for 4 times fewer multiplications than the definition and errors of
                 some 2e-6 of the largest output. ReLUs near 0 may then change gradients more than rounding does.
         """
-        self.settings = [Tensor(np.array([relu, side], np.float32)) for relu in (0, 1)]
+        self.settings = Tensor(np.array([side], np.float32))
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
         """Convolve maps in single precision.
@@ -73,5 +73,5 @@ class MapConv(nn.Cell):
         Returns:
             (B, O, H, W).
         """
-        settings = self.settings[int(relu)]
-        return self.native_relu(x, weight, bias, settings) if relu else self.native(x, weight, bias, settings)
+        run = self.native_relu if relu else self.native
+        return run(x, weight, bias, self.settings)

@@ -133,6 +133,15 @@ def test_products_in_half_precision_have_sums_in_single(no_choice, dtype, epsilo
         assert (np.abs(result.astype(ms.float32).asnumpy() - exact) <= 1.01 * epsilon * exact).all()
 
 
+def test_a_kernel_has_one_gradient(no_choice):
+    def gradient(x, out, dout):
+        return dout
+
+    ops.MatMul()
+    with pytest.raises(ValueError, match="the kernel matmul has two gradients"):
+        backend.kernel("matmul", lambda x: x, gradient=gradient)
+
+
 @pytest.mark.parametrize("requested", [None, "1", "3"])
 def test_kernels_use_all_cores_by_default(requested):
     # MindSpore sets OMP_NUM_THREADS=1 in the environment if it is unset.

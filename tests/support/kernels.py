@@ -274,10 +274,11 @@ def run_token(kernels: Kernels, c: dict) -> dict:
 
 
 def run_conv(kernels: Kernels, c: dict) -> dict:
-    name = "conv{0}x{0}".format(c["weight"].shape[-1])
-    (out,) = kernels(name, [c["x"], c["weight"], c["bias"], c["settings"]], [c["dout"].shape])
+    name, relu = "conv{0}x{0}".format(c["weight"].shape[-1]), c["settings"][0]
+    forward, inputs = f"{name}_relu" if relu else name, [c["x"], c["weight"], c["bias"], c["settings"][1:]]
+    (out,) = kernels(forward, inputs, [c["dout"].shape])
     dout, dbias = c["dout"], c["dout"].sum((0, 2, 3))
-    if c["settings"][0]:
+    if relu:
         dout, dbias = kernels("conv_relu_grad", [out, dout], [out.shape, dbias.shape])
     (dx,) = kernels(f"{name}_grad_x", [c["weight"], dout], [c["x"].shape])
     (dweight,) = kernels(f"{name}_grad_weight", [c["x"], dout], [c["weight"].shape])

@@ -17,15 +17,9 @@ void for_each_image(int64_t images, const Body &body) {
   images >= kManyImages * num_threads() ? parallel_for_serial(images, run) : run(0, images);
 }
 
-}  // namespace
-}  // namespace msg_ms
-
-// x (B, C, H, W), weight (O, C, 1, 1), bias (O,), settings (ReLU) -> (B, O, H, W)
-MSG_MS_KERNEL(conv1x1) {
-  using namespace msg_ms;
+void convolve(void **params, int64_t **shapes, bool relu) {
   const int64_t inputs = shapes[0][1], pixels = shapes[0][2] * shapes[0][3], outputs = shapes[1][0];
   const float *x = data(params, 0), *weight = data(params, 1), *bias = data(params, 2);
-  const bool relu = data(params, 3)[0] != 0;
   float *out = data(params, 4);
   for_each_image(shapes[0][0], [&](int64_t image) {
     float *y = out + image * outputs * pixels;
@@ -41,6 +35,20 @@ MSG_MS_KERNEL(conv1x1) {
            }
          });
   });
+}
+
+}  // namespace
+}  // namespace msg_ms
+
+// x (B, C, H, W), weight (O, C, 1, 1), bias (O,), settings (unused) -> (B, O, H, W)
+MSG_MS_KERNEL(conv1x1) {
+  msg_ms::convolve(params, shapes, false);
+  return 0;
+}
+
+// The same with a ReLU.
+MSG_MS_KERNEL(conv1x1_relu) {
+  msg_ms::convolve(params, shapes, true);
   return 0;
 }
 

@@ -16,10 +16,6 @@ namespace {
 
 constexpr int64_t kChunkTiles = 96;  // tiles of a chunk, about
 
-// Tiles for the weight's gradient. With 4 x 4 outputs its error is that of the definition in single precision, some 1e-6 of
-// the largest value, as it is the sum of many tiles. The gradient of x would have errors of some 4e-6.
-constexpr int kWeightGradientTile = 4;
-
 // Channels-first maps (images, channels, height, width), one pixel of a vector of channels at a time.
 struct Maps {
   int64_t images, channels, height, width;
@@ -249,10 +245,9 @@ void convolve(const Maps &in, const float *x, const Weight &weight, const float 
 }
 
 // Compute the gradient of the weight (outputs, inputs, 3, 3).
-template <int kTile>
 void weight_gradient(const Maps &in, const float *x, const Maps &out, const float *dout, float *dweight) {
-  constexpr int kSide = kTile + 2, kFactors = kSide * kSide;
-  const Tiles<kTile> tiles(in);
+  constexpr int kFactors = 16;
+  const Tiles<2> tiles(in);
   const int64_t inputs = in.channels, outputs = out.channels, n_weight = inputs * outputs;
   const Workspace sums(num_threads() * kFactors * n_weight);
   std::vector<char> used(num_threads(), 0);
@@ -261,9 +256,9 @@ void weight_gradient(const Maps &in, const float *x, const Maps &out, const floa
     const Factors factors(kFactors, tiles.chunk_tiles(), inputs, false);
     const Factors gradients(kFactors, tiles.chunk_tiles(), outputs, false);
     tiles.for_each_chunk(begin, end, [&](const std::vector<Part> &parts, int64_t n) {
-      to_factors<kTile, 1>(tiles, parts, in, x, factors, [](const Vec *d, Vec *v) { Winograd<kTile>::input(d, v); });
-      to_factors<kTile, 0>(tiles, parts, out, dout, gradients,
-                           [](const Vec *y, Vec *m) { Winograd<kTile>::output_transposed(y, m); });
+      to_factors<2, 1>(tiles, parts, in, x, factors, [](const Vec *d, Vec *v) { Winograd<2>::input(d, v); });
+      to_factors<2, 0>(tiles, parts, out, dout, gradients,
+                           [](const Vec *y, Vec *m) { Winograd<2>::output_transposed(y, m); });
       for (int i = 0; i < kFactors; ++i) {
         gemm(outputs, inputs, n, transposed(gradients.of(i), gradients.row_stride),
              matrix(factors.of(i), factors.row_stride), sums + (thread * kFactors + i) * n_weight, nullptr, used[thread]);
@@ -277,24 +272,31 @@ void weight_gradient(const Maps &in, const float *x, const Maps &out, const floa
       for (int thread = 0; thread < num_threads(); ++thread) {
         for (int i = 0; used[thread] && i < kFactors; ++i) total[i] += sums[(thread * kFactors + i) * n_weight + e];
       }
-      transform_square<kSide, 3>(total, kernel,
-                                 [](const float *u, float *g) { Winograd<kTile>::weight_transposed(u, g); });
+      transform_square<4, 3>(total, kernel, [](const float *u, float *g) { Winograd<2>::weight_transposed(u, g); });
       std::copy(kernel, kernel + 9, dweight + e * 9);
     }
   });
 }
 
+void convolve_maps(void **params, int64_t **shapes, bool relu) {
+  const Maps in(shapes[0]), out(shapes[4]);
+  const Weight weight{data(params, 1), 9 * in.channels, 9, false};
+  const auto run = data(params, 3)[0] == 4 ? convolve<4> : convolve<2>;
+  run(in, data(params, 0), weight, data(params, 2), relu, out, data(params, 4));
+}
+
 }  // namespace
 }  // namespace msg_ms
 
-// x (B, C, H, W), weight (O, C, 3, 3), bias (O,), settings (ReLU, side of a tile: 2 or 4) -> (B, O, H, W)
+// x (B, C, H, W), weight (O, C, 3, 3), bias (O,), settings (side of a tile: 2 or 4) -> (B, O, H, W)
 MSG_MS_KERNEL(conv3x3) {
-  using namespace msg_ms;
-  const Maps in(shapes[0]), out(shapes[4]);
-  const Weight weight{data(params, 1), 9 * in.channels, 9, false};
-  const float *settings = data(params, 3);
-  const auto run = settings[1] == 4 ? convolve<4> : convolve<2>;
-  run(in, data(params, 0), weight, data(params, 2), settings[0] != 0, out, data(params, 4));
+  msg_ms::convolve_maps(params, shapes, false);
+  return 0;
+}
+
+// The same with a ReLU.
+MSG_MS_KERNEL(conv3x3_relu) {
+  msg_ms::convolve_maps(params, shapes, true);
   return 0;
 }
 
@@ -310,6 +312,6 @@ MSG_MS_KERNEL(conv3x3_grad_x) {
 // x (B, C, H, W), gradient of the output (B, O, H, W) -> gradient of the weight (O, C, 3, 3)
 MSG_MS_KERNEL(conv3x3_grad_weight) {
   using namespace msg_ms;
-  weight_gradient<kWeightGradientTile>(Maps(shapes[0]), data(params, 0), Maps(shapes[1]), data(params, 1), data(params, 2));
+  weight_gradient(Maps(shapes[0]), data(params, 0), Maps(shapes[1]), data(params, 1), data(params, 2));
   return 0;
 }
