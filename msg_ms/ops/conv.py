@@ -5,6 +5,7 @@ Shape letters: B images, C input channels, O output channels, H x W pixels.
 
 from __future__ import annotations
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
@@ -62,16 +63,20 @@ class MapConv(nn.Cell):
         self.settings = Tensor(np.array([side], np.float32))
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
-        """Convolve maps in single precision.
+        """Convolve maps with a weight of the same precision.
+
+        In half precision the sums are in single precision and the result is rounded, as in ``MatMul``.
 
         Args:
             x: (B, C, H, W).
             weight: (O, C, k, k).
-            bias: (O,).
+            bias: (O,) in single precision.
             relu: apply a ReLU at the end.
 
         Returns:
             (B, O, H, W).
         """
         run = self.native_relu if relu else self.native
-        return run(x, weight, bias, self.settings)
+        if x.dtype == ms.float32:
+            return run(x, weight, bias, self.settings)
+        return run(x.astype(ms.float32), weight.astype(ms.float32), bias, self.settings).astype(x.dtype)

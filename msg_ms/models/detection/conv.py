@@ -86,9 +86,8 @@ class Conv2d(nn.Cell):
 
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return the convolution without bias in the type of ``x`` and ``weight``."""
-        if self.fused and (x.dtype == ms.float16 or x.dtype == ms.bfloat16):
-            # As in ``MatMul``: sums in single precision and a rounded result.
-            return self.map_conv(x.astype(ms.float32), weight.astype(ms.float32), self.no_bias).astype(x.dtype)
+        if self.fused:
+            return self.map_conv(x, weight, self.no_bias)
         if self.unfold:
             return self._unfolded(x, weight)
         return ops.conv2d(x, weight, None, 1, "pad", self.kernel_size // 2)
