@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch_detector import MAX_RATIO, TorchDetector
+from torch_detector import MAX_RATIO, TorchDetector, region_levels
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -102,7 +102,7 @@ def pool_pyramid(levels: list[Tensor], rois: list[Tensor], side: int, strides) -
     """Return the features (R, C, S, S) of the regions of all images, one image after another."""
     parts = []
     for i, boxes in enumerate(rois):
-        level = torch.floor(torch.log2(area(boxes).sqrt() / 56 + 1e-6)).clamp(0, 3).long()
+        level = region_levels(boxes, 4)
         features = boxes.new_zeros(len(boxes), levels[0].shape[1], side, side)
         for k in level.unique().tolist():
             chosen = torch.nonzero(level == k)[:, 0]
