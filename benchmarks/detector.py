@@ -4,8 +4,6 @@
 checked before any result is printed. Each runs in a process of its own, and their rounds alternate. Peak memory is a
 whole process's; "until the first result" includes compilation. PyTorch's RoIAlign and NMS are torchvision's if its
 operators load. With torch.compile the networks are compiled, and not the selection of regions between them.
-``--networks`` compares the networks alone, on given features of regions, also with OpenVINO: backbone, FPN, RPN head,
-three box heads and three mask heads.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ import numpy as np
 from rounds import cpu
 
 PEERS = ("msg_ms", "PyTorch eager", "torch.compile")
-NETWORK_PEERS = (*PEERS, "OpenVINO")
 PARTS = ("backbone", "FPN", "RPN", "boxes", "post-processing", "masks")
 TOLERANCE, EQUAL_SHARE = 1e-4, 0.95
 
@@ -37,7 +34,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--parts", action="store_true", help="also the share of each part")
-    parser.add_argument("--networks", action="store_true", help="only the networks, also with OpenVINO")
     parser.add_argument("--cached", action="store_true", help="measure a second start, with MindSpore's compile cache")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--data", help=argparse.SUPPRESS)
@@ -47,8 +43,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(Path(folder), args)
         print(f"{args.model}, {args.size[0]} x {args.size[1]}, batch 1, {args.threads} threads, {cpu()}")
-        if args.networks:
-            return compare_networks(data, args)
         if args.cached:
             os.environ |= {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": folder}
             filling = Child(PEERS[0], data, args)
@@ -81,21 +75,6 @@ def print_ratios(peers: list[Child]) -> None:
         print(f"time: {own / statistics.median(peer.seconds):.2f} of that of {peer.name} {rounds}")
 
 
-def compare_networks(data: str, args) -> None:
-    """Print the time of the networks alone relative to each peer's, after comparing their outputs."""
-    peers = [Child(name, data, args) for name in NETWORK_PEERS]
-    outputs = [[np.array(x) for x in peer.receive("first")] for peer in peers]
-    for peer, other in zip(peers[1:], outputs[1:], strict=True):
-        error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(outputs[0], other, strict=True))
-        print(f"outputs differ from those of {peer.name} by at most {error:.1e} of the largest")
-        if not error < TOLERANCE:
-            raise SystemExit("no timing")
-    for _ in range(args.rounds):
-        for peer in peers:
-            peer.seconds.append(peer.ask("whole"))
-    print_ratios(peers)
-
-
 def print_parts(parts: list[dict]) -> None:
     own, other = parts
     print(f"{'part':18}{'share of our time':>20}{'ratio to PyTorch eager':>26}")
@@ -121,9 +100,6 @@ def prepare(folder: Path, args) -> str:
     rng = np.random.RandomState(0)
     arrays["image"] = rng.standard_normal((1, 3, *args.size)).astype(np.float32)
     arrays |= {f"own/{name}": value for name, value in values.items()}
-    # Features of regions for --networks.
-    for name, count, side in (("box_features", 1000, 7), ("mask_features", 100, 14)):
-        arrays[name] = rng.standard_normal((count, 256, side, side)).astype(np.float32)
     np.savez(folder / "data.npz", **arrays)
     return str(folder / "data.npz")
 
@@ -132,9 +108,8 @@ class Child:
     """A framework's process, waiting for requests."""
 
     def __init__(self, name: str, data: str, args, script: Path = Path(__file__)):
-        networks = getattr(args, "networks", False)
         line = [sys.executable, str(script), "--child", name, "--data", data, "--model", args.model]
-        line += ["--threads", str(args.threads), "--size", *map(str, args.size), *["--networks"] * networks]
+        line += ["--threads", str(args.threads), "--size", *map(str, args.size)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "GLOG_v": "3"}
         self.name, self.seconds = name, []
         self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
@@ -173,22 +148,22 @@ def compare_outputs(own: dict, other: dict, name: str) -> None:
 
 
 def run_child(args) -> None:
-    own = args.child == "msg_ms"
+    prefix = "own/" if args.child == "msg_ms" else "state/"
     with np.load(args.data) as file:
-        other = "state/" if own else "own/"
-        data = {name: file[name] for name in file.files if not name.startswith(other)}
-    if args.networks:
-        whole = (msg_ms_networks if own else torch_networks)(args, data)
-        first, maps, parts = lambda: [thinned(x).tolist() for x in whole()], None, None
-    else:
-        first, maps, whole, parts = (msg_ms_detector if own else torch_detector)(args, data)
+        data = {name: file[name] for name in file.files if name == "image" or name.startswith(prefix)}
+    first, maps, whole, parts = (msg_ms_detector if args.child == "msg_ms" else torch_detector)(args, data)
     requests: dict[str, Callable] = {
         "whole": lambda: timed(whole),
         "maps": lambda: [thinned(x).tolist() for x in maps()],
         "parts": parts,
         "peak_mb": peak_mb,
     }
-    print("\n" + json.dumps({"first": first()}), flush=True)
+    answer(first(), requests)
+
+
+def answer(first, requests: dict[str, Callable]) -> None:
+    """Send the first result, then an answer to every request, and end the process."""
+    print("\n" + json.dumps({"first": first}), flush=True)
     for line in sys.stdin:
         print("\n" + json.dumps({line.strip(): requests[line.strip()]()}), flush=True)
     os._exit(0)
@@ -228,30 +203,6 @@ def msg_ms_model(args, data: dict):
         parameter.set_data(Tensor(data.pop(f"own/{parameter.name}")))
     optimize_for_inference(model, strassen=True)  # PyTorch packs weights, too
     return model
-
-
-def msg_ms_networks(args, data: dict) -> Callable:
-    """Return a function that runs the networks and returns their outputs."""
-    from mindspore import Tensor, nn
-
-    class Networks(nn.Cell):
-        def __init__(self, model):
-            super().__init__(auto_prefix=False)
-            self.model = model
-
-        def construct(self, image, box_features, mask_features):
-            maps = self.model.neck(self.model.backbone(image))
-            logits, deltas = self.model.rpn_head(maps)
-            outputs = (*logits, *deltas)
-            for head in self.model.roi_head.bbox_head:
-                outputs = (*outputs, *head(box_features))
-            for head in self.model.roi_head.mask_head:
-                outputs = (*outputs, head(mask_features))
-            return outputs
-
-    networks = Networks(msg_ms_model(args, data)).set_train(False)
-    inputs = [Tensor(data[name]) for name in ("image", "box_features", "mask_features")]
-    return lambda: [x.asnumpy() for x in networks(*inputs)]
 
 
 def msg_ms_detector(args, data: dict) -> tuple[Callable, Callable, Callable, Callable]:
@@ -354,49 +305,6 @@ def torch_model(args, data: dict):
         for network in (model.backbone, model.neck, model.rpn_head, *heads):
             network.compile()
     return model
-
-
-def torch_networks(args, data: dict) -> Callable:
-    """Return a function that runs the networks and returns their outputs."""
-    import torch
-
-    class Networks(torch.nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-        def forward(self, image, box_features, mask_features):
-            maps = self.model.neck(self.model.backbone(image))
-            logits, deltas = zip(*self.model.rpn_head(maps), strict=True)
-            boxes = [x for head in self.model.roi_head.bbox_head for x in head(box_features)]
-            masks = [head(mask_features) for head in self.model.roi_head.mask_head]
-            return (*logits, *deltas, *boxes, *masks)
-
-    networks = Networks(torch_model(args, data)).eval()
-    names = ("image", "box_features", "mask_features")
-    inputs = [torch.from_numpy(data[name]) for name in names]
-    if args.child == "OpenVINO":
-        return openvino_networks(args, networks, inputs)
-
-    @torch.no_grad()
-    def run() -> list[np.ndarray]:
-        return [x.numpy() for x in networks(*inputs)]
-
-    return run
-
-
-def openvino_networks(args, networks, inputs: list) -> Callable:
-    import openvino as ov
-
-    model = ov.convert_model(networks, example_input=tuple(inputs), input=[tuple(x.shape) for x in inputs])
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": args.threads,
-    }
-    request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
-    tensors = [ov.Tensor(x.numpy()) for x in inputs]  # without a copy at each call
-    return lambda: list(request.infer(tensors, share_outputs=True).values())
 
 
 def torch_detector(args, data: dict) -> tuple[Callable, Callable, Callable, Callable]:

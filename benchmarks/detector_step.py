@@ -9,7 +9,6 @@ their rounds alternate.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -18,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from detector import Child, peak_mb, timed
+from detector import Child, answer, peak_mb, timed
 from rounds import cpu
 
+from msg_ms.cli import run_command_line
 from msg_ms.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -118,12 +118,9 @@ def run_child(args) -> None:
     with np.load(args.data) as file:
         data = {name: file[name] for name in file.files if name.startswith(prefixes)}
     step = {PEERS[0]: msg_ms_step, PEERS[1]: torch_step}[args.child](args, data)
-    print("\n" + json.dumps({"first": step()}), flush=True)
+    losses = step()
     step()  # every allocation is made
-    requests: dict[str, Callable] = {"step": lambda: timed(step), "peak_mb": peak_mb}
-    for line in sys.stdin:
-        print("\n" + json.dumps({line.strip(): requests[line.strip()]()}), flush=True)
-    os._exit(0)
+    answer(losses, {"step": lambda: timed(step), "peak_mb": peak_mb})
 
 
 def msg_ms_step(args, data: dict) -> Callable[[], list[float]]:
@@ -155,8 +152,8 @@ def msg_ms_step(args, data: dict) -> Callable[[], list[float]]:
 def torch_step(args, data: dict) -> Callable[[], list[float]]:
     """Do the same in PyTorch."""
     import torch
-    from torch_detector import TorchDetector, fast, fast_roi_align
-    from torch_detector_training import Trainer, area, decay_groups, load
+    from torch_detector import TorchDetector, fast, fast_roi_align, region_levels
+    from torch_detector_training import Trainer, decay_groups, load
 
     from msg_ms.models.detection.settings import DetectorSettings
     from msg_ms.models.detection.variants import DETECTORS
@@ -170,8 +167,7 @@ def torch_step(args, data: dict) -> Callable[[], list[float]]:
 
     def pool_pyramid(levels, rois, side: int, strides):
         boxes = torch.cat([torch.nn.functional.pad(box, (1, 0), value=i) for i, box in enumerate(rois)])
-        level = torch.floor(torch.log2(area(boxes[:, 1:]).sqrt() / 56 + 1e-6)).clamp(0, 3).long()
-        return fast_roi_align(levels, boxes, level, side)
+        return fast_roi_align(levels, boxes, region_levels(boxes[:, 1:], 4), side)
 
     def pool(masks, boxes, side: int):
         rois = torch.cat((torch.arange(len(boxes))[:, None], boxes), 1)
@@ -191,4 +187,4 @@ def torch_step(args, data: dict) -> Callable[[], list[float]]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command_line(main)

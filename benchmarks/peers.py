@@ -234,15 +234,22 @@ def openvino(job: Job, state: dict, images: np.ndarray, labels: np.ndarray, prec
     from msg_ms.deploy.onnx_model import build_onnx
 
     network = build_onnx(msg_ms_model(job, state, "composed"), job.batch, OPSET, False, {}).SerializeToString()
+    run = run_in_openvino(ov.Core().read_model(network), [images], job.threads, precision)
+    return lambda: run()[0]
+
+
+def run_in_openvino(network, inputs: list[np.ndarray], threads: int, precision: str) -> Callable:
+    """Return a function that runs one of OpenVINO's models and returns its outputs."""
+    import openvino as ov
+
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": job.threads,
+        "INFERENCE_NUM_THREADS": threads,
     }
-    core = ov.Core()
-    request = core.compile_model(core.read_model(network), "CPU", settings).create_infer_request()
-    tensor = ov.Tensor(images)  # without a copy at each call
-    return lambda: request.infer([tensor], share_outputs=True)[0]
+    request = ov.Core().compile_model(network, "CPU", settings).create_infer_request()
+    tensors = [ov.Tensor(x) for x in inputs]  # without a copy at each call
+    return lambda: list(request.infer(tensors, share_outputs=True).values())
 
 
 PEERS = {

@@ -1,0 +1,128 @@
+"""Compare a detector's networks with PyTorch eager, torch.compile and OpenVINO: python benchmarks/detector_networks.py.
+
+Backbone, FPN and RPN head on an image, three box heads on given features of 1,000 regions and three mask heads on those
+of 100: what is left without the selection of regions. It needs the peers beside MindSpore, and Linux. Outputs are
+compared before any timing; the rest is as in ``detector.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from detector import PEERS, TOLERANCE, Child, answer, msg_ms_model, prepare, print_ratios, thinned, timed, torch_model
+from rounds import cpu
+
+NETWORK_PEERS = (*PEERS, "OpenVINO")
+REGIONS = ((1000, 256, 7, 7), (100, 256, 14, 14))  # features for the box heads and for the mask heads
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="cascade_mask_rcnn_msg_tiny")
+    parser.add_argument("--size", type=int, nargs=2, default=(800, 1344), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--data", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        return run_child(args)
+    with tempfile.TemporaryDirectory() as folder:
+        data = prepare(Path(folder), args)
+        print(f"{args.model}, {args.size[0]} x {args.size[1]}, batch 1, {args.threads} threads, {cpu()}")
+        compare_networks(data, args)
+
+
+def compare_networks(data: str, args) -> None:
+    """Print the time of the networks alone relative to each peer's, after comparing their outputs."""
+    peers = [Child(name, data, args, Path(__file__)) for name in NETWORK_PEERS]
+    outputs = [[np.array(x) for x in peer.receive("first")] for peer in peers]
+    for peer, other in zip(peers[1:], outputs[1:], strict=True):
+        error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(outputs[0], other, strict=True))
+        print(f"outputs differ from those of {peer.name} by at most {error:.1e} of the largest")
+        if not error < TOLERANCE:
+            raise SystemExit("no timing")
+    for _ in range(args.rounds):
+        for peer in peers:
+            peer.seconds.append(peer.ask("whole"))
+    print_ratios(peers)
+
+
+def run_child(args) -> None:
+    own = args.child == "msg_ms"
+    prefix = "own/" if own else "state/"
+    with np.load(args.data) as file:
+        data = {name: file[name] for name in file.files if name.startswith(prefix)}
+    run = (msg_ms_networks if own else torch_networks)(args, data)
+    answer([thinned(x).tolist() for x in run()], {"whole": lambda: timed(run)})
+
+
+def given(args) -> list[np.ndarray]:
+    """Return the image and the regions' features."""
+    rng = np.random.RandomState(0)
+    return [rng.standard_normal(shape).astype(np.float32) for shape in ((1, 3, *args.size), *REGIONS)]
+
+
+def msg_ms_networks(args, data: dict) -> Callable:
+    """Return a function that runs the networks and returns their outputs."""
+    from mindspore import Tensor, nn
+
+    class Networks(nn.Cell):
+        def __init__(self, model):
+            super().__init__(auto_prefix=False)
+            self.model = model
+
+        def construct(self, image, box_features, mask_features):
+            maps = self.model.neck(self.model.backbone(image))
+            logits, deltas = self.model.rpn_head(maps)
+            outputs = (*logits, *deltas)
+            for head in self.model.roi_head.bbox_head:
+                outputs = (*outputs, *head(box_features))
+            for head in self.model.roi_head.mask_head:
+                outputs = (*outputs, head(mask_features))
+            return outputs
+
+    networks = Networks(msg_ms_model(args, data)).set_train(False)
+    inputs = [Tensor(x) for x in given(args)]
+    return lambda: [x.asnumpy() for x in networks(*inputs)]
+
+
+def torch_networks(args, data: dict) -> Callable:
+    """Return a function that runs the networks and returns their outputs."""
+    import torch
+
+    class Networks(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, image, box_features, mask_features):
+            maps = self.model.neck(self.model.backbone(image))
+            logits, deltas = zip(*self.model.rpn_head(maps), strict=True)
+            boxes = [x for head in self.model.roi_head.bbox_head for x in head(box_features)]
+            masks = [head(mask_features) for head in self.model.roi_head.mask_head]
+            return (*logits, *deltas, *boxes, *masks)
+
+    networks = Networks(torch_model(args, data)).eval()
+    inputs = [torch.from_numpy(x) for x in given(args)]
+    if args.child == "OpenVINO":
+        import openvino as ov
+        from peers import run_in_openvino
+
+        network = ov.convert_model(networks, example_input=tuple(inputs), input=[tuple(x.shape) for x in inputs])
+        return run_in_openvino(network, [x.numpy() for x in inputs], args.threads, "f32")
+
+    @torch.no_grad()
+    def run() -> list[np.ndarray]:
+        return [x.numpy() for x in networks(*inputs)]
+
+    return run
+
+
+if __name__ == "__main__":
+    main()
