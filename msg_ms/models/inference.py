@@ -27,6 +27,7 @@ from ..ops.packed import SINGLE
 from .backbone import MSGBackbone
 from .block import MSGBlock
 from .layers import PatchConv
+from .msg_transformer import MSGTransformer
 from .stages import PatchEmbed, PatchMerging, Stage
 from .windows import StageGeometry
 
@@ -36,8 +37,9 @@ def optimize_for_inference(model: nn.Cell, strassen: bool = False, precision: st
 
     In single precision results are bit-identical, and inference time on CPU drops by 5 to 15%. The parameters of the
     blocks are replaced. Load the weights and set the precision before; afterwards the model cannot be trained,
-    exported or given other weights. A backbone whose blocks do not use the native kernels (other devices, half
-    precision, composed operators) stays unchanged.
+    exported or given other weights. The last block of a classifier computes only the tokens that the head reads. A
+    backbone whose blocks do not use the native kernels (other devices, half precision, composed operators) stays
+    unchanged.
 
     Args:
         model: An MSG-Transformer, or a larger Cell that contains one or several as backbones. Pass the largest Cell
@@ -125,7 +127,9 @@ def _pack(backbone: MSGBackbone, strassen: bool, precision: str) -> None:
         else:
             backbone.patch_embed.proj = InferenceConv(backbone.patch_embed.proj, packer)
     for stage in backbone.layers:
-        stage.blocks = nn.CellList([_inference_blocks(stage, packer)])
+        # A classifier reads the last MSG tokens only. Strassen's algorithm needs a second token beside each.
+        kept = 2 if isinstance(backbone, MSGTransformer) and stage is backbone.layers[-1] else None
+        stage.blocks = nn.CellList([_inference_blocks(stage, packer, kept)])
         if stage.downsample is None or backbone.any_size:
             continue
         if half:
@@ -140,12 +144,15 @@ def _is_native(block: nn.Cell) -> bool:
     return isinstance(block, MSGBlock) and block.fused and block.single_precision
 
 
-def _inference_blocks(stage: Stage, packer: WeightPacker) -> InferenceBlocks:
-    """Convert the stage's blocks one by one, removing each from the stage, so that no weights are in memory twice."""
+def _inference_blocks(stage: Stage, packer: WeightPacker, kept: int | None) -> InferenceBlocks:
+    """Convert the stage's blocks one by one, removing each from the stage, so that no weights are in memory twice.
+
+    The last block computes the first ``kept`` tokens of every window; None means all.
+    """
     blocks, parameters = list(stage.blocks)[::-1], []
     stage.blocks = nn.CellList()
     first = blocks[-1]
-    packed = PackedBlocks(first.attn.scale, first.shuffle, first.attn.num_heads, packer.precision)
+    packed = PackedBlocks(first.attn.scale, first.shuffle, first.attn.num_heads, packer.precision, kept)
     while blocks:
         parameters.append(_pack_block(blocks.pop(), packer))
     return InferenceBlocks(parameters, packed, packer.memory)
@@ -227,7 +234,7 @@ class InferenceMerging(nn.Cell):
 
 
 class InferenceBlocks(nn.Cell):
-    """The blocks of a stage with packed weights: (B*R, G, N, C) -> (B*R, G, N, C)."""
+    """The blocks of a stage with packed weights: (B*R, G, N, C) -> (B*R, G, N, C), or with the first tokens only."""
 
     def __init__(self, parameters: Sequence[Sequence[Tensor]], packed: PackedBlocks, memory: HugePages):
         super().__init__()

@@ -57,7 +57,8 @@ class WeightPacker:
         self._pack_bfloat16 = kernel(
             "pack_weight_bf16", lambda weight: [_round_up(weight[0], 64) * ((weight[1] + 1) // 2)]
         )
-        self._pack_bias = kernel("pack_position_bias", self._bias_shape)
+        pack_bias = {SINGLE: "pack_position_bias", BFLOAT16: "pack_position_bias_bf16"}[precision]
+        self._pack_bias = kernel(pack_bias, self._bias_shape)
         self.available = self._pack is not None
 
     @staticmethod
@@ -185,12 +186,14 @@ class PackedBlocks(nn.Cell):
         heads: number of attention heads.
         precision: that of the packed weights, "float32" or "bfloat16". In bfloat16 the operands of all products are
             rounded; sums, softmax, LayerNorm, GELU and the residual stream are single precision.
+        kept: number K of tokens of each window, from the first, that the last block computes; None means all.
     """
 
-    def __init__(self, scale: float, shuffle: bool, heads: int, precision: str = SINGLE):
+    def __init__(self, scale: float, shuffle: bool, heads: int, precision: str = SINGLE, kept: int | None = None):
         super().__init__()
         self.settings = Tensor(np.array([scale, shuffle, heads], np.float32))
-        self.native = kernel({SINGLE: "stage_packed", BFLOAT16: "stage_bf16"}[precision], lambda x, *_: x)
+        name = {SINGLE: "stage_packed", BFLOAT16: "stage_bf16"}[precision]
+        self.native = kernel(name, lambda x, *_: x if kept is None else [*x[:2], kept, x[3]])
 
     def construct(self, x: Tensor, parameters: Sequence[Tensor], padding: Tensor | None = None) -> Tensor:
         """Run the blocks.
@@ -203,7 +206,7 @@ class PackedBlocks(nn.Cell):
             padding: (5,), see ``AttentionBranch``.
 
         Returns:
-            (B*R, G, N, C).
+            (B*R, G, N, C), or (B*R, G, K, C) with ``kept``.
         """
         settings = self.settings if padding is None else ops.cat((self.settings, padding))
         return self.native(x, settings, *parameters)

@@ -100,6 +100,16 @@ def test_a_stage_is_its_blocks_one_after_the_other(kernels, suffix):
     assert np.array_equal(once, run_stage(kernels, suffix, {**case, "x": x, "blocks": case["blocks"][1:]}))
 
 
+@pytest.mark.parametrize("ending", [NATIVE, PORTABLE, None])
+def test_the_last_block_may_compute_the_first_tokens_only(kernels, ending):
+    if ending == NATIVE and not kernels.library.supports_bfloat16():
+        pytest.skip("this CPU has no bfloat16 instructions")
+    for case in random_stages(4):
+        whole = run_stage(kernels, ending, case)
+        for kept in (1, 2):
+            assert np.array_equal(run_stage(kernels, ending, case, kept), whole[:, :, :kept])
+
+
 @pytest.mark.parametrize("count", [4, pytest.param(40, marks=pytest.mark.slow)])
 def test_patches_are_convolved_and_normalized(kernels, suffix, count):
     for i, case in enumerate(random_patches(count)):

@@ -69,18 +69,25 @@ def run_matmul(kernels: Kernels, suffix: str, x: np.ndarray, weight: np.ndarray)
     return kernels(f"matmul{suffix}", [x, packed], [(len(x), len(weight))])[0]
 
 
-def run_stage(kernels: Kernels, suffix: str | None, case: dict) -> np.ndarray:
-    """Run the blocks of a case in bfloat16, or in single precision if ``suffix`` is None."""
+def run_stage(kernels: Kernels, suffix: str | None, case: dict, kept: int | None = None) -> np.ndarray:
+    """Run the blocks of a case in bfloat16, or in single precision if ``suffix`` is None.
+
+    The last block computes the first ``kept`` tokens of every window, or all.
+    """
     inputs = [case["x"], case["settings"]]
     for block in case["blocks"]:
         tokens = case["x"].shape[2]
         shape = (block["table"].shape[1] * tokens * round_up(tokens, 16),)
-        (bias,) = kernels("pack_position_bias", [block["table"], block["msg_bias"]], [shape])
+        (bias,) = kernels(
+            f"pack_position_bias{'' if suffix is None else '_bf16'}", [block["table"], block["msg_bias"]], [shape]
+        )
         for name in PARAMETERS:
             value = bias if name == "bias" else block[name]
             inputs.append(block_parameters(kernels, suffix, value) if name in WEIGHTS else value)
     name = "stage_packed" if suffix is None else f"stage{suffix}"
-    return kernels(name, inputs, [case["x"].shape])[0]
+    shape = list(case["x"].shape)
+    shape[2] = kept or shape[2]
+    return kernels(name, inputs, [tuple(shape)])[0]
 
 
 def random_stages(count: int) -> Iterator[dict]:
@@ -160,6 +167,7 @@ if __name__ == "__main__":
     for suffix in suffixes:
         for i, case in enumerate(random_stages(int(sys.argv[3]))):
             outputs[f"stage{suffix}/{i}"] = run_stage(kernels, suffix, case)
+            outputs[f"kept{suffix}/{i}"] = run_stage(kernels, suffix, case, 1)
         for i, case in enumerate(random_patches(int(sys.argv[3]))):
             outputs[f"patches{suffix}/{i}"] = run_patches(kernels, suffix, *case)
         x = np.random.RandomState(0).standard_normal((301, 147)).astype(np.float32)

@@ -4,12 +4,28 @@
 
 #include <algorithm>
 
-#include "softmax.h"
+#include "micro_kernel_bf16.h"
 
 namespace msg_ms {
 namespace {
 
-// The workspaces of one thread for one head of one window.
+constexpr float kLog2E = 1.44269504088896341f;
+
+// 2^x for x <= 0, relative error 8e-5 (bfloat16 has 2e-3). Inputs below -126 (the end of the float range) are clamped.
+MSG_MS_INLINE inline Vec short_exp2(Vec x) {
+  x = -126.0f > x ? Vec{} - 126.0f : x;
+  // Adding 1.5 * 2^23 puts the nearest integer to x into the low bits, and 127 more the exponent of its power.
+  constexpr float kShift = 12582912.0f + 127.0f;
+  const Vec shifted = x + kShift;
+  const Vec r = x - (shifted - kShift);
+  const Vec p = ((r * 0.05517161f + 0.24261114f) * r + 0.69326099f) * r + 0.99992807f;
+  return p * (Vec)((IntVec)shifted << 23);
+}
+
+// The workspaces of one thread for one head of one window, and up to kMaxTileVectors vectors of its queries at a time.
+//
+// Scores, weights and outputs are transposed: a column is a query. So maxima and sums of the softmax are those of vectors,
+// and two rows of weights are pairs of the second product.
 template <typename Arithmetic>
 class HalfHead {
  public:
@@ -17,57 +33,135 @@ class HalfHead {
       : attn(attention),
         out_(out),
         pairs(attn.head_dim / 2),
-        keys(round_up(pairs, kLanes) * attn.padded_tokens),
+        queries(round_up(pairs, kLanes) * kMaxWidth),
         values(pair_count(attn.tokens) * attn.padded_dim),
-        scores(attn.tokens * attn.padded_tokens),
-        inverse_sum(attn.tokens) {}
+        scores(2 * pair_count(attn.tokens) * kMaxWidth),
+        outputs(round_up(pairs, kLanes) * kMaxWidth) {}
 
   void run(int64_t window, int64_t head) {
-    const int64_t tokens = attn.tokens, columns = attn.padded_tokens;
-    const float *const q = operand(window, head, 0);
-    float *const rows = scores, *const factors = inverse_sum;
-    load_keys(operand(window, head, 1));
-    multiply(tokens, columns, pairs, q, attn.qkv.stride, keys, [&](int64_t i, int64_t j, int64_t width, const auto &tile)
-             MSG_MS_INLINE { store_tile<false>(tile, {nullptr, 0, rows + i * columns + j, columns, width}); });
-    const float *bias = attn.bias + head * tokens * columns;
-    with_row_vectors(columns, [&](auto vectors) {
-      for (int64_t i = 0; i < tokens; ++i) {
-        float *row = rows + i * columns;
-        factors[i] = softmax<decltype(vectors)::value, false>(row, bias + i * columns, columns);
-        // The weights replace the scores from the start of the row.
-        BFloat16 *weights = reinterpret_cast<BFloat16 *>(row);
-        for (int64_t j = 0; j < columns; j += kLanes) store_rounded<Arithmetic>(weights + j, load(row + j), kLanes);
-      }
-    });
     load_values(operand(window, head, 2));
-    multiply(tokens, attn.padded_dim, pair_count(tokens), rows, columns, values,
-             [&](int64_t i, int64_t j, int64_t width, const auto &tile) MSG_MS_INLINE {
-               store_output(window * tokens + i, head * attn.head_dim, j, width, factors + i, tile);
-             });
+    const int64_t columns = round_up(attn.queries, kLanes);
+    int64_t first = 0;
+    const auto run_panels = [&](auto vectors) {
+      constexpr int64_t kWidth = vectors * kLanes;
+      for (; first + kWidth <= columns; first += kWidth) run_panel<vectors>(window, head, first);
+    };
+    run_panels(std::integral_constant<int, kMaxTileVectors>());
+    run_panels(std::integral_constant<int, 2>());
+    run_panels(std::integral_constant<int, 1>());
   }
 
  private:
+  static constexpr int64_t kMaxWidth = kMaxTileVectors * kLanes;
+
   const float *operand(int64_t window, int64_t head, int64_t which) const {
     return attn.qkv.row(window * attn.tokens) + (which * attn.heads + head) * pairs;
   }
 
-  // Transpose keys (tokens, pairs) to (pairs, padded_tokens).
-  void load_keys(const float *from) {
+  // Compute the outputs of the queries from `first`.
+  template <int kVectors>
+  void run_panel(int64_t window, int64_t head, int64_t first) {
+    constexpr int64_t kWidth = kVectors * kLanes;
+    const int64_t tokens = attn.tokens, columns = attn.padded_tokens;
+    load_queries<kWidth>(operand(window, head, 0) + first * attn.qkv.stride, std::min(kWidth, attn.queries - first));
+    const float scale = attn.scale * kLog2E, *const bias = attn.bias + head * tokens * columns + first;
+    float *const rows = scores;
+    Vec largest[kVectors], total[kVectors] = {};
+    multiply_panel<kVectors, Arithmetic>(
+      tokens, pairs, operand(window, head, 1), attn.qkv.stride, 1, queries, kWidth, NoPrefetch(),
+      [&](int64_t i, const auto &tile) MSG_MS_INLINE {
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          Vec maximum{};
+#pragma GCC unroll 16
+          for (int r = 0; r < row_count(tile); ++r) {
+            const Vec score = tile[r][v] * scale + load(bias + (i + r) * columns + v * kLanes);
+            maximum = r == 0 ? score : score > maximum ? score : maximum;
+            store(rows + (i + r) * kWidth + v * kLanes, score);
+          }
+          largest[v] = i == 0 ? maximum : maximum > largest[v] ? maximum : largest[v];
+        }
+      });
+    // Weights 2^(score - largest), in pairs in the place of the scores. Their sums are used by the outputs.
+    if (tokens % 2 != 0) {
+      for (int v = 0; v < kVectors; ++v) store(rows + tokens * kWidth + v * kLanes, Vec{} - 1e30f);
+    }
+    for (int64_t i = 0; i < tokens; i += 2) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const float *from = rows + i * kWidth + v * kLanes;
+        const Vec even = short_exp2(load(from) - largest[v]), odd = short_exp2(load(from + kWidth) - largest[v]);
+        total[v] += even + odd;
+        store(rows + i / 2 * kWidth + v * kLanes, Arithmetic::round_pair(even, odd));
+      }
+    }
+    for (int v = 0; v < kVectors; ++v) total[v] = 1.0f / total[v];
+    multiply_weights<kVectors>(total);
+    store_outputs<kWidth>(window * attn.queries + first, head * attn.head_dim, std::min(kWidth, attn.queries - first));
+  }
+
+  // Compute `outputs` (pairs, width): the values' channels in pairs, times the weights, times `factors`.
+  template <int kVectors>
+  void multiply_weights(const Vec (&factors)[kVectors]) {
+    constexpr int64_t kWidth = kVectors * kLanes;
+    int64_t c = 0;
+    const auto run_tiles = [&](auto rows) {
+      NoPrefetch prefetch;
+      for (; c + rows <= attn.head_dim; c += rows) {
+        multiply_tile<rows, kVectors, Arithmetic>(
+          ZeroStart(), pair_count(attn.tokens), values + c, 1, attn.padded_dim, scores, kWidth, prefetch,
+          [&](const auto &tile) MSG_MS_INLINE {
+#pragma GCC unroll 16
+            for (int r = 0; r < rows; r += 2) {
+#pragma GCC unroll 8
+              for (int v = 0; v < kVectors; ++v) {
+                store(outputs + (c + r) / 2 * kWidth + v * kLanes,
+                      Arithmetic::round_pair(tile[r][v] * factors[v], tile[r + 1][v] * factors[v]));
+              }
+            }
+          });
+      }
+    };
+    run_tiles(std::integral_constant<int, 4>());
+    run_tiles(std::integral_constant<int, 2>());
+  }
+
+  // Transpose n queries (n, pairs) to (pairs, width), with zeros in the other columns.
+  template <int64_t kWidth>
+  void load_queries(const float *from, int64_t n) {
     Vec block[kLanes];
-    float *const to = keys;
-    for (int64_t i = 0; i < attn.padded_tokens; i += kLanes) {
+    for (int64_t i = 0; i < kWidth; i += kLanes) {
+      const int64_t rows = std::clamp<int64_t>(n - i, 0, kLanes);
       for (int64_t c = 0; c < pairs; c += kLanes) {
-        const int64_t n = std::min<int64_t>(kLanes, pairs - c), rows = std::min<int64_t>(kLanes, attn.tokens - i);
+        const int64_t lanes = std::min<int64_t>(kLanes, pairs - c);
         const float *first = from + i * attn.qkv.stride + c;
-        if (rows == kLanes && n == kLanes) {
+        if (rows == kLanes && lanes == kLanes) {
 #pragma GCC unroll 16
           for (int r = 0; r < kLanes; ++r) block[r] = load(first + r * attn.qkv.stride);
         } else {
-          for (int r = 0; r < kLanes; ++r) block[r] = r < rows ? load_lanes(first + r * attn.qkv.stride, n) : Vec{};
+          for (int r = 0; r < kLanes; ++r) block[r] = r < rows ? load_lanes(first + r * attn.qkv.stride, lanes) : Vec{};
         }
         transpose(block);
 #pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) store(to + (c + r) * attn.padded_tokens + i, block[r]);
+        for (int r = 0; r < kLanes; ++r) store(queries + (c + r) * kWidth + i, block[r]);
+      }
+    }
+  }
+
+  // Transpose `outputs` to n rows of the result, from row `first` and channel `channel`.
+  template <int64_t kWidth>
+  void store_outputs(int64_t first, int64_t channel, int64_t n) {
+    Vec block[kLanes];
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const int64_t rows = std::min<int64_t>(kLanes, n - i);
+      for (int64_t c = 0; c < pairs; c += kLanes) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) block[r] = load(outputs + (c + r) * kWidth + i);
+        transpose(block);
+        for (int r = 0; r < rows; ++r) {
+          float *to = reinterpret_cast<float *>(out_.at(first + i + r, channel + 2 * c));
+          store_lanes(to, block[r], std::min<int64_t>(kLanes, pairs - c));
+        }
       }
     }
   }
@@ -91,44 +185,22 @@ class HalfHead {
     }
   }
 
-  // Multiply rows of pairs by b (depth, columns), whole vectors wide; call store(row, column, width, tile).
-  template <typename Store>
-  void multiply(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t a_stride, const float *b,
-                const Store &store) {
-    int64_t j = 0;
-    const auto run_panels = [&](auto vectors) {
-      constexpr int64_t kWidth = vectors * kLanes;
-      for (; j + kWidth <= columns; j += kWidth) {
-        multiply_panel<vectors, Arithmetic>(rows, depth, a, a_stride, 1, b + j, columns, NoPrefetch(),
-                                            [&](int64_t i, const auto &tile) MSG_MS_INLINE { store(i, j, kWidth, tile); });
-      }
-    };
-    run_panels(std::integral_constant<int, kMaxTileVectors>());
-    run_panels(std::integral_constant<int, 2>());
-    run_panels(std::integral_constant<int, 1>());
-  }
-
-  template <int kRows, int kVectors>
-  MSG_MS_INLINE void store_output(int64_t i, int64_t first, int64_t column, int64_t, const float *factors,
-                                  const Vec (&tile)[kRows][kVectors]) const {
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
-        const int64_t c = column + v * kLanes, n = std::min<int64_t>(kLanes, attn.head_dim - c);
-        const Vec result = tile[r][v] * factors[r];
-        if (n > 0) store_rounded<Arithmetic>(out_.at(i + r, first + c), result, n);
-      }
-    }
-  }
-
   const HalfAttention &attn;
   const HalfRows &out_;
   const int64_t pairs;
-  const Workspace keys, values, scores, inverse_sum;
+  const Workspace queries, values, scores, outputs;
 };
 
 }  // namespace
+
+void transpose_bias(int64_t heads, int64_t tokens, const float *bias, float *to) {
+  const int64_t columns = round_up(tokens, kLanes);
+  for (int64_t h = 0; h < heads; ++h, bias += tokens * columns, to += tokens * columns) {
+    for (int64_t i = 0; i < tokens; ++i) {
+      for (int64_t j = 0; j < tokens; ++j) to[j * columns + i] = bias[i * columns + j] * kLog2E;
+    }
+  }
+}
 
 template <typename Arithmetic>
 void attend_bf16(const HalfAttention &attn, const HalfRows &out) {

@@ -1,21 +1,27 @@
 // Window attention in bfloat16, for inference: both products in bfloat16, the softmax in single precision.
 //
-// One head of one window at a time, as in window_attention.h. Nothing is packed but keys and values.
+// One head of one window at a time, as in window_attention.h. Nothing is packed but queries and values.
 #pragma once
 
 #include "gemm_bf16.h"
 
 namespace msg_ms {
 
-// Windows of queries, keys and values: HalfRows (windows * tokens, 3 * heads * head_dim), with bias, queries scaled.
+// Windows of queries, keys and values: HalfRows (windows * tokens, 3 * heads * head_dim), with bias.
 struct HalfAttention {
   int64_t windows, tokens, heads, head_dim;  // head_dim is even
+  float scale;
   const HalfRows &qkv;
-  const float *bias;  // (heads, tokens, padded_tokens), written by pack_bias (window_attention.h)
+  const float *bias;  // (heads, tokens, padded_tokens), written by transpose_bias
+  int64_t queries = tokens;  // the first tokens of a window, for which outputs are computed
   int64_t padded_tokens = round_up(tokens, kLanes), padded_dim = round_up(head_dim, kLanes);
 };
 
-// Write the heads' outputs (windows * tokens, heads * head_dim).
+// Transpose position biases of `heads` heads from pack_bias (window_attention.h): a row for each key in place of each query,
+// times log2(e). `to` is zero before.
+void transpose_bias(int64_t heads, int64_t tokens, const float *bias, float *to);
+
+// Write the heads' outputs (windows * queries, heads * head_dim).
 template <typename Arithmetic>
 void attend_bf16(const HalfAttention &attention, const HalfRows &out);
 

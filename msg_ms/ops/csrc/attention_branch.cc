@@ -33,22 +33,25 @@ AttentionBranch branch_of_parameters(void **params, int64_t **shapes) {
   return {branch, data(params, 1), data(params, 2), data(params, 4), data(params, 8), data(params, 10), shapes[5][1]};
 }
 
-// Compute `out`. Unless they are null, fill saved_qkv (see Attention::saved) and saved_heads (rows, C), the attention's
-// output before the projection.
-void forward(const AttentionBranch &branch, Matrix qkv_weight, Matrix proj_weight, const float *bias, float *out,
-             float *saved_qkv, float *saved_heads) {
+// Compute `out` at the tokens of `kept`, the first ones of every window. Unless they are null, fill saved_qkv (see
+// Attention::saved) and saved_heads (rows, C), the attention's output before the projection.
+void forward(const AttentionBranch &branch, const Branch &kept, Matrix qkv_weight, Matrix proj_weight, const float *bias,
+             float *out, float *saved_qkv, float *saved_heads) {
   const int64_t channels = branch.channels;
   const bool saves = saved_qkv != nullptr;
   branch.for_each_chunk(3 * channels, branch.tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
-    Workspace normalized(n * channels), qkv(3 * n * channels), heads_workspace(saves ? 1 : n * channels);
+    const int64_t kept_first = first / branch.tokens * kept.tokens, kept_rows = n / branch.tokens * kept.tokens;
+    Workspace normalized(n * channels), qkv(3 * n * channels), heads_workspace(saves ? 1 : kept_rows * channels);
     float *heads = saves ? saved_heads + first * channels : heads_workspace;
     branch.normalize(first, n, branch.gamma, branch.beta, normalized);
     gemm(n, 3 * channels, channels, matrix(normalized, channels), qkv_weight, qkv);
-    attend(branch.attention(n, qkv, bias, saves ? saved_qkv + first * 3 * channels : nullptr), heads);
-    gemm(n, channels, channels, matrix(heads, channels), proj_weight, out + first * channels,
-         branch.residual_epilogue(first, branch.proj_bias, out));
+    Attention attention = branch.attention(n, qkv, bias, saves ? saved_qkv + first * 3 * channels : nullptr);
+    attention.queries = kept.tokens;
+    attend(attention, heads);
+    gemm(kept_rows, channels, channels, matrix(heads, channels), proj_weight, out + kept_first * channels,
+         kept.residual_epilogue(kept_first, branch.proj_bias, out));
   });
-  if (branch.shuffles()) branch.shuffle_msg_tokens(out);
+  if (branch.shuffles()) kept.shuffle_msg_tokens(out);
 }
 
 void forward(void **params, int64_t **shapes, float *out, float *saved_qkv, float *saved_heads) {
@@ -59,7 +62,7 @@ void forward(void **params, int64_t **shapes, float *out, float *saved_qkv, floa
   const SharedMatrix proj_weight(packs, channels, channels, transposed(data(params, 7), channels));
   const Workspace bias(branch.attention().bias_size());
   pack_bias(branch.attention(), data(params, 5), data(params, 6), bias);
-  forward(branch, qkv_weight, proj_weight, bias, out, saved_qkv, saved_heads);
+  forward(branch, branch, qkv_weight, proj_weight, bias, out, saved_qkv, saved_heads);
 }
 
 void backward(void **params, int64_t **shapes) {
@@ -114,13 +117,14 @@ void backward(void **params, int64_t **shapes) {
 
 }  // namespace
 
-bool packed_attention_branch(const Branch &input, const PackedSettings &settings, const BlockParameters &p, float *out) {
+bool packed_attention_branch(const Branch &input, const Branch &kept, const PackedSettings &settings,
+                             const BlockParameters &p, float *out) {
   const int64_t channels = input.channels;
   const Matrix qkv_weight = packed_matrix(p[2], p.size(2), channels, 3 * channels);
   const Matrix proj_weight = packed_matrix(p[5], p.size(5), channels, channels);
-  if (!qkv_weight.accepts_rows(input.tokens) || !proj_weight.accepts_rows(input.tokens)) return false;
+  if (!qkv_weight.accepts_rows(input.tokens) || !proj_weight.accepts_rows(kept.tokens)) return false;
   const AttentionBranch branch{input, p[0], p[1], p[3], p[6], settings.values, settings.heads};
-  forward(branch, qkv_weight, proj_weight, p[4], out, nullptr, nullptr);
+  forward(branch, kept, qkv_weight, proj_weight, p[4], out, nullptr, nullptr);
   return true;
 }
 
@@ -151,10 +155,7 @@ MSG_MS_KERNEL(attention_branch_grad) {
 // table ((2w-1)^2, heads), MSG bias (heads, 2, 1, 1) -> packed position bias (heads * n * n rounded up to 16,), n = w^2 + 1
 MSG_MS_KERNEL(pack_position_bias) {
   using namespace msg_ms;
-  const int64_t window_size = (std::lround(std::sqrt(static_cast<double>(shapes[0][0]))) + 1) / 2;
-  const int64_t tokens = window_size * window_size + 1, heads = shapes[0][1];
-  const Attention attention{0, tokens, heads, 1, window_size, 1.0f, nullptr, nullptr, nullptr, nullptr};
   std::memset(data(params, 2), 0, size(shapes[2], dims[2]) * sizeof(float));
-  pack_bias(attention, data(params, 0), data(params, 1), data(params, 2));
+  pack_bias(attention_of_table(shapes[0]), data(params, 0), data(params, 1), data(params, 2));
   return 0;
 }

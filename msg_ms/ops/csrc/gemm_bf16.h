@@ -51,12 +51,12 @@ struct ProductTarget {
   enum Kind {
     kStore,     // `to` = entry
     kResidual,  // `to` = addend + entry + bias
-    kRound,     // `rounded` = (entry + bias) * factor
+    kRound,     // `rounded` = entry + bias
     kGelu,      // `rounded` = gelu(entry + bias)
   };
 
   Kind kind;
-  const float *bias = nullptr, *factors = nullptr;  // by column
+  const float *bias = nullptr;  // by column
   const HalfRows *rounded = nullptr;
   float *to = nullptr;  // row i at i * stride, as in `addend`, which may be the same
   const float *addend = nullptr;

@@ -86,22 +86,34 @@ MSG_MS_INLINE inline void for_each_tile(int64_t rows, const Body &body) {
   run_tiles(std::integral_constant<int, 1>(), rows);
 }
 
+// The values from which the sums of a tile start: zero, or a row for all rows of the tile.
+struct ZeroStart {
+  Vec operator[](int) const { return Vec{}; }
+};
+
 // Multiply one tile's rows of a by a panel of b and call store(tile).
-template <int kRows, int kVectors, typename Arithmetic, typename Prefetch, typename Store>
-inline void multiply_tile(int64_t depth, const float *a, int64_t a_row_stride, int64_t a_column_stride, const float *b,
-                          int64_t b_row_stride, Prefetch &prefetch, const Store &store) {
-  Vec tile[kRows][kVectors] = {};
+template <int kRows, int kVectors, typename Arithmetic, typename Start, typename Prefetch, typename Store>
+inline void multiply_tile(const Start &start, int64_t depth, const float *a, int64_t a_row_stride, int64_t a_column_stride,
+                          const float *b, int64_t b_row_stride, Prefetch &prefetch, const Store &store) {
+  Vec tile[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) tile[r][v] = start[v];
+  }
   micro_kernel<Arithmetic>(tile, depth, a, a_row_stride, a_column_stride, b, b_row_stride, prefetch);
   store(tile);
 }
 
 // Multiply any number of rows of a by one panel of b: call store(i, tile) for the tile whose first row is i.
-template <int kVectors, typename Arithmetic = SinglePrecision, typename Prefetch, typename Store>
+template <int kVectors, typename Arithmetic = SinglePrecision, typename Prefetch, typename Store, typename Start = ZeroStart>
 inline void multiply_panel(int64_t rows, int64_t depth, const float *a, int64_t a_row_stride, int64_t a_column_stride,
-                           const float *b, int64_t b_row_stride, Prefetch prefetch, const Store &store) {
+                           const float *b, int64_t b_row_stride, Prefetch prefetch, const Store &store,
+                           const Start &start = Start()) {
   for_each_tile<kVectors>(rows, [&](int64_t i, auto count) MSG_MS_INLINE {
-    multiply_tile<count, kVectors, Arithmetic>(depth, a + i * a_row_stride, a_row_stride, a_column_stride, b, b_row_stride,
-                                               prefetch, [&](const auto &tile) MSG_MS_INLINE { store(i, tile); });
+    multiply_tile<count, kVectors, Arithmetic>(start, depth, a + i * a_row_stride, a_row_stride, a_column_stride, b,
+                                               b_row_stride, prefetch,
+                                               [&](auto &tile) MSG_MS_INLINE { store(i, tile); });
   });
 }
 

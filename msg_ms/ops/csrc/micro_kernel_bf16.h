@@ -8,6 +8,8 @@
 // 1.2e-38 count as zero, as those instructions have it. A NaN stays a NaN.
 #pragma once
 
+#include <array>
+
 #include "micro_kernel.h"
 
 #if defined(__AVX512BF16__) && defined(__AVX512F__)
@@ -22,6 +24,9 @@ namespace msg_ms {
 using BFloat16 = uint16_t __attribute__((may_alias));
 using HalfVec = uint16_t __attribute__((vector_size(kLanes * 2)));
 using UIntVec = uint32_t __attribute__((vector_size(kLanes * 4)));
+
+constexpr int kTableSize = 32;
+using Table = float[kTableSize];
 
 // Return the pairs of n numbers.
 inline int64_t pair_count(int64_t n) { return (n + 1) / 2; }
@@ -42,6 +47,18 @@ struct PortableBFloat16 {
     const UIntVec result = magnitude > 0x7f800000u ? quiet_nan : magnitude < 0x00800000u ? (bits >> 16) & 0x8000u : rounded;
     return __builtin_convertvector(result, HalfVec);
   }
+
+  // Round two vectors to pairs: entry i of the first in the low half of pair i.
+  static MSG_MS_INLINE inline Vec round_pair(Vec first, Vec second) {
+    return (Vec)(__builtin_convertvector(round(first), UIntVec) | __builtin_convertvector(round(second), UIntVec) << 16);
+  }
+
+  // Return the entry of a table at each index modulo its size.
+  static MSG_MS_INLINE inline Vec lookup(const Table &table, IntVec index) {
+    Vec result;
+    for (int i = 0; i < kLanes; ++i) result[i] = table[index[i] & (kTableSize - 1)];
+    return result;
+  }
 };
 
 #if MSG_MS_BFLOAT16
@@ -51,6 +68,20 @@ struct NativeBFloat16 {
   }
 
   static MSG_MS_INLINE inline HalfVec round(Vec v) { return (HalfVec)_mm512_cvtneps_pbh((__m512)v); }
+
+  static MSG_MS_INLINE inline Vec round_pair(Vec first, Vec second) {
+    static constexpr std::array<uint16_t, 2 * kLanes> order = [] {
+      std::array<uint16_t, 2 * kLanes> lanes{};
+      for (int i = 0; i < 2 * kLanes; ++i) lanes[i] = i / 2 + i % 2 * kLanes;
+      return lanes;
+    }();
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+    return (Vec)_mm512_permutexvar_epi16(_mm512_loadu_si512(order.data()), halves);
+  }
+
+  static MSG_MS_INLINE inline Vec lookup(const Table &table, IntVec index) {
+    return (Vec)_mm512_permutex2var_ps((__m512)load(table), (__m512i)index, (__m512)load(table + kLanes));
+  }
 };
 #else
 using NativeBFloat16 = PortableBFloat16;

@@ -2,17 +2,18 @@
 
 #include "packed_blocks.h"
 
-// x (regions, windows, tokens, C), settings, 13 inputs for each block -> output, as x
+// x (regions, windows, tokens, C), settings, 13 inputs for each block -> output, as x or with the first tokens only
 MSG_MS_KERNEL(stage_packed) {
   using namespace msg_ms;
-  float *const out = data(params, count - 1);
   const Workspace workspace(size(shapes[0], dims[0]));
   float *const between = workspace;
-  const float *const result = for_each_block(
+  const bool done = run_blocks(
     count, params, dims, shapes,
-    [&](const Branch &branch, const PackedSettings &settings, const BlockParameters &p) {
-      return packed_attention_branch(branch, settings, p, between) ? between : nullptr;
+    [&](const Branch &branch, const Branch &kept, const PackedSettings &settings, const BlockParameters &p, float *) {
+      return packed_attention_branch(branch, kept, settings, p, between) ? between : nullptr;
     },
-    [&](const Branch &branch, const BlockParameters &p) { return packed_mlp_branch(branch, p, out) ? out : nullptr; });
-  return result == out ? 0 : 1;
+    [&](const Branch &branch, const BlockParameters &p, float *stream) {
+      return packed_mlp_branch(branch, p, stream) ? stream : nullptr;
+    });
+  return done ? 0 : 1;
 }

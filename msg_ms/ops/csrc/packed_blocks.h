@@ -30,27 +30,49 @@ struct PackedSettings {
   Padding padding(int64_t tokens) const { return Padding::read(values, 3, count, tokens); }
 };
 
-// Compute a branch in single precision; false if a weight is packed for another number of rows. `out` is not the input.
-bool packed_attention_branch(const Branch &branch, const PackedSettings &settings, const BlockParameters &p, float *out);
+// Compute a branch in single precision; false if a weight is packed for another number of rows. `out` is not the input. The
+// attention branch computes the tokens of `kept`.
+bool packed_attention_branch(const Branch &branch, const Branch &kept, const PackedSettings &settings,
+                             const BlockParameters &p, float *out);
 bool packed_mlp_branch(const Branch &branch, const BlockParameters &p, float *out);
 
-// Call attention(branch, settings, parameters) and mlp(branch, parameters) for the blocks of a kernel call with the inputs x,
-// settings, 13 for each block. They return the branch's output, which is the input of the next one.
+// Run the blocks of a kernel call with the inputs x, settings and 13 for each block. If the output (regions, windows, n, C)
+// has fewer tokens than x, the last block computes only the first n of every window.
+//
+// attention(branch, kept, settings, parameters, stream) and mlp(branch, parameters, stream) compute one branch each: `kept`
+// is the branch's input at the tokens to compute, and `stream` may be written. They return the output, or null on an error.
 template <typename AttentionFunction, typename MlpFunction>
-const float *for_each_block(int count, void **params, int *dims, int64_t **shapes, const AttentionFunction &attention,
-                            const MlpFunction &mlp) {
+bool run_blocks(int count, void **params, int *dims, int64_t **shapes, const AttentionFunction &attention,
+                const MlpFunction &mlp) {
   const PackedSettings settings(data(params, 1), size(shapes[1], dims[1]));
-  const float *x = data(params, 0);
+  float *const out = data(params, count - 1);
+  const Branch input(shapes[0], data(params, 0), &kNoDropPath, 1);
+  const int64_t kept_tokens = shapes[count - 1][2], channels = input.channels;
+  const bool keeps_all = kept_tokens == input.tokens;
+  const Workspace stream(keeps_all ? 1 : input.count * channels), gathered(keeps_all ? 1 : size(shapes[count - 1], 4));
+  const float *x = input.x;
   for (int i = 2; i + BlockParameters::kCount < count; i += BlockParameters::kCount) {
     const BlockParameters parameters{params + i, dims + i, shapes + i};
-    Branch branch(shapes[0], x, &kNoDropPath, 1);
-    branch.padding = settings.padding(branch.tokens);
-    x = attention(branch, settings, parameters);
-    if (x == nullptr) return nullptr;
-    x = mlp(Branch(shapes[0], x, &kNoDropPath, 1), parameters);
-    if (x == nullptr) return nullptr;
+    Branch branch(shapes[0], x, &kNoDropPath, 1), kept = branch;
+    branch.padding = kept.padding = settings.padding(branch.tokens);
+    const bool is_last = i + 2 * BlockParameters::kCount >= count;
+    if (is_last && !keeps_all) {
+      for (int64_t w = 0; w < branch.regions * branch.windows; ++w) {
+        std::memcpy(gathered + w * kept_tokens * channels, x + w * branch.tokens * channels,
+                    kept_tokens * channels * sizeof(float));
+      }
+      const int64_t shape[] = {branch.regions, branch.windows, kept_tokens, channels};
+      kept = Branch(shape, gathered, &kNoDropPath, 1);
+      kept.padding = branch.padding;
+    }
+    float *const to = is_last || keeps_all ? out : stream;
+    kept.x = attention(branch, kept, settings, parameters, to);
+    if (kept.x == nullptr) return false;
+    kept.padding = Padding();
+    x = mlp(kept, parameters, to);
+    if (x == nullptr) return false;
   }
-  return x;
+  return x == out;
 }
 
 }  // namespace msg_ms

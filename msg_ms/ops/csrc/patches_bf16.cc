@@ -19,7 +19,7 @@ void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *
       for (int64_t i = begin; i < end; ++i) fill(first + i, i, patches);
     });
     gemm_bf16<Arithmetic>(n, columns, patches, weight,
-                          {ProductTarget::kStore, nullptr, nullptr, nullptr, product, nullptr, columns});
+                          {ProductTarget::kStore, nullptr, nullptr, product, nullptr, columns});
     parallel_for(n, kMinElements / columns + 1, [&](int, int64_t begin, int64_t end) {
       for_rows_at_once(begin, end, [&](int64_t i, auto count) {
         float *to[count];

@@ -6,6 +6,7 @@
 #include "attention_bf16.h"
 #include "normalize_bf16.h"
 #include "packed_blocks.h"
+#include "window_attention.h"
 
 namespace msg_ms {
 namespace {
@@ -13,26 +14,28 @@ namespace {
 // Return the target that adds a branch's last product and its bias to the residual stream, from row `first`.
 ProductTarget add_to_residual(const Branch &branch, int64_t first, const float *bias, float *out) {
   const int64_t at = first * branch.channels;
-  return {ProductTarget::kResidual, bias, nullptr, nullptr, out + at, branch.x + at, branch.channels};
+  return {ProductTarget::kResidual, bias, nullptr, out + at, branch.x + at, branch.channels};
 }
 
-// out = x + proj(attention(LayerNorm(x))), then the shuffle; out may be x.
+// out = kept + proj(attention(LayerNorm(x))) at the tokens of `kept`, then the shuffle; out may be x.
 template <typename Arithmetic>
-void attention_branch(const Branch &branch, const PackedSettings &settings, const BlockParameters &p, float *out) {
+void attention_branch(const Branch &branch, const Branch &kept, const PackedSettings &settings, const BlockParameters &p,
+                      float *out) {
   const float *gamma = p[0], *beta = p[1], *qkv_weight = p[2], *qkv_bias = p[3], *position_bias = p[4];
-  const float *proj_weight = p[5], *proj_bias = p[6], scale = settings.scale();
-  const int64_t channels = branch.channels, tokens = branch.tokens;
-  const Workspace factor_workspace(3 * channels);  // of queries, keys and values
-  float *const factors = factor_workspace;
-  for (int64_t c = 0; c < 3 * channels; ++c) factors[c] = c < channels ? scale : 1.0f;
+  const float *proj_weight = p[5], *proj_bias = p[6];
+  const int64_t channels = branch.channels, tokens = branch.tokens, heads = settings.heads;
   branch.for_each_chunk(2 * channels, tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
-    const HalfRows normalized(n, channels), qkv(n, 3 * channels), heads(n, channels);
+    const int64_t windows = n / tokens, kept_first = first / tokens * kept.tokens;
+    const HalfRows normalized(n, channels), qkv(n, 3 * channels), result(windows * kept.tokens, channels);
     normalize_and_round<Arithmetic>(branch, first, n, gamma, beta, normalized);
-    gemm_bf16<Arithmetic>(n, 3 * channels, normalized, qkv_weight, {ProductTarget::kRound, qkv_bias, factors, &qkv});
-    attend_bf16<Arithmetic>({n / tokens, tokens, settings.heads, channels / settings.heads, qkv, position_bias}, heads);
-    gemm_bf16<Arithmetic>(n, channels, heads, proj_weight, add_to_residual(branch, first, proj_bias, out));
+    gemm_bf16<Arithmetic>(n, 3 * channels, normalized, qkv_weight, {ProductTarget::kRound, qkv_bias, &qkv});
+    HalfAttention attention{windows, tokens, heads, channels / heads, settings.scale(), qkv, position_bias};
+    attention.queries = kept.tokens;
+    attend_bf16<Arithmetic>(attention, result);
+    gemm_bf16<Arithmetic>(windows * kept.tokens, channels, result, proj_weight,
+                          add_to_residual(kept, kept_first, proj_bias, out));
   });
-  if (settings.shuffles()) branch.shuffle_msg_tokens(out);
+  if (settings.shuffles()) kept.shuffle_msg_tokens(out);
 }
 
 // out = x + gelu(LayerNorm(x) w1^T + b1) w2^T + b2; out may be x.
@@ -43,25 +46,24 @@ void mlp_branch(const Branch &branch, const BlockParameters &p, float *out) {
   branch.for_each_chunk(hidden / 2, 1, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     const HalfRows normalized(n, channels), activations(n, hidden);
     normalize_and_round<Arithmetic>(branch, first, n, gamma, beta, normalized);
-    gemm_bf16<Arithmetic>(n, hidden, normalized, w1, {ProductTarget::kGelu, b1, nullptr, &activations});
+    gemm_bf16<Arithmetic>(n, hidden, normalized, w1, {ProductTarget::kGelu, b1, &activations});
     gemm_bf16<Arithmetic>(n, channels, activations, w2, add_to_residual(branch, first, b2, out));
   });
 }
 
 template <typename Arithmetic>
 int run_stage(int count, void **params, int *dims, int64_t **shapes) {
-  float *const out = data(params, count - 1);
-  const float *const result = for_each_block(
+  const bool done = run_blocks(
     count, params, dims, shapes,
-    [&](const Branch &branch, const PackedSettings &settings, const BlockParameters &p) {
-      attention_branch<Arithmetic>(branch, settings, p, out);
-      return out;
+    [&](const Branch &branch, const Branch &kept, const PackedSettings &settings, const BlockParameters &p, float *stream) {
+      attention_branch<Arithmetic>(branch, kept, settings, p, stream);
+      return stream;
     },
-    [&](const Branch &branch, const BlockParameters &p) {
-      mlp_branch<Arithmetic>(branch, p, out);
-      return out;
+    [&](const Branch &branch, const BlockParameters &p, float *stream) {
+      mlp_branch<Arithmetic>(branch, p, stream);
+      return stream;
     });
-  return result == out ? 0 : 1;
+  return done ? 0 : 1;
 }
 
 // x (rows, in) times a packed weight (out, in), transposed
@@ -76,7 +78,7 @@ void multiply_rows(void **params, int64_t **shapes) {
       for (int64_t i = begin; i < end; ++i) round_row<Arithmetic>(x + (first + i) * in, in, rounded, i);
     });
     gemm_bf16<Arithmetic>(n, out, rounded, weight,
-                          {ProductTarget::kStore, nullptr, nullptr, nullptr, to + first * out, nullptr, out});
+                          {ProductTarget::kStore, nullptr, nullptr, to + first * out, nullptr, out});
   };
   // Chunks of rows that stay in the cache, on all threads if there are enough.
   constexpr int64_t kManyRows = 64, kCacheFloats = 1 << 16;
@@ -108,7 +110,19 @@ MSG_MS_KERNEL(matmul_bf16) {
   return 0;
 }
 
-// x (regions, windows, tokens, C), settings, 13 inputs for each block; see packed_blocks.h -> output, as x
+// inputs and output as those of pack_position_bias, for the blocks in bfloat16
+MSG_MS_KERNEL(pack_position_bias_bf16) {
+  using namespace msg_ms;
+  const Attention attention = attention_of_table(shapes[0]);
+  const Workspace bias(attention.bias_size());
+  pack_bias(attention, data(params, 0), data(params, 1), bias);
+  std::memset(data(params, 2), 0, size(shapes[2], dims[2]) * sizeof(float));
+  transpose_bias(attention.heads, attention.tokens, bias, data(params, 2));
+  return 0;
+}
+
+// x (regions, windows, tokens, C), settings, 13 inputs for each block; see packed_blocks.h -> output, as x or with the first
+// tokens only
 MSG_MS_KERNEL(stage_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;
   return msg_ms::run_stage<msg_ms::NativeBFloat16>(count, params, dims, shapes);

@@ -3,9 +3,9 @@
 // Guarantee: a NaN stays a NaN. The error bounds of exp, CDF and PDF are stated at each function.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace msg_ms {
 
@@ -61,31 +61,32 @@ inline void prefetch(const float *p, int64_t n) {
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Lane indices of a shuffle of vectors a and b: lane i is lane from(i) of a, or lane from(i) - kLanes of b.
-template <typename From>
-constexpr std::array<int32_t, kLanes> lane_table(From from) {
-  std::array<int32_t, kLanes> lanes{};
-  for (int i = 0; i < kLanes; ++i) lanes[i] = from(i);
-  return lanes;
-}
-
-inline Vec shuffle(Vec a, Vec b, const std::array<int32_t, kLanes> &lanes) {
-  IntVec indices;
-  std::memcpy(&indices, lanes.data(), sizeof(indices));
+// Shuffle vectors a and b: lane i is lane Order::from(i) of a, or lane Order::from(i) - kLanes of b. The order is a constant of
+// the program, so that compilers choose the cheapest instruction.
+template <typename Order, int... lane>
+MSG_MS_INLINE inline Vec shuffle(Vec a, Vec b, std::integer_sequence<int, lane...>) {
 #ifdef __clang__
-  Vec result;
-  for (int i = 0; i < kLanes; ++i) result[i] = indices[i] < kLanes ? a[indices[i]] : b[indices[i] - kLanes];
-  return result;
+  return __builtin_shufflevector(a, b, Order::from(lane)...);
 #else
-  return __builtin_shuffle(a, b, indices);
+  return __builtin_shuffle(a, b, IntVec{Order::from(lane)...});
 #endif
 }
+
+template <typename Order>
+MSG_MS_INLINE inline Vec shuffle(Vec a, Vec b) {
+  return shuffle<Order>(a, b, std::make_integer_sequence<int, kLanes>());
+}
+
+// Exchange the halves of every `2 * half` lanes.
+template <int half>
+struct ExchangedHalves {
+  static constexpr int from(int i) { return i ^ half; }
+};
 
 // Reduce the lanes pairwise, halving their number at each step.
 template <int half = kLanes / 2, typename Combine>
 inline float reduce_lanes(Vec v, Combine combine) {
-  static constexpr auto other = lane_table([](int i) { return i ^ half; });
-  v = combine(v, shuffle(v, v, other));
+  v = combine(v, shuffle<ExchangedHalves<half>>(v, v));
   if constexpr (half > 1) return reduce_lanes<half / 2>(v, combine);
   return v[0];
 }
@@ -98,24 +99,59 @@ inline float horizontal_max(Vec v) {
   return reduce_lanes(v, [](Vec a, Vec b) { return a > b ? a : b; });
 }
 
-// Transpose a square of kLanes x kLanes floats: swap the off-diagonal blocks of ever smaller squares.
-template <int half = kLanes / 2>
-inline void transpose(Vec (&rows)[kLanes]) {
-  static constexpr auto upper = lane_table([](int i) { return i & half ? kLanes + i - half : i; });
-  static constexpr auto lower = lane_table([](int i) { return i & half ? kLanes + i : i + half; });
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) {
-    if (i & half) continue;
-    const Vec a = rows[i], b = rows[i + half];
-    rows[i] = shuffle(a, b, upper);
-    rows[i + half] = shuffle(a, b, lower);
+// In every four lanes, the first (or last) half of a and that of b, interleaved in pieces of `size` lanes.
+template <int size, bool last>
+struct Interleaved {
+  static constexpr int from(int i) {
+    const int piece = i % 4 / size, lane = i / 4 * 4 + (last ? 2 : 0) + piece / 2 * size + i % size;
+    return piece % 2 == 0 ? lane : kLanes + lane;
   }
-  if constexpr (half > 1) transpose<half / 2>(rows);
+};
+
+// Those of all the fours of lanes in a and b that have even (or odd) numbers.
+template <bool odd>
+struct EverySecondFour {
+  static constexpr int from(int i) { return (i / 4 * 2 + odd) * 4 + i % 4; }
+};
+
+// Transpose a square of kLanes x kLanes floats: first the squares of 4 x 4 floats, then the fours of lanes.
+inline void transpose(Vec (&rows)[kLanes]) {
+  Vec columns[kLanes];
+#pragma GCC unroll 4
+  for (int i = 0; i < kLanes; i += 4) {
+    const Vec first = shuffle<Interleaved<1, false>>(rows[i], rows[i + 1]);
+    const Vec second = shuffle<Interleaved<1, true>>(rows[i], rows[i + 1]);
+    const Vec third = shuffle<Interleaved<1, false>>(rows[i + 2], rows[i + 3]);
+    const Vec fourth = shuffle<Interleaved<1, true>>(rows[i + 2], rows[i + 3]);
+    columns[i] = shuffle<Interleaved<2, false>>(first, third);
+    columns[i + 1] = shuffle<Interleaved<2, true>>(first, third);
+    columns[i + 2] = shuffle<Interleaved<2, false>>(second, fourth);
+    columns[i + 3] = shuffle<Interleaved<2, true>>(second, fourth);
+  }
+  constexpr int kFours = kLanes / 4;
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    Vec fours[kFours];
+    for (int i = 0; i < kFours; ++i) fours[i] = columns[4 * i + c];
+#pragma GCC unroll 4
+    for (int step = 1; step < kFours; step *= 2) {
+      Vec next[kFours];
+#pragma GCC unroll 4
+      for (int i = 0; i < kFours / 2; ++i) {
+        next[i] = shuffle<EverySecondFour<false>>(fours[2 * i], fours[2 * i + 1]);
+        next[i + kFours / 2] = shuffle<EverySecondFour<true>>(fours[2 * i], fours[2 * i + 1]);
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < kFours; ++i) fours[i] = next[i];
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kFours; ++i) rows[4 * i + c] = fours[i];
+  }
 }
 
 // exp(x) for x <= 0, relative error 1e-7. Inputs below -87 (the end of the float range) are clamped to -87.
 inline Vec exp_nonpositive(Vec x) {
-  x = x < -87.0f ? Vec{} - 87.0f : x;
+  x = -87.0f > x ? Vec{} - 87.0f : x;
   // Adding 1.5 * 2^23 puts the nearest integer to x / ln 2 into the low bits.
   const Vec shifted = x * 1.44269504088896341f + 12582912.0f;
   const Vec whole = shifted - 12582912.0f;
@@ -133,7 +169,7 @@ inline Vec exp_nonpositive(Vec x) {
 // polynomial p was fitted in single precision for |x| <= 5.5. Beyond, the result is 0 or 1.
 inline Vec normal_cdf(Vec x) {
   constexpr float kEnd = 5.5f;
-  const Vec inside = x < -kEnd ? Vec{} - kEnd : x > kEnd ? Vec{} + kEnd : x;
+  const Vec from_below = -kEnd > x ? Vec{} - kEnd : x, inside = kEnd < from_below ? Vec{} + kEnd : from_below;
   const Vec t = inside * inside * (2 / (kEnd * kEnd)) - 1.0f;
   Vec p = t * -0.000226681237f + 0.000626757159f;
   p = p * t - 0.000563254056f;

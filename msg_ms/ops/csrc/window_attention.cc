@@ -90,11 +90,11 @@ class Head {
   template <bool normalized>
   void attend() {
     transpose(k, transposed);
-    const int64_t tokens = attn.tokens, columns = attn.padded_tokens;
-    small_gemm(tokens, columns, attn.head_dim, q, attn.padded_dim, 1, transposed, columns, scores, columns);
+    const int64_t queries = attn.queries, columns = attn.padded_tokens;
+    small_gemm(queries, columns, attn.head_dim, q, attn.padded_dim, 1, transposed, columns, scores, columns);
     float *rows = scores, *factors = inverse_sum;
     with_row_vectors(columns, [&](auto vectors) {
-      for (int64_t i = 0; i < tokens; ++i) {
+      for (int64_t i = 0; i < queries; ++i) {
         factors[i] = softmax<decltype(vectors)::value, normalized>(rows + i * columns, bias + i * columns, columns);
       }
     });
@@ -232,14 +232,14 @@ class HeadGradient {
 void attend(const Attention &attn, float *out) {
   parallel_for(attn.heads * attn.windows, 1, [&](int, int64_t begin, int64_t end) {
     Head head(attn);
-    const int64_t tokens = attn.tokens, padded_dim = attn.padded_dim;
-    Workspace result(tokens * padded_dim);
+    const int64_t queries = attn.queries, padded_dim = attn.padded_dim;
+    Workspace result(queries * padded_dim);
     for_each_window(head, begin, end, [&](int64_t window) {
       head.load(window);
       head.attend<false>();
-      small_gemm(tokens, padded_dim, tokens, head.scores, attn.padded_tokens, 1, head.v, padded_dim, result, padded_dim);
-      for (int64_t i = 0; i < tokens; ++i) {
-        float *to = out + (window * tokens + i) * attn.channels() + head.h * attn.head_dim;
+      small_gemm(queries, padded_dim, attn.tokens, head.scores, attn.padded_tokens, 1, head.v, padded_dim, result, padded_dim);
+      for (int64_t i = 0; i < queries; ++i) {
+        float *to = out + (window * queries + i) * attn.channels() + head.h * attn.head_dim;
         const float *from = result + i * padded_dim, factor = head.inverse_sum[i];
         for_each_vector(attn.head_dim, [&](int64_t c, int64_t n) { store_lanes(to + c, load(from + c) * factor, n); });
       }
