@@ -20,11 +20,12 @@ from .block import MSGBlock
 from .compile_phase import FastCompilePhase
 from .decay import is_no_decay
 from .layers import DropPath, truncated_normal
+from .repeated_call import FastRepeatedCall
 from .stages import PatchEmbed, PatchMerging, Stage
 from .windows import StageGeometry, stage_geometry, window_partition
 
 
-class MSGBackbone(FastCompilePhase):
+class MSGBackbone(FastCompilePhase, FastRepeatedCall):
     """Patch embedding and stages: the part that the classifier and the feature extractor share.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import ParameterTuple, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ..errors import UserError
 from ..ops import (
@@ -23,7 +23,7 @@ from ..ops import (
 )
 from ..ops.conv import LARGE_TILE
 from ..ops.huge_pages import HugePages
-from ..ops.packed import SINGLE
+from ..ops.packed import SINGLE, join
 from .backbone import MSGBackbone
 from .block import MSGBlock
 from .layers import PatchConv
@@ -138,6 +138,7 @@ def _pack(backbone: MSGBackbone, strassen: bool, precision: str) -> None:
             stage.downsample.reduction = InferenceConv(stage.downsample.reduction, packer)
     for name, parameter in backbone.parameters_and_names():
         parameter.name = prefix + name
+    backbone.repeats_calls = True
 
 
 def _is_native(block: nn.Cell) -> bool:
@@ -149,13 +150,14 @@ def _inference_blocks(stage: Stage, packer: WeightPacker, kept: int | None) -> I
 
     The last block computes the first ``kept`` tokens of every window; None means all.
     """
-    blocks, parameters = list(stage.blocks)[::-1], []
+    blocks, parameters, sizes = list(stage.blocks)[::-1], [], ()
     stage.blocks = nn.CellList()
     first = blocks[-1]
-    packed = PackedBlocks(first.attn.scale, first.shuffle, first.attn.num_heads, packer.precision, kept)
+    attention = (first.attn.scale, first.shuffle, first.attn.num_heads)
     while blocks:
-        parameters.append(_pack_block(blocks.pop(), packer))
-    return InferenceBlocks(parameters, packed, packer.memory)
+        values, sizes = join(_pack_block(blocks.pop(), packer))
+        parameters.append(packer.memory.parameter(values, f"packed.{len(parameters)}"))
+    return InferenceBlocks(parameters, PackedBlocks(*attention, sizes, packer.precision, kept))
 
 
 def _pack_block(block: MSGBlock, packer: WeightPacker) -> list[Tensor]:
@@ -236,10 +238,10 @@ class InferenceMerging(nn.Cell):
 class InferenceBlocks(nn.Cell):
     """The blocks of a stage with packed weights: (B*R, G, N, C) -> (B*R, G, N, C), or with the first tokens only."""
 
-    def __init__(self, parameters: Sequence[Sequence[Tensor]], packed: PackedBlocks, memory: HugePages):
+    def __init__(self, parameters: Sequence[Parameter], packed: PackedBlocks):
         super().__init__()
         self.fused = self.single_precision = True
-        self.values = _frozen(memory, "packed", *(value for block in parameters for value in block))
+        self.values = ParameterTuple(parameters)
         self.packed = packed
 
     def construct(self, x: Tensor, drop_path_scale: None = None, padding: Tensor | None = None) -> Tensor:

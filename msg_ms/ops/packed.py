@@ -93,6 +93,20 @@ class WeightPacker:
         return self._pack_bias(table, msg_bias)
 
 
+def join(values: Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...]]:
+    """Join parameters to one tensor, each from a multiple of 16 numbers: the framework needs time for each input.
+
+    Args:
+        values: float32, of any shape.
+
+    Returns:
+        All values, one-dimensional, and the number of each.
+    """
+    flat = [value.asnumpy().reshape(-1) for value in values]
+    padded = [np.pad(value, (0, -len(value) % 16)) for value in flat]
+    return Tensor(np.concatenate(padded)), tuple(map(len, flat))
+
+
 class PackedMatMul(nn.Cell):
     """The product x w^T with a packed weight.
 
@@ -184,14 +198,24 @@ class PackedBlocks(nn.Cell):
         scale: factor of the attention scores.
         shuffle: whether to shuffle the MSG tokens after each attention branch.
         heads: number of attention heads.
+        sizes: numbers in each of a block's 13 parameters.
         precision: that of the packed weights, "float32" or "bfloat16". In bfloat16 the operands of all products are
             rounded; sums, softmax, LayerNorm, GELU and the residual stream are single precision.
         kept: number K of tokens of each window, from the first, that the last block computes; None means all.
     """
 
-    def __init__(self, scale: float, shuffle: bool, heads: int, precision: str = SINGLE, kept: int | None = None):
+    def __init__(
+        self,
+        scale: float,
+        shuffle: bool,
+        heads: int,
+        sizes: Sequence[int],
+        precision: str = SINGLE,
+        kept: int | None = None,
+    ):
         super().__init__()
-        self.settings = Tensor(np.array([scale, shuffle, heads], np.float32))
+        # The sizes are exact: those beyond 2**24 are multiples of 64.
+        self.settings = Tensor(np.array([scale, shuffle, heads, *sizes], np.float32))
         name = {SINGLE: "stage_packed", BFLOAT16: "stage_bf16"}[precision]
         self.native = kernel(name, lambda x, *_: x if kept is None else [*x[:2], kept, x[3]])
 
@@ -200,9 +224,9 @@ class PackedBlocks(nn.Cell):
 
         Args:
             x: (B*R, G, N, C), shape letters as in ``windows.py``.
-            parameters: 13 for each block. Attention branch: gamma, beta, packed qkv weight, qkv bias, packed position
-                bias, packed proj weight, proj bias; see ``AttentionBranch``. MLP branch: gamma, beta, packed w1, b1,
-                packed w2, b2; see ``MlpBranch``.
+            parameters: those of each block, joined by ``join``. Attention branch: gamma, beta, packed qkv weight, qkv
+                bias, packed position bias, packed proj weight, proj bias; see ``AttentionBranch``. MLP branch: gamma,
+                beta, packed w1, b1, packed w2, b2; see ``MlpBranch``.
             padding: (5,), see ``AttentionBranch``.
 
         Returns:

@@ -74,16 +74,19 @@ def run_stage(kernels: Kernels, suffix: str | None, case: dict, kept: int | None
 
     The last block computes the first ``kept`` tokens of every window, or all.
     """
-    inputs = [case["x"], case["settings"]]
+    blocks = []
     for block in case["blocks"]:
         tokens = case["x"].shape[2]
         shape = (block["table"].shape[1] * tokens * round_up(tokens, 16),)
-        (bias,) = kernels(
-            f"pack_position_bias{'' if suffix is None else '_bf16'}", [block["table"], block["msg_bias"]], [shape]
-        )
-        for name in PARAMETERS:
-            value = bias if name == "bias" else block[name]
-            inputs.append(block_parameters(kernels, suffix, value) if name in WEIGHTS else value)
+        pack_bias = f"pack_position_bias{'' if suffix is None else '_bf16'}"
+        (bias,) = kernels(pack_bias, [block["table"], block["msg_bias"]], [shape])
+        values = {**block, "bias": bias}
+        values |= {name: block_parameters(kernels, suffix, block[name]) for name in WEIGHTS}
+        blocks.append([values[name].reshape(-1) for name in PARAMETERS])
+    sizes = [len(value) for value in blocks[0]]
+    settings = np.array([*case["settings"][:3], *sizes, *case["settings"][3:]], np.float32)
+    joined = [np.concatenate([np.pad(value, (0, -len(value) % 16)) for value in block]) for block in blocks]
+    inputs = [case["x"], settings, *joined]
     name = "stage_packed" if suffix is None else f"stage{suffix}"
     shape = list(case["x"].shape)
     shape[2] = kept or shape[2]

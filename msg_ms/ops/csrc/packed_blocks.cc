@@ -2,7 +2,7 @@
 
 #include "packed_blocks.h"
 
-// x (regions, windows, tokens, C), settings, 13 inputs for each block -> output, as x or with the first tokens only
+// x (regions, windows, tokens, C), settings, the parameters of each block -> output, as x or with the first tokens only
 MSG_MS_KERNEL(stage_packed) {
   using namespace msg_ms;
   const Workspace workspace(size(shapes[0], dims[0]));

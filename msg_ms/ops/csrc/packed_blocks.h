@@ -7,27 +7,33 @@
 
 namespace msg_ms {
 
-// A block's parameters. 0 gamma, 1 beta, 2 packed qkv weight, 3 qkv bias, 4 packed position bias, 5 packed proj weight,
-// 6 proj bias; 7 gamma, 8 beta, 9 packed w1, 10 b1, 11 packed w2, 12 b2.
-struct BlockParameters {
-  static constexpr int kCount = 13;
-  void **params;
-  int *dims;
-  int64_t **shapes;
-
-  const float *operator[](int i) const { return data(params, i); }
-  int64_t size(int i) const { return msg_ms::size(shapes[i], dims[i]); }
-};
-
-// The blocks' settings (3,): scale of the scores, 1 to shuffle, heads; or (8,) with a Padding (branch.h).
+// The blocks' settings: scale of the scores, 1 to shuffle, heads, the sizes of a block's parameters; then perhaps a Padding
+// (branch.h).
 struct PackedSettings {
+  static constexpr int kParameters = 13, kSizes = 3;  // number of parameters, index of the first size
   const float *values;
   int64_t count, heads;
 
   PackedSettings(const float *v, int64_t n) : values(v), count(n), heads(std::lround(v[2])) {}
   float scale() const { return values[0]; }
   bool shuffles() const { return values[1] != 0; }
-  Padding padding(int64_t tokens) const { return Padding::read(values, 3, count, tokens); }
+  int64_t size(int i) const { return std::llround(values[kSizes + i]); }
+  Padding padding(int64_t tokens) const { return Padding::read(values, kSizes + kParameters, count, tokens); }
+};
+
+// A block's parameters, one after the other, each from a multiple of 16 floats. 0 gamma, 1 beta, 2 packed qkv weight, 3 qkv
+// bias, 4 packed position bias, 5 packed proj weight, 6 proj bias; 7 gamma, 8 beta, 9 packed w1, 10 b1, 11 packed w2, 12 b2.
+// They are one input of the kernel, since the framework needs time for each.
+struct BlockParameters {
+  const float *data;
+  const PackedSettings &settings;
+
+  int64_t size(int i) const { return settings.size(i); }
+  const float *operator[](int i) const {
+    const float *p = data;
+    for (int j = 0; j < i; ++j) p += round_up(size(j), 16);
+    return p;
+  }
 };
 
 // Compute a branch in single precision; false if a weight is packed for another number of rows. `out` is not the input. The
@@ -36,7 +42,7 @@ bool packed_attention_branch(const Branch &branch, const Branch &kept, const Pac
                              const BlockParameters &p, float *out);
 bool packed_mlp_branch(const Branch &branch, const BlockParameters &p, float *out);
 
-// Run the blocks of a kernel call with the inputs x, settings and 13 for each block. If the output (regions, windows, n, C)
+// Run the blocks of a kernel call with the inputs x, settings and one for each block. If the output (regions, windows, n, C)
 // has fewer tokens than x, the last block computes only the first n of every window.
 //
 // attention(branch, kept, settings, parameters, stream) and mlp(branch, parameters, stream) compute one branch each: `kept`
@@ -51,11 +57,11 @@ bool run_blocks(int count, void **params, int *dims, int64_t **shapes, const Att
   const bool keeps_all = kept_tokens == input.tokens;
   const Workspace stream(keeps_all ? 1 : input.count * channels), gathered(keeps_all ? 1 : size(shapes[count - 1], 4));
   const float *x = input.x;
-  for (int i = 2; i + BlockParameters::kCount < count; i += BlockParameters::kCount) {
-    const BlockParameters parameters{params + i, dims + i, shapes + i};
+  for (int i = 2; i + 1 < count; ++i) {
+    const BlockParameters parameters{data(params, i), settings};
     Branch branch(shapes[0], x, &kNoDropPath, 1), kept = branch;
     branch.padding = kept.padding = settings.padding(branch.tokens);
-    const bool is_last = i + 2 * BlockParameters::kCount >= count;
+    const bool is_last = i + 2 == count;
     if (is_last && !keeps_all) {
       for (int64_t w = 0; w < branch.regions * branch.windows; ++w) {
         std::memcpy(gathered + w * kept_tokens * channels, x + w * branch.tokens * channels,

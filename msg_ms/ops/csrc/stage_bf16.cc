@@ -121,8 +121,8 @@ MSG_MS_KERNEL(pack_position_bias_bf16) {
   return 0;
 }
 
-// x (regions, windows, tokens, C), settings, 13 inputs for each block; see packed_blocks.h -> output, as x or with the first
-// tokens only
+// x (regions, windows, tokens, C), settings, the parameters of each block; see packed_blocks.h -> output, as x or with the
+// first tokens only
 MSG_MS_KERNEL(stage_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;
   return msg_ms::run_stage<msg_ms::NativeBFloat16>(count, params, dims, shapes);
