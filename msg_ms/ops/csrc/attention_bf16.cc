@@ -9,8 +9,6 @@
 namespace msg_ms {
 namespace {
 
-constexpr float kLog2E = 1.44269504088896341f;
-
 // 2^x for x <= 0, relative error 8e-5 (bfloat16 has 2e-3). Inputs below -126 (the end of the float range) are clamped.
 MSG_MS_INLINE inline Vec short_exp2(Vec x) {
   x = -126.0f > x ? Vec{} - 126.0f : x;
@@ -192,15 +190,6 @@ class HalfHead {
 };
 
 }  // namespace
-
-void transpose_bias(int64_t heads, int64_t tokens, const float *bias, float *to) {
-  const int64_t columns = round_up(tokens, kLanes);
-  for (int64_t h = 0; h < heads; ++h, bias += tokens * columns, to += tokens * columns) {
-    for (int64_t i = 0; i < tokens; ++i) {
-      for (int64_t j = 0; j < tokens; ++j) to[j * columns + i] = bias[i * columns + j] * kLog2E;
-    }
-  }
-}
 
 template <typename Arithmetic>
 void attend_bf16(const HalfAttention &attn, const HalfRows &out) {

@@ -7,19 +7,17 @@
 
 namespace msg_ms {
 
+constexpr float kLog2E = 1.44269504088896341f;
+
 // Windows of queries, keys and values: HalfRows (windows * tokens, 3 * heads * head_dim), with bias.
 struct HalfAttention {
   int64_t windows, tokens, heads, head_dim;  // head_dim is even
   float scale;
   const HalfRows &qkv;
-  const float *bias;  // (heads, tokens, padded_tokens), written by transpose_bias
+  const float *bias;  // (heads, tokens, padded_tokens): pack_bias by key (window_attention.h), times log2(e)
   int64_t queries = tokens;  // the first tokens of a window, for which outputs are computed
   int64_t padded_tokens = round_up(tokens, kLanes), padded_dim = round_up(head_dim, kLanes);
 };
-
-// Transpose position biases of `heads` heads from pack_bias (window_attention.h): a row for each key in place of each query,
-// times log2(e). `to` is zero before.
-void transpose_bias(int64_t heads, int64_t tokens, const float *bias, float *to);
 
 // Write the heads' outputs (windows * queries, heads * head_dim).
 template <typename Arithmetic>

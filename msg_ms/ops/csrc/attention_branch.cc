@@ -61,7 +61,7 @@ void forward(void **params, int64_t **shapes, float *out, float *saved_qkv, floa
   const SharedMatrix qkv_weight(packs, channels, 3 * channels, transposed(data(params, 3), channels));
   const SharedMatrix proj_weight(packs, channels, channels, transposed(data(params, 7), channels));
   const Workspace bias(branch.attention().bias_size());
-  pack_bias(branch.attention(), data(params, 5), data(params, 6), bias);
+  pack_bias(branch.attention(), data(params, 5), data(params, 6), true, bias);
   forward(branch, branch, qkv_weight, proj_weight, bias, out, saved_qkv, saved_heads);
 }
 
@@ -87,7 +87,7 @@ void backward(void **params, int64_t **shapes) {
   const SharedMatrix qkv_weight(chunk_parallel, qkv_channels, channels, matrix(data(params, 3), channels));
   const Attention shape = branch.attention();
   const Workspace bias(shape.bias_size());
-  pack_bias(shape, data(params, 5), data(params, 6), bias);
+  pack_bias(shape, data(params, 5), data(params, 6), false, bias);
   const Workspace dbias(shape.bias_size());
   {
     VectorGradient gamma_grad(channels, dgamma), beta_grad(channels, dbeta);
@@ -156,6 +156,6 @@ MSG_MS_KERNEL(attention_branch_grad) {
 MSG_MS_KERNEL(pack_position_bias) {
   using namespace msg_ms;
   std::memset(data(params, 2), 0, size(shapes[2], dims[2]) * sizeof(float));
-  pack_bias(attention_of_table(shapes[0]), data(params, 0), data(params, 1), data(params, 2));
+  pack_bias(attention_of_table(shapes[0]), data(params, 0), data(params, 1), true, data(params, 2));
   return 0;
 }

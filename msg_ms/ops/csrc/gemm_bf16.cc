@@ -77,7 +77,8 @@ MSG_MS_INLINE inline void finish(const ProductTarget &target, int64_t i, int64_t
   const int64_t at = i * target.stride + j;
   switch (kind) {
     case ProductTarget::kStore: return store_lanes(target.to + at, entries, lanes);
-    case ProductTarget::kResidual: return store_lanes(target.to + at, load_lanes(target.addend + at, lanes) + entries, lanes);
+    case ProductTarget::kResidual:
+      return store_lanes(target.to + at, load_lanes(target.addend + at, lanes) + entries, lanes);
     case ProductTarget::kRound: return store_rounded<Arithmetic>(target.rounded->at(i, j), entries, lanes);
     case ProductTarget::kGelu:
       return store_rounded<Arithmetic>(target.rounded->at(i, j), short_gelu<Arithmetic>(entries), lanes);
@@ -143,7 +144,8 @@ void gemm_bf16(int64_t rows, int64_t columns, const HalfRows &a, const float *pa
           const int64_t width = std::min(kWidth, columns - p);
           Vec bias[vectors] = {};
           if (target.bias != nullptr) {
-            for_each_vector(width, [&](int64_t c, int64_t lanes) { bias[c / kLanes] = load_lanes(target.bias + p + c, lanes); });
+            const float *const from = target.bias + p;
+            for_each_vector(width, [&](int64_t c, int64_t lanes) { bias[c / kLanes] = load_lanes(from + c, lanes); });
           }
           multiply_panel<vectors, Arithmetic>(
             i_end - i, pairs, a.row(i), a.stride, 1, panel, kWidth, prefetch,

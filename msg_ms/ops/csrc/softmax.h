@@ -7,10 +7,10 @@
 
 namespace msg_ms {
 
-// Replace a row of scores by exp(row + bias - max) and return 1 / sum; if `normalized`, multiply by that factor as well.
-// Rows of kVectors vectors stay in registers; kVectors = 0 is for longer rows.
-template <int kVectors, bool normalized>
-inline float softmax(float *row, const float *bias, int64_t columns) {
+// Replace a row of scores by exp(row + bias - max) / sum. Rows of kVectors vectors stay in registers; kVectors = 0 is for
+// longer rows.
+template <int kVectors>
+inline void softmax(float *row, const float *bias, int64_t columns) {
   const int64_t n = kVectors > 0 ? kVectors : columns / kLanes;
   Vec in_registers[kVectors > 0 ? kVectors : 1], largest{}, total{};
 #pragma GCC unroll 8
@@ -25,17 +25,14 @@ inline float softmax(float *row, const float *bias, int64_t columns) {
   for (int64_t j = 0; j < n; ++j) {
     const Vec e = exp_nonpositive((kVectors > 0 ? in_registers[j] : load(row + j * kLanes)) - row_max);
     if (kVectors > 0) in_registers[j] = e;
-    if (kVectors == 0 || !normalized) store(row + j * kLanes, e);
+    else store(row + j * kLanes, e);
     total += e;
   }
   const float inverse_sum = 1.0f / horizontal_sum(total);
-  if (normalized) {
 #pragma GCC unroll 8
-    for (int64_t j = 0; j < n; ++j) {
-      store(row + j * kLanes, (kVectors > 0 ? in_registers[j] : load(row + j * kLanes)) * inverse_sum);
-    }
+  for (int64_t j = 0; j < n; ++j) {
+    store(row + j * kLanes, (kVectors > 0 ? in_registers[j] : load(row + j * kLanes)) * inverse_sum);
   }
-  return inverse_sum;
 }
 
 // Replace the gradient d of a row of weights by that of its scores, weight * (d - sum of weight * d); add it to dbias.

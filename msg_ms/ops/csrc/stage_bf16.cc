@@ -114,10 +114,10 @@ MSG_MS_KERNEL(matmul_bf16) {
 MSG_MS_KERNEL(pack_position_bias_bf16) {
   using namespace msg_ms;
   const Attention attention = attention_of_table(shapes[0]);
-  const Workspace bias(attention.bias_size());
-  pack_bias(attention, data(params, 0), data(params, 1), bias);
-  std::memset(data(params, 2), 0, size(shapes[2], dims[2]) * sizeof(float));
-  transpose_bias(attention.heads, attention.tokens, bias, data(params, 2));
+  float *const bias = data(params, 2);
+  std::memset(bias, 0, size(shapes[2], dims[2]) * sizeof(float));
+  pack_bias(attention, data(params, 0), data(params, 1), true, bias);
+  for (int64_t i = 0; i < attention.bias_size(); ++i) bias[i] *= kLog2E;
   return 0;
 }
 

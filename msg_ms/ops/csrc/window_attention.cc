@@ -27,7 +27,7 @@ void for_each_offset(const Attention &attn, const Body &body) {
 
 enum Operand { kQuery, kKey, kValue };
 
-// The workspaces of one thread for one head of one window.
+// The workspaces of one thread for the recomputed weights of one head of one window.
 class Head {
  public:
   explicit Head(const Attention &attention)
@@ -36,8 +36,7 @@ class Head {
         k(attn.padded_tokens * attn.padded_dim),
         v(attn.padded_tokens * attn.padded_dim),
         transposed(attn.padded_dim * attn.padded_tokens),
-        scores(attn.padded_tokens * attn.padded_tokens),
-        inverse_sum(attn.padded_tokens) {
+        scores(attn.padded_tokens * attn.padded_tokens) {
     // Zero the padding that products read and loads don't write: rows past the last token, lanes past the last channel.
     for (float *rows : {(float *)q, (float *)k, (float *)v}) {
       const int64_t written = attn.head_dim < attn.padded_dim ? 0 : attn.tokens * attn.padded_dim;
@@ -57,13 +56,6 @@ class Head {
 
   float *saved(int64_t window, int operand) const {
     return attn.saved + ((window * attn.heads + h) * 3 + operand) * attn.tokens * attn.head_dim;
-  }
-
-  void load(int64_t window) const {
-    load_operand(window, kQuery, attn.scale, q);
-    load_operand(window, kKey, 1.0f, k);
-    load_operand(window, kValue, 1.0f, v);
-    if (window + 1 < attn.windows) prefetch(window + 1);
   }
 
   void load_saved(int64_t window) const {
@@ -86,16 +78,15 @@ class Head {
     }
   }
 
-  // Compute the attention weights into `scores`; unless `normalized`, they lack the factors in `inverse_sum`.
-  template <bool normalized>
+  // Compute the attention weights into `scores`.
   void attend() {
     transpose(k, transposed);
-    const int64_t queries = attn.queries, columns = attn.padded_tokens;
-    small_gemm(queries, columns, attn.head_dim, q, attn.padded_dim, 1, transposed, columns, scores, columns);
-    float *rows = scores, *factors = inverse_sum;
+    const int64_t tokens = attn.tokens, columns = attn.padded_tokens;
+    small_gemm(tokens, columns, attn.head_dim, q, attn.padded_dim, 1, transposed, columns, scores, columns);
+    float *rows = scores;
     with_row_vectors(columns, [&](auto vectors) {
-      for (int64_t i = 0; i < queries; ++i) {
-        factors[i] = softmax<decltype(vectors)::value, normalized>(rows + i * columns, bias + i * columns, columns);
+      for (int64_t i = 0; i < tokens; ++i) {
+        softmax<decltype(vectors)::value>(rows + i * columns, bias + i * columns, columns);
       }
     });
   }
@@ -103,26 +94,9 @@ class Head {
   const Attention &attn;
   int64_t h = -1;
   const float *bias = nullptr;
-  Workspace q, k, v, transposed, scores, inverse_sum;
+  Workspace q, k, v, transposed, scores;
 
  private:
-  // Load queries, keys or values, plus their bias, times factor, as (tokens, padded_dim).
-  void load_operand(int64_t window, int operand, float factor, float *to) const {
-    const float *operand_bias = attn.qkv_bias + operand * attn.channels() + h * attn.head_dim;
-    const float *from = token(attn.qkv, window, 0, operand);
-    float *copy = attn.saved == nullptr ? nullptr : saved(window, operand);
-    const int64_t tokens = attn.tokens, padded_dim = attn.padded_dim, head_dim = attn.head_dim;
-    const int64_t row_stride = 3 * attn.channels();
-    for_each_vector(head_dim, [&](int64_t c, int64_t n) {
-      const Vec b = load_lanes(operand_bias + c, n);
-      for (int64_t i = 0; i < tokens; ++i) {
-        const Vec value = (load_lanes(from + i * row_stride + c, n) + b) * factor;
-        store(to + i * padded_dim + c, value);
-        if (copy != nullptr) store_lanes(copy + i * head_dim + c, value, n);
-      }
-    });
-  }
-
   void load_saved_operand(int64_t window, int operand, float *to) const {
     const float *from = saved(window, operand);
     const int64_t tokens = attn.tokens, padded_dim = attn.padded_dim, head_dim = attn.head_dim;
@@ -132,29 +106,193 @@ class Head {
       });
     }
   }
-
-  void prefetch(int64_t window) const {
-    for (int64_t i = 0; i < attn.tokens; ++i) {
-      for (int operand = 0; operand < 3; ++operand) {
-        msg_ms::prefetch(token(attn.qkv, window, i, operand), attn.head_dim);
-      }
-    }
-  }
 };
 
-// Call body(window) for a range of the (head, window) pairs: a few windows with the first head, the same windows with the
-// next head, ... so that both the windows and the head's bias are in the cache when they are needed again.
+// Call body(window, head) for a range of the (head, window) pairs: a few windows with the first head, the same windows with
+// the next head, ... so that both the windows and the head's bias are in the cache when they are needed again.
 template <typename Body>
-void for_each_window(Head &head, int64_t begin, int64_t end, const Body &body) {
+void for_each_window(const Attention &attn, int64_t begin, int64_t end, const Body &body) {
   constexpr int64_t kBlock = 4;
-  const Attention &attn = head.attn;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t first = i / (kBlock * attn.heads) * kBlock, size = std::min(kBlock, attn.windows - first);
-    const int64_t h = (i - first * attn.heads) / size;
-    if (h != head.h) head.select(h);
-    body(first + (i - first * attn.heads) % size);
+    body(first + (i - first * attn.heads) % size, (i - first * attn.heads) / size);
   }
 }
+
+// The outputs of one head of one window, by one thread, for up to kMaxTileVectors vectors of its queries at a time.
+//
+// Scores, weights and outputs are transposed: a column is a query. So maxima and sums of the softmax are those of vectors,
+// and keys and values are used where they are.
+class ForwardHead {
+ public:
+  ForwardHead(const Attention &attention, float *out)
+      : attn(attention),
+        out_(out),
+        row_stride(3 * attn.channels()),
+        queries(attn.padded_dim * kMaxWidth),
+        scores(attn.tokens * kMaxWidth),
+        outputs(attn.padded_dim * kMaxWidth) {}
+
+  void run(int64_t window, int64_t head) {
+    Operands operands;
+    const float *const biases = attn.qkv_bias + head * attn.head_dim;
+    for (int which : {kQuery, kKey, kValue}) {
+      operands.rows[which] = token(window, head, 0, which);
+      operands.bias[which] = biases + which * attn.channels();
+    }
+    if (attn.saved != nullptr) save(operands, window, head);
+    if (window + 1 < attn.windows) prefetch(window + 1, head);
+    int64_t first = 0;
+    const auto run_panels = [&](auto vectors) {
+      constexpr int64_t kWidth = vectors * kLanes;
+      for (; first + kWidth <= round_up(attn.queries, kLanes); first += kWidth) {
+        run_panel<vectors>(operands, window, head, first);
+      }
+    };
+    run_panels(std::integral_constant<int, kMaxTileVectors>());
+    run_panels(std::integral_constant<int, 2>());
+    run_panels(std::integral_constant<int, 1>());
+  }
+
+ private:
+  static constexpr int64_t kMaxWidth = kMaxTileVectors * kLanes;
+
+  // Queries, keys and values (tokens, head_dim) in their place, to which the bias is to be added.
+  struct Operands {
+    const float *rows[3], *bias[3];
+  };
+
+  const float *token(int64_t window, int64_t head, int64_t i, int which) const {
+    return attn.qkv + ((window * attn.tokens + i) * 3 + which) * attn.channels() + head * attn.head_dim;
+  }
+
+  // Save the operands with their bias, the queries scaled.
+  void save(const Operands &operands, int64_t window, int64_t head) const {
+    const int64_t tokens = attn.tokens, head_dim = attn.head_dim;
+    for (int which : {kQuery, kKey, kValue}) {
+      const float *const from = operands.rows[which], factor = which == kQuery ? attn.scale : 1.0f;
+      float *const to = attn.saved + ((window * attn.heads + head) * 3 + which) * tokens * head_dim;
+      for_each_vector(head_dim, [&](int64_t c, int64_t n) {
+        const Vec bias = load_lanes(operands.bias[which] + c, n);
+        for (int64_t i = 0; i < tokens; ++i) {
+          store_lanes(to + i * head_dim + c, (load_lanes(from + i * row_stride + c, n) + bias) * factor, n);
+        }
+      });
+    }
+  }
+
+  // Compute the outputs of the queries from `first`.
+  template <int kVectors>
+  void run_panel(const Operands &operands, int64_t window, int64_t head, int64_t first) {
+    constexpr int64_t kWidth = kVectors * kLanes;
+    const int64_t tokens = attn.tokens, columns = attn.padded_tokens, n = std::min(kWidth, attn.queries - first);
+    const float *const bias = attn.bias + head * tokens * columns + first, scale = attn.scale;
+    load_queries<kWidth>(operands, first, n);
+    // The product of the keys' bias with each query, from which the scores start.
+    Vec start[kVectors] = {};
+    for (int64_t c = 0; c < attn.head_dim; ++c) {
+      for (int v = 0; v < kVectors; ++v) start[v] += load(queries + c * kWidth + v * kLanes) * operands.bias[kKey][c];
+    }
+    float *const rows = scores, *const results = outputs;
+    Vec largest[kVectors], total[kVectors] = {};
+    multiply_panel<kVectors>(
+      tokens, attn.head_dim, operands.rows[kKey], row_stride, 1, queries, kWidth, NoPrefetch(),
+      [&](int64_t i, const auto &tile) MSG_MS_INLINE {
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          Vec maximum{};
+#pragma GCC unroll 16
+          for (int r = 0; r < row_count(tile); ++r) {
+            const Vec score = tile[r][v] * scale + load(bias + (i + r) * columns + v * kLanes);
+            maximum = r == 0 ? score : score > maximum ? score : maximum;
+            store(rows + (i + r) * kWidth + v * kLanes, score);
+          }
+          largest[v] = i == 0 ? maximum : maximum > largest[v] ? maximum : largest[v];
+        }
+      },
+      start);
+    for (int64_t i = 0; i < tokens; ++i) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        float *const at = rows + i * kWidth + v * kLanes;
+        const Vec weight = exp_nonpositive(load(at) - largest[v]);
+        total[v] += weight;
+        store(at, weight);
+      }
+    }
+    for (int v = 0; v < kVectors; ++v) total[v] = 1.0f / total[v];
+    multiply_panel<kVectors>(attn.head_dim, tokens, operands.rows[kValue], 1, row_stride, rows, kWidth, NoPrefetch(),
+                             [&](int64_t c, const auto &tile) MSG_MS_INLINE {
+#pragma GCC unroll 16
+                               for (int r = 0; r < row_count(tile); ++r) {
+#pragma GCC unroll 8
+                                 for (int v = 0; v < kVectors; ++v) {
+                                   store(results + (c + r) * kWidth + v * kLanes, tile[r][v] * total[v]);
+                                 }
+                               }
+                             });
+    float *const to = out_ + (window * attn.queries + first) * attn.channels() + head * attn.head_dim;
+    store_outputs<kWidth>(operands.bias[kValue], to, n);
+  }
+
+  // Transpose n queries (n, head_dim) to (padded_dim, width), with zeros in the other columns.
+  template <int64_t kWidth>
+  void load_queries(const Operands &operands, int64_t first, int64_t n) {
+    const float *const from = operands.rows[kQuery] + first * row_stride, *const bias = operands.bias[kQuery];
+    float *const to = queries;
+    Vec block[kLanes];
+    for_each_vector(attn.head_dim, [&](int64_t c, int64_t lanes) {
+      const Vec added = load_lanes(bias + c, lanes);
+      for (int64_t i = 0; i < kWidth; i += kLanes) {
+        const int64_t count = std::min<int64_t>(kLanes, n - i);
+        const float *row = from + i * row_stride + c;
+        if (count == kLanes && lanes == kLanes) {
+#pragma GCC unroll 16
+          for (int r = 0; r < kLanes; ++r) block[r] = load(row + r * row_stride) + added;
+        } else {
+          for (int r = 0; r < kLanes; ++r) block[r] = r < count ? load_lanes(row + r * row_stride, lanes) + added : Vec{};
+        }
+        transpose(block);
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) store(to + (c + r) * kWidth + i, block[r]);
+      }
+    });
+  }
+
+  // Transpose `outputs` to n rows, and add the values' bias.
+  template <int64_t kWidth>
+  void store_outputs(const float *bias, float *to, int64_t n) {
+    const float *const from = outputs;
+    Vec block[kLanes];
+    for_each_vector(attn.head_dim, [&](int64_t c, int64_t lanes) {
+      const Vec added = load_lanes(bias + c, lanes);
+      for (int64_t i = 0; i < n; i += kLanes) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) block[r] = load(from + (c + r) * kWidth + i);
+        transpose(block);
+        const int64_t count = std::min<int64_t>(kLanes, n - i);
+        float *const row = to + i * attn.channels() + c;
+        if (count == kLanes && lanes == kLanes) {
+#pragma GCC unroll 16
+          for (int r = 0; r < kLanes; ++r) store(row + r * attn.channels(), block[r] + added);
+        } else {
+          for (int64_t r = 0; r < count; ++r) store_lanes(row + r * attn.channels(), block[r] + added, lanes);
+        }
+      }
+    });
+  }
+
+  void prefetch(int64_t window, int64_t head) const {
+    for (int64_t i = 0; i < attn.tokens; ++i) {
+      for (int which : {kQuery, kKey, kValue}) msg_ms::prefetch(token(window, head, i, which), attn.head_dim);
+    }
+  }
+
+  const Attention &attn;
+  float *const out_;
+  const int64_t row_stride;
+  const Workspace queries, scores, outputs;
+};
 
 class HeadGradient {
  public:
@@ -173,7 +311,7 @@ class HeadGradient {
   void run(int64_t window) {
     const int64_t tokens = attn.tokens, columns = attn.padded_tokens, padded_dim = attn.padded_dim;
     head.load_saved(window);
-    head.attend<true>();
+    head.attend();
     for (int64_t i = 0; i < tokens; ++i) {
       const float *from = dout_ + (window * tokens + i) * attn.channels() + head.h * attn.head_dim;
       float *to = dy_ + i * padded_dim;
@@ -231,40 +369,34 @@ class HeadGradient {
 
 void attend(const Attention &attn, float *out) {
   parallel_for(attn.heads * attn.windows, 1, [&](int, int64_t begin, int64_t end) {
-    Head head(attn);
-    const int64_t queries = attn.queries, padded_dim = attn.padded_dim;
-    Workspace result(queries * padded_dim);
-    for_each_window(head, begin, end, [&](int64_t window) {
-      head.load(window);
-      head.attend<false>();
-      small_gemm(queries, padded_dim, attn.tokens, head.scores, attn.padded_tokens, 1, head.v, padded_dim, result, padded_dim);
-      for (int64_t i = 0; i < queries; ++i) {
-        float *to = out + (window * queries + i) * attn.channels() + head.h * attn.head_dim;
-        const float *from = result + i * padded_dim, factor = head.inverse_sum[i];
-        for_each_vector(attn.head_dim, [&](int64_t c, int64_t n) { store_lanes(to + c, load(from + c) * factor, n); });
-      }
-    });
+    ForwardHead head(attn, out);
+    for_each_window(attn, begin, end, [&](int64_t window, int64_t h) { head.run(window, h); });
   });
 }
 
 void attend_grad(const Attention &attn, const float *dout, float *dqkv, float *dbias, float *dqkv_bias) {
   parallel_for(attn.heads * attn.windows, 1, [&](int thread, int64_t begin, int64_t end) {
     HeadGradient gradient(attn, dout, dqkv, dbias + thread * attn.bias_size(), dqkv_bias + thread * 3 * attn.channels());
-    for_each_window(gradient.head, begin, end, [&](int64_t window) { gradient.run(window); });
+    for_each_window(attn, begin, end, [&](int64_t window, int64_t h) {
+      if (h != gradient.head.h) gradient.head.select(h);
+      gradient.run(window);
+    });
   });
 }
 
-void pack_bias(const Attention &attn, const float *table, const float *msg_bias, float *bias) {
+void pack_bias(const Attention &attn, const float *table, const float *msg_bias, bool by_key, float *bias) {
+  const int64_t tokens = attn.tokens, columns = attn.padded_tokens;
+  const int64_t query_stride = by_key ? 1 : columns, key_stride = by_key ? columns : 1;
   parallel_for(attn.heads, 4, [&](int, int64_t begin, int64_t end) {
     for (int64_t h = begin; h < end; ++h) {
-      float *rows = bias + h * attn.tokens * attn.padded_tokens;
-      for (int64_t i = 0; i < attn.tokens; ++i) {
-        rows[i * attn.padded_tokens] = msg_bias[h * 2];
-        for (int64_t j = attn.tokens; j < attn.padded_tokens; ++j) rows[i * attn.padded_tokens + j] = -1e30f;
+      float *const rows = bias + h * tokens * columns;
+      for (int64_t i = 0; i < tokens; ++i) {
+        std::fill(rows + i * columns + tokens, rows + (i + 1) * columns, by_key ? 0.0f : -1e30f);
+        rows[i * query_stride] = msg_bias[h * 2];
       }
-      for (int64_t j = 0; j < attn.tokens; ++j) rows[j] = msg_bias[h * 2 + 1];
-      for_each_offset(attn, [&](int64_t row, int64_t column, int64_t table_row) {
-        rows[row * attn.padded_tokens + column] = table[table_row * attn.heads + h];
+      for (int64_t j = 0; j < tokens; ++j) rows[j * key_stride] = msg_bias[h * 2 + 1];
+      for_each_offset(attn, [&](int64_t query, int64_t key, int64_t table_row) {
+        rows[query * query_stride + key * key_stride] = table[table_row * attn.heads + h];
       });
     }
   });

@@ -14,7 +14,7 @@ struct Attention {
   int64_t windows, tokens, heads, head_dim, window_size;  // tokens = window_size^2 + 1, the MSG token first
   float scale;
   const float *qkv, *qkv_bias;  // (windows, tokens, 3 * channels), (3 * channels,): queries, keys, values, head by head
-  const float *bias;            // (heads, tokens, padded_tokens), written by pack_bias
+  const float *bias;            // (heads, tokens, padded_tokens), written by pack_bias: by key in attend()
   float *saved;  // for backward, or null: (windows, heads, 3, tokens, head_dim) scaled queries, keys, values, with bias
   int64_t padded_tokens = round_up(tokens, kLanes), padded_dim = round_up(head_dim, kLanes);
   int64_t queries = tokens;  // the first tokens of a window, for which attend() computes outputs
@@ -31,8 +31,9 @@ inline Attention attention_of_table(const int64_t *shape) {
 }
 
 // Write the position bias (heads, tokens, padded_tokens) from the table (table_rows, heads) and the MSG token's bias
-// (heads, 2), see window_attention.py. Padded columns are so low that the softmax ignores them.
-void pack_bias(const Attention &attention, const float *table, const float *msg_bias, float *bias);
+// (heads, 2), see window_attention.py. A row belongs to a query; if `by_key`, to a key. Padded columns are so low that the
+// softmax ignores them, or 0 if they are no queries.
+void pack_bias(const Attention &attention, const float *table, const float *msg_bias, bool by_key, float *bias);
 
 // Compute out (windows, queries, channels); fill `saved` unless it is null.
 void attend(const Attention &attention, float *out);
