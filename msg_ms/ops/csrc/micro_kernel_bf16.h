@@ -10,6 +10,7 @@
 
 #include <array>
 
+#include "gelu.h"
 #include "micro_kernel.h"
 
 #if defined(__AVX512BF16__) && defined(__AVX512F__)
@@ -24,9 +25,6 @@ namespace msg_ms {
 using BFloat16 = uint16_t __attribute__((may_alias));
 using HalfVec = uint16_t __attribute__((vector_size(kLanes * 2)));
 using UIntVec = uint32_t __attribute__((vector_size(kLanes * 4)));
-
-constexpr int kTableSize = 32;
-using Table = float[kTableSize];
 
 // Return the pairs of n numbers.
 inline int64_t pair_count(int64_t n) { return (n + 1) / 2; }

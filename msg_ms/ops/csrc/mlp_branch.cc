@@ -2,6 +2,7 @@
 // branches.py. Rows are processed in chunks, so that the activations between the two GEMMs stay in the cache; see branch.h.
 
 #include "branch.h"
+#include "gelu.h"
 #include "gemm.h"
 #include "packed_blocks.h"
 
@@ -19,7 +20,7 @@ auto gelu_epilogue(const float *bias, int64_t hidden, float *x, float *saved) {
         const int64_t at = i * hidden + column + c;
         const Vec in = load_lanes(x + at, n) + load_lanes(bias + column + c, n);
         if (saved != nullptr) store_lanes(saved + at, in, n);
-        store_lanes(x + at, in * normal_cdf(in), n);
+        store_lanes(x + at, gelu(in), n);
       });
     }
   };
