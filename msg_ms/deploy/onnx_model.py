@@ -127,11 +127,13 @@ def _shuffle_msg_tokens(x: Value, windows: int, tokens: int) -> Value:
     return msg.reshape(-1, 1, channels).join(x.slice(1, 1, tokens), 1).reshape(-1, channels)
 
 
-def _block(x: Value, cell: MSGBlock, windows: int, tokens: int) -> Value:
+def _block(x: Value, cell: MSGBlock, windows: int, tokens: int, msg_only: bool) -> Value:
     with x.graph.scope("attn"):
         x = x.then("Add", _attention(_layer_norm(x, cell.norm1), cell.attn, tokens).name)
         if cell.shuffle and windows > 1:
             x = _shuffle_msg_tokens(x, windows, tokens)
+        if msg_only:
+            x = x.reshape(-1, tokens, x.shape[-1]).slice(1, 0, 1).reshape(-1, x.shape[-1])
     with x.graph.scope("mlp"):
         return x.then("Add", _mlp(_layer_norm(x, cell.norm2), cell.mlp).name)
 
@@ -186,8 +188,10 @@ def _network(images: Value, model: MSGTransformer, batch: int | None) -> Value:
         x = x.reshape(-1, model.dims[i])
         for j, block in enumerate(stage.blocks):
             with graph.scope(f"layers.{i}.blocks.{j}"):
-                x = _block(x, block, model.geometry[i].region ** 2, tokens)
-        x = x.reshape(-1, tokens, model.dims[i])
+                # The head reads the last MSG tokens only.
+                msg_only = i == len(model.layers) - 1 and j == len(stage.blocks) - 1
+                x = _block(x, block, model.geometry[i].region ** 2, tokens, msg_only)
+        x = x.reshape(-1, 1 if msg_only else tokens, model.dims[i])
         if stage.downsample is not None:
             with graph.scope(f"layers.{i}.downsample"):
                 x = _merging(x, stage.downsample, model.geometry[i], model.geometry[i + 1].region)

@@ -117,13 +117,17 @@ class MSGBackbone(FastCompilePhase, FastRepeatedCall):
         messages = ops.broadcast_to(self.msg_tokens.astype(x.dtype), (regions, windows, 1, channels))
         return ops.cat((messages, x), 2)
 
-    def walk_stages(self, x: Tensor, drop_path_noise: Tensor | None = None) -> tuple[tuple, tuple, tuple]:
+    def walk_stages(
+        self, x: Tensor, drop_path_noise: Tensor | None = None, msg_only: bool = False
+    ) -> tuple[tuple, tuple, tuple]:
         """Run all stages and return their tokens before and after the patch merging.
 
         Args:
             x: Images (B, in_chans, height, width), of any size that windows and regions fit.
             drop_path_noise: Uniform numbers in [0, 1), float32 (blocks, 2, B), for stochastic depth in training. They
                 make its randomness the caller's. If None, the device draws them.
+            msg_only: Return only the first tokens of the last stage's windows, the MSG token and perhaps others, and
+                save the time for the rest.
 
         Returns:
             Three tuples. The first has every stage's ``StageGeometry`` and a None at the end. The second has
@@ -143,17 +147,20 @@ class MSGBackbone(FastCompilePhase, FastRepeatedCall):
         before, after, first = (), (), 0
         for i, stage in enumerate(self.layers):
             last = first + self.depths[i]
-            tokens = stage.run_blocks(x, None if scales is None else scales[first:last])
+            is_last = i == len(self.layers) - 1
+            tokens = stage.run_blocks(x, None if scales is None else scales[first:last], msg_only and is_last)
             x = stage.merge(tokens, geometry[i], geometry[i + 1])
             before, after, first = (*before, tokens), (*after, x), last
         return geometry, before, after
 
-    def forward_stages(self, x: Tensor, drop_path_noise: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward_stages(
+        self, x: Tensor, drop_path_noise: Tensor | None = None, msg_only: bool = False
+    ) -> tuple[Tensor, ...]:
         """Return every stage's tokens after its patch merging: (B*R, G, N, C) in the geometry of the next stage.
 
         Arguments and errors are those of ``walk_stages``.
         """
-        return self.walk_stages(x, drop_path_noise)[2]
+        return self.walk_stages(x, drop_path_noise, msg_only)[2]
 
     def flops(self) -> float:
         """Return the multiply-adds for one image of ``img_size``, counted as in the paper's code."""

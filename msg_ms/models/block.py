@@ -69,20 +69,31 @@ class MSGBlock(nn.Cell):
         fc1, fc2 = self.mlp.fc1, self.mlp.fc2
         return self.norm2.gamma, self.norm2.beta, fc1.weight, fc1.bias, fc2.weight, fc2.bias
 
-    def construct(self, x: Tensor, drop_path_scale: Tensor | None = None, padding: Tensor | None = None) -> Tensor:
+    def construct(
+        self,
+        x: Tensor,
+        drop_path_scale: Tensor | None = None,
+        padding: Tensor | None = None,
+        msg_only: bool = False,
+    ) -> Tensor:
         """Return the tokens after the block.
 
         Args:
             x: Tokens (B*R, G, N, C).
             drop_path_scale: Factors (2, B) of each image's two residual branches; None means 1.
             padding: See ``msg_ms.ops.AttentionBranch``; only where the native kernels run.
+            msg_only: Return the MSG tokens only, (B*R, G, 1, C), without an MLP for the others.
         """
         # The type of x matters too: Cell.to_float, which mindcv's O3 uses, bypasses set_compute_dtype.
         if self.fused and self.single_precision and x.dtype == ms.float32:
             x = self.attention_branch(x, *self.attention_parameters, drop_path_scale, padding)
+            if msg_only:
+                x = x[:, :, :1]
             return self.mlp_branch(x, *self.mlp_parameters, drop_path_scale)
         scales = (None, None) if drop_path_scale is None else ops.unstack(drop_path_scale)
         x = self.residual(x, self.attn(self.norm1(x)), scales[0])
         if self.shuffle:
             x = self.shuffle_messages(x)
+        if msg_only:
+            x = x[:, :, :1]
         return self.residual(x, self.mlp(self.norm2(x)), scales[1])

@@ -27,7 +27,6 @@ from ..ops.packed import SINGLE, join
 from .backbone import MSGBackbone
 from .block import MSGBlock
 from .layers import PatchConv
-from .msg_transformer import MSGTransformer
 from .stages import PatchEmbed, PatchMerging, Stage
 from .windows import StageGeometry
 
@@ -37,9 +36,8 @@ def optimize_for_inference(model: nn.Cell, strassen: bool = False, precision: st
 
     In single precision results are bit-identical, and inference time on CPU drops by 5 to 15%. The parameters of the
     blocks are replaced. Load the weights and set the precision before; afterwards the model cannot be trained,
-    exported or given other weights. The last block of a classifier computes only the tokens that the head reads. A
-    backbone whose blocks do not use the native kernels (other devices, half precision, composed operators) stays
-    unchanged.
+    exported or given other weights. A backbone whose blocks do not use the native kernels (other devices, half
+    precision, composed operators) stays unchanged.
 
     Args:
         model: An MSG-Transformer, or a larger Cell that contains one or several as backbones. Pass the largest Cell
@@ -127,9 +125,7 @@ def _pack(backbone: MSGBackbone, strassen: bool, precision: str) -> None:
         else:
             backbone.patch_embed.proj = InferenceConv(backbone.patch_embed.proj, packer)
     for stage in backbone.layers:
-        # A classifier reads the last MSG tokens only. Strassen's algorithm needs a second token beside each.
-        kept = 2 if isinstance(backbone, MSGTransformer) and stage is backbone.layers[-1] else None
-        stage.blocks = nn.CellList([_inference_blocks(stage, packer, kept)])
+        stage.blocks = nn.CellList([_inference_blocks(stage, packer)])
         if stage.downsample is None or backbone.any_size:
             continue
         if half:
@@ -145,11 +141,8 @@ def _is_native(block: nn.Cell) -> bool:
     return isinstance(block, MSGBlock) and block.fused and block.single_precision
 
 
-def _inference_blocks(stage: Stage, packer: WeightPacker, kept: int | None) -> InferenceBlocks:
-    """Convert the stage's blocks one by one, removing each from the stage, so that no weights are in memory twice.
-
-    The last block computes the first ``kept`` tokens of every window; None means all.
-    """
+def _inference_blocks(stage: Stage, packer: WeightPacker) -> InferenceBlocks:
+    """Convert the stage's blocks one by one, removing each from the stage, so that no weights are in memory twice."""
     blocks, parameters, sizes = list(stage.blocks)[::-1], [], ()
     stage.blocks = nn.CellList()
     first = blocks[-1]
@@ -157,7 +150,7 @@ def _inference_blocks(stage: Stage, packer: WeightPacker, kept: int | None) -> I
     while blocks:
         values, sizes = join(_pack_block(blocks.pop(), packer))
         parameters.append(packer.memory.parameter(values, f"packed.{len(parameters)}"))
-    return InferenceBlocks(parameters, PackedBlocks(*attention, sizes, packer.precision, kept))
+    return InferenceBlocks(parameters, PackedBlocks(*attention, sizes, packer.precision))
 
 
 def _pack_block(block: MSGBlock, packer: WeightPacker) -> list[Tensor]:
@@ -244,9 +237,11 @@ class InferenceBlocks(nn.Cell):
         self.values = ParameterTuple(parameters)
         self.packed = packed
 
-    def construct(self, x: Tensor, drop_path_scale: None = None, padding: Tensor | None = None) -> Tensor:
+    def construct(
+        self, x: Tensor, drop_path_scale: None = None, padding: Tensor | None = None, msg_only: bool = False
+    ) -> Tensor:
         """Return the tokens after the blocks; nothing is dropped in inference."""
-        return self.packed(x, self.values, padding)
+        return self.packed(x, self.values, padding, msg_only)
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
         """Raise UserError: the weights are packed in one precision."""

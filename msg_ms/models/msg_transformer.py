@@ -109,7 +109,7 @@ class MSGTransformer(MSGBackbone):
         height, width = x.shape[2:]
         window_pixels = self.patch_size * self.window_size * 2 ** (len(self.depths) - 1)
         windows = (height // window_pixels) * (width // window_pixels)
-        x = self.norm(self.forward_stages(x, drop_path_noise)[-1][:, :, 0])
+        x = self.norm(self.forward_stages(x, drop_path_noise, True)[-1][:, :, 0])
         # This depends on height and width only, so a graph for any number of images has no branch here.
         if windows == 1:
             return x.reshape(-1, self.num_features)

@@ -83,10 +83,16 @@ class Stage(nn.Cell):
             block.attention_branch, block.mlp_branch = blocks[0].attention_branch, blocks[0].mlp_branch
         self.downsample = downsample
 
-    def run_blocks(self, x: Tensor, drop_path_scales: tuple[Tensor, ...] | None = None) -> Tensor:
-        """Run the blocks alone, (B*R, G, N, C) -> the same; ``drop_path_scales`` has an entry per block."""
+    def run_blocks(
+        self, x: Tensor, drop_path_scales: tuple[Tensor, ...] | None = None, msg_only: bool = False
+    ) -> Tensor:
+        """Run the blocks alone, (B*R, G, N, C) -> the same; ``drop_path_scales`` has an entry per block.
+
+        With ``msg_only`` the result has the first tokens of every window only, one or more.
+        """
         for i, block in enumerate(self.blocks):
-            x = block(x, None if drop_path_scales is None else drop_path_scales[i])
+            scale = None if drop_path_scales is None else drop_path_scales[i]
+            x = block(x, scale, None, msg_only and i == len(self.blocks) - 1)
         return x
 
     def merge(self, x: Tensor, geometry: StageGeometry, next_geometry: StageGeometry | None) -> Tensor:

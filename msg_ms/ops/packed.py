@@ -201,8 +201,10 @@ class PackedBlocks(nn.Cell):
         sizes: numbers in each of a block's 13 parameters.
         precision: that of the packed weights, "float32" or "bfloat16". In bfloat16 the operands of all products are
             rounded; sums, softmax, LayerNorm, GELU and the residual stream are single precision.
-        kept: number K of tokens of each window, from the first, that the last block computes; None means all.
     """
+
+    # The tokens of a window that the last block computes if its MSG token is enough: Strassen's algorithm needs a pair.
+    FIRST_TOKENS = 2
 
     def __init__(
         self,
@@ -211,15 +213,18 @@ class PackedBlocks(nn.Cell):
         heads: int,
         sizes: Sequence[int],
         precision: str = SINGLE,
-        kept: int | None = None,
     ):
         super().__init__()
         # The sizes are exact: those beyond 2**24 are multiples of 64.
         self.settings = Tensor(np.array([scale, shuffle, heads, *sizes], np.float32))
         name = {SINGLE: "stage_packed", BFLOAT16: "stage_bf16"}[precision]
-        self.native = kernel(name, lambda x, *_: x if kept is None else [*x[:2], kept, x[3]])
+        self.native = kernel(name, lambda x, *_: x)
+        # MindSpore needs another name for another shape of the output.
+        self.native_first = kernel(f"{name}_first", lambda x, *_: [*x[:2], self.FIRST_TOKENS, x[3]])
 
-    def construct(self, x: Tensor, parameters: Sequence[Tensor], padding: Tensor | None = None) -> Tensor:
+    def construct(
+        self, x: Tensor, parameters: Sequence[Tensor], padding: Tensor | None = None, msg_only: bool = False
+    ) -> Tensor:
         """Run the blocks.
 
         Args:
@@ -228,9 +233,11 @@ class PackedBlocks(nn.Cell):
                 bias, packed position bias, packed proj weight, proj bias; see ``AttentionBranch``. MLP branch: gamma,
                 beta, packed w1, b1, packed w2, b2; see ``MlpBranch``.
             padding: (5,), see ``AttentionBranch``.
+            msg_only: compute only the first two tokens of every window in the last block.
 
         Returns:
-            (B*R, G, N, C), or (B*R, G, K, C) with ``kept``.
+            (B*R, G, N, C), or (B*R, G, 2, C) with ``msg_only``.
         """
         settings = self.settings if padding is None else ops.cat((self.settings, padding))
-        return self.native(x, settings, *parameters)
+        run = self.native_first if msg_only else self.native
+        return run(x, settings, *parameters)

@@ -17,3 +17,6 @@ MSG_MS_KERNEL(stage_packed) {
     });
   return done ? 0 : 1;
 }
+
+// The same with the output's shape of the first tokens.
+MSG_MS_KERNEL(stage_packed_first) { return stage_packed(count, params, dims, shapes, dtypes, stream, extra); }

@@ -128,7 +128,10 @@ MSG_MS_KERNEL(stage_bf16) {
   return msg_ms::run_stage<msg_ms::NativeBFloat16>(count, params, dims, shapes);
 }
 
-// The same two kernels without the instructions: slow, for tests on any processor.
+// The same with the output's shape of the first tokens.
+MSG_MS_KERNEL(stage_bf16_first) { return stage_bf16(count, params, dims, shapes, dtypes, stream, extra); }
+
+// matmul_bf16 and stage_bf16 without the instructions: slow, for tests on any processor.
 MSG_MS_KERNEL(matmul_bf16_portable) {
   msg_ms::multiply_rows<msg_ms::PortableBFloat16>(params, shapes);
   return 0;
