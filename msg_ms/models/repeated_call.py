@@ -45,7 +45,7 @@ class FastRepeatedCall(nn.Cell):
         return _convert_python_data(executor(tuple(inputs), self.phase_cache[self.phase]))
 
     def _describe(self, args: tuple[Tensor, ...]) -> Hashable:
-        """Return what decides on the graph; None if there is none. A copy of this Cell compiles its own graphs."""
+        """Return the properties that decide on the graph; None if there is none. A copy compiles its own graphs."""
         graph = self.phase_cache.get(self.phase)
         if graph not in self.compile_cache or ms.get_context("mode") != ms.GRAPH_MODE:
             return None

@@ -15,7 +15,7 @@ constexpr int kTableSize = 32;
 using Table = float[kTableSize];
 
 // The polynomials of degree kDegree in a or, if `centered`, in a minus the middle of the interval. Interval i has the middle
-// i / per_unit. h goes to 0 at the end of the last one, up to 2e-5 or 1e-7 (PolynomialsOfGelu::end).
+// i / per_unit. Beyond `end`, in the last interval, h counts as constant.
 template <int kDegree, bool centered>
 struct PolynomialsOfGelu {
   const float per_unit, end;

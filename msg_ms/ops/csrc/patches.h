@@ -8,18 +8,21 @@
 namespace msg_ms {
 
 // Return the row of each token (y, x) of a map in window order: regions row by row, windows of a region row by row, tokens
-// of a window row by row.
-inline std::vector<int64_t> window_order(int64_t height, int64_t width, int64_t window_size, int64_t region_size) {
-  std::vector<int64_t> order(height * width);
-  const int64_t regions_across = width / (window_size * region_size);
+// of a window row by row. With `msg_tokens` each window has its MSG token in front.
+inline std::vector<int64_t> window_order(int64_t height, int64_t width, int64_t window_size, int64_t region_size,
+                                         bool msg_tokens = false) {
+  // The row is a sum of a part for y and a part for x.
+  const int64_t stride = window_size * window_size + msg_tokens, regions_across = width / (window_size * region_size);
+  const auto part = [&](int64_t at, int64_t line, int64_t region_lines) {
+    const int64_t window = at / window_size;
+    const int64_t windows = window / region_size * region_lines * region_size * region_size + window % region_size * line;
+    return windows * stride;
+  };
+  std::vector<int64_t> order(height * width), parts(width);
+  for (int64_t x = 0; x < width; ++x) parts[x] = part(x, 1, 1) + x % window_size + msg_tokens;
   for (int64_t y = 0; y < height; ++y) {
-    for (int64_t x = 0; x < width; ++x) {
-      const int64_t window_y = y / window_size, window_x = x / window_size;
-      const int64_t in_region = window_y % region_size * region_size + window_x % region_size;
-      const int64_t region = window_y / region_size * regions_across + window_x / region_size;
-      const int64_t window = region * region_size * region_size + in_region;
-      order[y * width + x] = window * window_size * window_size + y % window_size * window_size + x % window_size;
-    }
+    const int64_t row = part(y, region_size, regions_across) + y % window_size * window_size;
+    for (int64_t x = 0; x < width; ++x) order[y * width + x] = row + parts[x];
   }
   return order;
 }
@@ -101,9 +104,7 @@ struct TokenPatches {
 
  private:
   std::vector<int64_t> patch_token_rows(int64_t h, int64_t w, int64_t region) const {
-    std::vector<int64_t> rows = window_order(h, w, window_size, region);
-    for (int64_t &row : rows) row += row / (window_size * window_size) + 1;
-    return rows;
+    return window_order(h, w, window_size, region, true);
   }
 
   std::vector<int64_t> msg_token_rows(int64_t h, int64_t w, int64_t region) const {

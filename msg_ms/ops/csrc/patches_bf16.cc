@@ -88,9 +88,11 @@ void merge(void **params, int64_t **shapes) {
   const int64_t channels = shapes[0][1], columns = shapes[4][0];
   const TokenPatches patches(channels, data(params, 1), shapes[0][0]);
   std::vector<int64_t> sources(patches.next_rows * 9);
-  for (int64_t line = 0; line < patches.lines(); ++line) {
-    patches.for_each_patch(line, [&](int64_t row, const int64_t *from) { std::copy(from, from + 9, &sources[row * 9]); });
-  }
+  parallel_for(patches.lines(), 4, [&](int, int64_t begin, int64_t end) {
+    for (int64_t line = begin; line < end; ++line) {
+      patches.for_each_patch(line, [&](int64_t row, const int64_t *from) { std::copy(from, from + 9, &sources[row * 9]); });
+    }
+  });
   const float *x = data(params, 0);
   project_patches<Arithmetic>(
     patches.batch * patches.next_rows, 9 * channels, columns, data(params, 2), data(params, 3), data(params, 4),
