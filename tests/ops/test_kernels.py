@@ -1,5 +1,6 @@
 """Compare native kernels with the composed operators, outputs and gradients, on 200 random shapes."""
 
+import math
 import platform
 import shutil
 import subprocess
@@ -250,3 +251,16 @@ def test_address_sanitizer_finds_nothing(tmp_path):
     line = [sys.executable, "-c", code, str(library)]
     done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
     assert "heap-buffer-overflow" in done.stderr
+
+
+def test_gelu_is_exact_to_a_few_bits(kernels):
+    """A branch whose normalization, weights and biases leave nothing but GELU of beta."""
+    channels, one = 512, np.ones((2, 1), np.float32)
+    x, zeros, identity = np.zeros((1, 1, 1, channels), np.float32), np.zeros(channels, np.float32), np.eye(channels)
+    errors = []
+    for beta in np.linspace(-9, 9, 40 * channels).astype(np.float32).reshape(40, channels):
+        weights = [identity.astype(np.float32), zeros] * 2
+        (out,) = kernels("mlp_branch", [x, zeros, beta, *weights, one], [x.shape])
+        exact = [b * 0.5 * math.erfc(-b / math.sqrt(2)) for b in beta.astype(float)]
+        errors.append(np.abs(out.reshape(-1) - exact).max())
+    assert max(errors) <= 6e-7
