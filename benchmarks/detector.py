@@ -27,16 +27,22 @@ PARTS = ("backbone", "FPN", "RPN", "boxes", "post-processing", "masks")
 TOLERANCE, EQUAL_SHARE = 1e-4, 0.95
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def argument_parser(description: str, size: tuple[int, int]) -> argparse.ArgumentParser:
+    """Return a parser of the flags that all benchmarks of detectors have; ``size`` is the default of the images'."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--model", default="cascade_mask_rcnn_msg_tiny")
-    parser.add_argument("--size", type=int, nargs=2, default=(800, 1344), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--size", type=int, nargs=2, default=size, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--parts", action="store_true", help="also the share of each part")
-    parser.add_argument("--cached", action="store_true", help="measure a second start, with MindSpore's compile cache")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--data", help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> None:
+    parser = argument_parser(__doc__, (800, 1344))
+    parser.add_argument("--parts", action="store_true", help="also the share of each part")
+    parser.add_argument("--cached", action="store_true", help="measure a second start, with MindSpore's compile cache")
     args = parser.parse_args()
     if args.child:
         return run_child(args)

@@ -7,14 +7,24 @@ compared before any timing; the rest is as in ``detector.py``.
 
 from __future__ import annotations
 
-import argparse
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from detector import PEERS, TOLERANCE, Child, answer, msg_ms_model, prepare, print_ratios, thinned, timed, torch_model
+from detector import (
+    PEERS,
+    TOLERANCE,
+    Child,
+    answer,
+    argument_parser,
+    msg_ms_model,
+    prepare,
+    print_ratios,
+    thinned,
+    timed,
+    torch_model,
+)
 from rounds import cpu
 
 NETWORK_PEERS = (*PEERS, "OpenVINO")
@@ -22,14 +32,7 @@ REGIONS = ((1000, 256, 7, 7), (100, 256, 14, 14))  # features for the box heads 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="cascade_mask_rcnn_msg_tiny")
-    parser.add_argument("--size", type=int, nargs=2, default=(800, 1344), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--data", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = argument_parser(__doc__, (800, 1344)).parse_args()
     if args.child:
         return run_child(args)
     with tempfile.TemporaryDirectory() as folder:

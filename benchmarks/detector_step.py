@@ -8,8 +8,6 @@ their rounds alternate.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -17,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from detector import Child, answer, peak_mb, timed
+from detector import Child, answer, argument_parser, peak_mb, timed
 from rounds import cpu
 
 from msg_ms.cli import run_command_line
@@ -32,14 +30,8 @@ RATE, WEIGHT_DECAY = 1e-4, 0.05
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="cascade_mask_rcnn_msg_tiny")
-    parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
+    parser = argument_parser(__doc__, (480, 640))
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--data", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         return run_child(args)

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "micro_kernel_bf16.h"
+#include "transposed_attention.h"
 
 namespace msg_ms {
 namespace {
@@ -22,8 +23,8 @@ MSG_MS_INLINE inline Vec short_exp2(Vec x) {
 
 // The workspaces of one thread for one head of one window, and up to kMaxTileVectors vectors of its queries at a time.
 //
-// Scores, weights and outputs are transposed: a column is a query. So maxima and sums of the softmax are those of vectors,
-// and two rows of weights are pairs of the second product.
+// Weights and outputs are transposed like the scores, see transposed_attention.h: two rows of weights are pairs of the
+// second product.
 template <typename Arithmetic>
 class HalfHead {
  public:
@@ -38,15 +39,7 @@ class HalfHead {
 
   void run(int64_t window, int64_t head) {
     load_values(operand(window, head, 2));
-    const int64_t columns = round_up(attn.queries, kLanes);
-    int64_t first = 0;
-    const auto run_panels = [&](auto vectors) {
-      constexpr int64_t kWidth = vectors * kLanes;
-      for (; first + kWidth <= columns; first += kWidth) run_panel<vectors>(window, head, first);
-    };
-    run_panels(std::integral_constant<int, kMaxTileVectors>());
-    run_panels(std::integral_constant<int, 2>());
-    run_panels(std::integral_constant<int, 1>());
+    for_each_query_panel(attn.queries, [&](auto vectors, int64_t first) { run_panel<vectors>(window, head, first); });
   }
 
  private:
@@ -67,19 +60,7 @@ class HalfHead {
     Vec largest[kVectors], total[kVectors] = {};
     multiply_panel<kVectors, Arithmetic>(
       tokens, pairs, operand(window, head, 1), attn.qkv.stride, 1, queries, kWidth, NoPrefetch(),
-      [&](int64_t i, const auto &tile) MSG_MS_INLINE {
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) {
-          Vec maximum{};
-#pragma GCC unroll 16
-          for (int r = 0; r < row_count(tile); ++r) {
-            const Vec score = tile[r][v] * scale + load(bias + (i + r) * columns + v * kLanes);
-            maximum = r == 0 ? score : score > maximum ? score : maximum;
-            store(rows + (i + r) * kWidth + v * kLanes, score);
-          }
-          largest[v] = i == 0 ? maximum : maximum > largest[v] ? maximum : largest[v];
-        }
-      });
+      [&](int64_t i, const auto &tile) MSG_MS_INLINE { store_scores(tile, i, scale, bias, columns, rows, largest); });
     // Weights 2^(score - largest), in pairs in the place of the scores. Their sums are used by the outputs.
     if (tokens % 2 != 0) {
       for (int v = 0; v < kVectors; ++v) store(rows + tokens * kWidth + v * kLanes, Vec{} - 1e30f);
@@ -193,14 +174,9 @@ class HalfHead {
 
 template <typename Arithmetic>
 void attend_bf16(const HalfAttention &attn, const HalfRows &out) {
-  // Heads of a few windows in turn, so that windows and biases are in the cache when they are needed again.
-  constexpr int64_t kBlock = 4;
   parallel_for(attn.windows * attn.heads, 1, [&](int, int64_t begin, int64_t end) {
     HalfHead<Arithmetic> worker(attn, out);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i / (kBlock * attn.heads) * kBlock, size = std::min(kBlock, attn.windows - first);
-      worker.run(first + (i - first * attn.heads) % size, (i - first * attn.heads) / size);
-    }
+    for_each_window(attn.windows, attn.heads, begin, end, [&](int64_t window, int64_t h) { worker.run(window, h); });
   });
 }
 

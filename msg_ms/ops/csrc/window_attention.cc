@@ -7,6 +7,7 @@
 #include "kernel.h"
 #include "small_gemm.h"
 #include "softmax.h"
+#include "transposed_attention.h"
 
 namespace msg_ms {
 namespace {
@@ -108,21 +109,9 @@ class Head {
   }
 };
 
-// Call body(window, head) for a range of the (head, window) pairs: a few windows with the first head, the same windows with
-// the next head, ... so that both the windows and the head's bias are in the cache when they are needed again.
-template <typename Body>
-void for_each_window(const Attention &attn, int64_t begin, int64_t end, const Body &body) {
-  constexpr int64_t kBlock = 4;
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t first = i / (kBlock * attn.heads) * kBlock, size = std::min(kBlock, attn.windows - first);
-    body(first + (i - first * attn.heads) % size, (i - first * attn.heads) / size);
-  }
-}
-
 // The outputs of one head of one window, by one thread, for up to kMaxTileVectors vectors of its queries at a time.
 //
-// Scores, weights and outputs are transposed: a column is a query. So maxima and sums of the softmax are those of vectors,
-// and keys and values are used where they are.
+// Weights and outputs are transposed like the scores, see transposed_attention.h: keys and values are used where they are.
 class ForwardHead {
  public:
   ForwardHead(const Attention &attention, float *out)
@@ -142,16 +131,8 @@ class ForwardHead {
     }
     if (attn.saved != nullptr) save(operands, window, head);
     if (window + 1 < attn.windows) prefetch(window + 1, head);
-    int64_t first = 0;
-    const auto run_panels = [&](auto vectors) {
-      constexpr int64_t kWidth = vectors * kLanes;
-      for (; first + kWidth <= round_up(attn.queries, kLanes); first += kWidth) {
-        run_panel<vectors>(operands, window, head, first);
-      }
-    };
-    run_panels(std::integral_constant<int, kMaxTileVectors>());
-    run_panels(std::integral_constant<int, 2>());
-    run_panels(std::integral_constant<int, 1>());
+    for_each_query_panel(attn.queries,
+                         [&](auto vectors, int64_t first) { run_panel<vectors>(operands, window, head, first); });
   }
 
  private:
@@ -197,19 +178,7 @@ class ForwardHead {
     Vec largest[kVectors], total[kVectors] = {};
     multiply_panel<kVectors>(
       tokens, attn.head_dim, operands.rows[kKey], row_stride, 1, queries, kWidth, NoPrefetch(),
-      [&](int64_t i, const auto &tile) MSG_MS_INLINE {
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) {
-          Vec maximum{};
-#pragma GCC unroll 16
-          for (int r = 0; r < row_count(tile); ++r) {
-            const Vec score = tile[r][v] * scale + load(bias + (i + r) * columns + v * kLanes);
-            maximum = r == 0 ? score : score > maximum ? score : maximum;
-            store(rows + (i + r) * kWidth + v * kLanes, score);
-          }
-          largest[v] = i == 0 ? maximum : maximum > largest[v] ? maximum : largest[v];
-        }
-      },
+      [&](int64_t i, const auto &tile) MSG_MS_INLINE { store_scores(tile, i, scale, bias, columns, rows, largest); },
       start);
     for (int64_t i = 0; i < tokens; ++i) {
 #pragma GCC unroll 8
@@ -370,14 +339,14 @@ class HeadGradient {
 void attend(const Attention &attn, float *out) {
   parallel_for(attn.heads * attn.windows, 1, [&](int, int64_t begin, int64_t end) {
     ForwardHead head(attn, out);
-    for_each_window(attn, begin, end, [&](int64_t window, int64_t h) { head.run(window, h); });
+    for_each_window(attn.windows, attn.heads, begin, end, [&](int64_t window, int64_t h) { head.run(window, h); });
   });
 }
 
 void attend_grad(const Attention &attn, const float *dout, float *dqkv, float *dbias, float *dqkv_bias) {
   parallel_for(attn.heads * attn.windows, 1, [&](int thread, int64_t begin, int64_t end) {
     HeadGradient gradient(attn, dout, dqkv, dbias + thread * attn.bias_size(), dqkv_bias + thread * 3 * attn.channels());
-    for_each_window(attn, begin, end, [&](int64_t window, int64_t h) {
+    for_each_window(attn.windows, attn.heads, begin, end, [&](int64_t window, int64_t h) {
       if (h != gradient.head.h) gradient.head.select(h);
       gradient.run(window);
     });
