@@ -11,7 +11,7 @@ from coco_scale import SIZES
 
 from msg_ms.config import DetectionConfig
 from msg_ms.data.canvases import by_area, choose_canvases
-from msg_ms.data.detection_transforms import DRAWS, draw_geometries, rescaled
+from msg_ms.data.pixels.detection_transforms import DRAWS, draw_geometries, rescaled
 
 IMAGES = 40_000
 LANDSCAPE = (

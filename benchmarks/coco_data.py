@@ -24,7 +24,7 @@ from data import measure
 
 from msg_ms.cli import run_command_line
 from msg_ms.config import load_config
-from msg_ms.data.coco import load_coco
+from msg_ms.data.coco.split import load_coco
 from msg_ms.data.detection import DetectionTrainDataset
 from msg_ms.errors import UserError
 

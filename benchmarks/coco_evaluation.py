@@ -19,7 +19,7 @@ from mindspore import Tensor
 
 from msg_ms.cli import run_command_line
 from msg_ms.config import load_config
-from msg_ms.data.coco import CocoSplit, load_coco
+from msg_ms.data.coco.split import CocoSplit, load_coco
 from msg_ms.engine.ranks import Ranks
 from msg_ms.tasks.coco_evaluator import CocoEvaluator
 

@@ -66,7 +66,7 @@ def main() -> None:
 def measure(reader: str, folder: Path) -> None:
     """Print the seconds and memory of reading the training images and annotations in this process."""
     if reader == "msg_ms":
-        import msg_ms.data.coco as coco  # imported first: MindSpore's memory is not the reader's
+        import msg_ms.data.coco.split as coco  # imported first: MindSpore's memory is not the reader's
         from msg_ms.config import load_config
 
         config = load_config(None, DATA__DATA_PATH=str(folder))

@@ -63,7 +63,7 @@ def prepare(folder: Path, args) -> str:
     from msg_ms.config import DataConfig, DetectionConfig
     from msg_ms.convert import export_state_dict
     from msg_ms.convert.detection_rules import DETECTION_RULES
-    from msg_ms.data.coco import for_training, read_split
+    from msg_ms.data.coco.split import for_training, read_split
     from msg_ms.data.detection import TRAIN_COLUMNS, DetectionTrainDataset
     from msg_ms.engine.device import setup_device
 
@@ -126,7 +126,7 @@ def msg_ms_step(args, data: dict) -> Callable[[], list[float]]:
     from msg_ms.engine.optim import build_optimizer
     from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, build_step
     from msg_ms.models.detection.decay import has_detection_decay
-    from msg_ms.models.detection.training import DetectionLoss
+    from msg_ms.models.detection.detection_loss import DetectionLoss
 
     setup_device("CPU", 0)
     model = create_detector(args.model, drop_path_rate=0.0)

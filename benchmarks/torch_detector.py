@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch_msg import Attention, Merging, Mlp, PatchEmbed
 
 from msg_ms.boxes.anchors import grid_anchors
-from msg_ms.models.detection.layout import StageLayout, stage_layouts
 from msg_ms.models.detection.settings import STAGE_STDS
+from msg_ms.models.detection.window_maps import StageLayout, stage_layouts
 
 try:
     from torchvision import ops as fast

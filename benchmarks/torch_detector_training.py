@@ -3,7 +3,7 @@
     cd tests && python -m support.detection_learning inputs.npz
     python benchmarks/torch_detector_training.py inputs.npz tests/fixtures/detection/learning_curve.npz
 
-It writes the losses of every step. ``tests/detection/test_learning_curve.py`` compares this package's with them. The
+It writes the losses of every step. ``test_learning_curve.py`` compares this package's with them. The
 draws of the batches decide which regions are sampled, so both sides train on the same samples. With ``--double`` at
 the end it trains in double precision, for ``tests/support/detection_double.py``.
 """

@@ -1,6 +1,7 @@
-"""The layers of the package: nothing imports a higher layer, no modules import each other in a cycle."""
+"""The layers of the package and of its rooms: nothing imports a higher layer, and imports form no cycle."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 
 from conftest import ROOT
@@ -10,9 +11,8 @@ PACKAGE = ROOT / "msg_ms"
 LAYERS = (
     {"errors", "version"},
     {"files"},
-    {"config"},
-    {"ops"},
-    {"boxes"},
+    {"config", "native", "framework"},
+    {"ops", "boxes"},
     {"models", "data", "cli"},
     {"checkpoint"},
     {"convert"},
@@ -21,6 +21,11 @@ LAYERS = (
     {"deploy", "visualize"},
     {"launch", "commands"},
 )
+# The rooms of a package, from low to high. Its other modules are above them.
+ROOMS = {"data": ("pixels", "images", "coco")}
+# Folders of the kernels' C++ code, from low to high.
+KERNELS = ({"base"}, {"gemm"}, {"attention"}, {"conv", "detection"})
+MOST_ENTRIES = 10  # at the top of a package with rooms
 TOP_LEVEL = {"__init__.py", "version.py", "cli.py", "errors.py", "files.py"}
 
 
@@ -66,6 +71,35 @@ def test_nothing_imports_a_higher_layer():
     assert not upward
 
 
+def test_rooms_import_lower_rooms_only():
+    upward = []
+    for package, rooms in ROOMS.items():
+        for path in (path for room in rooms for path in (PACKAGE / package / room).rglob("*.py")):
+            own = rooms.index(path.relative_to(PACKAGE / package).parts[0])
+            for target in imports(path):
+                _, name, room, *_ = f"{target}..".split(".")
+                if name == package and (room not in rooms or rooms.index(room) > own):
+                    upward.append(f"{module_name(path)} -> {target}")
+    assert not upward
+
+
+def test_a_package_with_rooms_has_few_entries():
+    for package in ROOMS:
+        entries = [path.name for path in (PACKAGE / package).iterdir() if path.name != "__pycache__"]
+        assert len(entries) <= MOST_ENTRIES, sorted(entries)
+
+
+def test_kernels_include_lower_folders_only():
+    folder, upward = PACKAGE / "ops" / "csrc", []
+    floor = {name: i for i, names in enumerate(KERNELS) for name in names}
+    for path in (path for path in folder.rglob("*") if path.suffix in (".cc", ".h")):
+        own = path.parent.name
+        for target in re.findall(r'^#include "(\w+)/', path.read_text(), re.MULTILINE):
+            if target != own and floor[target] >= floor[own]:
+                upward.append(f"{path.relative_to(folder)} -> {target}")
+    assert not upward
+
+
 def test_there_is_no_cycle():
     graph = {module_name(path): set(imports(path)) - {module_name(path)} for path in FILES}
     list(TopologicalSorter(graph).static_order())  # raises CycleError
@@ -81,5 +115,7 @@ def test_the_engine_knows_no_task():
 
 
 def test_tests_mirror_the_package():
-    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"tasks", "visualize"}
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"visualize"}
     assert packages <= {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    rooms = [ROOT / "tests" / package / room for package, names in ROOMS.items() for room in names]
+    assert not [room for room in rooms if not room.is_dir()]

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from msg_ms.cli import path_argument, run_command_line
-from msg_ms.data.coco import CocoSplit, check_same_categories, read_split
-from msg_ms.data.decode import decode
-from msg_ms.data.file_list import FileList
-from msg_ms.data.image_files import failure_reason
-from msg_ms.data.image_folder import ImageFolder
-from msg_ms.data.image_list import scan_list
-from msg_ms.data.layouts import scan_images
-from msg_ms.data.splits import check_same_classes, known_classes
+from msg_ms.data.coco.split import CocoSplit, check_same_categories, read_split
+from msg_ms.data.images.file_list import FileList
+from msg_ms.data.images.image_folder import ImageFolder
+from msg_ms.data.images.image_list import scan_list
+from msg_ms.data.images.layouts import scan_images
+from msg_ms.data.images.splits import check_same_classes, known_classes
+from msg_ms.data.pixels.decode import decode
+from msg_ms.data.pixels.image_files import failure_reason
 from msg_ms.errors import UserError
 from msg_ms.files import head_of_file
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 
 from msg_ms.cli import path_argument, run_command_line
-from msg_ms.data.folder import is_directory
-from msg_ms.data.shard_index import write_index
-from msg_ms.data.tar_index import INDEX, check_replaceable
+from msg_ms.data.images.folder import is_directory
+from msg_ms.data.images.tar_index import INDEX, check_replaceable
+from msg_ms.data.images.tar_scan import write_index
 from msg_ms.errors import UserError
 
 

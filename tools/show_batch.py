@@ -13,7 +13,7 @@ from msg_ms.boxes.masks import paste_masks
 from msg_ms.boxes.rle import decode_rle
 from msg_ms.cli import config_from_arguments, config_parser, path_argument, require, run_command_line
 from msg_ms.data.pipeline import WHOLE, Batch
-from msg_ms.data.preprocessing import denormalize
+from msg_ms.data.pixels.preprocessing import denormalize
 from msg_ms.errors import UserError
 from msg_ms.tasks import build_task
 from msg_ms.tasks.classification import ClassificationTask

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from . import native
+from .anchor_assigner import EPS, RPN_RULE, AssignRule
+from .anchor_sampler import sampled_targets
 from .anchors import RATIOS, SCALE, STRIDES, grid_anchors, level_shapes
-from .assign import EPS, RPN_RULE, AssignRule
-from .sample import sampled_targets
 
 _SLACK = 1e-3  # relative, and in pixels: more than the rounding of single precision
 

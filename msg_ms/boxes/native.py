@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..ops.build import optional_library
+from ..native.build import optional_library
 
 SOURCES = Path(__file__).parent / "csrc"
 # Bits as in NumPy, without fused multiplications and additions.

@@ -63,11 +63,12 @@ def main() -> int:
 
 def kernels() -> str:
     """Return the path of the native CPU kernels and their threads, or the reason for their absence."""
-    from msg_ms.ops.build import loadable_library
-    from msg_ms.ops.threads import thread_count
+    from msg_ms.native.build import loadable_library
+    from msg_ms.native.threads import thread_count
+    from msg_ms.ops.backend import LIBRARY, SOURCES
 
     try:
-        library = loadable_library()
+        library = loadable_library(LIBRARY, SOURCES)
     except ValueError as error:
         return f"none, MindSpore operators are used instead: {error}"
     try:
@@ -78,7 +79,7 @@ def kernels() -> str:
 
 def cores() -> str:
     """Return the machine's cores, and those that this process may use if they are fewer."""
-    from msg_ms.ops.threads import usable_cores
+    from msg_ms.native.threads import usable_cores
 
     total, usable = os.cpu_count() or 1, usable_cores()
     return f"{total} cores" if usable == total else f"{total} cores ({usable} usable here)"

@@ -12,8 +12,8 @@ from mindspore.nn.utils import no_init_parameters
 from ..checkpoint import load_for_inference
 from ..cli import path_argument
 from ..config import Config, load_config
-from ..data.class_names import CLASSES_KEY
-from ..data.preprocessing import NORMALIZATION, Preprocessing
+from ..data.images.class_names import CLASSES_KEY
+from ..data.pixels.preprocessing import NORMALIZATION, Preprocessing
 from ..deploy import (
     INPUT,
     OLDEST_OPSET,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..checkpoint import load_for_inference
 from ..cli import config_from_arguments, model_parser, path_argument, require
-from ..data.class_names import CLASSES_KEY, ClassName, class_order_warning, default_class_names, read_class_names
-from ..data.folder import IMAGE_SUFFIXES
+from ..data.images.class_names import CLASSES_KEY, ClassName, class_order_warning, default_class_names, read_class_names
+from ..data.images.folder import IMAGE_SUFFIXES
 from ..engine.log import progress
 from ..engine.runtime import Runtime, start
 from ..errors import UserError, shorten

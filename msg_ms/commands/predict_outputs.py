@@ -15,7 +15,7 @@ import numpy as np
 
 from ..boxes.rle import decode_rle
 from ..config import Config
-from ..data.class_names import ClassName
+from ..data.images.class_names import ClassName
 from ..errors import UserError
 from ..files import atomic_write, head_of_file, readable
 from ..models.msg_transformer import MSGTransformer

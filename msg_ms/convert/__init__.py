@@ -10,14 +10,7 @@
 
 from ..checkpoint.types import BrokenCheckpoint, ConversionError
 from .model_shapes import infer_architecture, variant_name
-from .names import (
-    check_buffers,
-    check_names_and_shapes,
-    convert_state_dict,
-    converts,
-    dropped_names,
-    export_state_dict,
-)
+from .names import check_buffers, check_names_and_shapes, convert_state_dict, converts, dropped_names, export_state_dict
 from .torch_reader.file import read_torch_file
 from .torch_writer import write_torch_file
 

@@ -1,16 +1,16 @@
 """Image files as training and evaluation batches, for classification and detection."""
 
 from .classification import EvalDataset, TrainDataset
-from .coco import CocoSplit, load_coco
+from .coco.split import CocoSplit, load_coco
 from .detection import DetectionEvalDataset, DetectionTrainDataset
-from .device_collate import DeviceCollate
-from .folder import scan_folder
-from .image_folder import ImageFolder
-from .image_list import scan_list
-from .layouts import scan_images
+from .images.folder import scan_folder
+from .images.image_folder import ImageFolder
+from .images.image_list import scan_list
+from .images.layouts import scan_images
+from .images.splits import load_folders
+from .images.tar_folder import scan_shards
 from .pipeline import EpochOrder, EvalPipeline, Shard, TrainPipeline
-from .shards import scan_shards
-from .splits import load_folders
+from .pixels.device_collate import DeviceCollate
 
 __all__ = [
     "CocoSplit",

@@ -5,23 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import AugConfig, DataConfig
-from .collate import Buffers, Erasing, collate
-from .device_collate import ERASING, MIXING, can_erase_on_device, erasing_rows, mixing_row, stack
-from .image_folder import ImageFolder
-from .mixup import build_mixup, soft_labels
-from .pipeline import (
-    WHOLE,
-    Batch,
-    EpochOrder,
-    EvalPipeline,
-    Shard,
-    TrainPipeline,
-    batches_in_memory,
-    drop_path_noise,
-)
-from .rand_augment import parse_rand_augment
+from .images.image_folder import ImageFolder
+from .pipeline import WHOLE, Batch, EpochOrder, EvalPipeline, Shard, TrainPipeline, batches_in_memory, drop_path_noise
+from .pixels.collate import Buffers, Erasing, collate
+from .pixels.device_collate import ERASING, MIXING, can_erase_on_device, erasing_rows, mixing_row, stack
+from .pixels.mixup import build_mixup, soft_labels
+from .pixels.rand_augment import parse_rand_augment
+from .pixels.transforms import color_jitter, erased_boxes, erasing_fill, random_resized_crop, resize_and_crop
 from .seeds import generators
-from .transforms import color_jitter, erased_boxes, erasing_fill, random_resized_crop, resize_and_crop
 
 _MIXING = 1  # separates a batch's random numbers from those of the images
 

@@ -11,8 +11,9 @@ from ..boxes.anchor_grid import AnchorGrid
 from ..boxes.masks import CROP_SIZE, crop_encoded_masks
 from ..config import DataConfig, DetectionConfig
 from .canvases import Canvas, CanvasOrder, by_area, choose_canvases
-from .coco import CocoSplit
-from .detection_transforms import (
+from .coco.split import CocoSplit
+from .pipeline import WHOLE, Batch, EpochCache, EvalPipeline, Shard, Signature, TrainPipeline
+from .pixels.detection_transforms import (
     DRAWS,
     Geometries,
     Geometry,
@@ -24,8 +25,7 @@ from .detection_transforms import (
     transform_boxes,
     transform_image,
 )
-from .image_files import BadFiles, decode_file
-from .pipeline import WHOLE, Batch, EpochCache, EvalPipeline, Shard, Signature, TrainPipeline
+from .pixels.image_files import BadFiles, decode_file
 
 _GEOMETRY, _OBJECTS = 3, 4  # separate these random numbers from others
 TRAIN_COLUMNS = (
@@ -43,8 +43,8 @@ class DetectionTrainDataset(TrainPipeline):
     boxes float32 (B, G, 4), classes int32 (B, G), which are no padding bool (B, G); the masks' crops uint8
     (B, G, 112, 112) and the boxes that they show float32 (B, G, 4), see ``msg_ms.boxes.masks.crop_mask``; sampled
     anchors int32 (B, N), labels float32 (B, N), weights float32 (B, N) and deltas float32 (B, N, 4), see
-    ``msg_ms.boxes.sample.rpn_targets``; uniform numbers for each stage's regions, float32 (B, G + P), (B, G + R),
-    (B, G + R); and for stochastic depth, float32 (blocks, 2, B).
+    ``msg_ms.boxes.anchor_sampler.rpn_targets``; uniform numbers for each stage's regions,
+    float32 (B, G + P), (B, G + R), (B, G + R); and for stochastic depth, float32 (blocks, 2, B).
 
     Args:
         split: The images and annotations.

@@ -16,7 +16,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from ..errors import UserError
-from .image_files import BadFiles, decode_file
+from .pixels.image_files import BadFiles, decode_file
 
 Value = TypeVar("Value")
 Batch = tuple[np.ndarray, ...]

@@ -59,7 +59,7 @@ class CompileCache:
         versions = (ms.__version__, np.__version__, platform.python_version(), ms.get_context("device_target"))
         for text in (*self.facts, *versions, str(library), graphs):
             digest.update(text.encode() + b"\0")
-        for path in sorted((*PACKAGE.rglob("*.py"), *PACKAGE.rglob("csrc/*"))):
+        for path in sorted(path for suffix in ("py", "cc", "h") for path in PACKAGE.rglob(f"*.{suffix}")):
             digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()[:32]
 

@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import communication
 
 from ..errors import UserError
-from ..ops.threads import usable_cores
+from ..native.threads import usable_cores
 from .ranks import SINGLE_PROCESS, Ranks
 
 # The environment of a job, as msrun and rank tables set it.

@@ -26,8 +26,8 @@ from ..config import Config, to_yaml
 from ..errors import UserError, shorten
 from ..files import remove_partial
 from .log import RunLog
-from .progress import Progress
 from .ranks import SINGLE_PROCESS, Ranks, parameter_bytes
+from .train_state import Progress
 
 PER_RUN_KEYS = ("OUTPUT", "TAG", "MODEL.RESUME", "MODEL.PRETRAINED", "EVAL_MODE", "THROUGHPUT_MODE", "LOCAL_RANK")
 CHECKPOINT_NAME = re.compile(r"ckpt_(\d{8,})\.ckpt")

@@ -23,13 +23,13 @@ from .log import RunLog
 from .loss_scale import build_scaler, scaler_state
 from .meter import Meter
 from .optim import build_optimizer
-from .progress import Progress
 from .ranks import GradientSum
 from .run_state import Checkpoints
 from .runtime import Runtime
 from .schedule import build_schedule
 from .stop import StopRequest, end_at_once
 from .task import Metrics
+from .train_state import Progress
 from .train_step import Figures, LossAndGradients, OptimizerStep, PendingFigures, build_step
 
 REMEDY = "A lower TRAIN.BASE_LR, a longer warm-up or TRAIN.CLIP_GRAD usually helps"  # against diverging losses

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..config import load_config
 from ..errors import UserError
-from ..ops.threads import thread_count, usable_cores
+from ..native.threads import thread_count, usable_cores
 from .processes import MARK
 
 PROCESSES_PER_CORE = 4  # more CPU processes must be a mistake

@@ -15,12 +15,12 @@ from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 
 from ..errors import UserError
+from ..framework.compile_phase import FastCompilePhase
+from ..framework.repeated_call import FastRepeatedCall
 from .architecture import EMBED_KERNEL, Architecture
 from .block import MSGBlock
-from .compile_phase import FastCompilePhase
 from .decay import is_no_decay
 from .layers import DropPath, truncated_normal
-from .repeated_call import FastRepeatedCall
 from .stages import PatchEmbed, PatchMerging, Stage
 from .windows import StageGeometry, stage_geometry, window_partition
 

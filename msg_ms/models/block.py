@@ -5,9 +5,9 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from ..framework.compile_time import compile_time_property
 from ..ops import AttentionBranch, MlpBranch, Residual, ShuffleMessages
 from .attention import WindowAttention
-from .compile_time import compile_time_property
 from .layers import LayerNorm, Mlp
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ..errors import UserError
+from ..native.huge_pages import HugePages
 from ..ops import (
     PRECISIONS,
     MapConv,
@@ -22,7 +23,6 @@ from ..ops import (
     get_backend,
 )
 from ..ops.conv import LARGE_TILE
-from ..ops.huge_pages import HugePages
 from ..ops.packed import SINGLE, join
 from .backbone import MSGBackbone
 from .block import MSGBlock

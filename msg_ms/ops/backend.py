@@ -15,9 +15,10 @@ from mindspore import ops
 from mindspore.ops import signature
 
 from ..errors import UserError
-from .build import ENVIRONMENT, loadable_library
-from .threads import thread_count
+from ..native.build import ENVIRONMENT, build_library, loadable_library
+from ..native.threads import thread_count
 
+LIBRARY, SOURCES = "kernels", Path(__file__).parent / "csrc"
 CHOICES = ("auto", "native", "composed")
 # For each device, the operators of this package for which MindSpore has a fused operator with kernels of the output and
 # of the gradient. tests/devices checks them. The GPU has none of the three.
@@ -120,11 +121,16 @@ def native_library() -> Path | None:
     return None
 
 
+def kernel_library(flags: tuple[str, ...] = ()) -> Path:
+    """Return the library of the native kernels, built if necessary: see ``msg_ms.native.build.build_library``."""
+    return build_library(LIBRARY, SOURCES, flags)
+
+
 @functools.cache
 def _library_or_error(*environment: str | None) -> Path | UserError:
     """Build and load the library once for all operators; return it, or the error that prevents it."""
     try:
-        return loadable_library()
+        return loadable_library(LIBRARY, SOURCES)
     except UserError as error:
         return error
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from ..native.huge_pages import HugePages
 from .backend import kernel, native_library
-from .huge_pages import HugePages
 from .patches import constant
 
 SINGLE, BFLOAT16 = "float32", "bfloat16"

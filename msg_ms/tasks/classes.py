@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..checkpoint import Metadata
-from ..data.class_names import CLASSES_KEY
+from ..data.images.class_names import CLASSES_KEY
 from ..engine.task import Task
 from ..errors import UserError, shorten
 

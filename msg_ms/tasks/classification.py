@@ -12,9 +12,9 @@ from mindspore import Tensor, nn, ops
 
 from ..config import Config
 from ..data import DeviceCollate, EvalDataset, ImageFolder, Shard, TrainDataset, load_folders
-from ..data.device_collate import can_erase_on_device
+from ..data.images.splits import folders_from_arrays, folders_to_arrays
 from ..data.pipeline import Batch
-from ..data.splits import folders_from_arrays, folders_to_arrays
+from ..data.pixels.device_collate import can_erase_on_device
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
 from ..engine.task import Metric, Metrics

@@ -15,7 +15,7 @@ from mindspore import Tensor, nn
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ..data.coco import CocoSplit
+from ..data.coco.split import CocoSplit
 from ..data.pipeline import Batch
 from ..engine.ranks import Ranks
 from ..engine.task import Metric, Metrics

@@ -20,8 +20,8 @@ from ..checkpoint import (
     select_prefix,
 )
 from ..config import Config, ModelConfig
-from ..data.coco import CocoSplit, ground_truth_warnings, load_coco
-from ..data.coco_arrays import splits_from_arrays, splits_to_arrays
+from ..data.coco.arrays import splits_from_arrays, splits_to_arrays
+from ..data.coco.split import CocoSplit, ground_truth_warnings, load_coco
 from ..data.detection import DetectionEvalDataset, DetectionTrainDataset
 from ..data.pipeline import Batch, Shard
 from ..engine.ranks import Ranks
@@ -30,7 +30,7 @@ from ..errors import shorten
 from ..models.build import backbone_arguments, check_supported
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN
 from ..models.detection.decay import has_detection_decay
-from ..models.detection.training import LOSS_NAMES, DetectionLoss
+from ..models.detection.detection_loss import LOSS_NAMES, DetectionLoss
 from ..models.detection.variants import create_detector
 from ..models.precision import set_precision
 from .classes import ClassesTask

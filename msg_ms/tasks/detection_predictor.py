@@ -12,8 +12,8 @@ from mindspore import Tensor
 
 from ..config import Config
 from ..data.canvases import by_area, choose_canvases
-from ..data.detection_transforms import eval_geometry, place, transform_image
-from ..data.image_files import BadFiles, decode_file
+from ..data.pixels.detection_transforms import eval_geometry, place, transform_image
+from ..data.pixels.image_files import BadFiles, decode_file
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN, Detections
 from .predictor import Unreadable
 

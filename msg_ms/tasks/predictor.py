@@ -11,10 +11,10 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from ..config import Config
-from ..data.collate import collate
-from ..data.image_files import BadFiles, decode_file
 from ..data.pipeline import pad_batch
-from ..data.transforms import resize_and_crop
+from ..data.pixels.collate import collate
+from ..data.pixels.image_files import BadFiles, decode_file
+from ..data.pixels.transforms import resize_and_crop
 from ..errors import UserError
 from ..models.messages import MessageAttention
 from ..models.msg_transformer import MSGTransformer

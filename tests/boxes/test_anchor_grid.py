@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from msg_ms.boxes.anchor_assigner import AssignRule
 from msg_ms.boxes.anchor_grid import AnchorGrid
+from msg_ms.boxes.anchor_sampler import rpn_targets
 from msg_ms.boxes.anchors import inside_flags
-from msg_ms.boxes.assign import AssignRule
-from msg_ms.boxes.sample import rpn_targets
 
 RULES = (AssignRule(0.7, 0.3, True, 0.3), AssignRule(0.5, 0.4, True, 0.1))
 

@@ -11,8 +11,8 @@ from pycocotools import mask as coco_mask
 from support.sanitizer import sanitizer_environment
 
 from msg_ms.boxes import native
+from msg_ms.boxes.anchor_assigner import RPN_RULE
 from msg_ms.boxes.anchor_grid import AnchorGrid
-from msg_ms.boxes.assign import RPN_RULE
 from msg_ms.boxes.masks import crop_encoded_masks, paste_masks
 from msg_ms.boxes.rle import decode_rle
 
@@ -108,8 +108,8 @@ import ctypes, sys
 import numpy as np
 from msg_ms.boxes import native
 from msg_ms.boxes.anchor_grid import AnchorGrid
-from msg_ms.ops.build import SANITIZE, kernel_library
-library = ctypes.CDLL(str(kernel_library((*native.FLAGS, *SANITIZE), native.SOURCES, "boxes")))
+from msg_ms.native.build import SANITIZE, build_library
+library = ctypes.CDLL(str(build_library("boxes", native.SOURCES, (*native.FLAGS, *SANITIZE))))
 for name, types in native._ARGUMENTS.items():
     getattr(library, name).argtypes = types
 library.paste_masks.restype = ctypes.c_void_p

@@ -18,7 +18,7 @@ from msg_ms import MSGTransformer
 from msg_ms.checkpoint import parameters_by_name, to_numpy, write_checkpoint
 from msg_ms.cli import run_command_line
 from msg_ms.commands.predict import main
-from msg_ms.data.class_names import default_class_names, imagenet_classes, read_class_names
+from msg_ms.data.images.class_names import default_class_names, imagenet_classes, read_class_names
 from msg_ms.visualize.attention import draw_msg_attention
 
 CLASSES = ["n01440764", "red", "blue"]

@@ -9,9 +9,9 @@ from support.reference import FIXTURES
 
 from msg_ms.config import load_config
 from msg_ms.data import EpochOrder, EvalDataset, ImageFolder, Shard, TrainDataset, scan_folder
-from msg_ms.data.collate import Erasing, collate
-from msg_ms.data.decode import decode
-from msg_ms.data.transforms import MEAN, STD, crop_box, resize_and_crop
+from msg_ms.data.pixels.collate import Erasing, collate
+from msg_ms.data.pixels.decode import decode
+from msg_ms.data.pixels.transforms import MEAN, STD, crop_box, resize_and_crop
 
 IMAGES = 11
 

@@ -11,8 +11,8 @@ from msg_ms.boxes.anchors import grid_anchors, level_shapes
 from msg_ms.config import load_config
 from msg_ms.data import Shard
 from msg_ms.data.canvases import CanvasOrder, choose_canvases
-from msg_ms.data.coco import ground_truth_warnings, load_coco
-from msg_ms.data.coco_arrays import splits_from_arrays, splits_to_arrays
+from msg_ms.data.coco.arrays import splits_from_arrays, splits_to_arrays
+from msg_ms.data.coco.split import ground_truth_warnings, load_coco
 from msg_ms.data.detection import EVAL_COLUMNS, TRAIN_COLUMNS, DetectionEvalDataset, DetectionTrainDataset
 from msg_ms.data.pipeline import WHOLE
 

@@ -8,7 +8,7 @@ from test_dataset import config, folder, train_set  # noqa: F401
 
 from msg_ms.config import load_config
 from msg_ms.data import DeviceCollate, EvalDataset, scan_folder
-from msg_ms.data.device_collate import can_erase_on_device
+from msg_ms.data.pixels.device_collate import can_erase_on_device
 
 RAW = ["DATA.NORMALIZE_ON_DEVICE", "True"]
 # Normalised values are below 4; the kernels of the host may fuse a product and a sum, the device rounds each.

@@ -22,12 +22,12 @@ from support.tiny_detector import HEIGHT, WIDTH, tensors, tiny_batch, tiny_detec
 
 from msg_ms import MSGTransformer
 from msg_ms.config import AmpConfig, load_config
-from msg_ms.data.device_collate import ERASING, MIXING
+from msg_ms.data.pixels.device_collate import ERASING, MIXING
 from msg_ms.engine.ema import WeightEMA
 from msg_ms.engine.loss_scale import build_scaler
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, TrainStep
-from msg_ms.models.detection.training import DetectionLoss
+from msg_ms.models.detection.detection_loss import DetectionLoss
 from msg_ms.models.precision import set_precision
 from msg_ms.ops import set_backend
 from msg_ms.tasks.classification import ClassificationLoss

@@ -21,7 +21,7 @@ import mindspore as ms
 import numpy as np
 
 import msg_ms
-from msg_ms.data.class_names import imagenet_classes
+from msg_ms.data.images.class_names import imagenet_classes
 from msg_ms.ops.backend import native_library
 
 assert Path(msg_ms.__file__).is_relative_to(sys.prefix), msg_ms.__file__

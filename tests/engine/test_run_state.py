@@ -15,8 +15,8 @@ from msg_ms import UserError
 from msg_ms.checkpoint import read_checkpoint, to_numpy, write_checkpoint
 from msg_ms.config import load_config
 from msg_ms.engine.log import RunLog, read_metrics
-from msg_ms.engine.progress import Progress
 from msg_ms.engine.run_state import Checkpoints
+from msg_ms.engine.train_state import Progress
 from msg_ms.files import PARTIAL, remove_partial
 
 START = Progress(epoch_steps=10, batch_size=8, seed=3, samples=80)

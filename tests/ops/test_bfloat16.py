@@ -24,7 +24,8 @@ from support.bfloat16 import (
 from support.kernels import Kernels
 from support.sanitizer import sanitizer_environment
 
-from msg_ms.ops.build import SANITIZE, kernel_library
+from msg_ms.native.build import SANITIZE
+from msg_ms.ops.backend import kernel_library
 
 SCRIPT = Path(__file__).parents[1] / "support" / "bfloat16.py"
 

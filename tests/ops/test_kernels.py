@@ -16,8 +16,9 @@ from support.sanitizer import sanitizer_environment
 
 from msg_ms import ops
 from msg_ms.models.attention import position_bias_elements
-from msg_ms.models.detection.layout import shuffle_grid
-from msg_ms.ops.build import FLAGS, SANITIZE, SOURCES, kernel_library
+from msg_ms.models.detection.window_maps import shuffle_grid
+from msg_ms.native.build import FLAGS, SANITIZE
+from msg_ms.ops.backend import SOURCES, kernel_library
 
 TOLERANCE = 1e-5  # relative to a tensor's largest magnitude
 
@@ -201,9 +202,9 @@ def test_random_shapes_on_arm(tmp_path):
     compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
     if compiler is None or emulator is None:
         pytest.skip("needs g++-aarch64-linux-gnu and qemu-user")
-    program, sources = tmp_path / "kernels", [*SOURCES.glob("*.cc"), Path(__file__).with_name("driver.cc")]
+    program, sources = tmp_path / "kernels", [*SOURCES.rglob("*.cc"), Path(__file__).with_name("driver.cc")]
     flags = [flag for flag in FLAGS if flag != "-shared"]
-    line = [compiler, *flags, "-rdynamic", *sources, "-o", program, "-ldl", "-pthread"]
+    line = [compiler, *flags, "-rdynamic", "-I", SOURCES, *sources, "-o", program, "-ldl", "-pthread"]
     subprocess.run(line, check=True, capture_output=True)
     compare(OtherProcess(emulator, "-L", "/usr/aarch64-linux-gnu", str(program)), 60)
 

@@ -52,7 +52,7 @@ def compare(inputs: Path, losses: Path, first: int, folder: Path) -> None:
     from msg_ms.convert.detection_rules import DETECTION_RULES
     from msg_ms.engine.train_step import LossAndGradients
     from msg_ms.models.detection.decay import has_detection_decay
-    from msg_ms.models.detection.training import LOSS_NAMES, DetectionLoss
+    from msg_ms.models.detection.detection_loss import LOSS_NAMES, DetectionLoss
     from msg_ms.ops import set_backend
     from support import detection_learning as learning
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from msg_ms.config import DataConfig, DetectionConfig
-from msg_ms.data.coco import for_training, read_split
+from msg_ms.data.coco.split import for_training, read_split
 from msg_ms.data.detection import TRAIN_COLUMNS, DetectionTrainDataset
 
 from .coco import write_split

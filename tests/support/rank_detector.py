@@ -19,7 +19,7 @@ from msg_ms.engine.ranks import GradientSum, parameter_bytes
 from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, build_step
 from msg_ms.models.detection.conv import ConvModule
 from msg_ms.models.detection.decay import has_detection_decay
-from msg_ms.models.detection.training import LOSS_NAMES, DetectionLoss
+from msg_ms.models.detection.detection_loss import LOSS_NAMES, DetectionLoss
 from support.tiny_detector import tiny_batch, tiny_detector
 
 UPDATES, IMAGES = 10, 4

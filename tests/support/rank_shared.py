@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from msg_ms.config import load_config
-from msg_ms.data import folder
+from msg_ms.data.images import folder
 from msg_ms.engine.device import setup_device
 from msg_ms.errors import UserError
 from msg_ms.tasks.classification import ClassificationTask

@@ -6,9 +6,9 @@ import numpy as np
 from mindspore import Tensor
 
 from msg_ms import create_detector
+from msg_ms.boxes.anchor_sampler import rpn_targets
 from msg_ms.boxes.anchors import grid_anchors, inside_flags, level_shapes
 from msg_ms.boxes.masks import crop_masks
-from msg_ms.boxes.sample import rpn_targets
 from msg_ms.models.detection.cascade_rcnn import CascadeMaskRCNN
 
 BACKBONE = dict(embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4, shuffle_size=(2, 2, 1, 1))

@@ -13,7 +13,7 @@ from support.small_detector import write_data
 
 from msg_ms import UserError
 from msg_ms.config import DataConfig
-from msg_ms.data.coco import load_coco
+from msg_ms.data.coco.split import load_coco
 from msg_ms.engine.ranks import Ranks
 from msg_ms.tasks.coco_evaluator import NUMBERS, CocoEvaluator, check_results, metric_key
 

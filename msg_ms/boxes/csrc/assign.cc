@@ -1,4 +1,4 @@
-// Assignment of anchors to ground-truth boxes. The definition is in boxes/assign.py; the order of operations in single
+// Assignment of anchors to ground-truth boxes. The definition is in boxes/anchor_assigner.py; the order of operations in single
 // precision is that of the definition, as it decides ties.
 #include <algorithm>
 #include <cmath>

@@ -18,7 +18,7 @@ from ..block import MSGBlock
 from ..features import FeatureBackbone
 from ..stages import PatchMerging
 from ..windows import window_partition
-from .layout import (
+from .window_maps import (
     StageLayout,
     first_messages,
     native_padding,

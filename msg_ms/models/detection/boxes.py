@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Tensor, ops
 from mindspore.ops import constexpr
 
-from ...boxes.assign import EPS
+from ...boxes.anchor_assigner import EPS
 
 MAX_LOG_RATIO = abs(math.log(16 / 1000))  # wh_ratio_clip of mmdetection's coder
 

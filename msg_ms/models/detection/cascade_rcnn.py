@@ -10,17 +10,17 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from ...boxes.masks import paste_masks
-from ..compile_memory import CompactAfterCompile
-from ..compile_phase import FastCompilePhase
+from ...framework.compile_memory import CompactAfterCompile
+from ...framework.compile_phase import FastCompilePhase
 from .backbone import DetectionBackbone
 from .boxes import decode_boxes
 from .fpn import FPN
-from .layout import stage_layouts
 from .nms import MulticlassNMS
 from .proposals import Proposals
 from .roi_head import RoIHead
 from .rpn_head import RPNHead
 from .settings import STAGE_STDS, STAGES, DetectorSettings
+from .window_maps import stage_layouts
 
 
 class Detections(NamedTuple):

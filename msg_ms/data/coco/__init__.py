@@ -1,0 +1,1 @@
+"""COCO annotations: read, checked, and kept as arrays."""

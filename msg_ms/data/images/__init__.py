@@ -1,0 +1,1 @@
+"""Lists of labelled images: class folders, text files and tar files."""

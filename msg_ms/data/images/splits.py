@@ -1,0 +1,89 @@
+"""The two parts of a data set: ``train/`` and ``val/`` with the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ...config import DataConfig
+from ...errors import UserError, shorten
+from .class_files import read_index, visible
+from .folder import is_directory
+from .image_folder import ImageFolder
+from .image_list import scan_list
+from .layouts import class_names, scan_images
+
+PARTS = ("train", "val")
+
+
+def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[ImageFolder | None, ImageFolder]:
+    """List ``train/`` and ``val/`` below ``DATA.DATA_PATH`` and check them.
+
+    Args:
+        config: The ``DATA`` section of the configuration.
+        num_classes: Number of classes of the model.
+        training: Whether the training images are needed.
+
+    Returns:
+        The training images (None unless ``training``) and the evaluation images.
+
+    Raises:
+        UserError: A folder or a list is unusable, see ``scan_images`` and ``scan_list``, or the classes do not match.
+    """
+    root = Path(config.data_path)
+    train = scan_images(root / "train", config.class_index) if training else None
+    if config.val_list:
+        classes = train.classes if train is not None else known_classes(root, config.class_index)
+        val = scan_list(root / "val", config.val_list, classes, num_classes)
+    else:
+        val = scan_images(root / "val", config.class_index)
+    check_classes(train, val, num_classes)
+    if train is not None:  # do not repeat lines that are about the classes
+        val = replace(val, warnings=tuple(line for line in val.warnings if line not in train.warnings))
+    return train, val
+
+
+def known_classes(root: Path, class_index: str) -> tuple[str, ...] | None:
+    """Return the classes without a scan of the training images; None if only the list knows them."""
+    if class_index:
+        return tuple(read_index(class_index))
+    return class_names(root / "train") if is_directory(root / "train") else None
+
+
+def check_classes(train: ImageFolder | None, val: ImageFolder, num_classes: int) -> None:
+    """Raise UserError unless both parts have the same ``num_classes`` class folders."""
+    if train is not None:
+        check_same_classes(train, val)
+    if val.classes and len(val.classes) != num_classes:
+        raise UserError(
+            f"{val.root} has {len(val.classes)} class folders, but MODEL.NUM_CLASSES={num_classes}; "
+            f"pass --opts MODEL.NUM_CLASSES {len(val.classes)}, or fix the folder"
+        )
+
+
+def check_same_classes(train: ImageFolder, val: ImageFolder) -> None:
+    """Raise UserError if the class folders of training and evaluation differ."""
+    if train.classes != val.classes:
+        different = [visible(name) for name in sorted(set(train.classes) ^ set(val.classes))]
+        raise UserError(
+            f"{train.root} and {val.root} have different class folders: {shorten(different)}; labels would not match"
+        )
+
+
+def folders_to_arrays(folders: tuple[ImageFolder | None, ImageFolder]) -> dict[str, np.ndarray]:
+    """Return the result of ``load_folders`` as arrays, for other processes."""
+    lists = {part: folder.to_arrays() for part, folder in zip(PARTS, folders, strict=True) if folder is not None}
+    return {f"{part}_{name}": array for part, arrays in lists.items() for name, array in arrays.items()}
+
+
+def folders_from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[ImageFolder | None, ImageFolder]:
+    """Return the result of ``load_folders`` from ``folders_to_arrays``."""
+    groups: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
+    for key, array in arrays.items():
+        part, _, name = key.partition("_")
+        groups[part][name] = array
+    train, val = (ImageFolder.from_arrays(group) if group else None for group in groups.values())
+    return train, val

@@ -1,0 +1,1 @@
+"""Pixels: decoding, transforms, augmentation and batches."""

@@ -1,0 +1,58 @@
+"""Preprocessing of evaluation images, its inverse, and its description for other programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...config import Config
+from .transforms import MEAN, STD, eval_interpolation, eval_shorter_edge, resize_and_crop
+
+# Metadata of the normalisation, (value / 255 - mean) / std.
+NORMALIZATION = {"channels": "RGB", "mean": ",".join(map(str, MEAN)), "std": ",".join(map(str, STD))}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resizing and cropping of evaluation images; ``msg_ms.data.pixels.collate.collate`` normalises them.
+
+    Attributes:
+        size: Side of the model's input in pixels.
+        crop: Whether to crop the centre of a larger image (``TEST.CROP``).
+        interpolation: ``DATA.INTERPOLATION``.
+    """
+
+    size: int
+    crop: bool = True
+    interpolation: str = "bicubic"
+
+    @classmethod
+    def of(cls, config: Config) -> Preprocessing:
+        """Read the preprocessing from a configuration."""
+        return cls(config.data.img_size, config.test.crop, config.data.interpolation)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Resize and crop uint8 RGB (H, W, 3) to (size, size, 3)."""
+        return resize_and_crop(image, self.size, self.interpolation, self.crop)
+
+    def as_metadata(self) -> dict[str, str]:
+        """Describe the steps as text; ``NORMALIZATION`` describes the step that follows."""
+        side = f"{self.size},{self.size}"
+        steps = {"resize": side}
+        if self.crop:
+            steps = {"resize_shorter_edge": str(eval_shorter_edge(self.size)), "center_crop": side}
+        return {**steps, "interpolation": eval_interpolation(self.interpolation)}
+
+
+def denormalize(image: np.ndarray) -> np.ndarray:
+    """Undo the normalisation of an image.
+
+    Args:
+        image: Normalised RGB (3, H, W).
+
+    Returns:
+        uint8 RGB (H, W, 3); values outside of its range are clipped.
+    """
+    values = image.transpose(1, 2, 0) * STD + MEAN
+    return np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8)

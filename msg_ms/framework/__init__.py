@@ -1,0 +1,1 @@
+"""Workarounds for MindSpore: repeated calls, the compile phase, its memory, and values that Python computes."""

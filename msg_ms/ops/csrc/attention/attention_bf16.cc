@@ -1,0 +1,188 @@
+// Window attention in bfloat16; see attention_bf16.h.
+
+#include "attention/attention_bf16.h"
+
+#include <algorithm>
+
+#include "gemm/micro_kernel_bf16.h"
+#include "attention/transposed_attention.h"
+
+namespace msg_ms {
+namespace {
+
+// 2^x for x <= 0, relative error 8e-5 (bfloat16 has 2e-3). Inputs below -126 (the end of the float range) are clamped.
+MSG_MS_INLINE inline Vec short_exp2(Vec x) {
+  x = -126.0f > x ? Vec{} - 126.0f : x;
+  // Adding 1.5 * 2^23 puts the nearest integer to x into the low bits, and 127 more the exponent of its power.
+  constexpr float kShift = 12582912.0f + 127.0f;
+  const Vec shifted = x + kShift;
+  const Vec r = x - (shifted - kShift);
+  const Vec p = ((r * 0.05517161f + 0.24261114f) * r + 0.69326099f) * r + 0.99992807f;
+  return p * (Vec)((IntVec)shifted << 23);
+}
+
+// The workspaces of one thread for one head of one window, and up to kMaxTileVectors vectors of its queries at a time.
+//
+// Weights and outputs are transposed like the scores, see transposed_attention.h: two rows of weights are pairs of the
+// second product.
+template <typename Arithmetic>
+class HalfHead {
+ public:
+  HalfHead(const HalfAttention &attention, const HalfRows &out)
+      : attn(attention),
+        out_(out),
+        pairs(attn.head_dim / 2),
+        queries(round_up(pairs, kLanes) * kMaxWidth),
+        values(pair_count(attn.tokens) * attn.padded_dim),
+        scores(2 * pair_count(attn.tokens) * kMaxWidth),
+        outputs(round_up(pairs, kLanes) * kMaxWidth) {}
+
+  void run(int64_t window, int64_t head) {
+    load_values(operand(window, head, 2));
+    for_each_query_panel(attn.queries, [&](auto vectors, int64_t first) { run_panel<vectors>(window, head, first); });
+  }
+
+ private:
+  static constexpr int64_t kMaxWidth = kMaxTileVectors * kLanes;
+
+  const float *operand(int64_t window, int64_t head, int64_t which) const {
+    return attn.qkv.row(window * attn.tokens) + (which * attn.heads + head) * pairs;
+  }
+
+  // Compute the outputs of the queries from `first`.
+  template <int kVectors>
+  void run_panel(int64_t window, int64_t head, int64_t first) {
+    constexpr int64_t kWidth = kVectors * kLanes;
+    const int64_t tokens = attn.tokens, columns = attn.padded_tokens;
+    load_queries<kWidth>(operand(window, head, 0) + first * attn.qkv.stride, std::min(kWidth, attn.queries - first));
+    const float scale = attn.scale * kLog2E, *const bias = attn.bias + head * tokens * columns + first;
+    float *const rows = scores;
+    Vec largest[kVectors], total[kVectors] = {};
+    multiply_panel<kVectors, Arithmetic>(
+      tokens, pairs, operand(window, head, 1), attn.qkv.stride, 1, queries, kWidth, NoPrefetch(),
+      [&](int64_t i, const auto &tile) MSG_MS_INLINE { store_scores(tile, i, scale, bias, columns, rows, largest); });
+    // Weights 2^(score - largest), in pairs in the place of the scores. Their sums are used by the outputs.
+    if (tokens % 2 != 0) {
+      for (int v = 0; v < kVectors; ++v) store(rows + tokens * kWidth + v * kLanes, Vec{} - 1e30f);
+    }
+    for (int64_t i = 0; i < tokens; i += 2) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const float *from = rows + i * kWidth + v * kLanes;
+        const Vec even = short_exp2(load(from) - largest[v]), odd = short_exp2(load(from + kWidth) - largest[v]);
+        total[v] += even + odd;
+        store(rows + i / 2 * kWidth + v * kLanes, Arithmetic::round_pair(even, odd));
+      }
+    }
+    for (int v = 0; v < kVectors; ++v) total[v] = 1.0f / total[v];
+    multiply_weights<kVectors>(total);
+    store_outputs<kWidth>(window * attn.queries + first, head * attn.head_dim, std::min(kWidth, attn.queries - first));
+  }
+
+  // Compute `outputs` (pairs, width): the values' channels in pairs, times the weights, times `factors`.
+  template <int kVectors>
+  void multiply_weights(const Vec (&factors)[kVectors]) {
+    constexpr int64_t kWidth = kVectors * kLanes;
+    int64_t c = 0;
+    const auto run_tiles = [&](auto rows) {
+      NoPrefetch prefetch;
+      for (; c + rows <= attn.head_dim; c += rows) {
+        multiply_tile<rows, kVectors, Arithmetic>(
+          ZeroStart(), pair_count(attn.tokens), values + c, 1, attn.padded_dim, scores, kWidth, prefetch,
+          [&](const auto &tile) MSG_MS_INLINE {
+#pragma GCC unroll 16
+            for (int r = 0; r < rows; r += 2) {
+#pragma GCC unroll 8
+              for (int v = 0; v < kVectors; ++v) {
+                store(outputs + (c + r) / 2 * kWidth + v * kLanes,
+                      Arithmetic::round_pair(tile[r][v] * factors[v], tile[r + 1][v] * factors[v]));
+              }
+            }
+          });
+      }
+    };
+    run_tiles(std::integral_constant<int, 4>());
+    run_tiles(std::integral_constant<int, 2>());
+  }
+
+  // Transpose n queries (n, pairs) to (pairs, width), with zeros in the other columns.
+  template <int64_t kWidth>
+  void load_queries(const float *from, int64_t n) {
+    Vec block[kLanes];
+    for (int64_t i = 0; i < kWidth; i += kLanes) {
+      const int64_t rows = std::clamp<int64_t>(n - i, 0, kLanes);
+      for (int64_t c = 0; c < pairs; c += kLanes) {
+        const int64_t lanes = std::min<int64_t>(kLanes, pairs - c);
+        const float *first = from + i * attn.qkv.stride + c;
+        if (rows == kLanes && lanes == kLanes) {
+#pragma GCC unroll 16
+          for (int r = 0; r < kLanes; ++r) block[r] = load(first + r * attn.qkv.stride);
+        } else {
+          for (int r = 0; r < kLanes; ++r) block[r] = r < rows ? load_lanes(first + r * attn.qkv.stride, lanes) : Vec{};
+        }
+        transpose(block);
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) store(queries + (c + r) * kWidth + i, block[r]);
+      }
+    }
+  }
+
+  // Transpose `outputs` to n rows of the result, from row `first` and channel `channel`.
+  template <int64_t kWidth>
+  void store_outputs(int64_t first, int64_t channel, int64_t n) {
+    Vec block[kLanes];
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const int64_t rows = std::min<int64_t>(kLanes, n - i);
+      for (int64_t c = 0; c < pairs; c += kLanes) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) block[r] = load(outputs + (c + r) * kWidth + i);
+        transpose(block);
+        for (int r = 0; r < rows; ++r) {
+          float *to = reinterpret_cast<float *>(out_.at(first + i + r, channel + 2 * c));
+          store_lanes(to, block[r], std::min<int64_t>(kLanes, pairs - c));
+        }
+      }
+    }
+  }
+
+  // Interleave the values of tokens 2j and 2j + 1: (tokens, head_dim) to pairs (tokens / 2, padded_dim).
+  void load_values(const float *from) {
+    const int64_t tokens = attn.tokens, dim = attn.head_dim, padded_dim = attn.padded_dim;
+    UIntVec *const to = reinterpret_cast<UIntVec *>(static_cast<float *>(values));
+    const auto row = [&](int64_t i) { return reinterpret_cast<const BFloat16 *>(from + i * attn.qkv.stride); };
+    const auto part = [&](int64_t i, int64_t c) {
+      HalfVec v{};
+      const int64_t n = std::min<int64_t>(kLanes, dim - c);
+      if (i < tokens) n == kLanes ? std::memcpy(&v, row(i) + c, sizeof(v)) : std::memcpy(&v, row(i) + c, n * 2);
+      return __builtin_convertvector(v, UIntVec);
+    };
+    for (int64_t i = 0; i < tokens; i += 2) {
+      for (int64_t c = 0; c < padded_dim; c += kLanes) {
+        const UIntVec pair = part(i, c) | part(i + 1, c) << 16;
+        std::memcpy(&to[(i / 2 * padded_dim + c) / kLanes], &pair, sizeof(pair));
+      }
+    }
+  }
+
+  const HalfAttention &attn;
+  const HalfRows &out_;
+  const int64_t pairs;
+  const Workspace queries, values, scores, outputs;
+};
+
+}  // namespace
+
+template <typename Arithmetic>
+void attend_bf16(const HalfAttention &attn, const HalfRows &out) {
+  parallel_for(attn.windows * attn.heads, 1, [&](int, int64_t begin, int64_t end) {
+    HalfHead<Arithmetic> worker(attn, out);
+    for_each_window(attn.windows, attn.heads, begin, end, [&](int64_t window, int64_t h) { worker.run(window, h); });
+  });
+}
+
+template void attend_bf16<PortableBFloat16>(const HalfAttention &, const HalfRows &);
+#if MSG_MS_BFLOAT16
+template void attend_bf16<NativeBFloat16>(const HalfAttention &, const HalfRows &);
+#endif
+
+}  // namespace msg_ms

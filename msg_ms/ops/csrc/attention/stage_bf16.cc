@@ -1,0 +1,142 @@
+// Kernels of inference in bfloat16: a stage's blocks in one call, products with packed weights; see packed.py.
+//
+// Weights and the left-hand sides of products are rounded to bfloat16. Sums, softmax, LayerNorm, GELU and the residual
+// stream are in single precision.
+
+#include "attention/attention_bf16.h"
+#include "attention/normalize_bf16.h"
+#include "attention/packed_blocks.h"
+#include "attention/window_attention.h"
+
+namespace msg_ms {
+namespace {
+
+// Return the target that adds a branch's last product and its bias to the residual stream, from row `first`.
+ProductTarget add_to_residual(const Branch &branch, int64_t first, const float *bias, float *out) {
+  const int64_t at = first * branch.channels;
+  return {ProductTarget::kResidual, bias, nullptr, out + at, branch.x + at, branch.channels};
+}
+
+// out = kept + proj(attention(LayerNorm(x))) at the tokens of `kept`, then the shuffle; out may be x.
+template <typename Arithmetic>
+void attention_branch(const Branch &branch, const Branch &kept, const PackedSettings &settings, const BlockParameters &p,
+                      float *out) {
+  const float *gamma = p[0], *beta = p[1], *qkv_weight = p[2], *qkv_bias = p[3], *position_bias = p[4];
+  const float *proj_weight = p[5], *proj_bias = p[6];
+  const int64_t channels = branch.channels, tokens = branch.tokens, heads = settings.heads;
+  branch.for_each_chunk(2 * channels, tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
+    const int64_t windows = n / tokens, kept_first = first / tokens * kept.tokens;
+    const HalfRows normalized(n, channels), qkv(n, 3 * channels), result(windows * kept.tokens, channels);
+    normalize_and_round<Arithmetic>(branch, first, n, gamma, beta, normalized);
+    gemm_bf16<Arithmetic>(n, 3 * channels, normalized, qkv_weight, {ProductTarget::kRound, qkv_bias, &qkv});
+    HalfAttention attention{windows, tokens, heads, channels / heads, settings.scale(), qkv, position_bias};
+    attention.queries = kept.tokens;
+    attend_bf16<Arithmetic>(attention, result);
+    gemm_bf16<Arithmetic>(windows * kept.tokens, channels, result, proj_weight,
+                          add_to_residual(kept, kept_first, proj_bias, out));
+  });
+  if (settings.shuffles()) kept.shuffle_msg_tokens(out);
+}
+
+// out = x + gelu(LayerNorm(x) w1^T + b1) w2^T + b2; out may be x.
+template <typename Arithmetic>
+void mlp_branch(const Branch &branch, const BlockParameters &p, float *out) {
+  const float *gamma = p[7], *beta = p[8], *w1 = p[9], *b1 = p[10], *w2 = p[11], *b2 = p[12];
+  const int64_t channels = branch.channels, hidden = p.size(10);
+  branch.for_each_chunk(hidden / 2, 1, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
+    const HalfRows normalized(n, channels), activations(n, hidden);
+    normalize_and_round<Arithmetic>(branch, first, n, gamma, beta, normalized);
+    gemm_bf16<Arithmetic>(n, hidden, normalized, w1, {ProductTarget::kGelu, b1, &activations});
+    gemm_bf16<Arithmetic>(n, channels, activations, w2, add_to_residual(branch, first, b2, out));
+  });
+}
+
+template <typename Arithmetic>
+int run_stage(int count, void **params, int *dims, int64_t **shapes) {
+  const bool done = run_blocks(
+    count, params, dims, shapes,
+    [&](const Branch &branch, const Branch &kept, const PackedSettings &settings, const BlockParameters &p, float *stream) {
+      attention_branch<Arithmetic>(branch, kept, settings, p, stream);
+      return stream;
+    },
+    [&](const Branch &branch, const BlockParameters &p, float *stream) {
+      mlp_branch<Arithmetic>(branch, p, stream);
+      return stream;
+    });
+  return done ? 0 : 1;
+}
+
+// x (rows, in) times a packed weight (out, in), transposed
+template <typename Arithmetic>
+void multiply_rows(void **params, int64_t **shapes) {
+  const int64_t rows = shapes[0][0], in = shapes[0][1], out = shapes[2][1];
+  const float *x = data(params, 0), *weight = data(params, 1);
+  float *to = data(params, 2);
+  const auto run = [&](int64_t first, int64_t n) {
+    const HalfRows rounded(n, in);
+    parallel_for(n, kMinElements / in + 1, [&](int, int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) round_row<Arithmetic>(x + (first + i) * in, in, rounded, i);
+    });
+    gemm_bf16<Arithmetic>(n, out, rounded, weight,
+                          {ProductTarget::kStore, nullptr, nullptr, to + first * out, nullptr, out});
+  };
+  // Chunks of rows that stay in the cache, on all threads if there are enough.
+  constexpr int64_t kManyRows = 64, kCacheFloats = 1 << 16;
+  if (rows < kManyRows * num_threads()) return run(0, rows);
+  const int64_t chunk = std::max<int64_t>(kManyRows, 2 * kCacheFloats / in);
+  parallel_for_serial(rows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += chunk) run(i, std::min(chunk, end - i));
+  });
+}
+
+}  // namespace
+}  // namespace msg_ms
+
+// Return 1 if the bfloat16 kernels run on this processor.
+extern "C" __attribute__((visibility("default"))) int supports_bfloat16() { return msg_ms::has_bfloat16(); }
+
+// weight (out, in) -> weight packed in bfloat16, two numbers in a float (in / 2 rounded up * out rounded up to 64,)
+MSG_MS_KERNEL(pack_weight_bf16) {
+  using namespace msg_ms;
+  std::memset(data(params, 1), 0, size(shapes[1], dims[1]) * sizeof(float));
+  pack_bf16(shapes[0][1], shapes[0][0], data(params, 0), data(params, 1));
+  return 0;
+}
+
+// x (rows, in), weight packed in bfloat16 -> (rows, out), float
+MSG_MS_KERNEL(matmul_bf16) {
+  if (!msg_ms::has_bfloat16()) return 1;
+  msg_ms::multiply_rows<msg_ms::NativeBFloat16>(params, shapes);
+  return 0;
+}
+
+// inputs and output as those of pack_position_bias, for the blocks in bfloat16
+MSG_MS_KERNEL(pack_position_bias_bf16) {
+  using namespace msg_ms;
+  const Attention attention = attention_of_table(shapes[0]);
+  float *const bias = data(params, 2);
+  std::memset(bias, 0, size(shapes[2], dims[2]) * sizeof(float));
+  pack_bias(attention, data(params, 0), data(params, 1), true, bias);
+  for (int64_t i = 0; i < attention.bias_size(); ++i) bias[i] *= kLog2E;
+  return 0;
+}
+
+// x (regions, windows, tokens, C), settings, the parameters of each block; see packed_blocks.h -> output, as x or with the
+// first tokens only
+MSG_MS_KERNEL(stage_bf16) {
+  if (!msg_ms::has_bfloat16()) return 1;
+  return msg_ms::run_stage<msg_ms::NativeBFloat16>(count, params, dims, shapes);
+}
+
+// The same with the output's shape of the first tokens.
+MSG_MS_KERNEL(stage_bf16_first) { return stage_bf16(count, params, dims, shapes, dtypes, stream, extra); }
+
+// matmul_bf16 and stage_bf16 without the instructions: slow, for tests on any processor.
+MSG_MS_KERNEL(matmul_bf16_portable) {
+  msg_ms::multiply_rows<msg_ms::PortableBFloat16>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(stage_bf16_portable) {
+  return msg_ms::run_stage<msg_ms::PortableBFloat16>(count, params, dims, shapes);
+}

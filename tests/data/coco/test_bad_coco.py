@@ -1,0 +1,307 @@
+"""Bad COCO data: each kind ends with one line that names the file, the case and the remedy, or is a warning."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from support.coco import small_coco, square, write_split
+
+from msg_ms import UserError
+from msg_ms.boxes.rle import decode_columns
+from msg_ms.config import load_config
+from msg_ms.data.coco import json_lists
+from msg_ms.data.coco.split import load_coco
+
+SIZES = [(60, 80), (80, 60), (50, 70)]
+FILE = "annotations/instances_train2017.json"
+
+
+def change(content, path, value):
+    """Set content[a][b]... = value, or delete it if the value is None."""
+    *parents, last = path
+    for key in parents:
+        content = content[key]
+    if value is None:
+        del content[last]
+    else:
+        content[last] = value
+
+
+def text(root, function):
+    file = root / FILE
+    file.write_text(function(file.read_text()))
+
+
+def edit(root, *changes):
+    content = json.loads((root / FILE).read_text())
+    for path, value in changes:
+        change(content, path, value)
+    (root / FILE).write_text(json.dumps(content))
+
+
+def append(root, key, *values):
+    content = json.loads((root / FILE).read_text())
+    content[key] += values
+    (root / FILE).write_text(json.dumps(content))
+
+
+def add_image(root, annotations, height=31):
+    append(root, "images", {"id": 1, "file_name": "more.png", "width": 60, "height": height})
+    append(root, "annotations", *annotations)
+    shutil.copy(root / "train2017/0000.png", root / "train2017/more.png")
+
+
+def set_value(*path_and_value):
+    *path, value = path_and_value
+    return lambda root: edit(root, (path, value))
+
+
+def segmentation(value):
+    return set_value("annotations", 1, "segmentation", value)
+
+
+RUNS = {"size": [60, 80], "counts": [0, 10, 4790]}
+# What is done to a valid data set, and parts of the message.
+ERRORS = {
+    "no annotation file": (lambda root: (root / FILE).unlink(), [FILE, "is missing", "--data-path must hold"]),
+    "no image folder": (lambda root: shutil.rmtree(root / "train2017"), ["/train2017 is missing", "must hold"]),
+    "no data set": (shutil.rmtree, ["is not a directory", "--data-path must hold annotations/"]),
+    "cut file": (lambda root: text(root, lambda t: t[:500]), ["not valid JSON at line 1", "cut off; copy it again"]),
+    "damaged file": (
+        lambda root: text(root, lambda t: t.replace('"height"', "'height'", 1)),
+        ["not valid JSON at line 1, column", "correct it or copy the file again"],
+    ),
+    "text after the end": (lambda root: text(root, lambda t: t + "{}"), ["expected the end of the file"]),
+    "not text": (lambda root: (root / FILE).write_bytes(b'{"images": "\xff\xfe"}'), ["not UTF-8 text"]),
+    "deeply nested": (lambda root: text(root, lambda t: '{"info": ' + "[" * 10**5), ["nested too deeply"]),
+    "a list of results": (
+        lambda root: text(root, lambda t: '[{"image_id": 1, "score": 0.5}]'),
+        ["expected an object with images, annotations and categories", "not results or captions"],
+    ),
+    "no categories key": (set_value("categories", None), ["the key 'categories' is missing", "COCO annotation file"]),
+    "a key that is no list": (set_value("images", {"id": 1}), ["images must be a list"]),
+    "no categories": (set_value("categories", []), ["no categories: categories is empty"]),
+    "no images": (set_value("images", []), ["no images: images is empty"]),
+    "a missing image": (
+        lambda root: (root / "train2017/0001.png").unlink(),
+        ["1 images are not in", "train2017: 0001.png; copy them there or remove them"],
+    ),
+    "an image outside the folder": (
+        set_value("images", 0, "file_name", "../val2017/0000.png"),
+        ["not below the folder of the images: ../val2017/0000.png"],
+    ),
+    "too few classes in the configuration": (
+        lambda root: append(root, "categories", {"id": 9, "name": "bird"}),
+        ["has 3 categories, but MODEL.NUM_CLASSES=2; pass --opts MODEL.NUM_CLASSES 3"],
+    ),
+    "other categories than in val": (
+        set_value("categories", 0, "name", "lynx"),
+        ["different categories (0: 7 lynx and 7 cat); labels would not match"],
+    ),
+    "an image id twice": (set_value("images", 1, "id", 10), ["image ids that appear twice: 10; ids must be unique"]),
+    "a file twice": (set_value("images", 1, "file_name", "0000.png"), ["file names that appear twice: 0000.png"]),
+    "an annotation id twice": (set_value("annotations", 3, "id", 1), ["annotation ids that appear twice: 1;"]),
+    "a category id twice": (set_value("categories", 1, "id", 7), ["category ids that appear twice: 7"]),
+    "a category name twice": (set_value("categories", 1, "name", "cat"), ["categories that appear twice: cat"]),
+    "an unknown image": (
+        set_value("annotations", 0, "image_id", 99),
+        ["annotations of images that are not in the file: annotation 1 (image 99); remove them or add the images"],
+    ),
+    "an unknown category": (
+        set_value("annotations", 0, "category_id", 6),
+        ["annotations of categories that are not in the file: annotation 1 (category 6); remove them"],
+    ),
+    "an image without a size": (
+        set_value("images", 2, "width", None),
+        ["images that lack an id, a file_name, or a width and height above 0: number 3 (id 16); correct these"],
+    ),
+    "an image of size 0": (set_value("images", 2, "height", 0), ["a width and height above 0: number 3 (id 16)"]),
+    "an image that is text": (set_value("images", 2, "0002.png"), ["images that lack an id", "number 3;"]),
+    "an id that is text": (set_value("annotations", 1, "id", "2"), ["whole numbers as id", "number 2 (id 2)"]),
+    "a number of crowds": (set_value("annotations", 1, "iscrowd", 2), ["iscrowd other than 0 and 1: number 2 (id 2)"]),
+    "a category without a name": (set_value("categories", 1, "name", None), ["lack an id or a name: number 2 (id 5)"]),
+    "a box of three numbers": (
+        set_value("annotations", 1, "bbox", [1, 2, 3]),
+        ["a bbox must be four finite numbers [x, y, width, height], and area a number: annotation 2; correct these"],
+    ),
+    "a box of text": (set_value("annotations", 1, "bbox", ["1", 2, 3, 4]), ["four finite numbers", "annotation 2"]),
+    "a box that is not a number": (
+        set_value("annotations", 1, "bbox", [1, 2, float("nan"), 4]),
+        ["four finite numbers", "annotation 2"],
+    ),
+    "an infinite area": (set_value("annotations", 1, "area", float("inf")), ["area a number: annotation 2"]),
+    "no segmentation": (
+        segmentation(None),
+        ["a segmentation is missing or malformed: that of annotation 2 is missing; correct these or remove"],
+    ),
+    "an empty segmentation": (segmentation([]), ["that of annotation 2 is empty"]),
+    "an odd polygon": (
+        segmentation([[1, 1, 9, 1, 9, 9, 1]]),
+        ["annotation 2 has a polygon of 7 numbers, an odd count"],
+    ),
+    "a polygon of two points": (segmentation([[1, 1, 9, 9]]), ["annotation 2 has no polygon of three points or more"]),
+    "a polygon of text": (
+        segmentation([["1", 1, 9, 1, 9, 9]]),
+        ["annotation 2 has a polygon that is not a list of num"],
+    ),
+    "a polygon without brackets": (segmentation([1, 1, 9, 1, 9, 9]), ["a polygon that is not a list of numbers"]),
+    "a polygon with NaN": (segmentation([[1, 1, 9, 1, 9, float("nan")]]), ["annotation 2 has unusable numbers"]),
+    "a polygon far away": (segmentation([[1, 1, 9e99, 1, 9, 9]]), ["annotation 2 has unusable numbers"]),
+    "run lengths of another image": (
+        segmentation({**RUNS, "size": [80, 60]}),
+        ["that of annotation 2 has size [80, 60], its image [60, 80]"],
+    ),
+    "run lengths that are too short": (
+        segmentation({**RUNS, "counts": [0, 10, 4780]}),
+        ["annotation 2 has run lengths that do not add up to its size 60 x 80"],
+    ),
+    "damaged compressed run lengths": (
+        segmentation({"size": [60, 80], "counts": "0:nope"}),
+        ["annotation 2 has run lengths that do not add up"],
+    ),
+    "run lengths without a size": (segmentation({"counts": [4800]}), ["run lengths without a size [height, width]"]),
+    "several kinds at once": (
+        lambda root: edit(root, (("annotations", 0, "image_id"), 99), (("annotations", 1, "bbox"), [])),
+        ["annotation 1 (image 99)", "four finite numbers", "annotation 2"],
+    ),
+    "no usable image": (
+        lambda root: edit(root, (("annotations",), [])),
+        ["none of 3 images has annotations and sides of at least 32 pixels"],
+    ),
+}
+WARNINGS = {
+    "a file that is not listed": (
+        lambda root: shutil.copy(root / "train2017/0000.png", root / "train2017/more.png"),
+        "1 files of .*train2017 are not in the file and are ignored: more.png",
+    ),
+    "a box outside the image": (
+        lambda root: append(root, "annotations", square(90, 10, 100, 20)),
+        "boxes outside their images are ignored: annotation 90",
+    ),
+    "a box partly outside": (
+        lambda root: append(root, "annotations", square(90, 10, 70, 20)),
+        "boxes that reach more than 1 pixel outside their images are clipped: annotation 90",
+    ),
+    "a box without area": (
+        lambda root: append(root, "annotations", square(90, 10, 20, 20, side=0.5)),
+        "boxes less than a pixel wide or high, or without area, are ignored: annotation 90",
+    ),
+    "a short polygon beside others": (
+        segmentation([[1, 1, 2, 2], [1, 1, 30, 1, 30, 30]]),
+        "polygons with fewer than three points are ignored: 1 polygons",
+    ),
+    "an image without annotations": (
+        lambda root: add_image(root, [], height=60),
+        "training leaves out 1 of 4 images without annotations",
+    ),
+    "a small image": (
+        lambda root: add_image(root, [square(90, 1, 5, 5)]),
+        "training leaves out 1 of 4 images with a side below 32 pixels",
+    ),
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("train2017", "val2017"):
+        write_split(tmp_path / "coco", name, *small_coco(SIZES))
+    return tmp_path / "coco"
+
+
+def load(root):
+    return load_coco(load_config(None, DATA__DATA_PATH=str(root)).data, 2, training=True)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_errors(kind, root):
+    damage, parts = ERRORS[kind]
+    damage(root)
+    with pytest.raises(UserError) as caught:
+        load(root)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 900
+    assert all(part in message for part in parts), message
+    assert str(root) in message
+
+
+@pytest.mark.parametrize("kind", WARNINGS)
+def test_warnings(kind, root):
+    damage, line = WARNINGS[kind]
+    damage(root)
+    train, val = load(root)
+    (warning,) = train.warnings
+    assert FILE in warning and re.search(line, warning)
+    assert not val.warnings and len(train) >= 2
+
+
+def test_good_data_has_no_warnings(root):
+    train, val = load(root)
+    assert not train.warnings and not val.warnings and len(train) == len(val) == 3
+
+
+def test_any_chunk_size_reads_the_same(root, monkeypatch):
+    file = root / FILE
+    file.write_text(
+        json.dumps({"info": {"n": 1234567, "ü": "\n\u2028"}, **json.loads(file.read_text()), "x": 12.5}, indent=1)
+    )
+    expected = json.loads(file.read_text())
+    for chunk in (1, 2, 7, 1000):
+        monkeypatch.setattr(json_lists, "CHUNK", chunk)
+        lists = {key: [] for key in ("images", "annotations", "categories")}
+        keys = json_lists.read_lists(file, {key: values.append for key, values in lists.items()})
+        assert keys == set(expected) and all(values == expected[key] for key, values in lists.items())
+    monkeypatch.setattr(json_lists, "CHUNK", 50)
+    lines = file.read_text().split("\n")
+    lines[40] += "?"
+    file.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"line 4[12], column \d+: "):
+        json_lists.read_lists(file, {})
+
+
+def test_run_lengths_of_all_kinds_are_the_same_mask(root):
+    from pycocotools import mask as coco_mask
+
+    bitmap = np.zeros((60, 80), np.uint8, "F")
+    bitmap[20:40, 10:33] = 1
+    bitmap[25:28, 12:20] = 0
+    compressed = coco_mask.encode(bitmap)["counts"].decode()
+    flat = bitmap.ravel("F")
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1]]]))).tolist()
+    counts = np.diff([0, *edges]).tolist()
+    for value in (compressed, counts):
+        segmentation({"size": [60, 80], "counts": value})(root)
+        train = load(root)[0]
+        encoded = [train.segmentations.encoded(int(mask), 60, 80)["counts"] for mask in train.objects(0).masks[:2]]
+        assert (decode_columns(encoded[1], 60, 0, 80) == bitmap).all()
+        # The polygons before and after are unchanged.
+        assert decode_columns(encoded[0], 60, 0, 80).sum() > 150
+
+
+@pytest.mark.parametrize("shift, kind", [(0, np.uint16), (-30, np.int32), (0.001, np.float64)])
+def test_polygons_are_kept_exactly(root, shift, kind):
+    content = json.loads((root / FILE).read_text())
+    polygon = [round(value + shift, 3) for value in (1.11, 2.29, 40.57, 2.35, 40.03, 33.33)]
+    content["annotations"][1]["segmentation"] = [polygon, [1, 1, 30, 1, 30, 30]]
+    (root / FILE).write_text(json.dumps(content))
+    segmentations = load(root)[0].segmentations
+    assert segmentations.coordinates.dtype == kind
+    stored = [ring.tolist() for ring in segmentations.polygons(1)]
+    assert stored == [polygon, [1, 1, 30, 1, 30, 30]]
+
+
+def test_check_dataset_reads_coco(root, command, tmp_path):
+    done = command("tools/check_dataset.py", root)
+    assert "train2017: 3 images, 6 objects in 2 classes" in done.stdout and "no problems found" in done.stdout
+    (root / "val2017/0001.png").write_bytes(b"no image")
+    shutil.copy(root / "val2017/0000.png", root / "val2017/0002.png")
+    segmentation([])(root)
+    done = command("tools/check_dataset.py", root, "--list", "bad.txt", status=1)
+    assert "problem: " in done.stdout and "that of annotation 2 is empty" in done.stdout
+    assert "2 files can't be decoded or have the wrong size; they are listed in bad.txt" in done.stdout
+    damaged, other = (tmp_path / "bad.txt").read_text().splitlines()
+    assert damaged.startswith(f"{root}/val2017/0001.png\t")
+    assert other == f"{root}/val2017/0002.png\t80 x 60 pixels (width x height), but the annotations have 70 x 50"
+    done = command("tools/check_dataset.py", root, "--val-list", "x", status=2)
+    assert "--val-list are for class folders" in done.stderr

@@ -1,0 +1,94 @@
+"""The detector's loss cell on a tiny model: precision, recomputation, stochastic depth, and unused slots."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import ParameterTuple, Tensor
+from support.tiny_detector import HEIGHT, WIDTH, tensors, tiny_batch, tiny_detector
+
+from msg_ms import UserError, optimize_for_inference
+from msg_ms.engine.train_step import LossAndGradients
+from msg_ms.models.detection.conv import ConvModule
+from msg_ms.models.detection.detection_loss import LOSS_NAMES, DetectionLoss
+from msg_ms.models.precision import set_precision
+
+pytestmark = pytest.mark.usefixtures("eager")  # the tests of graphs compile
+
+
+def losses(model, batch) -> np.ndarray:
+    return np.array([float(loss.asnumpy()) for loss in DetectionLoss(model).set_train()(*tensors(batch))])
+
+
+def test_unused_slots_do_not_enter_batch_statistics():
+    rng = np.random.RandomState(0)
+    x, dy = (rng.standard_normal((5, 4, 3, 2)).astype(np.float32) for _ in range(2))
+    used = np.array([True, False, True, True, False])
+    dy[~used] = 0
+    found = []
+    for inputs, outputs, mask in ((x, dy, Tensor(used)), (x[used], dy[used], None)):
+        ms.set_seed(0)
+        module = ConvModule(4, 6, 1, batch_norm=True, relu=True).set_train()
+        module.conv.weight.set_data(Tensor(np.random.RandomState(1).standard_normal((6, 4, 1, 1)).astype(np.float32)))
+        weight = Tensor(np.repeat(outputs, 2, 1)[:, :6])
+        y, gradients = ms.value_and_grad(
+            lambda x, module=module, mask=mask, weight=weight: (module(x, mask) * weight).sum(),
+            None,
+            list(module.trainable_params()),
+        )(Tensor(inputs))
+        statistics = [module.bn.moving_mean.asnumpy(), module.bn.moving_variance.asnumpy()]
+        found.append([y.asnumpy(), *(g.asnumpy() for g in gradients), *statistics])
+    for padded, alone in zip(*found, strict=True):
+        assert np.abs(padded - alone).max() <= 1e-5 * np.abs(alone).max()
+
+
+def test_a_detector_optimized_for_inference_detects_the_same():
+    model, rng = tiny_detector(score_threshold=0.0).set_train(False), np.random.RandomState(0)
+    image = Tensor(rng.standard_normal((1, 3, HEIGHT - 4, WIDTH)).astype(np.float32))
+    inputs = image, *tensors((np.float32([[HEIGHT - 4, WIDTH - 5]]), np.ones((1, 4), np.float32)))
+    before = [x.asnumpy() for x in model(*inputs)]
+    optimize_for_inference(model, strassen=True)
+    after = [x.asnumpy() for x in model(*inputs)]
+    assert before[-1].sum() == after[-1].sum() > 0
+    assert np.abs(before[1] - after[1]).max() <= 1e-5 and np.abs(before[0] - after[0]).max() <= 1e-2
+    with pytest.raises(UserError, match="training needs"):
+        model.set_train()
+
+
+@pytest.mark.slow
+def test_losses_at_every_precision_level():
+    model = tiny_detector(drop_path_rate=0.0)
+    batch = tiny_batch(model)
+    full = losses(model, batch)
+    assert len(full) == 1 + len(LOSS_NAMES) and np.isfinite(full).all()
+    assert abs(full[0] - full[1:].sum()) <= 1e-5 * full[0]
+    for level in ("O1", "O2"):
+        set_precision(model, level)
+        assert np.abs(losses(model, batch)[1:3] - full[1:3]).max() < 0.02  # before any box is refined or sampled
+        assert abs(losses(model, batch)[0] - full[0]) < 0.1 * full[0]
+
+
+@pytest.mark.slow
+def test_stochastic_depth_follows_the_given_noise():
+    model = tiny_detector(drop_path_rate=0.5)
+    *batch, noise = tiny_batch(model)
+    first, again, other = (losses(model, (*batch, x)) for x in (noise, noise, 1 - noise))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+@pytest.mark.slow
+def test_recomputation_changes_no_gradient():
+    ms.set_context(mode=ms.GRAPH_MODE)
+    found, values = [], None
+    for recompute in (False, True):
+        model = tiny_detector(drop_path_rate=0.0)
+        parameters = list(model.get_parameters())
+        values = values or [parameter.asnumpy() for parameter in parameters]
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.set_data(Tensor(value))
+        if recompute:
+            model.recompute_blocks()
+        step = LossAndGradients(DetectionLoss(model), ParameterTuple(model.trainable_params()))
+        (total, *_), gradients = step(*tensors(tiny_batch(model)))
+        found.append([total.asnumpy(), *(gradient.asnumpy() for gradient in gradients)])
+    for one, other in zip(*found, strict=True):
+        assert np.abs(one - other).max() <= 1e-5 * max(np.abs(one).max(), 1e-3)
