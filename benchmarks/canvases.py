@@ -11,7 +11,7 @@ from coco_scale import SIZES
 
 from msg_ms.config import DetectionConfig
 from msg_ms.data.canvases import by_area, choose_canvases
-from msg_ms.data.pixels.detection_transforms import DRAWS, draw_geometries, rescaled
+from msg_ms.data.pixels.detection_transforms import DRAWS, draw_transforms, rescaled
 
 IMAGES = 40_000
 LANDSCAPE = (
@@ -26,7 +26,7 @@ def main() -> None:
     rng, config = np.random.default_rng(0), DetectionConfig()
     shares = np.array([share for *_, share in SIZES])
     sizes = np.array([size for *size, _ in SIZES])[rng.choice(len(SIZES), IMAGES, p=shares / shares.sum())]
-    training = draw_geometries(sizes, rng.random((IMAGES, DRAWS)), config).sizes
+    training = draw_transforms(sizes, rng.random((IMAGES, DRAWS)), config).sizes
     evaluation = rescaled(sizes, config.test_short_side, config.test_long_side)
     for landscape in LANDSCAPE:
         canvases = by_area([*landscape, *(canvas[::-1] for canvas in landscape)])

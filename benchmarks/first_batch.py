@@ -49,7 +49,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     if not (folder / "files").is_dir():
         make_files(folder / "files", args.files)
     if not (folder / "tars").is_dir():
-        line = [sys.executable, ROOT / "tools" / "make_shards.py", folder / "files", folder / "tars"]
+        line = [sys.executable, ROOT / "tools" / "make_tar_files.py", folder / "files", folder / "tars"]
         subprocess.run(line, check=True, env=environment(ROOT))
     cases = {"folders": (ROOT, "files"), "tar files": (ROOT, "tars")}
     if args.before:

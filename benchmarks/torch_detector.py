@@ -16,7 +16,7 @@ from torch_msg import Attention, Merging, Mlp, PatchEmbed
 
 from msg_ms.boxes.anchors import grid_anchors
 from msg_ms.models.detection.settings import STAGE_STDS
-from msg_ms.models.detection.window_maps import StageLayout, stage_layouts
+from msg_ms.models.detection.window_maps import WindowMap, stage_maps
 
 try:
     from torchvision import ops as fast
@@ -32,7 +32,7 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attn, self.mlp = Attention(dim, window, heads), Mlp(dim)
 
-    def forward(self, x: Tensor, valid: Tensor, layout: StageLayout) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor, layout: WindowMap) -> Tensor:
         """Run on windows (rows*columns, N, C) of one image."""
         x = x + self.attn((self.norm1(x) * valid)[None])[0]
         if layout.region > 1:
@@ -40,7 +40,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-def shuffle(messages: Tensor, layout: StageLayout) -> Tensor:
+def shuffle(messages: Tensor, layout: WindowMap) -> Tensor:
     """Exchange slices of MSG tokens (rows*columns, C) on the grid, padded to whole regions."""
     s, (rows, columns), c = layout.region, layout[2:4], messages.shape[-1]
     grid = functional.pad(messages.view(rows, columns, c), (0, 0, 0, -columns % s, 0, -rows % s))
@@ -57,7 +57,7 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, window, heads) for _ in range(depth))
         self.downsample = None if last else Merging(dim)
 
-    def windows(self, patches: Tensor, messages: Tensor, layout: StageLayout) -> Tensor:
+    def windows(self, patches: Tensor, messages: Tensor, layout: WindowMap) -> Tensor:
         """Join a map (H, W, C) and MSG tokens (rows, columns, C) to windows (rows*columns, N, C)."""
         w, c = self.window, patches.shape[-1]
         patches = functional.pad(
@@ -66,13 +66,13 @@ class Stage(nn.Module):
         patches = patches.view(layout.rows, w, layout.columns, w, c).transpose(1, 2).reshape(-1, w * w, c)
         return torch.cat((messages.reshape(-1, 1, c), patches), 1)
 
-    def map(self, x: Tensor, layout: StageLayout) -> Tensor:
+    def map(self, x: Tensor, layout: WindowMap) -> Tensor:
         """Return the patches of windows as a map (1, C, H, W)."""
         w, c = self.window, x.shape[-1]
         x = x[:, 1:].reshape(layout.rows, layout.columns, w, w, c).permute(4, 0, 2, 1, 3)
         return x.reshape(1, c, layout.rows * w, layout.columns * w)[:, :, : layout.height, : layout.width]
 
-    def grid(self, x: Tensor, layout: StageLayout) -> Tensor:
+    def grid(self, x: Tensor, layout: WindowMap) -> Tensor:
         return x[:, 0].T.reshape(1, -1, layout.rows, layout.columns)
 
 
@@ -90,7 +90,7 @@ class Backbone(nn.Module):
             self.add_module(f"norm{i}", nn.LayerNorm(embed_dim * 2**i))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        layouts = stage_layouts(*image.shape[2:], 4, self.window, self.regions)
+        layouts = stage_maps(*image.shape[2:], 4, self.window, self.regions)
         patches, s = self.patch_embed(image)[0], self.regions[0]
         tiles = (-(-layouts[0].rows // s), -(-layouts[0].columns // s), 1)
         messages = self.msg_tokens.view(s, s, -1).repeat(tiles)[: layouts[0].rows, : layouts[0].columns]

@@ -47,7 +47,7 @@ class AnchorGrid:
             cells = level.reshape(rows, columns, len(ratios), 4)
             self.grids += [_Grid(cells[:, :, i], first, i, len(ratios)) for i in range(len(ratios))]
             first += len(level)
-        self.layout = np.array([grid.layout for grid in self.grids], np.int64)
+        self.table = np.array([grid.table for grid in self.grids], np.int64)
 
     def assign(self, gt: np.ndarray, img_shape: Sequence[int], rule: AssignRule = RPN_RULE) -> np.ndarray:
         """Assign the anchors inside an image to its ground-truth boxes.
@@ -62,7 +62,7 @@ class AnchorGrid:
         """
         gt = np.ascontiguousarray(gt, np.float32)
         thresholds = (rule.positive, rule.negative, rule.min_positive)
-        assigned = native.assign_anchors(self.anchors, self.layout, gt, img_shape, *thresholds)
+        assigned = native.assign_anchors(self.anchors, self.table, gt, img_shape, *thresholds)
         return self._assign(gt, img_shape, rule) if assigned is None else assigned
 
     def _assign(self, gt: np.ndarray, img_shape: Sequence[int], rule: AssignRule) -> np.ndarray:
@@ -116,7 +116,7 @@ class _Grid:
         self.x1, self.x2, self.y1, self.y2 = cells[0, :, 0], cells[0, :, 2], cells[:, 0, 1], cells[:, 0, 3]
         self.widths, self.heights = self.x2 - self.x1, self.y2 - self.y1
         self.first, self.ratio, self.ratios = first, ratio, ratios
-        self.layout = (first, len(self.y1), len(self.x1), ratio, ratios)
+        self.table = (first, len(self.y1), len(self.x1), ratio, ratios)
         # Bisection of a list holds the interpreter's lock for less time than NumPy's search.
         self.lefts, self.rights = self.x1.tolist(), self.x2.tolist()
         self.tops, self.bottoms = self.y1.tolist(), self.y2.tolist()

@@ -73,7 +73,7 @@ def paste_masks(
 
 def assign_anchors(
     anchors: np.ndarray,
-    layout: np.ndarray,
+    table: np.ndarray,
     gt: np.ndarray,
     img_shape: Sequence[int],
     positive: float,
@@ -84,7 +84,7 @@ def assign_anchors(
 
     Args:
         anchors: float32 (A, 4), contiguous.
-        layout: For each grid of anchors its first anchor, rows, columns, ratio and number of ratios, int64 (N, 5).
+        table: For each grid of anchors its first anchor, rows, columns, ratio and number of ratios, int64 (N, 5).
         gt: Ground-truth boxes, float32 (G, 4), contiguous.
         img_shape: Height and width of the image.
         positive: As in ``AssignRule``.
@@ -95,7 +95,7 @@ def assign_anchors(
     if library is None:
         return None
     assigned = np.empty(len(anchors), np.int32)
-    grids, boxes = (layout.ctypes.data, len(layout)), (gt.ctypes.data, len(gt))
+    grids, boxes = (table.ctypes.data, len(table)), (gt.ctypes.data, len(gt))
     rule, output = (*map(float, img_shape), positive, negative, least), assigned.ctypes.data
     if library.assign_anchors(anchors.ctypes.data, len(anchors), *grids, *boxes, *rule, output):
         raise MemoryError(f"no memory to assign {len(anchors)} anchors")

@@ -12,7 +12,7 @@ from ..checkpoint import load_for_inference
 from ..cli import config_from_arguments, model_parser, path_argument, require
 from ..data.images.class_names import CLASSES_KEY, ClassName, class_order_warning, default_class_names, read_class_names
 from ..data.images.folder import IMAGE_SUFFIXES
-from ..engine.log import progress
+from ..engine.log import progress_bar
 from ..engine.runtime import Runtime, start
 from ..errors import UserError, shorten
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN
@@ -68,7 +68,7 @@ def main() -> None:
         line = outputs.add_unreadable(folder)
         if not args.json:
             print(line)
-    for result, bar in progress(predictor.predict(files), len(files), "predict"):
+    for result, bar in progress_bar(predictor.predict(files), len(files), "predict"):
         line = outputs.add_unreadable(result) if isinstance(result, Unreadable) else outputs.add(result)
         if not args.json:
             bar.write(line)

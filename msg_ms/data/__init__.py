@@ -8,7 +8,7 @@ from .images.image_folder import ImageFolder
 from .images.image_list import scan_list
 from .images.layouts import scan_images
 from .images.splits import load_folders
-from .images.tar_folder import scan_shards
+from .images.tar_folder import scan_tar_files
 from .pipeline import EpochOrder, EvalPipeline, Shard, TrainPipeline
 from .pixels.device_collate import DeviceCollate
 
@@ -29,5 +29,5 @@ __all__ = [
     "scan_folder",
     "scan_images",
     "scan_list",
-    "scan_shards",
+    "scan_tar_files",
 ]

@@ -15,10 +15,10 @@ from .coco.split import CocoSplit
 from .pipeline import WHOLE, Batch, EpochCache, EvalPipeline, Shard, Signature, TrainPipeline
 from .pixels.detection_transforms import (
     DRAWS,
-    Geometries,
-    Geometry,
-    draw_geometries,
-    eval_geometry,
+    ImageTransform,
+    ImageTransforms,
+    draw_transforms,
+    eval_transform,
     place,
     rescaled,
     source_pixels,
@@ -27,7 +27,7 @@ from .pixels.detection_transforms import (
 )
 from .pixels.image_files import BadFiles, decode_file
 
-_GEOMETRY, _OBJECTS = 3, 4  # separate these random numbers from others
+_TRANSFORM, _OBJECTS = 3, 4  # separate these random numbers from others
 TRAIN_COLUMNS = (
     *("images", "img_shapes", "gt", "gt_labels", "gt_valid", "gt_masks", "gt_frames"),
     *("rpn_indices", "rpn_labels", "rpn_weights", "rpn_deltas", "draws0", "draws1", "draws2"),
@@ -79,13 +79,13 @@ class DetectionTrainDataset(TrainPipeline):
     ):
         self.split, self.detection, self.seed, self.blocks, self.anchors = split, detection, seed, blocks, anchors
         self.draws = [detection.max_gt + count for count in (proposals, regions, regions)]
-        self.geometries = EpochCache(self._draw_geometries)
+        self.transforms = EpochCache(self._draw_transforms)
         canvases = [tuple(canvas) for canvas in detection.canvases]
         order = CanvasOrder(
             len(split),
             config.batch_size,
             seed,
-            lambda epoch: self.geometries(epoch).sizes,
+            lambda epoch: self.transforms(epoch).sizes,
             canvases,
             shard,
             accumulation,
@@ -120,10 +120,10 @@ class DetectionTrainDataset(TrainPipeline):
         """Return an image as ``read_image`` does."""
         return read_image(self.split, index, self.bad_files)
 
-    def _draw_geometries(self, epoch: int) -> Geometries:
-        """Return the geometries of all images in an epoch."""
-        draws = np.random.default_rng((self.seed, int(epoch), _GEOMETRY)).random((len(self.split), DRAWS))
-        return draw_geometries(self.split.sizes, draws, self.detection)
+    def _draw_transforms(self, epoch: int) -> ImageTransforms:
+        """Return the transforms of all images in an epoch."""
+        draws = np.random.default_rng((self.seed, int(epoch), _TRANSFORM)).random((len(self.split), DRAWS))
+        return draw_transforms(self.split.sizes, draws, self.detection)
 
     def build_batch(self, number: int, epoch: int, indices: np.ndarray) -> Batch:
         """Return batch ``number``, counted from the start of the run, made of the images ``indices``."""
@@ -147,36 +147,36 @@ class DetectionTrainDataset(TrainPipeline):
         for draws in (draws0, draws1, draws2):
             rng.random(out=draws, dtype=np.float32)
         image, index = self.read_or_replace(index, rng)
-        geometry = self.geometries(epoch)[index].within(canvas)
+        transform = self.transforms(epoch)[index].within(canvas)
         if image is not None:
-            place(transform_image(image, geometry), images)
-        img_shapes[:] = geometry.size
+            place(transform_image(image, transform), images)
+        img_shapes[:] = transform.size
         objects = self.split.objects(index)
         chosen = np.flatnonzero(~objects.crowd)
-        boxes, kept = transform_boxes(objects.boxes[chosen], geometry)
+        boxes, kept = transform_boxes(objects.boxes[chosen], transform)
         chosen = chosen[kept]
         if len(chosen) > len(gt):
             drawn = np.sort(rng.choice(len(chosen), len(gt), replace=False))
             boxes, chosen = boxes[drawn], chosen[drawn]
         count = len(chosen)
         gt[:count], gt_labels[:count], gt_valid[:count] = boxes, objects.labels[chosen], True
-        self._fill_masks(index, geometry, boxes, objects.masks[chosen], gt_masks, gt_frames)
-        targets = anchor_grid(canvas).targets(boxes, geometry.size, rng, self.anchors, self.anchors // 2)
+        self._fill_masks(index, transform, boxes, objects.masks[chosen], gt_masks, gt_frames)
+        targets = anchor_grid(canvas).targets(boxes, transform.size, rng, self.anchors, self.anchors // 2)
         for array, values in zip(rpn, targets.values(), strict=True):
             array[:] = values
 
     def _fill_masks(
         self,
         index: int,
-        geometry: Geometry,
+        transform: ImageTransform,
         boxes: np.ndarray,
         masks: np.ndarray,
         gt_masks: np.ndarray,
         gt_frames: np.ndarray,
     ) -> None:
-        counts = [self.split.segmentations.encoded(int(mask), *geometry.original)["counts"] for mask in masks]
-        rows, columns = source_pixels(geometry)
-        crop_encoded_masks(counts, geometry.original[0], rows, columns, boxes, gt_masks, gt_frames)
+        counts = [self.split.segmentations.encoded(int(mask), *transform.original)["counts"] for mask in masks]
+        rows, columns = source_pixels(transform)
+        crop_encoded_masks(counts, transform.original[0], rows, columns, boxes, gt_masks, gt_frames)
 
 
 class DetectionEvalDataset(EvalPipeline):
@@ -213,16 +213,16 @@ class DetectionEvalDataset(EvalPipeline):
         """Return the images ``indices``, which share a canvas, and their sizes."""
         canvas = tuple(self.canvases[self.canvas_of[indices[0]]].tolist())
         images = np.zeros((len(indices), 3, *canvas), np.float32)
-        geometries = [eval_geometry(self.split.size(index), self.detection).within(canvas) for index in indices]
-        for index, geometry, output in zip(indices, geometries, images, strict=True):
+        transforms = [eval_transform(self.split.size(index), self.detection).within(canvas) for index in indices]
+        for index, transform, output in zip(indices, transforms, images, strict=True):
             image = read_image(self.split, int(index), self.bad_files)
             if image is not None:
-                place(transform_image(image, geometry), output)
+                place(transform_image(image, transform), output)
         return (
             images,
-            np.array([geometry.size for geometry in geometries], np.float32),
-            np.array([geometry.scale_factors * 2 for geometry in geometries], np.float32),
-            np.array([geometry.original for geometry in geometries], np.int32),
+            np.array([transform.size for transform in transforms], np.float32),
+            np.array([transform.scale_factors * 2 for transform in transforms], np.float32),
+            np.array([transform.original for transform in transforms], np.int32),
             indices.astype(np.int32),
         )
 

@@ -25,7 +25,7 @@ class CheckpointRun:
 
     def __init__(self, runtime: Runtime, model: nn.Cell, log: RunLog):
         self.model, self.log, self.config, self.task = model, log, runtime.config, runtime.task
-        self.evaluation = Evaluation.of_run(runtime, model, log.progress)
+        self.evaluation = Evaluation.of_run(runtime, model, log.progress_bar)
 
     def evaluate(self) -> str:
         """Return a line with the metrics of ``MODEL.RESUME``, or of the run's best checkpoint.

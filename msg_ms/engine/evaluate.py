@@ -9,7 +9,7 @@ from typing import Any
 from mindspore import Tensor, nn
 
 from ..data.pipeline import Batch
-from .log import progress
+from .log import progress_bar
 from .ranks import SINGLE_PROCESS, Ranks
 from .runtime import Runtime
 from .task import EvalData, Evaluator, Metrics
@@ -35,7 +35,7 @@ class Evaluation:
         evaluator: Evaluator,
         data: EvalData,
         ranks: Ranks = SINGLE_PROCESS,
-        show_progress: ShowProgress = progress,
+        show_progress: ShowProgress = progress_bar,
     ):
         self.model, self.evaluator, self.data, self.ranks = model, evaluator, data, ranks
         self.show_progress = show_progress
@@ -66,7 +66,7 @@ class Evaluation:
                 self.evaluator.network.compile(*example(signature))
 
     @classmethod
-    def of_run(cls, runtime: Runtime, model: nn.Cell, show_progress: ShowProgress = progress) -> Evaluation:
+    def of_run(cls, runtime: Runtime, model: nn.Cell, show_progress: ShowProgress = progress_bar) -> Evaluation:
         """Return the evaluation of a run's model on the evaluation data of its task."""
         data = runtime.task.eval_data(runtime.shard, runtime.workers)
         return cls(model, runtime.task.evaluator(model), data, runtime.ranks, show_progress)

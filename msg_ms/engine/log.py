@@ -110,12 +110,12 @@ class RunLog:
         if self.scalars is not None:
             self.scalars.close()
 
-    def progress(self, items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
-        """Yield items as ``progress`` does, with this log's lines written above the bar."""
+    def progress_bar(self, items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
+        """Yield items as ``progress_bar`` does, with this log's lines written above the bar."""
         with logging_redirect_tqdm([self.logger]):
             for handler in self.logger.handlers:  # tqdm's own handler is among them
                 handler.handleError = _ignore
-            yield from progress(items, total, description)
+            yield from progress_bar(items, total, description)
 
 
 def _ignore(record: logging.LogRecord) -> None:
@@ -135,7 +135,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def progress(items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
+def progress_bar(items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
     """Yield each item with a progress bar to write figures to; the bar is shown on a terminal only."""
     hidden = not sys.stderr.isatty()
     with tqdm(total=total, desc=description, disable=hidden, leave=False, dynamic_ncols=True) as bar:

@@ -27,7 +27,7 @@ from ..errors import UserError, shorten
 from ..files import remove_partial
 from .log import RunLog
 from .ranks import SINGLE_PROCESS, Ranks, parameter_bytes
-from .train_state import Progress
+from .train_state import TrainState
 
 PER_RUN_KEYS = ("OUTPUT", "TAG", "MODEL.RESUME", "MODEL.PRETRAINED", "EVAL_MODE", "THROUGHPUT_MODE", "LOCAL_RANK")
 CHECKPOINT_NAME = re.compile(r"ckpt_(\d{8,})\.ckpt")
@@ -79,7 +79,7 @@ class Checkpoints:
         files = self.files()
         return f"the last checkpoint is {files[0]}" if files else "there is no checkpoint yet"
 
-    def save(self, progress: Progress) -> None:
+    def save(self, state: TrainState) -> None:
         """Write a checkpoint to resume from, and remove all but the last ``KEEP_LAST``; rank 0 writes.
 
         If the disk refuses it, a line is logged, ``failure`` is set, and the older checkpoints stay.
@@ -93,23 +93,23 @@ class Checkpoints:
         arrays: Arrays = {}
         for prefix, parameters in self.state.items():
             arrays |= to_numpy(parameters, prefix)
-        path = self.run_dir / f"ckpt_{progress.step:08d}.ckpt"
-        if self._write(path, arrays, progress):
+        path = self.run_dir / f"ckpt_{state.step:08d}.ckpt"
+        if self._write(path, arrays, state):
             for old in self.files()[self.keep_last :]:
                 old.unlink(missing_ok=True)
 
-    def save_best(self, progress: Progress) -> None:
+    def save_best(self, state: TrainState) -> None:
         """Write the model's present weights to ``best.ckpt``."""
         if self.ranks.is_main:
-            self._write(self.best, to_numpy(self.state[""]), progress)
+            self._write(self.best, to_numpy(self.state[""]), state)
 
     def check_ranks(self) -> None:
         """Raise UserError if the ranks' weights differ."""
         remedy = "the devices compute different results, or one is faulty; resume from the last checkpoint"
         self.ranks.assert_same_on_all_ranks("the weights", parameter_bytes(self.state[""].values()), remedy)
 
-    def _write(self, path: Path, arrays: Arrays, progress: Progress) -> bool:
-        metadata: Metadata = {**progress.to_metadata(), "config": to_yaml(self.config), **self.metadata}
+    def _write(self, path: Path, arrays: Arrays, state: TrainState) -> bool:
+        metadata: Metadata = {**state.to_metadata(), "config": to_yaml(self.config), **self.metadata}
         try:
             write_checkpoint(path, arrays, metadata)
         except UserError as error:
@@ -119,29 +119,29 @@ class Checkpoints:
         self.failure = ""
         return True
 
-    def restore(self, start: Progress) -> Progress | None:
+    def restore(self, start: TrainState) -> TrainState | None:
         """Resume from the newest good checkpoint of the run, or from ``MODEL.RESUME``.
 
         Only the weights are loaded from a checkpoint without optimizer state, such as a converted one or ``best.ckpt``.
         Rank 0 reads and broadcasts everything.
 
         Returns:
-            The progress; None if the run starts at its beginning.
+            The state; None if the run starts at its beginning.
 
         Raises:
             UserError: If the checkpoint does not fit this run.
         """
 
         def read() -> Metadata | None:
-            progress = self._restore(start)
-            return None if progress is None else progress.to_metadata()
+            state = self._restore(start)
+            return None if state is None else state.to_metadata()
 
         metadata = self.ranks.run_on_rank0(read)
         self.ranks.broadcast_parameters(parameter for group in self.state.values() for parameter in group.values())
         self.check_ranks()
-        return None if metadata is None else Progress.from_metadata(metadata)
+        return None if metadata is None else TrainState.from_metadata(metadata)
 
-    def _restore(self, start: Progress) -> Progress | None:
+    def _restore(self, start: TrainState) -> TrainState | None:
         checkpoint = self._newest_good()
         resume = self.config.model.resume
         if checkpoint is not None and resume and Path(resume).resolve() != checkpoint[0].resolve():
@@ -161,14 +161,14 @@ class Checkpoints:
             if EMA_PREFIX in self.state:
                 load_parameters(self.state[EMA_PREFIX], select_prefix(arrays, ""), path)
             return None
-        progress, lines = Progress.from_metadata(metadata).resume_into(start)
+        state, lines = TrainState.from_metadata(metadata).resume_into(start)
         load_parameters(self.state[OPTIMIZER_PREFIX], select_prefix(arrays, OPTIMIZER_PREFIX), path)
         lines += self._load_optional(arrays, path)
         lines += _changed_settings(str(metadata["config"]), self.config)
-        self.log.info(f"resuming from {path}: epoch {progress.epoch}, step {progress.step}")
+        self.log.info(f"resuming from {path}: epoch {state.epoch}, step {state.step}")
         for line in lines:
             self.log.info(line)
-        return progress
+        return state
 
     def _newest_good(self) -> tuple[Path, Arrays, Metadata] | None:
         files = self.files()

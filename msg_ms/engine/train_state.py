@@ -15,7 +15,7 @@ ALIASES = {"world_size": "world", "score": "accuracy", "best_score": "best_accur
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainState:
     """How far a run is.
 
     Attributes:
@@ -62,8 +62,8 @@ class Progress:
         """The total loss and the named losses, averaged since the last finished epoch."""
         return [total / max(1, self.counted) for total in self.loss_sums]
 
-    def add_losses(self, losses: list[float]) -> Progress:
-        """Return the progress after a step with these losses."""
+    def add_losses(self, losses: list[float]) -> TrainState:
+        """Return the state after a step with these losses."""
         sums = self.loss_sums or (0.0,) * len(losses)
         sums = tuple(total + loss for total, loss in zip(sums, losses, strict=True))
         return dataclasses.replace(self, loss_sums=sums, counted=self.counted + 1, skipped_in_a_row=0)
@@ -73,8 +73,8 @@ class Progress:
         return {**dataclasses.asdict(self), "loss_sums": json.dumps(self.loss_sums)}
 
     @classmethod
-    def from_metadata(cls, metadata: Metadata) -> Progress:
-        """Return the progress in a checkpoint's metadata, which an earlier version may have written."""
+    def from_metadata(cls, metadata: Metadata) -> TrainState:
+        """Return the state in a checkpoint's metadata, which an earlier version may have written."""
         values = {}
         for field in dataclasses.fields(cls):
             name = field.name if field.name in metadata else ALIASES.get(field.name, field.name)
@@ -85,11 +85,11 @@ class Progress:
             values["loss_sums"] = (metadata["loss_sum"],)
         return cls(**values)
 
-    def resume_into(self, start: Progress) -> tuple[Progress, list[str]]:
-        """Continue this progress in a run that would begin as ``start``.
+    def resume_into(self, start: TrainState) -> tuple[TrainState, list[str]]:
+        """Continue from this state in a run that would begin as ``start``.
 
         Returns:
-            The progress with the new run's batch layout, and a line for each difference.
+            The state with the new run's split of the batches, and a line for each difference.
 
         Raises:
             UserError: If the new run would not see the same samples at the same steps.
@@ -98,8 +98,8 @@ class Progress:
         ours = (start.epoch_steps, start.samples_per_step, start.seed)
         if theirs != ours:
             raise UserError(
-                f"the checkpoint's run made {theirs[0]} steps per epoch of {self.batch_layout} with seed {theirs[2]}; "
-                f"this run would make {ours[0]} of {start.batch_layout} with seed {ours[2]}: resume with the same "
+                f"the checkpoint's run made {theirs[0]} steps per epoch of {self.batch_split} with seed {theirs[2]}; "
+                f"this run would make {ours[0]} of {start.batch_split} with seed {ours[2]}: resume with the same "
                 "data, batch size and seed, or start a new run from its weights (--pretrained and another --tag)"
             )
         if self.samples not in (0, start.samples):
@@ -108,16 +108,16 @@ class Progress:
                 "with the same data, or start a new run from its weights (--pretrained and another --tag)"
             )
         lines = []
-        if self.batch_layout != start.batch_layout:
+        if self.batch_split != start.batch_split:
             lines.append(
-                f"the {self.samples_per_step} samples of a step were {self.batch_layout} and are now "
-                f"{start.batch_layout}: the samples stay the same, but per-batch randomness is drawn again"
+                f"the {self.samples_per_step} samples of a step were {self.batch_split} and are now "
+                f"{start.batch_split}: the samples stay the same, but per-batch randomness is drawn again"
             )
-        layout = {name: getattr(start, name) for name in ("batch_size", "accumulation", "world_size", "samples")}
-        return dataclasses.replace(self, **layout), lines
+        split = {name: getattr(start, name) for name in ("batch_size", "accumulation", "world_size", "samples")}
+        return dataclasses.replace(self, **split), lines
 
     @property
-    def batch_layout(self) -> str:
+    def batch_split(self) -> str:
         """How the samples of a step are divided, in words."""
         devices = "device" if self.world_size == 1 else "devices"
         batches = f"{self.accumulation} batches" if self.accumulation > 1 else "1 batch"

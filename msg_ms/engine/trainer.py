@@ -29,7 +29,7 @@ from .runtime import Runtime
 from .schedule import build_schedule
 from .stop import StopRequest, end_at_once
 from .task import Metrics
-from .train_state import Progress
+from .train_state import TrainState
 from .train_step import Figures, LossAndGradients, OptimizerStep, PendingFigures, build_step
 
 REMEDY = "A lower TRAIN.BASE_LR, a longer warm-up or TRAIN.CLIP_GRAD usually helps"  # against diverging losses
@@ -47,7 +47,7 @@ class Trainer:
     def __init__(self, runtime: Runtime, model: nn.Cell, log: RunLog):
         self.runtime, self.model, self.log = runtime, model, log
         self.config, self.task, self.ranks = runtime.config, runtime.task, runtime.ranks
-        self.evaluation = Evaluation.of_run(runtime, model, log.progress)
+        self.evaluation = Evaluation.of_run(runtime, model, log.progress_bar)
 
     def fit(self) -> None:
         """Train until ``TRAIN.EPOCHS``, from the newest checkpoint of the run if there is one.
@@ -65,7 +65,7 @@ class Trainer:
                 log.info(f"{config.model.pretrained}: {line}")
         self._build()
         first = config.train.start_epoch
-        start = Progress(
+        start = TrainState(
             epoch=first,
             step=first * data.steps,
             epoch_steps=data.steps,
@@ -75,19 +75,19 @@ class Trainer:
             seed=config.seed,
             samples=len(data),
         )
-        progress = self.checkpoints.restore(start) or start
+        state = self.checkpoints.restore(start) or start
         log.write("config.yaml", to_yaml(config))
-        log.begin_metrics(progress.step, progress.epoch)
-        if progress.epoch >= epochs:
-            log.info(f"all {epochs} epochs are finished; {self._best(progress)}, weights in {self.checkpoints.best}")
+        log.begin_metrics(state.step, state.epoch)
+        if state.epoch >= epochs:
+            log.info(f"all {epochs} epochs are finished; {self._best(state)}, weights in {self.checkpoints.best}")
             return
         samples = f"{len(data):,} training {self.task.sample_name}"
         log.info(f"{samples}, {data.steps} steps per epoch; compiling")
         self._compile()
-        self.schedule = build_schedule(config.train, data.steps, progress.samples_per_step)
+        self.schedule = build_schedule(config.train, data.steps, state.samples_per_step)
         started = time.time()
-        progress = self._run_epochs(progress)
-        self._report_end(progress, timedelta(seconds=int(time.time() - started)))
+        state = self._run_epochs(state)
+        self._report_end(state, timedelta(seconds=int(time.time() - started)))
 
     def _build(self) -> None:
         """Build optimizer, loss scaler, EMA, the step and the checkpoints."""
@@ -120,28 +120,28 @@ class Trainer:
             self.step.compile_graphs(train)
             evaluation.compile_graphs()
 
-    def _run_epochs(self, progress: Progress) -> Progress:
+    def _run_epochs(self, state: TrainState) -> TrainState:
         epochs, save_freq = self.config.train.epochs, self.config.save_freq
         # One iterator over all epochs, so that none waits for its workers to start.
-        batches = self.data.batches(progress.step, epochs, self.log.info)
+        batches = self.data.batches(state.step, epochs, self.log.info)
         with StopRequest() as self.stop:
             stopping = False
-            while progress.epoch < epochs and not stopping:
-                progress = self._run_steps(batches, progress)
+            while state.epoch < epochs and not stopping:
+                state = self._run_steps(batches, state)
                 stopping = self.ranks.any(self.stop.requested)
                 due = False
-                if progress.step == (progress.epoch + 1) * self.data.steps:
-                    due = (progress.epoch + 1) % save_freq == 0 or progress.epoch + 1 == epochs
+                if state.step == (state.epoch + 1) * self.data.steps:
+                    due = (state.epoch + 1) % save_freq == 0 or state.epoch + 1 == epochs
                     if due and not stopping:
                         # Evaluation may fail or be killed: a run that resumes from here evaluates first.
-                        self._save(progress)
-                    progress = progress if stopping else self._finish_epoch(progress)
+                        self._save(state)
+                    state = state if stopping else self._finish_epoch(state)
                     stopping = self.ranks.any(self.stop.requested)
                 if due or stopping:
-                    self._save(progress)
-        return progress
+                    self._save(state)
+        return state
 
-    def _run_steps(self, batches: Iterator[Batch], progress: Progress) -> Progress:
+    def _run_steps(self, batches: Iterator[Batch], state: TrainState) -> TrainState:
         """Run the remaining steps of the epoch, or fewer if the run is asked to stop.
 
         The host launches a step before it reads the figures of the one before, so it waits for the device only where a
@@ -149,28 +149,28 @@ class Trainer:
         the same step.
         """
         steps, config = self.data.steps, self.config
-        first, end = progress.step, (progress.epoch + 1) * steps
+        first, end = state.step, (state.epoch + 1) * steps
         meter = Meter()
-        groups = (meter.next_batches(batches, progress.accumulation) for _ in range(first, end))
-        title = f"epoch {progress.epoch + 1}/{config.train.epochs}"
+        groups = (meter.next_batches(batches, state.accumulation) for _ in range(first, end))
+        title = f"epoch {state.epoch + 1}/{config.train.epochs}"
         pending: deque[PendingFigures] = deque()
         last: Figures | None = None
-        for step, (group, bar) in enumerate(self.log.progress(groups, end - first, title), first):
+        for step, (group, bar) in enumerate(self.log.progress_bar(groups, end - first, title), first):
             lr = self.schedule.at_step(step)
             pending.append(self.step.launch(group, lr, self.stop.requested))
-            done = step + 1 - progress.epoch * steps
+            done = step + 1 - state.epoch * steps
             report = done % config.print_freq == 0 or done == steps
             save = bool(config.save_steps) and (step + 1) % config.save_steps == 0 and done < steps
             # The first step is read at once, so that the meter starts where its device time ends.
             if report or save or step == first:
-                progress, last = self._read(progress, pending, last)
+                state, last = self._read(state, pending, last)
             else:
-                progress, last = self._read(progress, pending, last, leave=1)
+                state, last = self._read(state, pending, last, leave=1)
             meter.count_step()
             bar.set_postfix(
                 loss=f"{last.losses[0]:.3f}",
                 lr=f"{lr:.2e}",
-                speed=f"{progress.samples_per_step / meter.seconds:.0f}/s",
+                speed=f"{state.samples_per_step / meter.seconds:.0f}/s",
                 data_wait=f"{meter.data_wait_fraction:.0%}",
                 refresh=False,
             )
@@ -178,74 +178,74 @@ class Trainer:
             stopping = last.stop_requests > 0 or (self.ranks.world_size == 1 and self.stop.requested)
             if stopping:
                 self.stop.requested = True
-                progress, last = self._read(progress, pending, last)
+                state, last = self._read(state, pending, last)
             if report:
-                self._report(f"{title}, step {done}/{steps}", progress, last.norm, lr, meter)
+                self._report(f"{title}, step {done}/{steps}", state, last.norm, lr, meter)
             if stopping:
                 break
             if save:
-                self._save(progress)
-        return progress
+                self._save(state)
+        return state
 
     def _read(
-        self, progress: Progress, pending: deque[PendingFigures], last: Figures | None, leave: int = 0
-    ) -> tuple[Progress, Figures | None]:
+        self, state: TrainState, pending: deque[PendingFigures], last: Figures | None, leave: int = 0
+    ) -> tuple[TrainState, Figures | None]:
         """Wait for all but the newest ``leave`` of the pending steps and count them.
 
         Returns:
-            The progress, and the figures of the last step that was counted, ``last`` if there is none.
+            The state, and the figures of the last step that was counted, ``last`` if there is none.
         """
         while len(pending) > leave:
             last = pending.popleft().read()
-            progress = self._count(progress, last)
-        return progress, last
+            state = self._count(state, last)
+        return state, last
 
-    def _count(self, progress: Progress, figures: Figures) -> Progress:
-        """Return the progress after a step; raise UserError if the run can't continue."""
-        step, loss, norm, scale = progress.step, figures.losses[0], figures.norm, figures.scale
-        progress = replace(progress, step=step + 1)
+    def _count(self, state: TrainState, figures: Figures) -> TrainState:
+        """Return the state after a step; raise UserError if the run can't continue."""
+        step, loss, norm, scale = state.step, figures.losses[0], figures.norm, figures.scale
+        state = replace(state, step=step + 1)
         if figures.finite:
-            return progress.add_losses(figures.losses)
+            return state.add_losses(figures.losses)
         if self.scaler is None or math.isfinite(norm):
             self._abort(step, f"has loss {loss} and gradient norm {norm}", "")
-        progress = replace(progress, skipped=progress.skipped + 1, skipped_in_a_row=progress.skipped_in_a_row + 1)
+        state = replace(state, skipped=state.skipped + 1, skipped_in_a_row=state.skipped_in_a_row + 1)
         self.log.info(
             f"step {step + 1} skipped: loss {loss}, gradient norm {norm}; loss scale now {scale:g}, "
-            f"{progress.skipped} skipped so far"
+            f"{state.skipped} skipped so far"
         )
-        if progress.skipped_in_a_row >= self.config.amp.max_skipped:
-            reason = f"is the last of {progress.skipped_in_a_row} skipped in a row (loss {loss}, loss scale {scale:g})"
+        if state.skipped_in_a_row >= self.config.amp.max_skipped:
+            reason = f"is the last of {state.skipped_in_a_row} skipped in a row (loss {loss}, loss scale {scale:g})"
             self._abort(step, reason, "Try AMP_OPT_LEVEL O0 to see whether half precision is the cause. ")
-        return progress
+        return state
 
-    def _save(self, progress: Progress) -> None:
+    def _save(self, state: TrainState) -> None:
         self._average_statistics()
-        self.checkpoints.save(progress)
+        self.checkpoints.save(state)
 
     def _average_statistics(self) -> None:
         """Average the parameters that no gradient moves, such as a normalisation's statistics, over the ranks."""
         self.ranks.average_parameters(p for p in self.model.get_parameters() if not p.requires_grad)
 
-    def _report(self, title: str, progress: Progress, norm: float, lr: float, meter: Meter) -> None:
-        speed = progress.samples_per_step / meter.seconds
-        remaining = self.config.train.epochs * self.data.steps - progress.step
+    def _report(self, title: str, state: TrainState, norm: float, lr: float, meter: Meter) -> None:
+        speed = state.samples_per_step / meter.seconds
+        remaining = self.config.train.epochs * self.data.steps - state.step
         eta = timedelta(seconds=int(remaining * meter.seconds))
-        loss, *named = progress.mean_losses or [math.nan] * (1 + len(self.task.loss_names))
+        loss, *named = state.mean_losses or [math.nan] * (1 + len(self.task.loss_names))
         named = dict(zip(self.task.loss_names, named, strict=True))
         details = " (" + ", ".join(f"{name} {value:.4f}" for name, value in named.items()) + ")" if named else ""
-        skipped = f"{progress.skipped} skipped, " if progress.skipped else ""
+        skipped = f"{state.skipped} skipped, " if state.skipped else ""
         self.log.info(
             f"{title}: loss {loss:.4f}{details}, grad norm {norm:.3f}, lr {lr:.3e}, {skipped}{speed:.1f} "
             f"{self.task.sample_name}/s, data wait {meter.data_wait_fraction:.0%}, ETA {eta}"
         )
         self.log.watch(
-            progress.step,
+            state.step,
             gradient_norm=norm,
             lr=lr,
             running_loss=loss,
             samples_per_second=speed,
             data_wait=meter.data_wait_fraction,
-            skipped=progress.skipped,
+            skipped=state.skipped,
             **{f"running_loss/{name}": value for name, value in named.items()},
         )
 
@@ -258,15 +258,15 @@ class Trainer:
             f"{self.log.run_dir / 'bad_batch.txt'}. {advice}{REMEDY}"
         )
 
-    def _finish_epoch(self, progress: Progress) -> Progress:
+    def _finish_epoch(self, state: TrainState) -> TrainState:
         """Evaluate the weights, and their EMA if there is one; keep the better ones as the best.
 
         If the run is asked to stop meanwhile, the epoch stays unfinished, and a run that resumes evaluates it.
         """
-        unfinished, losses = progress, progress.mean_losses or [None] * (1 + len(self.task.loss_names))
-        lr = self.schedule.at_step(progress.step - 1)
-        progress = replace(progress, epoch=progress.epoch + 1, loss_sums=(), counted=0)
-        title, values = f"epoch {progress.epoch}/{self.config.train.epochs}", {}
+        unfinished, losses = state, state.mean_losses or [None] * (1 + len(self.task.loss_names))
+        lr = self.schedule.at_step(state.step - 1)
+        state = replace(state, epoch=state.epoch + 1, loss_sums=(), counted=0)
+        title, values = f"epoch {state.epoch}/{self.config.train.epochs}", {}
         self._average_statistics()
         metrics = self.evaluation.run(self._stop_requested)
         if metrics is None:
@@ -276,54 +276,54 @@ class Trainer:
                 f"{title}: model outputs are not finite (NaN): {metrics}. The weights of the newest checkpoint are "
                 f"damaged; start again from an earlier one with --resume. {REMEDY}"
             )
-        progress = self._keep_best(replace(progress, score=metrics.rank[0]), metrics)
-        self.log.info(f"{title}: {metrics}; {self._best(progress)}")
+        state = self._keep_best(replace(state, score=metrics.rank[0]), metrics)
+        self.log.info(f"{title}: {metrics}; {self._best(state)}")
         if self.ema is not None:
             with self.ema.swapped_in():
                 averaged = self.evaluation.run(self._stop_requested)
                 if averaged is None:
                     return unfinished
-                progress = self._keep_best(progress, averaged)
-            self.log.info(f"{title}, EMA weights: {averaged}; {self._best(progress)}")
+                state = self._keep_best(state, averaged)
+            self.log.info(f"{title}, EMA weights: {averaged}; {self._best(state)}")
             values = {f"ema_{key}": value for key, value in averaged.values.items()}
         named = zip(self.task.loss_names, losses[1:], strict=True)
         self.log.metrics(
-            epoch=progress.epoch,
-            step=progress.step,
+            epoch=state.epoch,
+            step=state.step,
             primary=self.task.metrics[0].key,
             train_loss=losses[0],
             **{f"train_loss/{name}": value for name, value in named},
             lr=lr,
             **metrics.values,
-            skipped=progress.skipped,
+            skipped=state.skipped,
             **values,
         )
-        return progress
+        return state
 
     def _stop_requested(self) -> bool:
         return self.stop.requested
 
-    def _keep_best(self, progress: Progress, metrics: Metrics) -> Progress:
+    def _keep_best(self, state: TrainState, metrics: Metrics) -> TrainState:
         """Save the model's present weights as the best, if they are."""
-        best = (progress.best_score, progress.best_tie_breaker)
+        best = (state.best_score, state.best_tie_breaker)
         if metrics.rank <= best and self.checkpoints.best.exists():
-            return progress
+            return state
         score, tie_breaker = max(metrics.rank, best)
-        progress = replace(progress, best_score=score, best_tie_breaker=tie_breaker)
-        self.checkpoints.save_best(progress)
-        return progress
+        state = replace(state, best_score=score, best_tie_breaker=tie_breaker)
+        self.checkpoints.save_best(state)
+        return state
 
-    def _best(self, progress: Progress) -> str:
+    def _best(self, state: TrainState) -> str:
         """Return the best primary metric so far, in words."""
         metric = self.task.metrics[0]
-        return f"best {metric.text(progress.best_score if metric.higher_is_better else -progress.best_score)}"
+        return f"best {metric.text(state.best_score if metric.higher_is_better else -state.best_score)}"
 
-    def _report_end(self, progress: Progress, duration: timedelta) -> None:
+    def _report_end(self, state: TrainState, duration: timedelta) -> None:
         if self.checkpoints.failure:
-            raise UserError(f"ended after step {progress.step} without its last checkpoint: {self.checkpoints.failure}")
-        if progress.epoch < self.config.train.epochs:
+            raise UserError(f"ended after step {state.step} without its last checkpoint: {self.checkpoints.failure}")
+        if state.epoch < self.config.train.epochs:
             newest = self.checkpoints.newest
-            self.log.info(f"stopped at step {progress.step}; {newest}; rerun the same command to resume")
+            self.log.info(f"stopped at step {state.step}; {newest}; rerun the same command to resume")
         else:
             weights = self.checkpoints.best
-            self.log.info(f"training finished in {duration}; {self._best(progress)}, weights in {weights}")
+            self.log.info(f"training finished in {duration}; {self._best(state)}, weights in {weights}")

@@ -105,7 +105,7 @@ class MSGBackbone(FastCompilePhase, FastRepeatedCall):
         batch = x.shape[0]
         # The region comes from the geometry, so that the graph cannot be built before the image size is checked.
         height, width, region = geometry
-        if self.patch_embed.fused and self.absolute_pos_embed is None:
+        if self.patch_embed.with_messages and self.absolute_pos_embed is None:
             return self.patch_embed.tokens(x, self.msg_tokens, region)
         x = self.patch_embed.windows(x, self.window_size, region)
         regions, windows, _, channels = x.shape

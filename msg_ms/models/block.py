@@ -48,7 +48,7 @@ class MSGBlock(nn.Cell):
         self.attention_branch = AttentionBranch(dim, self.attn.scale, shuffle)
         self.mlp_branch = MlpBranch()
         # Two plain flags, so that MindSpore compiles only the path that runs.
-        self.fused = self.attention_branch.available and drop == attn_drop == 0
+        self.native = self.attention_branch.available and drop == attn_drop == 0
         self.single_precision = True
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
@@ -85,7 +85,7 @@ class MSGBlock(nn.Cell):
             msg_only: Return the MSG tokens only, (B*R, G, 1, C), without an MLP for the others.
         """
         # The type of x matters too: Cell.to_float, which mindcv's O3 uses, bypasses set_compute_dtype.
-        if self.fused and self.single_precision and x.dtype == ms.float32:
+        if self.native and self.single_precision and x.dtype == ms.float32:
             x = self.attention_branch(x, *self.attention_parameters, drop_path_scale, padding)
             if msg_only:
                 x = x[:, :, :1]

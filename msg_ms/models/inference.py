@@ -138,7 +138,7 @@ def _pack(backbone: MSGBackbone, strassen: bool, precision: str) -> None:
 
 
 def _is_native(block: nn.Cell) -> bool:
-    return isinstance(block, MSGBlock) and block.fused and block.single_precision
+    return isinstance(block, MSGBlock) and block.native and block.single_precision
 
 
 def _inference_blocks(stage: Stage, packer: WeightPacker) -> InferenceBlocks:
@@ -189,7 +189,7 @@ class InferenceConv(nn.Cell):
 class InferenceEmbed(nn.Cell):
     """A ``PatchEmbed`` in bfloat16: images (B, in_chans, height, width) -> windows of tokens."""
 
-    fused = True
+    with_messages = True
 
     def __init__(self, embed: PatchEmbed, window_size: int, packer: WeightPacker):
         super().__init__()
@@ -233,7 +233,7 @@ class InferenceBlocks(nn.Cell):
 
     def __init__(self, parameters: Sequence[Parameter], packed: PackedBlocks):
         super().__init__()
-        self.fused = self.single_precision = True
+        self.native = self.single_precision = True
         self.values = ParameterTuple(parameters)
         self.packed = packed
 

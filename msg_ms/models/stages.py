@@ -20,7 +20,7 @@ from .windows import StageGeometry, window_partition, window_reverse
 class PatchEmbed(nn.Cell):
     """Overlapped 7x7 patch embedding: (B, in_chans, height, width) -> (B, H, W, C), H = height / patch_size."""
 
-    fused = False  # whether it puts the MSG tokens in front
+    with_messages = False  # whether it puts the MSG tokens in front
 
     def __init__(self, patch_size: int, in_chans: int, embed_dim: int, patch_norm: bool):
         super().__init__()

@@ -137,15 +137,15 @@ class RoundedEmbedding(nn.Cell):
     Args:
         out: output channels O.
         window_size: w, in tokens.
-        geometry: side, stride and padding of the patches.
+        sizes: side, stride and padding of the patches.
     """
 
-    def __init__(self, out: int, window_size: int, geometry: tuple[int, int, int]):
+    def __init__(self, out: int, window_size: int, sizes: tuple[int, int, int]):
         super().__init__()
-        self.window_size, self.geometry = window_size, geometry
+        self.window_size, self.sizes = window_size, sizes
 
         def shape(x, *_):
-            side, stride, padding = geometry
+            side, stride, padding = sizes
             rows, columns = ((pixels + 2 * padding - side) // stride + 1 for pixels in x[2:])
             return [x[0] * rows * columns // window_size**2, window_size**2 + 1, out]
 
@@ -163,7 +163,7 @@ class RoundedEmbedding(nn.Cell):
         Returns:
             (B*R*G, N, O), float32, in window order as of ``ImagePatches``.
         """
-        return self.native(x, constant(self.window_size, region, *self.geometry), *parameters, messages)
+        return self.native(x, constant(self.window_size, region, *self.sizes), *parameters, messages)
 
 
 class RoundedMerging(nn.Cell):

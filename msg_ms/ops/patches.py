@@ -32,13 +32,13 @@ class ImagePatches(nn.Cell):
 
     def __init__(self, kernel_size: int, stride: int, padding: int):
         super().__init__()
-        self.geometry = (kernel_size, stride, padding)
-        grad = kernel("image_patches_grad", lambda geometry, dpatches, x: x)
+        self.sizes = (kernel_size, stride, padding)
+        grad = kernel("image_patches_grad", lambda sizes, dpatches, x: x)
 
-        def bprop(x, geometry, out, dout):
-            return grad(geometry, dout, x), ops.zeros_like(geometry)
+        def bprop(x, sizes, out, dout):
+            return grad(sizes, dout, x), ops.zeros_like(sizes)
 
-        def shapes(x, geometry):
+        def shapes(x, sizes):
             rows, columns = ((side + 2 * padding - kernel_size) // stride + 1 for side in x[2:])
             return [x[0] * rows * columns, x[1] * kernel_size**2]
 
@@ -57,7 +57,7 @@ class ImagePatches(nn.Cell):
             (B*R*G*w*w, C*k*k), float32. Patch (y, x) is the row of token (y, x) in ``window_partition``. Columns
             are ordered as in the weight (O, C, k, k) of a ``Conv2d``.
         """
-        return self.native(x.astype(ms.float32), constant(window_size, shuffle_size, *self.geometry))
+        return self.native(x.astype(ms.float32), constant(window_size, shuffle_size, *self.sizes))
 
 
 class TokenPatches(nn.Cell):
@@ -68,12 +68,12 @@ class TokenPatches(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        grad = kernel("token_patches_grad", lambda geometry, dpatches: [4 * dpatches[0], dpatches[1] // 9])
+        grad = kernel("token_patches_grad", lambda sizes, dpatches: [4 * dpatches[0], dpatches[1] // 9])
 
-        def bprop(x, geometry, out, dout):
-            return grad(geometry, dout), ops.zeros_like(geometry)
+        def bprop(x, sizes, out, dout):
+            return grad(sizes, dout), ops.zeros_like(sizes)
 
-        self.native = kernel("token_patches", lambda x, geometry: [x[0] // 4, 9 * x[1]], gradient=bprop)
+        self.native = kernel("token_patches", lambda x, sizes: [x[0] // 4, 9 * x[1]], gradient=bprop)
         self.available = self.native is not None
 
     def construct(

@@ -12,7 +12,7 @@ from mindspore import Tensor
 
 from ..config import Config
 from ..data.canvases import by_area, choose_canvases
-from ..data.pixels.detection_transforms import eval_geometry, place, transform_image
+from ..data.pixels.detection_transforms import eval_transform, place, transform_image
 from ..data.pixels.image_files import BadFiles, decode_file
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN, Detections
 from .predictor import Unreadable
@@ -59,10 +59,10 @@ class DetectionPredictor:
 
     def detect(self, image: np.ndarray) -> Detections:
         """Return the objects in an image, uint8 RGB (H, W, 3)."""
-        geometry = eval_geometry(image.shape[:2], self.detection)
-        canvas = tuple(self.canvases[choose_canvases(np.array([geometry.size]), self.canvases)[0]].tolist())
-        geometry = geometry.within(canvas)
+        transform = eval_transform(image.shape[:2], self.detection)
+        canvas = tuple(self.canvases[choose_canvases(np.array([transform.size]), self.canvases)[0]].tolist())
+        transform = transform.within(canvas)
         pixels = np.zeros((1, 3, *canvas), np.float32)
-        place(transform_image(image, geometry), pixels[0])
-        sizes, factors = np.array([geometry.size]), np.array([geometry.scale_factors * 2])
-        return self.model.predict(Tensor(pixels), sizes, np.array([geometry.original]), factors)[0]
+        place(transform_image(image, transform), pixels[0])
+        sizes, factors = np.array([transform.size]), np.array([transform.scale_factors * 2])
+        return self.model.predict(Tensor(pixels), sizes, np.array([transform.original]), factors)[0]

@@ -41,7 +41,7 @@ SKIPPED = [
 # Replacements in the commands, in this order.
 REPLACED = [
     (r"<imagenet>|(?<=check_dataset\.py )X$", "imagenet"),  # made below, with two classes
-    (r"<shards>", "shards"),  # written by the first command that names it
+    (r"<tars>", "tar_files"),  # written by the first command that names it
     (r"<image>", "coco/val2017/0000.png"),
     (r"<coco>", "coco"),  # made below, with two classes
     (r"<folder>|<run>", DIGITS),  # the run of the quickstart

@@ -16,10 +16,10 @@ from msg_ms.checkpoint import read_checkpoint, to_numpy, write_checkpoint
 from msg_ms.config import load_config
 from msg_ms.engine.log import RunLog, read_metrics
 from msg_ms.engine.run_state import Checkpoints
-from msg_ms.engine.train_state import Progress
+from msg_ms.engine.train_state import TrainState
 from msg_ms.files import PARTIAL, remove_partial
 
-START = Progress(epoch_steps=10, batch_size=8, seed=3, samples=80)
+START = TrainState(epoch_steps=10, batch_size=8, seed=3, samples=80)
 
 
 class Run:
@@ -75,8 +75,8 @@ def test_a_run_resumes_from_the_newest_good_checkpoint_and_names_the_damaged_one
         data[len(data) // 2] ^= 64
         path.write_bytes(data if damage is None else damage)
     again = Run()
-    progress = again.checkpoints.restore(START)
-    assert progress == replace(START, step=5, best_score=99.5) and again.values() == {5.0}
+    state = again.checkpoints.restore(START)
+    assert state == replace(START, step=5, best_score=99.5) and again.values() == {5.0}
     assert [line.split(": ")[0][-18:] for line in again.lines[:2]] == ["ckpt_00000015.ckpt", "ckpt_00000010.ckpt"]
     assert (
         all(line.startswith("skipping damaged checkpoint ") for line in again.lines[:2])
@@ -225,13 +225,13 @@ def test_state_is_what_was_saved():
     assert arrays.keys() == to_numpy(run.parameters[""]).keys() | {"optimizer.moment1.w"}
 
 
-def test_progress_of_an_earlier_version_is_read():
+def test_the_state_of_an_earlier_version_is_read():
     old = dict(epoch=2, step=25, epoch_steps=10, batch_size=8, accumulation=1, world=2, seed=3, accuracy=80.0)
     old |= dict(best_accuracy=90.0, loss_sum=5.0, counted=5, skipped=1, skipped_in_a_row=0, config="...")
-    progress = Progress.from_metadata(old)
-    assert (progress.world_size, progress.score, progress.best_score) == (2, 80.0, 90.0)
-    assert progress.mean_losses == [1.0]
-    assert Progress.from_metadata(progress.to_metadata()) == progress
+    state = TrainState.from_metadata(old)
+    assert (state.world_size, state.score, state.best_score) == (2, 80.0, 90.0)
+    assert state.mean_losses == [1.0]
+    assert TrainState.from_metadata(state.to_metadata()) == state
 
 
 def test_a_copy_of_a_checkpoint_is_not_the_runs_own():

@@ -126,7 +126,7 @@ def random_stages(count: int) -> Iterator[dict]:
 
 
 def random_patches(count: int) -> Iterator[tuple[str, list[np.ndarray], tuple[int, int]]]:
-    """Yield the name, the inputs (x, geometry, weight, bias, gamma, beta; messages to embed) and the output's shape."""
+    """Yield the name, the inputs (x, sizes, weight, bias, gamma, beta; messages to embed) and the output's shape."""
     for seed in range(count):
         rng = np.random.RandomState(seed)
         normal, out = normal_from(rng), rng.randint(1, 80)
@@ -134,26 +134,26 @@ def random_patches(count: int) -> Iterator[tuple[str, list[np.ndarray], tuple[in
             rows, depth = case["dout"].shape
             weight, rest = normal(out, depth) * depth**-0.5, [normal(out), 1 + 0.1 * normal(out), normal(out)]
             if name == "embed":  # with the MSG tokens of a region, one for each window
-                window, region = (int(side) ** 2 for side in case["geometry"][:2])
+                window, region = (int(side) ** 2 for side in case["sizes"][:2])
                 rest, rows = [*rest, normal(region, out)], rows // window * (window + 1)
-            yield name, [case["x"], case["geometry"], weight, *rest], (rows, out)
+            yield name, [case["x"], case["sizes"], weight, *rest], (rows, out)
 
 
 def run_patches(kernels: Kernels, suffix: str, name: str, inputs: list, shape: tuple[int, int]) -> np.ndarray:
-    x, geometry, weight, *rest = inputs
+    x, sizes, weight, *rest = inputs
     if name == "merge":  # the columns (C, 3, 3) of a Conv2d become (3, 3, C)
         weight = weight.reshape(len(weight), -1, 9).transpose(0, 2, 1).reshape(len(weight), -1)
     packed = block_parameters(kernels, suffix, weight)
-    return kernels(f"{name}{suffix}", [x, geometry, packed, *rest], [shape])[0]
+    return kernels(f"{name}{suffix}", [x, sizes, packed, *rest], [shape])[0]
 
 
 def expected_patches(kernels: Kernels, name: str, inputs: list, shape: tuple[int, int]) -> np.ndarray:
     """Return the result in single precision from the unfolded patches, rounded as the kernel rounds them."""
-    x, geometry, weight, bias, gamma, beta = inputs[:6]
+    x, sizes, weight, bias, gamma, beta = inputs[:6]
     kernel = {"embed": "image_patches", "merge": "token_patches"}[name]
-    window, region = (int(side) ** 2 for side in geometry[:2])
+    window, region = (int(side) ** 2 for side in sizes[:2])
     rows = shape[0] // (window + 1) * window if name == "embed" else shape[0]
-    (patches,) = kernels(kernel, [x, geometry], [(rows, weight.shape[1])])
+    (patches,) = kernels(kernel, [x, sizes], [(rows, weight.shape[1])])
     y = rounded(patches).astype(np.float64) @ rounded(weight).astype(np.float64).T + bias
     y = y - y.mean(1, keepdims=True)
     y = y / np.sqrt((y**2).mean(1, keepdims=True) + 1e-5) * gamma + beta

@@ -131,7 +131,7 @@ def image_case(rng: np.random.RandomState) -> dict:
     patches = (shape[0] * rows * columns, shape[1] * 49)
     return dict(
         x=rng.standard_normal(shape).astype(np.float32),
-        geometry=np.array([window, region, 7, stride, 2]),
+        sizes=np.array([window, region, 7, stride, 2]),
         dout=rng.standard_normal(patches).astype(np.float32),
     )
 
@@ -145,7 +145,7 @@ def token_case(rng: np.random.RandomState) -> dict:
     count = batch * rows * columns * tokens
     return dict(
         x=rng.standard_normal((count, channels)).astype(np.float32),
-        geometry=np.array([rows * window, columns * window, window, region, next_region]),
+        sizes=np.array([rows * window, columns * window, window, region, next_region]),
         dout=rng.standard_normal((count // 4, 9 * channels)).astype(np.float32),
         window=window,
     )
@@ -262,14 +262,14 @@ def run_mlp(kernels: Kernels, c: dict) -> dict:
 
 
 def run_image(kernels: Kernels, c: dict) -> dict:
-    (out,) = kernels("image_patches", [c["x"], c["geometry"]], [c["dout"].shape])
-    (dx,) = kernels("image_patches_grad", [c["geometry"], c["dout"], c["x"]], [c["x"].shape])
+    (out,) = kernels("image_patches", [c["x"], c["sizes"]], [c["dout"].shape])
+    (dx,) = kernels("image_patches_grad", [c["sizes"], c["dout"], c["x"]], [c["x"].shape])
     return {"out": out, "dx": dx}
 
 
 def run_token(kernels: Kernels, c: dict) -> dict:
-    (out,) = kernels("token_patches", [c["x"], c["geometry"]], [c["dout"].shape])
-    (dx,) = kernels("token_patches_grad", [c["geometry"], c["dout"]], [c["x"].shape])
+    (out,) = kernels("token_patches", [c["x"], c["sizes"]], [c["dout"].shape])
+    (dx,) = kernels("token_patches_grad", [c["sizes"], c["dout"]], [c["x"].shape])
     return {"out": out, "dx": dx}
 
 

@@ -7,21 +7,21 @@ from pathlib import Path
 from ...errors import UserError, shorten
 from .folder import class_folders, entries_of, is_directory, is_folder, scan_folder
 from .image_folder import ImageFolder
-from .tar_folder import compressed_names, scan_shards, shard_classes, tar_names
+from .tar_folder import compressed_names, scan_tar_files, tar_classes, tar_names
 from .tar_index import COMMAND, INDEX
 
 
 def scan_images(root: str | Path, class_index: str | Path | None = None) -> ImageFolder:
-    """List ``train/`` or ``val/``: see ``scan_folder`` and ``scan_shards``."""
-    return (scan_shards if is_sharded(Path(root)) else scan_folder)(root, class_index)
+    """List ``train/`` or ``val/``: see ``scan_folder`` and ``scan_tar_files``."""
+    return (scan_tar_files if has_tar_files(Path(root)) else scan_folder)(root, class_index)
 
 
 def class_names(root: str | Path, class_index: str | Path | None = None) -> tuple[str, ...]:
     """Return the classes of ``train/`` or ``val/`` without a list of its images."""
-    return (shard_classes if is_sharded(Path(root)) else class_folders)(root, class_index)
+    return (tar_classes if has_tar_files(Path(root)) else class_folders)(root, class_index)
 
 
-def is_sharded(root: Path) -> bool:
+def has_tar_files(root: Path) -> bool:
     """Return whether a folder holds tar files with an index; False for any folder that class folders may be in.
 
     Raises:

@@ -119,7 +119,7 @@ class TarFileList(FileList):
         return cls(root, arrays["names"], arrays["ends"], tars, *columns)
 
 
-RESTORE = "restore the tar file, or run tools/index_shards.py again and restart"
+RESTORE = "restore the tar file, or run tools/index_tar_files.py again and restart"
 
 
 def _open(root: str, tars: Sequence[TarFile], number: int) -> _Descriptor:

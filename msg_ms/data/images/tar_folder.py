@@ -27,7 +27,7 @@ def compressed_names(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if name.endswith(COMPRESSED_SUFFIXES) and not name.startswith("."))
 
 
-def scan_shards(root: str | Path, class_index: str | Path | None = None) -> ImageFolder:
+def scan_tar_files(root: str | Path, class_index: str | Path | None = None) -> ImageFolder:
     """List the images of indexed tar files, in the order of the same images in class folders.
 
     Args:
@@ -57,8 +57,8 @@ def scan_shards(root: str | Path, class_index: str | Path | None = None) -> Imag
     return ImageFolder(root, tuple(folders), files, labels, tuple(warnings))
 
 
-def shard_classes(root: str | Path, class_index: str | Path | None = None) -> tuple[str, ...]:
-    """Return the class folders of indexed tar files, in the order of their labels; see ``scan_shards``."""
+def tar_classes(root: str | Path, class_index: str | Path | None = None) -> tuple[str, ...]:
+    """Return the class folders of indexed tar files, in the order of their labels; see ``scan_tar_files``."""
     return tuple(order_classes(TarIndex.read(Path(root)).folders, class_index, Path(root)))
 
 

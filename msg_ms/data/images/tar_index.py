@@ -20,11 +20,11 @@ from ...errors import UserError
 from ...files import atomic_write, head_of_file
 from .tar_files import TarFile
 
-INDEX = "shards.safetensors"  # in the folder of the tar files
-_FORMAT = "msg_ms shards 1"
+INDEX = "index.safetensors"  # in the folder of the tar files
+_FORMAT = "msg_ms tar index 1"
 _TYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64}
 _COLUMNS = ("names", "ends", "counts", "numbers", "offsets", "sizes")
-COMMAND = "python tools/index_shards.py"
+COMMAND = "python tools/index_tar_files.py"
 
 
 @dataclass(frozen=True)

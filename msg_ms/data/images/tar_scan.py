@@ -1,4 +1,4 @@
-"""List the images of tar files for their index; ``tools/index_shards.py`` and ``tools/make_shards.py`` do."""
+"""List the images of tar files for their index; ``tools/index_tar_files.py`` and ``tools/make_tar_files.py`` do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_index(root: Path, strip: int = 0, title: str = "") -> list[str]:
 
     Args:
         root: The folder.
-        strip: As in ``index_shards``, whose errors it raises.
+        strip: As in ``index_tar_files``, whose errors it raises.
         title: Title of the progress bar; by default the folder.
 
     Returns:
@@ -43,13 +43,13 @@ def write_index(root: Path, strip: int = 0, title: str = "") -> list[str]:
     """
     total = sum(path.stat().st_size for path in root.glob("*.tar"))
     with tqdm(total=total, desc=f"index {title or root}", unit="B", unit_scale=True) as bar:
-        index = index_shards(root, strip, lambda done: bar.update(done - bar.n))
+        index = index_tar_files(root, strip, lambda done: bar.update(done - bar.n))
     index.write(root)
     images, classes, tars = len(index.ends), len(index.folders), len(index.tars)
     return [f"{images} images in {classes} classes, {tars} tar files", *index.ignored]
 
 
-def index_shards(root: Path, strip: int = 0, progress: Callable[[int], None] = lambda _: None) -> TarIndex:
+def index_tar_files(root: Path, strip: int = 0, progress: Callable[[int], None] = lambda _: None) -> TarIndex:
     """List the images of the tar files in a folder.
 
     Images must be in class folders, at any depth. The rules are those of ``scan_folder``.

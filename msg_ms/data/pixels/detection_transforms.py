@@ -1,7 +1,7 @@
 """The transforms of Swin Transformer's detection recipe, as mmdetection computes them.
 
 A training image is mirrored or not, then resized to a drawn length of its short side. Half of the images are resized,
-cropped and resized again instead. A ``Geometry`` holds the drawn numbers: all sizes follow from it without pixels.
+cropped and resized again instead. An ``ImageTransform`` holds the drawn numbers: all sizes follow without pixels.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from ...config import DetectionConfig
 from .collate import OFFSET, SCALE
 
-DRAWS = 8  # uniform numbers of a geometry
+DRAWS = 8  # uniform numbers of a transform
 Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
-class Geometry:
+class ImageTransform:
     """How one image becomes a sample.
 
     Attributes:
@@ -48,24 +48,24 @@ class Geometry:
         (height, width), (new_height, new_width) = self.uncropped, self.size
         return new_width / width, new_height / height
 
-    def within(self, canvas: Size) -> Geometry:
-        """Return the geometry with a smaller final size if the canvas is too small for it."""
+    def within(self, canvas: Size) -> ImageTransform:
+        """Return the transform with a smaller final size if the canvas is too small for it."""
         if self.size[0] <= canvas[0] and self.size[1] <= canvas[1]:
             return self
-        return Geometry(self.original, self.flip, self.first, self.crop, fitted(self.uncropped, canvas))
+        return ImageTransform(self.original, self.flip, self.first, self.crop, fitted(self.uncropped, canvas))
 
 
 @dataclass(frozen=True)
-class Geometries:
-    """The geometries of many images, as columns.
+class ImageTransforms:
+    """The transforms of many images, as columns.
 
     Attributes:
         originals: Heights and widths, int64 (N, 2).
         flip: bool (N,).
         cropped: Which images are cropped, bool (N,).
-        first: As ``Geometry.first``, int64 (N, 2).
-        crop: As ``Geometry.crop``, int64 (N, 4).
-        sizes: As ``Geometry.size``, int64 (N, 2).
+        first: As ``ImageTransform.first``, int64 (N, 2).
+        crop: As ``ImageTransform.crop``, int64 (N, 4).
+        sizes: As ``ImageTransform.size``, int64 (N, 2).
     """
 
     originals: np.ndarray
@@ -75,13 +75,13 @@ class Geometries:
     crop: np.ndarray
     sizes: np.ndarray
 
-    def __getitem__(self, index: int) -> Geometry:
+    def __getitem__(self, index: int) -> ImageTransform:
         original, first, crop, size = (
             tuple(array[index].tolist()) for array in (self.originals, self.first, self.crop, self.sizes)
         )
         if not self.cropped[index]:
             first = crop = None
-        return Geometry(original, bool(self.flip[index]), first, crop, size)
+        return ImageTransform(original, bool(self.flip[index]), first, crop, size)
 
 
 def rescaled(sizes: np.ndarray, short: np.ndarray | int, long: int) -> np.ndarray:
@@ -105,8 +105,8 @@ def fitted(size: Size, canvas: Size) -> Size:
     return max(int(size[0] * factor + 0.5), 1), max(int(size[1] * factor + 0.5), 1)
 
 
-def draw_geometries(sizes: np.ndarray, draws: np.ndarray, config: DetectionConfig) -> Geometries:
-    """Return the training geometries of images.
+def draw_transforms(sizes: np.ndarray, draws: np.ndarray, config: DetectionConfig) -> ImageTransforms:
+    """Return the training transforms of images.
 
     Args:
         sizes: Heights and widths, (N, 2).
@@ -122,86 +122,86 @@ def draw_geometries(sizes: np.ndarray, draws: np.ndarray, config: DetectionConfi
     crop = np.stack([top.astype(np.int64), left.astype(np.int64), height, width], 1)
     before = np.where(cropped[:, None], crop[:, 2:], sizes)
     final = rescaled(before, _choice(config.short_sides, short), config.long_side)
-    return Geometries(np.asarray(sizes, np.int64), flip < config.flip, cropped, first, crop, final)
+    return ImageTransforms(np.asarray(sizes, np.int64), flip < config.flip, cropped, first, crop, final)
 
 
 def _choice(values: Sequence[int], draws: np.ndarray) -> np.ndarray:
     return np.array(values, np.int64)[(draws * len(values)).astype(np.int64)]
 
 
-def eval_geometry(size: Size, config: DetectionConfig) -> Geometry:
-    """Return the geometry of an evaluation image of a height and width."""
+def eval_transform(size: Size, config: DetectionConfig) -> ImageTransform:
+    """Return the transform of an evaluation image of a height and width."""
     final = rescaled(np.array(size), config.test_short_side, config.test_long_side)
-    return Geometry(tuple(size), False, None, None, tuple(final.tolist()))
+    return ImageTransform(tuple(size), False, None, None, tuple(final.tolist()))
 
 
-def transform_image(image: np.ndarray, geometry: Geometry) -> np.ndarray:
+def transform_image(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
     """Return the resized image.
 
     Args:
-        image: uint8 (H, W, 3), as large as ``geometry.original``.
-        geometry: The drawn numbers.
+        image: uint8 (H, W, 3), as large as ``transform.original``.
+        transform: The drawn numbers.
 
     Returns:
-        uint8 (height, width, 3), ``geometry.size``.
+        uint8 (height, width, 3), ``transform.size``.
     """
-    if geometry.flip:
+    if transform.flip:
         image = cv2.flip(image, 1)
-    if geometry.crop is not None:
-        top, left, height, width = geometry.crop
-        image = _resize(image, geometry.first, cv2.INTER_LINEAR)[top : top + height, left : left + width]
-    return _resize(image, geometry.size, cv2.INTER_LINEAR)
+    if transform.crop is not None:
+        top, left, height, width = transform.crop
+        image = _resize(image, transform.first, cv2.INTER_LINEAR)[top : top + height, left : left + width]
+    return _resize(image, transform.size, cv2.INTER_LINEAR)
 
 
 def _resize(image: np.ndarray, size: Size, interpolation: int) -> np.ndarray:
     return cv2.resize(image, size[::-1], interpolation=interpolation)
 
 
-def source_pixels(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+def source_pixels(transform: ImageTransform) -> tuple[np.ndarray, np.ndarray]:
     """Return where the pixels of a transformed mask come from; ``mask[rows][:, columns]`` is the transformed mask.
 
     Masks are resized to the nearest pixel, which acts on rows and columns separately.
 
     Args:
-        geometry: The drawn numbers.
+        transform: The drawn numbers.
 
     Returns:
         Rows (height,) and columns (width,) of the original mask, int32.
     """
-    rows, columns = (np.arange(side, dtype=np.int32) for side in geometry.original)
-    columns = columns[::-1] if geometry.flip else columns
-    if geometry.crop is not None:
-        top, left, height, width = geometry.crop
-        rows = _nearest(rows, geometry.first[0])[top : top + height]
-        columns = _nearest(columns, geometry.first[1])[left : left + width]
-    return _nearest(rows, geometry.size[0]), _nearest(columns, geometry.size[1])
+    rows, columns = (np.arange(side, dtype=np.int32) for side in transform.original)
+    columns = columns[::-1] if transform.flip else columns
+    if transform.crop is not None:
+        top, left, height, width = transform.crop
+        rows = _nearest(rows, transform.first[0])[top : top + height]
+        columns = _nearest(columns, transform.first[1])[left : left + width]
+    return _nearest(rows, transform.size[0]), _nearest(columns, transform.size[1])
 
 
 def _nearest(line: np.ndarray, length: int) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(line)[None], (length, 1), interpolation=cv2.INTER_NEAREST)[0]
 
 
-def transform_boxes(boxes: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+def transform_boxes(boxes: np.ndarray, transform: ImageTransform) -> tuple[np.ndarray, np.ndarray]:
     """Return transformed boxes, and which of them remain.
 
     Args:
         boxes: (N, 4), float32, in pixels of the original image.
-        geometry: The drawn numbers.
+        transform: The drawn numbers.
 
     Returns:
         The boxes that remain, (M, 4), float32, clipped to the image; and which of the N they are, bool (N,). Only a
         crop drops boxes: those that it leaves without area.
     """
     boxes, kept = np.array(boxes, np.float32).reshape(-1, 4), np.ones(len(boxes), bool)
-    if geometry.flip:
-        boxes[:, [0, 2]] = geometry.original[1] - boxes[:, [2, 0]]
-    if geometry.crop is not None:
-        boxes = _scale_boxes(boxes, geometry.original, geometry.first)
-        top, left, height, width = geometry.crop
+    if transform.flip:
+        boxes[:, [0, 2]] = transform.original[1] - boxes[:, [2, 0]]
+    if transform.crop is not None:
+        boxes = _scale_boxes(boxes, transform.original, transform.first)
+        top, left, height, width = transform.crop
         boxes = _clip(boxes - np.array([left, top, left, top], np.float32), (height, width))
         kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         boxes = boxes[kept]
-    return _scale_boxes(boxes, geometry.uncropped, geometry.size), kept
+    return _scale_boxes(boxes, transform.uncropped, transform.size), kept
 
 
 def _scale_boxes(boxes: np.ndarray, before: Size, after: Size) -> np.ndarray:

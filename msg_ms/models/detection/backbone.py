@@ -19,12 +19,12 @@ from ..features import FeatureBackbone
 from ..stages import PatchMerging
 from ..windows import window_partition
 from .window_maps import (
-    StageLayout,
+    WindowMap,
     first_messages,
     native_padding,
     pad_images,
     shuffle_grid,
-    stage_layouts,
+    stage_maps,
     to_grid,
     to_map,
     to_windows,
@@ -87,53 +87,55 @@ class DetectionBackbone(FeatureBackbone):
         """
         batch, channels, height, width = x.shape
         _check_channels(channels, self.in_chans)
-        layouts = _layouts(height, width, self.patch_size, self.window_size, self.shuffle_size)
-        tokens = self._embed(x, layouts[0])
+        maps_of_stages = _stage_maps(height, width, self.patch_size, self.window_size, self.shuffle_size)
+        tokens = self._embed(x, maps_of_stages[0])
         scales = self.drop_path(batch, drop_path_noise)
         maps, messages, first = (), (), 0
         for i, stage in enumerate(self.layers):
-            layout, last = layouts[i], first + self.depths[i]
+            window_map, last = maps_of_stages[i], first + self.depths[i]
             chosen = None if scales is None else scales[first:last]
             tokens = (
-                stage.run_blocks(tokens, chosen) if layout.whole else self._run_blocks(stage, tokens, layout, chosen)
+                stage.run_blocks(tokens, chosen)
+                if window_map.whole
+                else self._run_blocks(stage, tokens, window_map, chosen)
             )
             patches = getattr(self, f"norm{i}")(tokens[:, :, 1:])
-            maps = (*maps, to_map(patches, layout, self.window_size, self.transpose))
-            messages = (*messages, to_grid(tokens[:, :, :1], layout).transpose(0, 2, 3, 1))
+            maps = (*maps, to_map(patches, window_map, self.window_size, self.transpose))
+            messages = (*messages, to_grid(tokens[:, :, :1], window_map).transpose(0, 2, 3, 1))
             if i + 1 < len(self.layers):
-                tokens = self._merge(stage.downsample, tokens, layout, layouts[i + 1])
+                tokens = self._merge(stage.downsample, tokens, window_map, maps_of_stages[i + 1])
             first = last
         return maps, messages
 
-    def _embed(self, x: Tensor, layout: StageLayout) -> Tensor:
-        """Return the tokens of the first stage in its layout."""
+    def _embed(self, x: Tensor, window_map: WindowMap) -> Tensor:
+        """Return the tokens of the first stage in windows."""
         batch, _, height, width = x.shape
-        if layout.whole:
-            return self.embed(x, layout.geometry)
-        x = pad_images(x, layout.height * self.patch_size - height, layout.width * self.patch_size - width)
-        patches = self.pos_drop(to_windows(self.patch_embed(x), layout, self.window_size, self.transpose))
-        index = first_messages(layout.rows, layout.columns, self.shuffle_size[0])
+        if window_map.whole:
+            return self.embed(x, window_map.geometry)
+        x = pad_images(x, window_map.height * self.patch_size - height, window_map.width * self.patch_size - width)
+        patches = self.pos_drop(to_windows(self.patch_embed(x), window_map, self.window_size, self.transpose))
+        index = first_messages(window_map.rows, window_map.columns, self.shuffle_size[0])
         messages = ops.gather(self.msg_tokens.astype(patches.dtype).reshape(-1, self.dims[0]), index, 0)
-        shape = (batch, layout.rows * layout.columns, self.dims[0])
+        shape = (batch, window_map.rows * window_map.columns, self.dims[0])
         messages = ops.broadcast_to(messages.reshape(1, *shape[1:]), shape).reshape(-1, 1, 1, self.dims[0])
         return ops.cat((messages, patches), 2)
 
-    def _run_blocks(self, stage, x: Tensor, layout: StageLayout, scales: tuple[Tensor, ...] | None) -> Tensor:
+    def _run_blocks(self, stage, x: Tensor, window_map: WindowMap, scales: tuple[Tensor, ...] | None) -> Tensor:
         """Run the blocks of a padded stage."""
         for i, block in enumerate(stage.blocks):
             scale = None if scales is None else scales[i]
-            if block.fused and block.single_precision and x.dtype == ms.float32:
-                x = block(x, scale, native_padding(layout))
+            if block.native and block.single_precision and x.dtype == ms.float32:
+                x = block(x, scale, native_padding(window_map))
             else:
-                x = padded_block(block, x, valid_tokens(layout, self.window_size), layout, scale)
+                x = padded_block(block, x, valid_tokens(window_map, self.window_size), window_map, scale)
         return x
 
-    def _merge(self, merging: PatchMerging, x: Tensor, layout: StageLayout, following: StageLayout) -> Tensor:
-        """Return the tokens after the patch merging in the layout of the next stage."""
-        if layout.whole and following.whole:
-            return merging(x, layout.geometry, following.geometry)
-        messages = merging.norm(merging.reduction(to_grid(x[:, :, :1], layout)))
-        patches = merging.norm(merging.reduction(to_map(x[:, :, 1:], layout, self.window_size, self.transpose)))
+    def _merge(self, merging: PatchMerging, x: Tensor, window_map: WindowMap, following: WindowMap) -> Tensor:
+        """Return the tokens after the patch merging in the windows of the next stage."""
+        if window_map.whole and following.whole:
+            return merging(x, window_map.geometry, following.geometry)
+        messages = merging.norm(merging.reduction(to_grid(x[:, :, :1], window_map)))
+        patches = merging.norm(merging.reduction(to_map(x[:, :, 1:], window_map, self.window_size, self.transpose)))
         messages = window_partition(messages, 1, following.geometry[2])
         return ops.cat((messages, to_windows(patches, following, self.window_size, self.transpose)), 2)
 
@@ -146,25 +148,25 @@ class DetectionBackbone(FeatureBackbone):
             height: Height of the image in pixels.
             width: Width of the image in pixels.
         """
-        layouts = stage_layouts(height, width, self.patch_size, self.window_size, self.shuffle_size)
-        tokens = layouts[0].height * layouts[0].width
+        maps_of_stages = stage_maps(height, width, self.patch_size, self.window_size, self.shuffle_size)
+        tokens = maps_of_stages[0].height * maps_of_stages[0].width
         total = tokens * self.dims[0] * (self.in_chans * EMBED_KERNEL**2 + int(self.patch_norm))
-        for i, (layout, dim, depth) in enumerate(zip(layouts, self.dims, self.depths, strict=True)):
-            tokens, windows = layout.height * layout.width, layout.rows * layout.columns
+        for i, (window_map, dim, depth) in enumerate(zip(maps_of_stages, self.dims, self.depths, strict=True)):
+            tokens, windows = window_map.height * window_map.width, window_map.rows * window_map.columns
             inside = self.window_size**2 + 1
             attention = windows * inside * dim * (4 * dim + 2 * inside)
             mlp = (tokens + windows) * 2 * dim * dim * self.mlp_ratio
             norms = 2 * (tokens + windows) * dim
             total += depth * (attention + mlp + norms) + tokens * dim
-            if i + 1 < len(layouts):
-                following = layouts[i + 1]
+            if i + 1 < len(maps_of_stages):
+                following = maps_of_stages[i + 1]
                 merged = following.height * following.width + following.rows * following.columns
                 total += merged * (9 * dim + 1) * 2 * dim
         return float(total)
 
 
 def padded_block(
-    block: MSGBlock, x: Tensor, valid: Tensor, layout: StageLayout, drop_path_scale: Tensor | None
+    block: MSGBlock, x: Tensor, valid: Tensor, window_map: WindowMap, drop_path_scale: Tensor | None
 ) -> Tensor:
     """Run a block on tokens with padded patches, by MindSpore's operators.
 
@@ -172,7 +174,7 @@ def padded_block(
         block: The block.
         x: Tokens (B*rows*columns, 1, N, C). The values of padded patches are arbitrary; they are not used.
         valid: 1 for MSG tokens and real patches, 0 for padded patches: float32 (1, rows*columns*N, 1).
-        layout: The stage's layout.
+        window_map: The stage's map and windows.
         drop_path_scale: Factors (2, B) of each image's two residual branches; None means 1.
 
     Returns:
@@ -184,7 +186,7 @@ def padded_block(
     normed = (normed.reshape(-1, valid.shape[1], x.shape[-1]) * valid.astype(normed.dtype)).reshape(x.shape)
     x = block.residual(x, block.attn(normed), scales[0])
     if block.shuffle:
-        messages = shuffle_grid(to_grid(x[:, :, :1], layout), layout.region)
+        messages = shuffle_grid(to_grid(x[:, :, :1], window_map), window_map.region)
         x = ops.cat((messages.transpose(0, 2, 3, 1).reshape(-1, 1, 1, x.shape[-1]), x[:, :, 1:]), 2)
     return block.residual(x, block.mlp(block.norm2(x)), scales[1])
 
@@ -196,4 +198,4 @@ def _check_channels(channels, in_chans):
         raise UserError(f"the input has {channels} channels, but the model has in_chans={in_chans}")
 
 
-_layouts = constexpr(stage_layouts)
+_stage_maps = constexpr(stage_maps)

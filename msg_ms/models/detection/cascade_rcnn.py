@@ -20,7 +20,7 @@ from .proposals import Proposals
 from .roi_head import RoIHead
 from .rpn_head import RPNHead
 from .settings import STAGE_STDS, STAGES, DetectorSettings
-from .window_maps import stage_layouts
+from .window_maps import stage_maps
 
 
 class Detections(NamedTuple):
@@ -179,8 +179,8 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
             masks: Regions that every mask head processes.
         """
         b = self.backbone
-        layouts = stage_layouts(height, width, b.patch_size, b.window_size, b.shuffle_size)
-        sizes = [(layout.height, layout.width) for layout in layouts]
+        maps_of_stages = stage_maps(height, width, b.patch_size, b.window_size, b.shuffle_size)
+        sizes = [(window_map.height, window_map.width) for window_map in maps_of_stages]
         total = b.flops(height, width) + self.neck.flops(sizes)
         total += self.rpn_head.flops([*sizes, tuple(-(-side // 2) for side in sizes[-1])])
         total += sum(head.flops(regions) for head in self.roi_head.bbox_head)

@@ -54,7 +54,7 @@ class Conv2d(nn.Cell):
     ):
         super().__init__()
         self.relu, self.map_conv = relu, MapConv(kernel_size)
-        self.fused = self.map_conv.available and unfold is None
+        self.native = self.map_conv.available and unfold is None
         self.no_bias = Tensor(np.zeros(out_channels, np.float32))
         self.kernel_size, self.out_channels, self.output_float32 = kernel_size, out_channels, output_float32
         shape = (out_channels, in_channels, kernel_size, kernel_size)
@@ -76,7 +76,7 @@ class Conv2d(nn.Cell):
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
         """Do the same with another weight (O, C, k, k), bias (O,) and ReLU."""
-        if self.fused and self.single_precision and x.dtype == ms.float32:
+        if self.native and self.single_precision and x.dtype == ms.float32:
             return self.map_conv(x, weight, self.no_bias if bias is None else bias, relu)
         y = self._product(x.astype(self.matmul_dtype), weight.astype(self.matmul_dtype))
         if bias is not None:
@@ -86,7 +86,7 @@ class Conv2d(nn.Cell):
 
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return the convolution without bias in the type of ``x`` and ``weight``."""
-        if self.fused:
+        if self.native:
             return self.map_conv(x, weight, self.no_bias)
         if self.unfold:
             return self._unfolded(x, weight)
@@ -235,8 +235,8 @@ class ConvModule(nn.Cell):
         weight_init: Initializer | None = None,
     ):
         super().__init__()
-        fused_relu = relu and not batch_norm
-        self.conv = Conv2d(in_channels, out_channels, kernel_size, not batch_norm, weight_init, relu=fused_relu)
+        conv_relu = relu and not batch_norm
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, not batch_norm, weight_init, relu=conv_relu)
         self.bn = RegionNorm(out_channels, relu) if batch_norm else None
         self.relu = relu
 

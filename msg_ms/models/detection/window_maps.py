@@ -16,7 +16,7 @@ from ...ops import Transpose, pad_axis
 from ..windows import StageGeometry, window_partition, window_reverse
 
 
-class StageLayout(NamedTuple):
+class WindowMap(NamedTuple):
     """A stage's map of patch tokens and its windows.
 
     Attributes:
@@ -26,7 +26,7 @@ class StageLayout(NamedTuple):
         columns: Columns of windows.
         region: Side of a shuffle region in windows.
         whole: Whether the map fills its windows and the windows fill their regions. The tokens are grouped by region
-            then. Otherwise every window is a region of its own in their layout, and the shuffle is done on the grid.
+            then. Otherwise every window is a region of its own there, and the shuffle is done on the grid.
         geometry: The geometry of the padded map, by which the tokens are grouped.
     """
 
@@ -39,10 +39,10 @@ class StageLayout(NamedTuple):
     geometry: StageGeometry
 
 
-def stage_layouts(
+def stage_maps(
     height: int, width: int, patch_size: int, window_size: int, shuffle_size: tuple[int, ...]
-) -> tuple[StageLayout, ...]:
-    """Return the layout of every stage for an image of any size.
+) -> tuple[WindowMap, ...]:
+    """Return the map and windows of every stage for an image of any size.
 
     Args:
         height: Height of the image in pixels.
@@ -51,16 +51,16 @@ def stage_layouts(
         window_size: Side of a window in tokens.
         shuffle_size: Side of each stage's shuffle regions in windows.
     """
-    layouts = []
+    maps_of_stages = []
     height, width = -(-height // patch_size), -(-width // patch_size)
     for region in shuffle_size:
         rows, columns = -(-height // window_size), -(-width // window_size)
         filled = height == rows * window_size and width == columns * window_size
         whole = filled and rows % region == columns % region == 0
         geometry = StageGeometry(rows * window_size, columns * window_size, region if whole else 1)
-        layouts.append(StageLayout(height, width, rows, columns, region, whole, geometry))
+        maps_of_stages.append(WindowMap(height, width, rows, columns, region, whole, geometry))
         height, width = -(-height // 2), -(-width // 2)
-    return tuple(layouts)
+    return tuple(maps_of_stages)
 
 
 def shuffle_grid(x: Tensor, region: int) -> Tensor:
@@ -85,22 +85,22 @@ def shuffle_grid(x: Tensor, region: int) -> Tensor:
     return x[:, :, :rows, :columns]
 
 
-def to_map(patches: Tensor, layout: StageLayout, window_size: int, transpose: Transpose | None = None) -> Tensor:
+def to_map(patches: Tensor, window_map: WindowMap, window_size: int, transpose: Transpose | None = None) -> Tensor:
     """Return the patches of a stage's windows as a map (B, C, H, W) without padding."""
-    height, width, region = layout.geometry
+    height, width, region = window_map.geometry
     patches = window_reverse(patches, window_size, region, height, width, True, transpose)
-    return patches[:, :, : layout.height, : layout.width]
+    return patches[:, :, : window_map.height, : window_map.width]
 
 
-def to_grid(messages: Tensor, layout: StageLayout) -> Tensor:
+def to_grid(messages: Tensor, window_map: WindowMap) -> Tensor:
     """Return MSG tokens (B*R, G, 1, C) as a grid (B, C, rows, columns)."""
-    return window_reverse(messages, 1, layout.geometry[2], layout.rows, layout.columns, channels_first=True)
+    return window_reverse(messages, 1, window_map.geometry[2], window_map.rows, window_map.columns, channels_first=True)
 
 
-def to_windows(patches: Tensor, layout: StageLayout, window_size: int, transpose: Transpose | None = None) -> Tensor:
-    """Return a map (B, H, W, C) as padded windows (B*R, G, w*w, C) in a stage's layout."""
-    height, width, region = layout.geometry
-    patches = pad_axis(pad_axis(patches, 1, 0, height - layout.height), 2, 0, width - layout.width)
+def to_windows(patches: Tensor, window_map: WindowMap, window_size: int, transpose: Transpose | None = None) -> Tensor:
+    """Return a map (B, H, W, C) as padded windows (B*R, G, w*w, C) of a stage."""
+    height, width, region = window_map.geometry
+    patches = pad_axis(pad_axis(patches, 1, 0, height - window_map.height), 2, 0, width - window_map.width)
     return window_partition(patches, window_size, region, transpose)
 
 
@@ -110,9 +110,9 @@ def pad_images(x: Tensor, bottom: int, right: int) -> Tensor:
 
 
 @constexpr
-def valid_tokens(layout, window_size):
+def valid_tokens(window_map, window_size):
     """Return 1 for MSG tokens and real patches and 0 for padding, float32 (1, windows*N, 1), in window order."""
-    height, width, rows, columns = layout[:4]
+    height, width, rows, columns = window_map[:4]
     w = window_size
     inside = np.zeros((rows * w, columns * w), np.float32)
     inside[:height, :width] = 1
@@ -121,9 +121,9 @@ def valid_tokens(layout, window_size):
 
 
 @constexpr
-def native_padding(layout):
+def native_padding(window_map):
     """Return the padding of a stage as ``msg_ms.ops.AttentionBranch`` accepts it, float32 (5,)."""
-    return Tensor(np.array(layout[:5], np.float32))
+    return Tensor(np.array(window_map[:5], np.float32))
 
 
 @constexpr

@@ -29,7 +29,7 @@ from msg_ms.data.images.class_names import read_class_names
 from msg_ms.data.images.splits import folders_from_arrays, folders_to_arrays
 from msg_ms.data.images.tar_files import TarFileList
 from msg_ms.data.images.tar_index import INDEX
-from msg_ms.data.images.tar_scan import index_shards, write_index
+from msg_ms.data.images.tar_scan import index_tar_files, write_index
 from msg_ms.tasks.classification import ClassificationTask
 
 NFD = unicodedata.normalize("NFD", "café")
@@ -92,13 +92,13 @@ def same_folder(a: ImageFolder, b: ImageFolder):
 
 
 def test_order_content_classes_and_warnings_are_those_of_folders(both, tmp_path):
-    folder, shards = (scan_images(tmp_path / kind / "train") for kind in ("folders", "tars"))
-    assert isinstance(shards.files, TarFileList) and len(shards) == len(NAMES)
-    same_folder(folder, shards)
+    folder, tars = (scan_images(tmp_path / kind / "train") for kind in ("folders", "tars"))
+    assert isinstance(tars.files, TarFileList) and len(tars) == len(NAMES)
+    same_folder(folder, tars)
     assert folder.classes == ("a", "b", "cafz", "caf\u00e9")
-    for line in (*folder.warnings, *shards.warnings):  # the order of names in a line is the tar's
+    for line in (*folder.warnings, *tars.warnings):  # the order of names in a line is the tar's
         assert sum(name in line for name in ("1 hidden folders: b/.thumbnails", "a/notes.txt", "in composed")) == 1
-    shown = {shards.files[i].removeprefix(f"{tmp_path}/tars/train/train-00000") for i in range(len(shards))}
+    shown = {tars.files[i].removeprefix(f"{tmp_path}/tars/train/train-00000") for i in range(len(tars))}
     assert shown & {"0.tar:a/9.png", "1.tar:a/9.png"}
 
 
@@ -106,9 +106,9 @@ def test_the_order_of_classes_from_a_file(both, tmp_path):
     (tmp_path / "index.txt").write_text("cafz\ncaf\u00e9\na\nb\n")
     index = tmp_path / "index.txt"
     parts = [load(tmp_path / kind, 4, training=True, CLASS_INDEX=index) for kind in ("folders", "tars")]
-    for folder, shards in zip(*parts, strict=True):
-        assert shards.classes == ("cafz", "caf\u00e9", "a", "b")
-        same_folder(folder, shards)
+    for folder, tars in zip(*parts, strict=True):
+        assert tars.classes == ("cafz", "caf\u00e9", "a", "b")
+        same_folder(folder, tars)
     (tmp_path / "index.txt").write_text("cafz\ncafe\na\nb\n")
     with pytest.raises(UserError, match=r"index.txt and the class folders of \S+tars/train differ: cafe, caf"):
         load(tmp_path / "tars", 4, training=True, CLASS_INDEX=tmp_path / "index.txt")
@@ -294,7 +294,7 @@ def test_images_with_one_name_in_two_tar_files(tmp_path):
     write_tar(tmp_path / "x.tar", GOOD)
     write_tar(tmp_path / "y.tar", GOOD[1:])
     with pytest.raises(UserError, match=r"images with the same name: b/0.png in x.tar and y.tar; remove or rename"):
-        index_shards(tmp_path)
+        index_tar_files(tmp_path)
 
 
 def test_leading_folders_are_stripped(tmp_path):
@@ -308,7 +308,7 @@ def test_leading_folders_are_stripped(tmp_path):
 
 
 @pytest.fixture
-def shards(tmp_path):
+def tars(tmp_path):
     for part in ("train", "val"):
         write_tar(tmp_path / part / f"{part}-0.tar", GOOD)
         write_tar(tmp_path / part / f"{part}-1.tar", [("a/1.png", b"more")])
@@ -326,7 +326,7 @@ def older(path):
     os.utime(path, (0, time.time() - 100))
 
 
-CHANGED = "restore the tar files .* or make the index again: python tools/index_shards.py "
+CHANGED = "restore the tar files .* or make the index again: python tools/index_tar_files.py "
 CHANGES = {
     "missing": (lambda d: (d / "train-0.tar").unlink(), rf"train: train-0.tar missing: {CHANGED}\S+train$"),
     "new": (lambda d: shutil.copy(d / "train-0.tar", d / "z.tar"), rf"train: z.tar not in the index: {CHANGED}"),
@@ -352,7 +352,7 @@ CHANGES = {
     ),
     "no index": (
         lambda d: (d / INDEX).unlink(),
-        r"train holds tar files without an index \(train-0.tar, train-1.tar\); run python tools/index_shards",
+        r"train holds tar files without an index \(train-0.tar, train-1.tar\); run python tools/index_tar_files",
     ),
     "compressed": (
         lambda d: [f.rename(f.with_suffix(".tar.gz" if "tar" in f.name else ".x")) for f in d.iterdir()],
@@ -364,31 +364,31 @@ CHANGES = {
     ),
     "not in a folder": (
         lambda d: [shutil.copy(d / "train-0.tar", d.parent), shutil.rmtree(d)],
-        r"train is not a directory; move train-0.tar into it, then run python tools/index_shards.py \S+train$",
+        r"train is not a directory; move train-0.tar into it, then run python tools/index_tar_files.py \S+train$",
     ),
 }
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_folders_that_are_refused(kind, shards):
-    load(shards, 2, training=True)
+def test_folders_that_are_refused(kind, tars):
+    load(tars, 2, training=True)
     change, message = CHANGES[kind]
-    change(shards / "train")
+    change(tars / "train")
     with pytest.raises(UserError, match=message) as error:
-        load(shards, 2, training=True)
+        load(tars, 2, training=True)
     assert "\n" not in str(error.value)
 
 
-def test_the_number_and_names_of_classes_must_fit(shards):
+def test_the_number_and_names_of_classes_must_fit(tars):
     with pytest.raises(UserError, match=r"val has 2 class folders, but MODEL.NUM_CLASSES=1000"):
-        load(shards, 1000)
-    write_tar(shards / "val" / "val-0.tar", [("a/0.png", b"x"), ("c/0.png", b"x")])
-    write_index(shards / "val")
+        load(tars, 1000)
+    write_tar(tars / "val" / "val-0.tar", [("a/0.png", b"x"), ("c/0.png", b"x")])
+    write_index(tars / "val")
     with pytest.raises(UserError, match=r"train and \S+val have different class folders: b, c; labels would not match"):
-        load(shards, 2, training=True)
-    (shards / "val.txt").write_text("a/0.png a\n")
+        load(tars, 2, training=True)
+    (tars / "val.txt").write_text("a/0.png a\n")
     with pytest.raises(UserError, match=r"val holds tar files, whose images have classes: leave out DATA.VAL_LIST="):
-        load(shards, 2, training=True, VAL_LIST=shards / "val.txt")
+        load(tars, 2, training=True, VAL_LIST=tars / "val.txt")
 
 
 # During a run
@@ -402,10 +402,14 @@ def test_a_tar_file_that_changes_during_a_run_ends_it(kind, both, tmp_path):
         if kind == "cut":
             [folder.files.read(i) for i in range(len(folder))]  # opened before
             os.truncate(tar, 1000)
-            message = rf"{tar.name}:\S+ ends after \d+ of \d+ bytes; restore the tar file, or run tools/index_shards.py"
+            message = (
+                rf"{tar.name}:\S+ ends after \d+ of \d+ bytes; restore the tar file, or run tools/index_tar_files.py"
+            )
         elif kind == "replaced":
             tar.write_bytes(WHOLE)
-            message = rf"{tar.name} has changed since the run started; restore the tar file, or run tools/index_shards"
+            message = (
+                rf"{tar.name} has changed since the run started; restore the tar file, or run tools/index_tar_files"
+            )
         else:
             tar.unlink()
             message = rf"can't read \S+{tar.name}: No such file or directory"
@@ -451,7 +455,7 @@ def test_tar_files_from_folders(tool, tmp_path):
         write_folders(tmp_path / "data" / part)
     contents = []
     for name in ("one", "two"):
-        assert f"{name}/train: {len(NAMES)} images in 4 classes, 1 tar files" in tool("make_shards.py", "data", name)
+        assert f"{name}/train: {len(NAMES)} images in 4 classes, 1 tar files" in tool("make_tar_files.py", "data", name)
         contents.append((tmp_path / name / "train" / "train-000000.tar").read_bytes())
         assert sorted(os.listdir(tmp_path / name)) == ["train", "val"]  # no temporary folders
         for part in ("train", "val"):
@@ -467,23 +471,23 @@ def test_folders_that_are_not_written(tool, tmp_path, monkeypatch):
         (("data", "full"), r"full/train exists; name a new folder"),
         (("full", "new"), r"full/train has no class folders"),
         (("data/train", "new"), r"data/train holds neither train/ nor val/; name the folder of the data set"),
-        (("data", "new", "--shard-size", "0"), r"--shard-size 0: must be at least 1"),
+        (("data", "new", "--tar-size", "0"), r"--tar-size 0: must be at least 1"),
     ):
         with pytest.raises(UserError, match=message):
-            tool("make_shards.py", *arguments)
+            tool("make_tar_files.py", *arguments)
     monkeypatch.setattr(os, "fsync", lambda _: exec("raise OSError(28, 'No space left on device')"))
     with pytest.raises(UserError, match=r"can't write new/train: No space left on device"):
-        tool("make_shards.py", "data", "new")
+        tool("make_tar_files.py", "data", "new")
     assert os.listdir(tmp_path / "new") == [] and (tmp_path / "full" / "train" / "mine.txt").read_text() == "mine"
 
 
 def test_several_tar_files_hold_all_images_once(tmp_path):
-    write_shards = runpy.run_path(str(ROOT / "tools" / "make_shards.py"))["write_shards"]
+    write_tar_files = runpy.run_path(str(ROOT / "tools" / "make_tar_files.py"))["write_tar_files"]
     for i in range(10):
         (tmp_path / "data" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / "ab"[i % 2] / f"{i}.png").write_bytes(os.urandom(3000))
     (tmp_path / "tars").mkdir()
-    write_shards(scan_folder(tmp_path / "data"), tmp_path / "tars", "train", 9000)
+    write_tar_files(scan_folder(tmp_path / "data"), tmp_path / "tars", "train", 9000)
     write_index(tmp_path / "tars")
     assert len(list((tmp_path / "tars").glob("train-*.tar"))) == 4  # three images of 3,584 bytes each
     same_folder(scan_folder(tmp_path / "data"), scan_images(tmp_path / "tars"))
@@ -497,13 +501,13 @@ def test_several_tar_files_hold_all_images_once(tmp_path):
 def test_an_index_for_existing_tar_files(tool, tmp_path):
     write_tar(tmp_path / "train" / "x.tar", [*GOOD, ("a/notes.txt", b"x")])
     write_tar(tmp_path / "val" / "x.tar", GOOD)
-    assert tool("index_shards.py", "train", "val") == [
+    assert tool("index_tar_files.py", "train", "val") == [
         "train: 2 images in 2 classes, 1 tar files",
         "  ignored 1 entries that are not images: a/notes.txt",
         "val: 2 images in 2 classes, 1 tar files",
     ]
     before = (tmp_path / "train" / INDEX).read_bytes()
-    tool("index_shards.py", "train")
+    tool("index_tar_files.py", "train")
     assert (tmp_path / "train" / INDEX).read_bytes() == before  # the same files, the same index
     (tmp_path / "train" / INDEX).write_text("my notes")
     (tmp_path / "bare").mkdir()
@@ -516,7 +520,7 @@ def test_an_index_for_existing_tar_files(tool, tmp_path):
         (("val", "--strip-components", "1"), r"val: the tar files hold no class folders"),
     ):
         with pytest.raises(UserError, match=message):
-            tool("index_shards.py", *arguments)
+            tool("index_tar_files.py", *arguments)
     assert (tmp_path / "train" / INDEX).read_text() == "my notes"
 
 
@@ -528,7 +532,9 @@ def test_check_dataset_reads_tar_files(command, tmp_path):
     (tmp_path / "data" / "train" / INDEX).unlink()
     done = command("tools/check_dataset.py", "data", status=1)
     assert "data/val: 8 images in 2 classes" in done.stdout and "1 files can't be decoded" in done.stdout
-    assert "problem: data/train holds tar files without an index (x.tar); run python tools/index_shards" in done.stdout
+    assert (
+        "problem: data/train holds tar files without an index (x.tar); run python tools/index_tar_files" in done.stdout
+    )
     assert (tmp_path / "bad_files.txt").read_text() == "data/val/x.tar:b/3.png\tcannot identify image file\n"
 
 
@@ -541,7 +547,7 @@ def test_a_run_moves_from_folders_to_tar_files_and_back(command, tmp_path):
     """Training that resumes on tar files ends with the weights of one on folders, and eval.py measures the same."""
     write_images(tmp_path)
     (tmp_path / "small.yaml").write_text(CONFIG)
-    command("tools/make_shards.py", "data", "shards")
+    command("tools/make_tar_files.py", "data", "tars")
 
     def train(data, tag, *flags):
         command("train.py", "--cfg", "small.yaml", "--data-path", data, "--tag", tag, "--output", "out", *flags)
@@ -549,11 +555,11 @@ def test_a_run_moves_from_folders_to_tar_files_and_back(command, tmp_path):
 
     whole = train("data", "whole")
     first, last = sorted(whole.glob("ckpt_*.ckpt"))
-    moved = train("shards", "moved", "--resume", first)
+    moved = train("tars", "moved", "--resume", first)
     assert bits(moved / last.name) == bits(last)
     metrics = [(run / "metrics.jsonl").read_text().splitlines()[-1] for run in (whole, moved)]
     measured = [[json.loads(line)[key] for key in ("loss", "top1", "train_loss")] for line in metrics]
     assert measured[0] == measured[1]
     flags = ("--cfg", "small.yaml", "--resume", last)
-    printed = [command("eval.py", *flags, "--data-path", data).stdout.splitlines()[-1] for data in ("data", "shards")]
+    printed = [command("eval.py", *flags, "--data-path", data).stdout.splitlines()[-1] for data in ("data", "tars")]
     assert printed[0] == printed[1] and "on 9 images" in printed[0]

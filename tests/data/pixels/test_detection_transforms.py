@@ -13,9 +13,9 @@ from msg_ms.data.coco.split import read_split
 from msg_ms.data.pixels.decode import decode
 from msg_ms.data.pixels.detection_transforms import (
     DRAWS,
-    Geometry,
-    draw_geometries,
-    eval_geometry,
+    ImageTransform,
+    draw_transforms,
+    eval_transform,
     place,
     rescaled,
     source_pixels,
@@ -35,20 +35,20 @@ def split(tmp_path_factory):
     return read_split(root, "train2017")
 
 
-def geometry_of(sample) -> Geometry:
-    """The geometry that the vectors' draws amount to."""
+def transform_of(sample) -> ImageTransform:
+    """The transform that the vectors' draws amount to."""
     original = tuple(sample["ori_shape"])
     if "scale" in sample and "flip" not in sample:
-        return eval_geometry(original, DetectionConfig(test_short_side=min(sample["scale"])))
+        return eval_transform(original, DetectionConfig(test_short_side=min(sample["scale"])))
 
     def resized(size, scale):
         return tuple(rescaled(np.array(size), min(scale), max(scale)).tolist())
 
     if "first_scale" not in sample:
-        return Geometry(original, sample["flip"], None, None, resized(original, sample["scale"]))
+        return ImageTransform(original, sample["flip"], None, None, resized(original, sample["scale"]))
     height, width, top, left = sample["crop_height_width_top_left"]
     final = resized((height, width), sample["second_scale"])
-    return Geometry(
+    return ImageTransform(
         original, sample["flip"], resized(original, sample["first_scale"]), (top, left, height, width), final
     )
 
@@ -56,11 +56,11 @@ def geometry_of(sample) -> Geometry:
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample["key"])
 def test_arrays_of_mmdetection(sample, split):
     arrays, key = vectors("pipeline"), sample["key"]
-    index, geometry = split.files.index(sample["file"]), geometry_of(sample)
+    index, transform = split.files.index(sample["file"]), transform_of(sample)
     pixels = decode((reference_images() / sample["file"]).read_bytes())
-    image = transform_image(pixels, geometry)
+    image = transform_image(pixels, transform)
     assert pixels.shape[:2] == split.size(index) and list(image.shape[:2]) == sample["img_shape"]
-    assert np.abs(np.array(geometry.scale_factors * 2) - sample["scale_factor"]).max() < 1e-6
+    assert np.abs(np.array(transform.scale_factors * 2) - sample["scale_factor"]).max() < 1e-6
     if f"{key}/image" in arrays:
         assert (image == arrays[f"{key}/image"]).all()
     canvas = np.zeros((3, *sample["pad_shape"]), np.float32)
@@ -68,19 +68,19 @@ def test_arrays_of_mmdetection(sample, split):
     corner = arrays[f"{key}/normalized_corner"]
     assert np.abs(canvas.transpose(1, 2, 0)[-len(corner) :, -corner.shape[1] :] - corner).max() < 1e-6
     if f"{key}/boxes" in arrays:
-        check_ground_truth(split, index, geometry, arrays, sample)
+        check_ground_truth(split, index, transform, arrays, sample)
 
 
-def check_ground_truth(split, index, geometry, arrays, sample):
+def check_ground_truth(split, index, transform, arrays, sample):
     objects, key = split.objects(index), sample["key"]
     own = np.flatnonzero(~objects.crowd)
-    boxes, kept = transform_boxes(objects.boxes[own], geometry)
+    boxes, kept = transform_boxes(objects.boxes[own], transform)
     own = own[kept]
     assert boxes.shape == arrays[f"{key}/boxes"].shape
     assert np.abs(boxes - arrays[f"{key}/boxes"]).max(initial=0) < 1e-4
     assert (objects.labels[own] == arrays[f"{key}/labels"]).all()
-    rows, columns = source_pixels(geometry)
-    height, width = geometry.original
+    rows, columns = source_pixels(transform)
+    height, width = transform.original
     encoded = [split.segmentations.encoded(mask, height, width)["counts"] for mask in objects.masks[own]]
     bitmaps = np.array([decode_columns(counts, height, 0, width) for counts in encoded])
     masks = bitmaps[:, rows][:, :, columns]
@@ -112,14 +112,14 @@ def test_masks_are_resized_as_opencv_resizes_images():
         expected = cv2.resize(mask[:, ::-1], first[::-1], interpolation=cv2.INTER_NEAREST)
         expected = expected[top : top + crop[2], left : left + crop[3]]
         expected = cv2.resize(expected, size[::-1], interpolation=cv2.INTER_NEAREST)
-        rows, columns = source_pixels(Geometry((height, width), True, first, crop, size))
+        rows, columns = source_pixels(ImageTransform((height, width), True, first, crop, size))
         assert (mask[rows][:, columns] == expected).all()
 
 
 def test_draws_cover_the_recipe():
     config, count = DetectionConfig(), 4000
     sizes = np.random.default_rng(0).integers(200, 900, (count, 2))
-    drawn = draw_geometries(sizes, np.random.default_rng(1).random((count, DRAWS)), config)
+    drawn = draw_transforms(sizes, np.random.default_rng(1).random((count, DRAWS)), config)
     assert abs(drawn.flip.mean() - 0.5) < 0.03 and abs(drawn.cropped.mean() - 0.5) < 0.03
     assert drawn.sizes.max() == 1333
     plain = drawn.sizes[~drawn.cropped]
@@ -136,8 +136,8 @@ def test_draws_cover_the_recipe():
 
 
 def test_a_crop_drops_boxes_and_may_leave_none():
-    geometry = Geometry((100, 100), False, (100, 100), (50, 50, 40, 40), (80, 80))
-    boxes, kept = transform_boxes(np.float32([[0, 0, 50, 50], [40, 60, 60, 95]]), geometry)
+    transform = ImageTransform((100, 100), False, (100, 100), (50, 50, 40, 40), (80, 80))
+    boxes, kept = transform_boxes(np.float32([[0, 0, 50, 50], [40, 60, 60, 95]]), transform)
     assert kept.tolist() == [False, True] and boxes.tolist() == [[0, 20, 20, 80]]
-    boxes, kept = transform_boxes(np.float32([[0, 0, 9, 9]]), geometry)
+    boxes, kept = transform_boxes(np.float32([[0, 0, 9, 9]]), transform)
     assert boxes.shape == (0, 4) and not kept.any()

@@ -12,7 +12,7 @@ from support.detection_model import backbone, check_gradient, torch_names
 from msg_ms import MSGFeatures, UserError
 from msg_ms.checkpoint import parameters_by_name
 from msg_ms.models.detection.backbone import DetectionBackbone
-from msg_ms.models.detection.window_maps import shuffle_grid, stage_layouts
+from msg_ms.models.detection.window_maps import shuffle_grid, stage_maps
 
 SMALL = dict(embed_dim=16, depths=(1, 2), num_heads=(1, 2), window_size=4, shuffle_size=(2, 2))
 
@@ -106,7 +106,7 @@ def test_padded_slots_of_a_region_send_zeros_and_lose_what_they_receive(pynative
 
 @pytest.mark.parametrize("height, width", [(1, 1), (200, 264), (801, 1333)])
 def test_grids_of_messages_fit_at_every_size(height, width):
-    layouts = stage_layouts(height, width, 4, 7, (4, 4, 2, 1))
+    layouts = stage_maps(height, width, 4, 7, (4, 4, 2, 1))
     for layout, following in itertools.pairwise(layouts):
         assert (following.rows, following.columns) == (-(-layout.rows // 2), -(-layout.columns // 2))
 

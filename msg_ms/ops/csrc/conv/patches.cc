@@ -4,7 +4,7 @@
 #include "conv/patches.h"
 
 
-// images (B, C, height, width), geometry [window, region, kernel, stride, padding] -> (rows, C * kernel * kernel)
+// images (B, C, height, width), sizes [window, region, kernel, stride, padding] -> (rows, C * kernel * kernel)
 MSG_MS_KERNEL(image_patches) {
   using namespace msg_ms;
   constexpr int64_t kKernel = 7;  // that of the models: the compiler knows the size of these copies
@@ -34,7 +34,7 @@ MSG_MS_KERNEL(image_patches) {
   return 0;
 }
 
-// geometry, gradient of the patches, images (for their shape) -> gradient of the images
+// sizes, gradient of the patches, images (for their shape) -> gradient of the images
 MSG_MS_KERNEL(image_patches_grad) {
   using namespace msg_ms;
   const ImagePatches patches(shapes[2], data(params, 0));
@@ -57,7 +57,7 @@ MSG_MS_KERNEL(image_patches_grad) {
   return 0;
 }
 
-// tokens (rows, C), geometry [height, width, window, region, next region] -> (rows / 4, 9 * C), channel by channel
+// tokens (rows, C), sizes [height, width, window, region, next region] -> (rows / 4, 9 * C), channel by channel
 MSG_MS_KERNEL(token_patches) {
   using namespace msg_ms;
   const int64_t n = shapes[0][1];
@@ -81,7 +81,7 @@ MSG_MS_KERNEL(token_patches) {
   return 0;
 }
 
-// geometry, gradient of the patches -> gradient of the tokens
+// sizes, gradient of the patches -> gradient of the tokens
 MSG_MS_KERNEL(token_patches_grad) {
   using namespace msg_ms;
   const int64_t n = shapes[2][1];

@@ -32,12 +32,12 @@ struct ImagePatches {
   int64_t batch, channels, height, width, kernel, stride, padding, rows, columns;
   std::vector<int64_t> order;
 
-  ImagePatches(const int64_t *shape, const float *geometry)
+  ImagePatches(const int64_t *shape, const float *sizes)
       : batch(shape[0]), channels(shape[1]), height(shape[2]), width(shape[3]) {
-    kernel = geometry[2], stride = geometry[3], padding = geometry[4];
+    kernel = sizes[2], stride = sizes[3], padding = sizes[4];
     rows = (height + 2 * padding - kernel) / stride + 1;
     columns = (width + 2 * padding - kernel) / stride + 1;
-    order = window_order(rows, columns, geometry[0], geometry[1]);
+    order = window_order(rows, columns, sizes[0], sizes[1]);
   }
 
   int64_t patch_size() const { return channels * kernel * kernel; }
@@ -68,9 +68,9 @@ struct TokenPatches {
   int64_t tokens;           // of a window, with its MSG token
   int64_t rows, next_rows;  // tokens of an image, before and after the merging
 
-  TokenPatches(int64_t channel_count, const float *geometry, int64_t total_rows) : channels(channel_count) {
-    height = geometry[0], width = geometry[1], window_size = geometry[2];
-    region_size = geometry[3], next_region_size = geometry[4];
+  TokenPatches(int64_t channel_count, const float *sizes, int64_t total_rows) : channels(channel_count) {
+    height = sizes[0], width = sizes[1], window_size = sizes[2];
+    region_size = sizes[3], next_region_size = sizes[4];
     tokens = window_size * window_size + 1;
     rows = height / window_size * (width / window_size) * tokens;
     next_rows = rows / 4;

@@ -40,10 +40,10 @@ void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *
 
 template <typename Arithmetic>
 void embed(void **params, int64_t **shapes) {
-  const float *const geometry = data(params, 1), *const messages = data(params, 6);
-  const ImagePatches patches(shapes[0], geometry);
+  const float *const sizes = data(params, 1), *const messages = data(params, 6);
+  const ImagePatches patches(shapes[0], sizes);
   const int64_t depth = patches.patch_size(), tokens = patches.rows * patches.columns, columns = shapes[4][0];
-  const int64_t window = geometry[0] * geometry[0], region = geometry[1] * geometry[1];  // patches, windows
+  const int64_t window = sizes[0] * sizes[0], region = sizes[1] * sizes[1];  // patches, windows
   float *const out = data(params, 7);
   std::vector<int64_t> position(tokens);  // in the map, of each row in window order
   for (int64_t i = 0; i < tokens; ++i) position[patches.order[i]] = i;
@@ -116,7 +116,7 @@ void merge(void **params, int64_t **shapes) {
 }  // namespace
 }  // namespace msg_ms
 
-// images (B, C, height, width), geometry [window, region, kernel, stride, padding], packed weight (O, C * kernel * kernel),
+// images (B, C, height, width), sizes [window, region, kernel, stride, padding], packed weight (O, C * kernel * kernel),
 // bias, gamma, beta (O,), MSG tokens of a region (windows, O) -> tokens (rows, O) in window order, each window's MSG token
 // first
 MSG_MS_KERNEL(embed_bf16) {
@@ -125,7 +125,7 @@ MSG_MS_KERNEL(embed_bf16) {
   return 0;
 }
 
-// tokens (rows, C), geometry [height, width, window, region, next region], packed weight (O, 9 * C) with columns (3, 3, C),
+// tokens (rows, C), sizes [height, width, window, region, next region], packed weight (O, 9 * C) with columns (3, 3, C),
 // bias, gamma, beta (O,) -> (rows / 4, O)
 MSG_MS_KERNEL(merge_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;

@@ -1,4 +1,4 @@
-"""Write class folders as tar files with an index: python tools/make_shards.py <imagenet> <new folder>.
+"""Write class folders as tar files with an index: python tools/make_tar_files.py <imagenet> <new folder>.
 
 The new folder holds train/ and val/ with files such as train-000000.tar, and works as --data-path. Equal images make
 equal files: names are sorted, and owners and times are left out. Any tar program and WebDataset can read them.
@@ -28,10 +28,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write class folders as uncompressed tar files with an index.")
     parser.add_argument("folder", type=path_argument, help="holds train/ and val/ with one folder per class")
     parser.add_argument("output", type=path_argument, help="folder to create train/ and val/ in")
-    parser.add_argument("--shard-size", type=int, default=1000, metavar="MB", help="megabytes per file (default: 1000)")
+    parser.add_argument("--tar-size", type=int, default=1000, metavar="MB", help="megabytes per file (default: 1000)")
     args = parser.parse_args()
-    if args.shard_size < 1:
-        raise UserError(f"--shard-size {args.shard_size}: must be at least 1")
+    if args.tar_size < 1:
+        raise UserError(f"--tar-size {args.tar_size}: must be at least 1")
     parts = [part for part in PARTS if (args.folder / part).is_dir()]
     if not parts:
         raise UserError(f"{args.folder} holds neither train/ nor val/; name the folder of the data set")
@@ -44,12 +44,12 @@ def main() -> None:
         for line in folder.warnings:
             print(line)
         with new_folder(args.output / part) as filling:
-            write_shards(folder, filling, part, args.shard_size * 10**6)
+            write_tar_files(folder, filling, part, args.tar_size * 10**6)
             content, *_ = write_index(filling, title=part)  # reads the files again, which checks them
         print(f"{args.output / part}: {content}")
 
 
-def write_shards(folder: ImageFolder, target: Path, part: str, size: int) -> None:
+def write_tar_files(folder: ImageFolder, target: Path, part: str, size: int) -> None:
     """Write all images as ``<part>-000000.tar``, ... of ``size`` bytes and at most one image more."""
     index, number = 0, 0
     with tqdm(total=len(folder), desc=f"write {part}", unit="image") as bar:
