@@ -107,7 +107,11 @@ def _versions() -> list[Fact]:
 FACTS = [
     *_classifiers(),
     *_versions(),
-    Fact("range of inference times", (r"(0\.\d\d) (?:to|至) (0\.\d\d) (?:of the time of|倍)",), smallest_and_largest_ratio()),
+    Fact(
+        "range of inference times",
+        (r"(0\.\d\d) (?:to|至) (0\.\d\d) (?:of the time of|倍)",),
+        smallest_and_largest_ratio(),
+    ),
     Fact(
         "result of the classification demo",
         (
@@ -115,10 +119,15 @@ FACTS = [
             r"learned ten handwritten digits: top-1 (\S+), top-5 (\S+), loss (\S+) on",
         ),
     ),
-    Fact("accuracy of the classification demo", (r"best top-1 (\S+), weights in demo/digits_p4_win4_64", r"(99\.\d+%) at O0")),
+    Fact(
+        "accuracy of the classification demo",
+        (r"best top-1 (\S+), weights in demo/digits_p4_win4_64", r"(99\.\d+%) at O0"),
+    ),
     Fact("first epoch of the classification demo", (r"(epoch 1/9, step 22/44.*)$",)),
     Fact("first prediction", (r"val/3/0003\.png: (.*)$",)),
-    Fact("result of the detection demo", (r"^\| 5 \| (0\.\d+) \| \S+ \| (0\.\d+) \|", r"guide.*O0 \| (\S+) \| (\S+) \|")),
+    Fact(
+        "result of the detection demo", (r"^\| 5 \| (0\.\d+) \| \S+ \| (0\.\d+) \|", r"guide.*O0 \| (\S+) \| (\S+) \|")
+    ),
     Fact("training time of msg_tiny", (r"^\| msg_tiny \|.*and.* (0\.\d\d) \|$", r"^\| msg_tiny \| (0\.\d\d) \| 0")),
     Fact("training time of msg_small", (r"^\| msg_small \|.*and.* (0\.\d\d) \|$", r"^\| msg_small \| (0\.\d\d) \| 0")),
     Fact("time of a detector", (r"^\| inference, 800 x 1344, batch 1 \| (0\.\d\d) \|",)),

@@ -53,6 +53,7 @@ REPLACED = [
     (r"--amp-opt-level O[12]", "--amp-opt-level O0"),  # half precision is emulated on CPU
     (r"TRAIN\.EPOCHS 30 TRAIN\.WARMUP_EPOCHS 5", "TRAIN.EPOCHS 1 TRAIN.WARMUP_EPOCHS 0"),  # minutes
     (r"msg_tiny-2_\d+\.ckpt", "msg_tiny-2_1.ckpt"),  # one step per epoch
+    (r"--pretrained msg_tiny\.ckpt (.*) TRAIN\.EPOCHS 12", r"--pretrained detector.ckpt \1 TRAIN.EPOCHS 1"),  # smaller
     # mindcv trains the full msg_tiny.
     (r"(?=MODEL\.NUM_CLASSES 10 TEST\.CROP False)", "MODEL.MSG.DEPTHS [2,4,12,4] "),
 ]
