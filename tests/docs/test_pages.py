@@ -12,6 +12,7 @@ import pytest
 from pages import PAGES, ROOT, blocks, commands, prose
 
 from msg_ms.config import load_config
+from msg_ms.engine.task import Task
 
 # Shell scripts: the Python script that parses their arguments, and the flags of the positional ones.
 WRAPPERS = {
@@ -119,3 +120,10 @@ def test_every_guide_is_in_the_index():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     guides = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
     assert not [name for name in guides if f"({name})" not in index]
+
+
+def test_every_part_of_a_task_is_described():
+    page = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
+    section = page.partition("## A task")[2].partition("\n## ")[0]
+    names = {name for name in (*vars(Task), *Task.__annotations__) if not name.startswith("_")}
+    assert names and not [name for name in sorted(names) if f"`{name}`" not in section]
