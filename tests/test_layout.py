@@ -5,26 +5,9 @@ import re
 from graphlib import TopologicalSorter
 
 from conftest import ROOT
+from support.layers import KERNELS, LAYERS, ROOMS
 
 PACKAGE = ROOT / "msg_ms"
-# From low to high. A package may import those in the lines above its own, and only those.
-LAYERS = (
-    {"errors", "version"},
-    {"files"},
-    {"config", "native", "framework"},
-    {"ops", "boxes"},
-    {"models", "data", "cli"},
-    {"checkpoint"},
-    {"convert"},
-    {"engine"},
-    {"tasks"},
-    {"deploy", "visualize"},
-    {"launch", "commands"},
-)
-# The rooms of a package, from low to high. Its other modules are above them.
-ROOMS = {"data": ("pixels", "images", "coco")}
-# Folders of the kernels' C++ code, from low to high.
-KERNELS = ({"base"}, {"gemm"}, {"attention"}, {"conv", "detection"})
 MOST_ENTRIES = 10  # at the top of a package with rooms
 TOP_LEVEL = {"__init__.py", "version.py", "cli.py", "errors.py", "files.py"}
 

@@ -76,7 +76,7 @@ def test_script_and_flags_exist(command, monkeypatch):
         script, names = WRAPPERS[script]
         given, arguments = arguments[: len(names)], arguments[len(names) :]
         arguments = [w for name, value in zip(names, given, strict=True) if name for w in (name, value)] + arguments
-    if script.split("/")[0] in ("scripts", "benchmarks", "tests"):  # few of these have flags
+    if script.split("/")[0] in ("scripts", "benchmarks", "tests", "docs"):  # few of these have flags
         source = (ROOT / script).read_text()
         assert all(f'"{word}"' in source for word in arguments if word.startswith("--"))
         return
@@ -102,6 +102,12 @@ def test_links_exist(page):
     targets = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r"(?:src|href)=\"([^\"#]+)", text)
     for target in targets:
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_in_the_repository_exist(page):
+    spans = re.findall(r"`((?:msg_ms|benchmarks|configs|docs|scripts|tests|tools)/[\w./*-]+)`", prose(page))
+    assert not [path for path in spans if not any(ROOT.glob(path))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

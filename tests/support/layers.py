@@ -1,0 +1,20 @@
+"""The layers of the package, which tests/test_layout.py enforces and docs/assets/make_layers.py draws."""
+
+# From low to high. A package may import those in the lines above its own, and only those.
+LAYERS = (
+    {"errors", "version"},
+    {"files"},
+    {"config", "native", "framework"},
+    {"ops", "boxes"},
+    {"models", "data", "cli"},
+    {"checkpoint"},
+    {"convert"},
+    {"engine"},
+    {"tasks"},
+    {"deploy", "visualize"},
+    {"launch", "commands"},
+)
+# The rooms of a package, from low to high. Its other modules are above them.
+ROOMS = {"data": ("pixels", "images", "coco")}
+# Folders of the kernels' C++ code, from low to high.
+KERNELS = ({"base"}, {"gemm"}, {"attention"}, {"conv", "detection"})
