@@ -1,8 +1,9 @@
 """The model's operators, one public operator per file.
 
-Each operator exists in two forms. The composed form consists of MindSpore operators and runs on every device and in
-every precision. The native form is a C++ kernel for CPU in single precision. The kernels in ``csrc`` are compiled on
-first use. ``set_backend`` chooses the form.
+The composed form of an operator consists of MindSpore operators and runs on every device and in every precision. The
+native form is a C++ kernel for CPU in single precision. Most operators have both. For those with a native form only,
+which have an attribute ``available``, the model composes the same of other operators. The kernels in ``csrc`` are
+compiled on first use. ``set_backend`` chooses the form.
 """
 
 from .adamw import AdamWStep
