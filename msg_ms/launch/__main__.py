@@ -34,8 +34,10 @@ from ..cli import config_from_arguments, run_command_line, train_parser
 from ..engine.run_state import checkpoint_files
 from ..engine.stop import SIGNALS
 from ..errors import UserError
-from .job import Job, parse_integer, read_job, reserve_port
+from .address import reserve_port
+from .job import Job, parse_integer, read_job
 from .logs import open_logs, remove_logs, say
+from .meeting import meet
 from .processes import find_workers, kill_all
 
 POLL = 0.5  # seconds
@@ -176,7 +178,7 @@ def run_with_restarts(job: Job, restarts: int) -> int:
     without_progress = 0
     for attempt in range(restarts + 1):
         before = newest_checkpoint(job)
-        outcome = Watch(job).run()
+        outcome = Watch(meet(job)).run()
         if outcome.status != 1:
             return outcome.status
         explain(job, outcome)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +28,14 @@ class Job:
         target: CPU, GPU or Ascend; empty for MindSpore's choice.
         nodes: Number of nodes.
         node: Index of this node.
-        address: Address of the first node.
+        numbered: Whether NODE_RANK is set.
+        address: Name or address of the first node.
         port: Port on the first node.
         log_dir: Folder for the logs.
         cluster_timeout: Seconds until all processes must have connected.
         stop_timeout: Seconds between a signal and SIGKILL.
         rank_table: Path of an Ascend rank table, or empty.
+        master: Numeric address of the first node, once the nodes have met.
     """
 
     script: Path
@@ -45,12 +44,14 @@ class Job:
     target: str
     nodes: int
     node: int
+    numbered: bool
     address: str
     port: int
     log_dir: Path
     cluster_timeout: int
     stop_timeout: int
     rank_table: str
+    master: str = ""
 
     def command(self) -> list[str]:
         """Return the msrun command line."""
@@ -58,7 +59,7 @@ class Job:
             "worker_num": self.devices * self.nodes,
             "local_worker_num": self.devices,
             "node_rank": self.node,
-            "master_addr": self.address,
+            "master_addr": self.master,
             "master_port": self.port,
             "log_dir": self.log_dir,
             "join": True,
@@ -95,9 +96,14 @@ class Job:
         return range(self.node * self.devices, (self.node + 1) * self.devices)
 
 
+def setting(name: str) -> str:
+    """Return the environment variable ``name``; empty, which means the default, if it is not set or blank."""
+    return os.environ.get(name, "").strip()
+
+
 def parse_integer(name: str, default: int, least: int = 0) -> int:
     """Return the integer in the environment variable ``name``; raises UserError if it is invalid or below ``least``."""
-    text = os.environ.get(name, str(default))
+    text = setting(name) or str(default)
     if not text.isascii() or not text.isdigit() or int(text) < least:
         raise UserError(f"{name}={text}: must be an integer of at least {least}")
     return int(text)
@@ -123,16 +129,16 @@ def read_job(script: str, devices: str, config: str, data: str, flags: list[str]
     node = parse_integer("NODE_RANK", 0)
     if node >= nodes:
         raise UserError(f"NODE_RANK={node}: must be less than NNODES={nodes}; nodes are numbered from 0")
-    address = os.environ.get("MASTER_ADDR", "" if nodes > 1 else "127.0.0.1")
+    address = setting("MASTER_ADDR") or ("" if nodes > 1 else "127.0.0.1")
     if not address:
         raise UserError(f"MASTER_ADDR is missing: with NNODES={nodes} each node needs the first node's address")
     load_config(config)
     check_readable("DATA_PATH", data, folder=True)
-    target = os.environ.get("DEVICE_TARGET", "")
+    target = setting("DEVICE_TARGET")
     check_devices(target, int(devices))
     if target == "CPU":
         thread_count()  # refuses an odd MSG_MS_THREADS, once instead of on every process
-    rank_table = os.environ.get("RANK_TABLE_FILE", "")
+    rank_table = setting("RANK_TABLE_FILE")
     if rank_table:
         check_readable("RANK_TABLE_FILE", rank_table, folder=False)
     path = Path(__file__).parents[2] / script
@@ -144,9 +150,10 @@ def read_job(script: str, devices: str, config: str, data: str, flags: list[str]
         target=target,
         nodes=nodes,
         node=node,
+        numbered=bool(setting("NODE_RANK")),
         address=address,
         port=parse_integer("MASTER_PORT", 8118, 1),
-        log_dir=expand_home(os.environ.get("LOG_DIR") or "logs"),
+        log_dir=expand_home(setting("LOG_DIR") or "logs"),
         cluster_timeout=parse_integer("CLUSTER_TIMEOUT", 300, 1),
         stop_timeout=parse_integer("STOP_TIMEOUT", 120, 1),
         rank_table=rank_table,
@@ -197,46 +204,3 @@ def check_devices(target: str, devices: int) -> None:
 def _require(devices: int, available: int, kind: str) -> None:
     if devices > available:
         raise UserError(f"DEVICE_NUM={devices}: this node has {available} {kind}")
-
-
-@contextlib.contextmanager
-def reserve_port(job: Job) -> Iterator[None]:
-    """On the first node, keep the job's port from other launchers on this machine.
-
-    Two launchers that start together would both find it free, and the second job's processes would join the first job.
-
-    Raises:
-        UserError: If the port can't be used.
-    """
-    if job.node != 0:
-        yield
-        return
-    with socket.socket(socket.AF_UNIX) as reservation:
-        try:
-            # A name without a file, in the network namespace that the port belongs to.
-            reservation.bind(f"\0msg_ms launcher {job.port}")
-        except OSError as error:
-            raise _unusable(job, error) from None
-        check_address(job)
-        yield
-
-
-def check_address(job: Job) -> None:
-    """Raise UserError if the port can't be used."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((job.address, job.port))
-        except socket.gaierror:
-            raise UserError(f"MASTER_ADDR={job.address} is not a known address") from None
-        except OverflowError:
-            raise UserError(f"MASTER_PORT={job.port}: must be an integer from 1 to 65535") from None
-        except OSError as error:
-            raise _unusable(job, error) from None
-
-
-def _unusable(job: Job, error: OSError) -> UserError:
-    return UserError(
-        f"MASTER_ADDR={job.address}, MASTER_PORT={job.port} can't be used here ({error.strerror}): use the first "
-        "node's own address, or another port"
-    )

@@ -18,6 +18,7 @@ from support.small_run import CONFIG, write_images
 from msg_ms import MSGTransformer
 from msg_ms.checkpoint import parameters_by_name, to_numpy, write_checkpoint
 from msg_ms.config import load_config
+from msg_ms.launch.job import parse_integer, read_job
 from msg_ms.models.build import build_model
 
 SCRIPT = ROOT / "scripts" / "run_distribute_train.sh"
@@ -38,7 +39,11 @@ def small(tmp_path):
         (["1000", "small.yaml", "data"], {}, "cores; at most 4 processes per core"),
         (["2", "none.yaml", "data"], {}, "none.yaml"),
         (["2", "small.yaml", "nowhere"], {}, "DATA_PATH=nowhere is not a directory"),
-        (["2", "small.yaml", "data"], {"NNODES": "2"}, "MASTER_ADDR is missing: with NNODES=2 each node needs"),
+        (
+            ["2", "small.yaml", "data"],
+            {"NNODES": "2", "MASTER_ADDR": ""},
+            "MASTER_ADDR is missing: with NNODES=2 each node needs",
+        ),
         (["2", "small.yaml", "data"], {"NODE_RANK": "1"}, "NODE_RANK=1: must be less than NNODES=1; nodes are"),
         (["2", "small.yaml", "data"], {"MASTER_ADDR": "203.0.113.7"}, "use the first node's own address"),
         (["2", "small.yaml", "data"], {"DEVICE_TARGET": "Ascend"}, "this node has 0 Ascend devices (/dev/davinci*)"),
@@ -57,6 +62,20 @@ def test_errors_are_one_line(arguments, environment, message, small):
     )
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_empty_variables_are_defaults(small, monkeypatch):
+    names = ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "LOG_DIR", "CLUSTER_TIMEOUT", "STOP_TIMEOUT",
+             "RANK_TABLE_FILE", "DEVICE_TARGET", "MSG_MS_THREADS")  # fmt: skip
+    monkeypatch.chdir(small)
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    unset = read_job("train.py", "2", "small.yaml", "data", [])
+    for name in names:
+        monkeypatch.setenv(name, "")
+    assert read_job("train.py", "2", "small.yaml", "data", []) == unset
+    monkeypatch.setenv("MAX_RESTARTS", "")
+    assert parse_integer("MAX_RESTARTS", 7) == 7
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from support.script import free_port
 
 from msg_ms.errors import UserError
 from msg_ms.launch.__main__ import newest_checkpoint
-from msg_ms.launch.job import Job, check_readable, reserve_port
+from msg_ms.launch.address import reserve_port
+from msg_ms.launch.job import Job, check_readable
 from msg_ms.launch.logs import open_logs, remove_logs
 
 
@@ -19,7 +21,8 @@ from msg_ms.launch.logs import open_logs, remove_logs
 def job(tmp_path):
     return Job(
         script=Path("train.py"), flags=["--cfg", "c.yaml", "--output", "out"], devices=2, target="CPU", nodes=1, node=0,
-        address="127.0.0.1", port=8118, log_dir=tmp_path / "logs", cluster_timeout=1, stop_timeout=1, rank_table="",
+        numbered=False, address="127.0.0.1", port=8118, log_dir=tmp_path / "logs", cluster_timeout=1, stop_timeout=1,
+        rank_table="",
     )  # fmt: skip
 
 
@@ -101,8 +104,9 @@ def test_what_fails_later_is_not_blamed_on_the_folder(job):
 
 
 def test_two_launchers_cannot_choose_one_port(job):
+    job = replace(job, port=free_port())
     with reserve_port(job):
-        pattern = r"MASTER_PORT=8118 can't be used here \(Address already in use\)"
+        pattern = rf"MASTER_PORT={job.port} can't be used here \(Address already in use\)"
         with pytest.raises(UserError, match=pattern), reserve_port(job):
             pass
         with reserve_port(replace(job, node=1, nodes=2)):  # another node doesn't bind it

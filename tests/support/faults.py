@@ -168,7 +168,7 @@ def corrupt_image(folder: Path) -> Row:
 
 @contextlib.contextmanager
 def two_nodes():
-    """Two network namespaces that see each other as 10.77.0.1 and 10.77.0.2; gives their names."""
+    """Two network namespaces that see each other as 10.77.0.1 and .2, fd77::1 and ::2; gives their names."""
     names = [f"msg{os.getpid()}{node}" for node in (0, 1)]
     run = lambda line: subprocess.run(line.split(), check=True, capture_output=True)  # noqa: E731
     try:
@@ -177,6 +177,7 @@ def two_nodes():
         run(f"ip link add veth0 netns {names[0]} type veth peer name veth0 netns {names[1]}")
         for node, name in enumerate(names):
             run(f"ip -n {name} addr add 10.77.0.{node + 1}/24 dev veth0")
+            run(f"ip -n {name} addr add fd77::{node + 1}/64 dev veth0 nodad")
             run(f"ip -n {name} link set veth0 up")
             run(f"ip -n {name} link set lo up")
         yield names
@@ -185,8 +186,10 @@ def two_nodes():
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
-def node(folder: Path, namespace: str, number: int, flags: tuple[str, ...] = (), **environment: str) -> Script:
-    """The script as node ``number`` of two, each with one process, in a folder of its own."""
+def node(
+    folder: Path, namespace: str, number: int, flags: tuple[str, ...] = (), devices: str = "1", **environment: str
+) -> Script:
+    """The script as node ``number`` of two, in a folder of its own."""
     own = folder / f"node{number}"
     if not own.exists():
         own.mkdir()
@@ -195,7 +198,7 @@ def node(folder: Path, namespace: str, number: int, flags: tuple[str, ...] = (),
     environment = {
         "NNODES": "2", "NODE_RANK": str(number), "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "8118", **environment
     }  # fmt: skip
-    return Script(own, "1", flags, environment, namespace).start()
+    return Script(own, devices, flags, environment, namespace).start()
 
 
 def node_missing(folder: Path) -> Row:
@@ -227,6 +230,21 @@ def node_killed(folder: Path) -> Row:
         return result
 
 
+def disagreement(name: str, again: str, **second: str) -> Callable[[Path], Row]:
+    """A wrong variable on the second node: the row has both nodes' messages, and the slower one's time."""
+
+    def fault(folder: Path) -> Row:
+        with two_nodes() as names:
+            begin = time.monotonic()
+            nodes = node(folder, names[0], 0), node(folder, names[1], 1, **second)
+            results = [row(name, script, begin, again) for script in nodes]
+            results[1].reads = " / ".join(result.reads for result in results)
+            results[1].left += results[0].left
+            return results[1]
+
+    return fault
+
+
 FAULTS: dict[str, Callable[[Path], Row]] = {
     "killed": killed,
     "stopped": stopped,
@@ -244,6 +262,8 @@ FAULTS: dict[str, Callable[[Path], Row]] = {
     "node_missing": node_missing,
     "other_configuration": other_configuration,
     "node_killed": node_killed,
+    "other_count": disagreement("1 and 2 devices on two nodes", "the same, until they agree", devices="2"),
+    "rank_forgotten": disagreement("NODE_RANK forgotten on one node", "the same, until it is set", NODE_RANK=""),
 }
 
 
