@@ -9,10 +9,10 @@ Environment variables configure it:
 |---|---|---|
 | DEVICE_TARGET | MindSpore's choice | CPU, GPU or Ascend |
 | NNODES, NODE_RANK | 1, 0 | number of nodes, and the index of this one |
-| MASTER_ADDR, MASTER_PORT | 127.0.0.1, 8118 | address of the first node, and a free port on it |
+| MASTER_ADDR, MASTER_PORT | 127.0.0.1, 8118 | address of the first node (IPv4, IPv6 or a name), and a free port there |
 | LOG_DIR | logs | folder of ``worker_<rank>.log``, ``scheduler.log`` and ``launch.log``, for one job at a time |
 | MAX_RESTARTS | 0 | how often a failed job is restarted from its newest valid checkpoint |
-| CLUSTER_TIMEOUT | 300 | seconds until all processes must have connected |
+| CLUSTER_TIMEOUT | 300 | seconds until all nodes must have come, then until all processes must have connected |
 | STOP_TIMEOUT | 120 | seconds after SIGTERM, SIGHUP or Ctrl-C to finish the current step and write a checkpoint |
 | RANK_TABLE_FILE | none | rank table of an Ascend cluster |
 """

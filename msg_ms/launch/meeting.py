@@ -22,7 +22,7 @@ from .job import Job
 from .logs import say
 
 REPLY = 5.0  # seconds for a node to send its line, and for the first node to greet it
-LINGER = 20.0  # seconds for which the first node tells a difference to nodes that come later
+LINGER = 20.0  # seconds for which the first node reports a difference to nodes that come later
 PATIENCE = 5.0  # seconds before a line says that nodes are missing
 UNREACHED = 45.0  # seconds for a first node to be reached under an address that is not its own
 LONGEST = 4096  # bytes of a line
@@ -214,7 +214,7 @@ class Host:
             self.guests.sort(key=lambda guest: guest[0].node)
 
     def _reach_this_node(self) -> None:
-        """Find out whether the address leads here, or to another launcher that takes itself for the first node."""
+        """Find out whether the address leads here, or to another launcher that calls itself the first node."""
         while not self.reached:
             try:
                 visit(self.job, self.card, 2, quiet=True)
