@@ -1,5 +1,5 @@
-// Run kernels for another process, see OtherProcess in tests/support/kernels.py. Each call arrives on standard input as a
-// name and arrays; all arrays return on standard output.
+// Run kernels for another process, see OtherProcess in tests/support/kernels.py. Each call arrives on standard input as
+// a name and arrays; all arrays return on standard output.
 
 #include <dlfcn.h>
 

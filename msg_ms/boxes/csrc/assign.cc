@@ -1,5 +1,5 @@
-// Assignment of anchors to ground-truth boxes. The definition is in boxes/anchor_assigner.py; the order of operations in single
-// precision is that of the definition, as it decides ties.
+// Assignment of anchors to ground-truth boxes. The definition is in boxes/anchor_assigner.py; the order of operations
+// in single precision is that of the definition, as it decides ties.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -75,8 +75,8 @@ EXPORT int assign_anchors(const float *anchors, int64_t total, const int64_t *la
       const float *box = gt + 4 * k;
       const float box_width = box[2] - box[0], box_height = box[3] - box[1];
       // IoU >= lowest means an intersection of at least this area, so of at least these sides.
-      const double area = lowest * (1 - kSlack) / (1 + lowest) *
-                          (anchor_width * anchor_height + double{box_width} * double{box_height});
+      const double area =
+        lowest * (1 - kSlack) / (1 + lowest) * (anchor_width * anchor_height + double{box_width} * double{box_height});
       const double common_width = std::min<double>(anchor_width, box_width);
       const double common_height = std::min<double>(anchor_height, box_height);
       if (!(common_width > 0 && common_height > 0 && common_width * common_height >= area)) continue;
@@ -84,7 +84,8 @@ EXPORT int assign_anchors(const float *anchors, int64_t total, const int64_t *la
       const Range near_rows = between(rows, top, bottom, box[1] + down, box[3] - down);
       const Range near_columns = between(columns, left, right, box[0] + across, box[2] - across);
       for (int64_t row = near_rows.begin; row < near_rows.end; ++row) {
-        const float y1 = top(row), y2 = bottom(row), common_y = std::max(std::min(y2, box[3]) - std::max(y1, box[1]), 0.0f);
+        const float y1 = top(row), y2 = bottom(row),
+                    common_y = std::max(std::min(y2, box[3]) - std::max(y1, box[1]), 0.0f);
         for (int64_t column = near_columns.begin; column < near_columns.end; ++column) {
           const float x1 = left(column), x2 = right(column);
           const float common_x = std::max(std::min(x2, box[2]) - std::max(x1, box[0]), 0.0f);

@@ -20,8 +20,8 @@ struct Axis {
 
 Axis crop_axis(double low, double high, int size, const int64_t *source, int count) {
   Axis axis;
-  const int start = static_cast<int>(
-      std::min(std::max(std::floor(low) - 1, 0.0), static_cast<double>(std::max(count - size, 0))));
+  const int start =
+    static_cast<int>(std::min(std::max(std::floor(low) - 1, 0.0), static_cast<double>(std::max(count - size, 0))));
   if (std::min(std::ceil(high) + 1, static_cast<double>(count)) - start <= size) {
     axis.low = start;
     axis.high = start + size;
@@ -135,8 +135,8 @@ EXPORT int crop_masks(const char *text, const int64_t *starts, int count, int he
 // Paste masks (count, cells_y, cells_x) into boxes (count, 4) of an image and encode the pixels of `threshold` or more.
 // Returns their compressed runs as one text, object k from `starts[k]` to `starts[k + 1]`, for `free_text`; null
 // without memory.
-EXPORT char *paste_masks(const float *probabilities, int count, int cells_y, int cells_x, const double *xyxy, int height,
-                         int width, double threshold, int64_t *starts) try {
+EXPORT char *paste_masks(const float *probabilities, int count, int cells_y, int cells_x, const double *xyxy,
+                         int height, int width, double threshold, int64_t *starts) try {
   using namespace boxes;
   std::string text;
   starts[0] = 0;
@@ -156,8 +156,9 @@ EXPORT char *paste_masks(const float *probabilities, int count, int cells_y, int
       const int64_t column = (left + static_cast<int64_t>(x)) * height + top;
       int64_t begin = -1;
       for (size_t y = 0; y <= rows.size(); ++y) {
-        const bool on = y < rows.size() && rows[y].weight[0] * line[rows[y].cell[0]] +
-                                               rows[y].weight[1] * line[rows[y].cell[1]] >= threshold;
+        const bool on =
+          y < rows.size() &&
+          rows[y].weight[0] * line[rows[y].cell[0]] + rows[y].weight[1] * line[rows[y].cell[1]] >= threshold;
         if (on && begin < 0) begin = static_cast<int64_t>(y);
         if (!on && begin >= 0) {
           runs.add(column + begin, column + static_cast<int64_t>(y));

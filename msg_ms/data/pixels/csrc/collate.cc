@@ -23,13 +23,14 @@ inline void split_channels(const uint8_t *p, uint8_t *red, uint8_t *green, uint8
                      9, 10, 17, 20, 23, 26, 29));
   store(green, SHUFFLE(SHUFFLE(a, b, 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0), c, 0, 1, 2, 3, 4, 5, 6, 7,
                        8, 9, 10, 18, 21, 24, 27, 30));
-  store(blue, SHUFFLE(SHUFFLE(a, b, 2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0), c, 0, 1, 2, 3, 4, 5, 6, 7, 8,
-                      9, 16, 19, 22, 25, 28, 31));
+  store(blue, SHUFFLE(SHUFFLE(a, b, 2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0), c, 0, 1, 2, 3, 4, 5, 6, 7,
+                      8, 9, 16, 19, 22, 25, 28, 31));
 }
 
 void split_channels(const uint8_t *p, int count, Planes &planes) {
   int i = 0;
-  for (; i + kLanes <= count; i += kLanes) split_channels(p + kChannels * i, planes[0] + i, planes[1] + i, planes[2] + i);
+  for (; i + kLanes <= count; i += kLanes)
+    split_channels(p + kChannels * i, planes[0] + i, planes[1] + i, planes[2] + i);
   for (; i < count; ++i)
     for (int c = 0; c < kChannels; ++c) planes[c][i] = p[kChannels * i + c];
 }
@@ -50,7 +51,8 @@ void blend(const uint8_t *image, const uint8_t *other, int64_t pixels, const dou
         for (int i = 0; i < count; ++i) plane[i] = static_cast<float>(multiply_add(a[c][i], x, z));
       } else {
 #pragma omp simd
-        for (int i = 0; i < count; ++i) plane[i] = static_cast<float>(multiply_add(a[c][i], x, multiply_add(b[c][i], y, z)));
+        for (int i = 0; i < count; ++i)
+          plane[i] = static_cast<float>(multiply_add(a[c][i], x, multiply_add(b[c][i], y, z)));
       }
     }
   }

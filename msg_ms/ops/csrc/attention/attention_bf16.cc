@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "gemm/micro_kernel_bf16.h"
 #include "attention/transposed_attention.h"
+#include "gemm/micro_kernel_bf16.h"
 
 namespace msg_ms {
 namespace {

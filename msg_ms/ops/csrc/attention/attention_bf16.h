@@ -14,7 +14,7 @@ struct HalfAttention {
   int64_t windows, tokens, heads, head_dim;  // head_dim is even
   float scale;
   const HalfRows &qkv;
-  const float *bias;  // (heads, tokens, padded_tokens): pack_bias by key (window_attention.h), times log2(e)
+  const float *bias;         // (heads, tokens, padded_tokens): pack_bias by key (window_attention.h), times log2(e)
   int64_t queries = tokens;  // the first tokens of a window, for which outputs are computed
   int64_t padded_tokens = round_up(tokens, kLanes), padded_dim = round_up(head_dim, kLanes);
 };

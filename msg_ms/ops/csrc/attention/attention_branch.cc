@@ -1,17 +1,18 @@
-// Kernels of the attention branch, x + drop_path_scale * proj(attention(LayerNorm(x))), then the shuffle of the MSG tokens,
-// and its gradients; see branches.py. Windows are processed in chunks that fit into the cache; see branch.h.
+// Kernels of the attention branch, x + drop_path_scale * proj(attention(LayerNorm(x))), then the shuffle of the MSG
+// tokens, and its gradients; see branches.py. Windows are processed in chunks that fit into the cache; see branch.h.
 
 #include <cmath>
 
 #include "attention/branch.h"
-#include "gemm/gemm.h"
 #include "attention/packed_blocks.h"
 #include "attention/window_attention.h"
+#include "gemm/gemm.h"
 
 namespace msg_ms {
 namespace {
 
-// x, gamma, beta, qkv weight, qkv bias, table, MSG bias, proj weight, proj bias, drop_path_scale, settings (scale, shuffle)
+// x, gamma, beta, qkv weight, qkv bias, table, MSG bias, proj weight, proj bias, drop_path_scale, settings (scale,
+// shuffle)
 constexpr int kInputs = 11;
 
 struct AttentionBranch : Branch {
@@ -35,8 +36,8 @@ AttentionBranch branch_of_parameters(void **params, int64_t **shapes) {
 
 // Compute `out` at the tokens of `kept`, the first ones of every window. Unless they are null, fill saved_qkv (see
 // Attention::saved) and saved_heads (rows, C), the attention's output before the projection.
-void forward(const AttentionBranch &branch, const Branch &kept, Matrix qkv_weight, Matrix proj_weight, const float *bias,
-             float *out, float *saved_qkv, float *saved_heads) {
+void forward(const AttentionBranch &branch, const Branch &kept, Matrix qkv_weight, Matrix proj_weight,
+             const float *bias, float *out, float *saved_qkv, float *saved_heads) {
   const int64_t channels = branch.channels;
   const bool saves = saved_qkv != nullptr;
   branch.for_each_chunk(3 * channels, branch.tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
@@ -131,15 +132,15 @@ bool packed_attention_branch(const Branch &input, const Branch &kept, const Pack
 }  // namespace msg_ms
 
 // x (regions, windows, tokens, C), gamma, beta (C,), qkv weight (3C, C), qkv bias (3C,), table ((2w-1)^2, heads),
-// MSG bias (heads, 2, 1, 1), proj weight (C, C), proj bias (C,), drop_path_scale (2, images) or (2, 1), of which row 0 is
-// used, settings (2,): scale, and 1 to shuffle; or (7,) with a Padding (branch.h) -> output, as x
+// MSG bias (heads, 2, 1, 1), proj weight (C, C), proj bias (C,), drop_path_scale (2, images) or (2, 1), of which row 0
+// is used, settings (2,): scale, and 1 to shuffle; or (7,) with a Padding (branch.h) -> output, as x
 MSG_MS_KERNEL(attention_branch) {
   msg_ms::forward(params, shapes, msg_ms::data(params, msg_ms::kInputs), nullptr, nullptr);
   return 0;
 }
 
-// the same inputs -> output; saved for backward: queries, keys and values (windows, heads, 3, tokens, C / heads), attention
-// output before the projection (rows, C)
+// the same inputs -> output; saved for backward: queries, keys and values (windows, heads, 3, tokens, C / heads),
+// attention output before the projection (rows, C)
 MSG_MS_KERNEL(attention_branch_train) {
   using namespace msg_ms;
   forward(params, shapes, data(params, kInputs), data(params, kInputs + 1), data(params, kInputs + 2));
@@ -152,7 +153,8 @@ MSG_MS_KERNEL(attention_branch_grad) {
   return 0;
 }
 
-// table ((2w-1)^2, heads), MSG bias (heads, 2, 1, 1) -> packed position bias (heads * n * n rounded up to 16,), n = w^2 + 1
+// table ((2w-1)^2, heads), MSG bias (heads, 2, 1, 1) -> packed position bias (heads * n * n rounded up to 16,), n = w^2
+// + 1
 MSG_MS_KERNEL(pack_position_bias) {
   using namespace msg_ms;
   std::memset(data(params, 2), 0, size(shapes[2], dims[2]) * sizeof(float));

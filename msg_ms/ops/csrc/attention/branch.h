@@ -1,15 +1,15 @@
 // The common part of a block's two residual branches, x + drop_path_scale * f(LayerNorm(x)), and of their gradients.
 //
-// A branch runs on chunks of rows, so that its intermediate results stay in the second-level cache. With enough rows each
-// thread works on chunks of its own (chunk-parallel); else the threads share the loops inside one chunk at a time.
+// A branch runs on chunks of rows, so that its intermediate results stay in the second-level cache. With enough rows
+// each thread works on chunks of its own (chunk-parallel); else the threads share the loops inside one chunk at a time.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 
-#include "gemm/gemm.h"
 #include "base/kernel.h"
 #include "base/layer_norm.h"
+#include "gemm/gemm.h"
 
 namespace msg_ms {
 
@@ -30,8 +30,8 @@ class VectorGradient {
   ZeroedWorkspace partial_sums_;
 };
 
-// The gradient of a weight, a sum of products. If chunk-parallel, each thread sums for itself: the first in `to`, to which
-// the destructor adds the others.
+// The gradient of a weight, a sum of products. If chunk-parallel, each thread sums for itself: the first in `to`, to
+// which the destructor adds the others.
 class WeightGradient {
  public:
   WeightGradient(int64_t rows, int64_t columns, float *to, bool chunk_parallel)
@@ -69,8 +69,9 @@ class WeightGradient {
 
 constexpr float kNoDropPath = 1.0f;  // the drop_path_scale of a branch that is never dropped
 
-// The windows of a map that need not fill them, in row order, each a region of its own: `height` x `width` patch tokens in
-// `rows` x `columns` windows, and shuffle regions of `region` x `region` windows. All 0 if the map fills windows and regions.
+// The windows of a map that need not fill them, in row order, each a region of its own: `height` x `width` patch tokens
+// in `rows` x `columns` windows, and shuffle regions of `region` x `region` windows. All 0 if the map fills windows and
+// regions.
 struct Padding {
   int64_t height = 0, width = 0, rows = 0, columns = 0, region = 0, tokens = 0, side = 0;
 
@@ -116,7 +117,9 @@ struct Branch {
   }
 
   // Whether there are enough rows for each thread to work on chunks of its own.
-  bool chunk_parallel() const { return serial_thread() < 0 && num_threads() > 1 && count >= num_threads() * int64_t{64}; }
+  bool chunk_parallel() const {
+    return serial_thread() < 0 && num_threads() > 1 && count >= num_threads() * int64_t{64};
+  }
 
   // Call body(first, n) for chunks of n rows from row `first`: on all threads if `chunk_parallel`. Else call it on this
   // thread with larger chunks, so that the loops inside are worth sharing.
@@ -168,8 +171,8 @@ struct Branch {
     };
   }
 
-  // Return the branch's gradient, drop_path_scale * dout, for rows from `first`: in `workspace`, or dout if unscaled. Add
-  // its column sums to dbias.
+  // Return the branch's gradient, drop_path_scale * dout, for rows from `first`: in `workspace`, or dout if unscaled.
+  // Add its column sums to dbias.
   const float *branch_gradient(int64_t first, int64_t n, const float *dout, float *workspace,
                                const VectorGradient &dbias) const {
     parallel_for(n, grain(), [&](int thread, int64_t begin, int64_t end) {
@@ -207,8 +210,8 @@ struct Branch {
     });
   }
 
-  // Shuffle the MSG tokens of each region in place: swap group i of window w with group w of window i. The shuffle is its
-  // own inverse, and so its own gradient.
+  // Shuffle the MSG tokens of each region in place: swap group i of window w with group w of window i. The shuffle is
+  // its own inverse, and so its own gradient.
   void shuffle_msg_tokens(float *rows) const {
     if (padding) return shuffle_padded_msg_tokens(rows);
     const int64_t group = channels / windows;
@@ -224,8 +227,8 @@ struct Branch {
     });
   }
 
-  // The same on a grid of windows that need not fill its regions. Windows outside send zeros, and groups sent to them are
-  // lost. This is its own gradient, too.
+  // The same on a grid of windows that need not fill its regions. Windows outside send zeros, and groups sent to them
+  // are lost. This is its own gradient, too.
   void shuffle_padded_msg_tokens(float *rows) const {
     const int64_t side = padding.region, slots = side * side, group = channels / slots;
     const int64_t high = (padding.rows + side - 1) / side, wide = (padding.columns + side - 1) / side;

@@ -1,10 +1,11 @@
 // Kernels of the MLP branch, x + drop_path_scale * (gelu(LayerNorm(x) w1^T + b1) w2^T + b2), and its gradients; see
-// branches.py. Rows are processed in chunks, so that the activations between the two GEMMs stay in the cache; see branch.h.
+// branches.py. Rows are processed in chunks, so that the activations between the two GEMMs stay in the cache; see
+// branch.h.
 
 #include "attention/branch.h"
+#include "attention/packed_blocks.h"
 #include "base/gelu.h"
 #include "gemm/gemm.h"
-#include "attention/packed_blocks.h"
 
 namespace msg_ms {
 namespace {
@@ -113,7 +114,8 @@ void backward(void **params, int64_t **shapes) {
 
 bool packed_mlp_branch(const Branch &branch, const BlockParameters &p, float *out) {
   const int64_t channels = branch.channels, hidden = p.size(10);
-  const Matrix w1 = packed_matrix(p[9], p.size(9), channels, hidden), w2 = packed_matrix(p[11], p.size(11), hidden, channels);
+  const Matrix w1 = packed_matrix(p[9], p.size(9), channels, hidden),
+               w2 = packed_matrix(p[11], p.size(11), hidden, channels);
   if (!w1.accepts_rows(branch.count) || !w2.accepts_rows(branch.count)) return false;
   forward(branch, p[7], p[8], {w1, w2, p[10], p[12], hidden}, out, nullptr);
   return true;
@@ -121,8 +123,8 @@ bool packed_mlp_branch(const Branch &branch, const BlockParameters &p, float *ou
 
 }  // namespace msg_ms
 
-// x (regions, windows, tokens, C), gamma, beta (C,), w1 (H, C), b1 (H,), w2 (C, H), b2 (C,), drop_path_scale (2, images) or
-// (2, 1), of which row 1 is used -> output, as x
+// x (regions, windows, tokens, C), gamma, beta (C,), w1 (H, C), b1 (H,), w2 (C, H), b2 (C,), drop_path_scale (2,
+// images) or (2, 1), of which row 1 is used -> output, as x
 MSG_MS_KERNEL(mlp_branch) {
   msg_ms::forward(params, shapes, msg_ms::data(params, msg_ms::kInputs), nullptr);
   return 0;

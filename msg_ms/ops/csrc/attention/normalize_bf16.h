@@ -2,8 +2,8 @@
 #pragma once
 
 #include "attention/branch.h"
-#include "gemm/gemm_bf16.h"
 #include "base/layer_norm.h"
+#include "gemm/gemm_bf16.h"
 
 namespace msg_ms {
 
@@ -19,7 +19,8 @@ void normalize_and_round(const Branch &branch, int64_t first, int64_t n, const f
                              MSG_MS_INLINE { store_rounded<Arithmetic>(to.at(i + r, c), value, lanes); });
     });
     for (int64_t i = begin; i < end; ++i) {
-      if (branch.padding && branch.padding.covers(first + i)) std::memset(to.at(i, 0), 0, 2 * to.pairs * sizeof(BFloat16));
+      if (branch.padding && branch.padding.covers(first + i))
+        std::memset(to.at(i, 0), 0, 2 * to.pairs * sizeof(BFloat16));
     }
   });
 }

@@ -7,8 +7,8 @@
 
 namespace msg_ms {
 
-// The blocks' settings: scale of the scores, 1 to shuffle, heads, the sizes of a block's parameters; then perhaps a Padding
-// (branch.h).
+// The blocks' settings: scale of the scores, 1 to shuffle, heads, the sizes of a block's parameters; then perhaps a
+// Padding (branch.h).
 struct PackedSettings {
   static constexpr int kParameters = 13, kSizes = 3;  // number of parameters, index of the first size
   const float *values;
@@ -21,9 +21,9 @@ struct PackedSettings {
   Padding padding(int64_t tokens) const { return Padding::read(values, kSizes + kParameters, count, tokens); }
 };
 
-// A block's parameters, one after the other, each from a multiple of 16 floats. 0 gamma, 1 beta, 2 packed qkv weight, 3 qkv
-// bias, 4 packed position bias, 5 packed proj weight, 6 proj bias; 7 gamma, 8 beta, 9 packed w1, 10 b1, 11 packed w2, 12 b2.
-// They are one input of the kernel, since the framework needs time for each.
+// A block's parameters, one after the other, each from a multiple of 16 floats. 0 gamma, 1 beta, 2 packed qkv weight, 3
+// qkv bias, 4 packed position bias, 5 packed proj weight, 6 proj bias; 7 gamma, 8 beta, 9 packed w1, 10 b1, 11 packed
+// w2, 12 b2. They are one input of the kernel, since the framework needs time for each.
 struct BlockParameters {
   const float *data;
   const PackedSettings &settings;
@@ -36,17 +36,18 @@ struct BlockParameters {
   }
 };
 
-// Compute a branch in single precision; false if a weight is packed for another number of rows. `out` is not the input. The
-// attention branch computes the tokens of `kept`.
+// Compute a branch in single precision; false if a weight is packed for another number of rows. `out` is not the input.
+// The attention branch computes the tokens of `kept`.
 bool packed_attention_branch(const Branch &branch, const Branch &kept, const PackedSettings &settings,
                              const BlockParameters &p, float *out);
 bool packed_mlp_branch(const Branch &branch, const BlockParameters &p, float *out);
 
-// Run the blocks of a kernel call with the inputs x, settings and one for each block. If the output (regions, windows, n, C)
-// has fewer tokens than x, the last block computes only the first n of every window.
+// Run the blocks of a kernel call with the inputs x, settings and one for each block. If the output (regions, windows,
+// n, C) has fewer tokens than x, the last block computes only the first n of every window.
 //
-// attention(branch, kept, settings, parameters, stream) and mlp(branch, parameters, stream) compute one branch each: `kept`
-// is the branch's input at the tokens to compute, and `stream` may be written. They return the output, or null on an error.
+// attention(branch, kept, settings, parameters, stream) and mlp(branch, parameters, stream) compute one branch each:
+// `kept` is the branch's input at the tokens to compute, and `stream` may be written. They return the output, or null
+// on an error.
 template <typename AttentionFunction, typename MlpFunction>
 bool run_blocks(int count, void **params, int *dims, int64_t **shapes, const AttentionFunction &attention,
                 const MlpFunction &mlp) {

@@ -19,8 +19,8 @@ ProductTarget add_to_residual(const Branch &branch, int64_t first, const float *
 
 // out = kept + proj(attention(LayerNorm(x))) at the tokens of `kept`, then the shuffle; out may be x.
 template <typename Arithmetic>
-void attention_branch(const Branch &branch, const Branch &kept, const PackedSettings &settings, const BlockParameters &p,
-                      float *out) {
+void attention_branch(const Branch &branch, const Branch &kept, const PackedSettings &settings,
+                      const BlockParameters &p, float *out) {
   const float *gamma = p[0], *beta = p[1], *qkv_weight = p[2], *qkv_bias = p[3], *position_bias = p[4];
   const float *proj_weight = p[5], *proj_bias = p[6];
   const int64_t channels = branch.channels, tokens = branch.tokens, heads = settings.heads;
@@ -55,7 +55,8 @@ template <typename Arithmetic>
 int run_stage(int count, void **params, int *dims, int64_t **shapes) {
   const bool done = run_blocks(
     count, params, dims, shapes,
-    [&](const Branch &branch, const Branch &kept, const PackedSettings &settings, const BlockParameters &p, float *stream) {
+    [&](const Branch &branch, const Branch &kept, const PackedSettings &settings, const BlockParameters &p,
+        float *stream) {
       attention_branch<Arithmetic>(branch, kept, settings, p, stream);
       return stream;
     },
@@ -121,8 +122,8 @@ MSG_MS_KERNEL(pack_position_bias_bf16) {
   return 0;
 }
 
-// x (regions, windows, tokens, C), settings, the parameters of each block; see packed_blocks.h -> output, as x or with the
-// first tokens only
+// x (regions, windows, tokens, C), settings, the parameters of each block; see packed_blocks.h -> output, as x or with
+// the first tokens only
 MSG_MS_KERNEL(stage_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;
   return msg_ms::run_stage<msg_ms::NativeBFloat16>(count, params, dims, shapes);
@@ -137,6 +138,4 @@ MSG_MS_KERNEL(matmul_bf16_portable) {
   return 0;
 }
 
-MSG_MS_KERNEL(stage_bf16_portable) {
-  return msg_ms::run_stage<msg_ms::PortableBFloat16>(count, params, dims, shapes);
-}
+MSG_MS_KERNEL(stage_bf16_portable) { return msg_ms::run_stage<msg_ms::PortableBFloat16>(count, params, dims, shapes); }

@@ -10,8 +10,8 @@
 
 namespace msg_ms {
 
-// Call body(window, head) for a range of the (head, window) pairs: a few windows with the first head, the same windows with
-// the next head, ... so that both the windows and the head's bias are in the cache when they are needed again.
+// Call body(window, head) for a range of the (head, window) pairs: a few windows with the first head, the same windows
+// with the next head, ... so that both the windows and the head's bias are in the cache when they are needed again.
 template <typename Body>
 void for_each_window(int64_t windows, int64_t heads, int64_t begin, int64_t end, const Body &body) {
   constexpr int64_t kBlock = 4;

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 
-#include "base/kernel.h"
-#include "gemm/small_gemm.h"
-#include "base/softmax.h"
 #include "attention/transposed_attention.h"
+#include "base/kernel.h"
+#include "base/softmax.h"
+#include "gemm/small_gemm.h"
 
 namespace msg_ms {
 namespace {
@@ -111,7 +111,8 @@ class Head {
 
 // The outputs of one head of one window, by one thread, for up to kMaxTileVectors vectors of its queries at a time.
 //
-// Weights and outputs are transposed like the scores, see transposed_attention.h: keys and values are used where they are.
+// Weights and outputs are transposed like the scores, see transposed_attention.h: keys and values are used where they
+// are.
 class ForwardHead {
  public:
   ForwardHead(const Attention &attention, float *out)
@@ -219,7 +220,8 @@ class ForwardHead {
 #pragma GCC unroll 16
           for (int r = 0; r < kLanes; ++r) block[r] = load(row + r * row_stride) + added;
         } else {
-          for (int r = 0; r < kLanes; ++r) block[r] = r < count ? load_lanes(row + r * row_stride, lanes) + added : Vec{};
+          for (int r = 0; r < kLanes; ++r)
+            block[r] = r < count ? load_lanes(row + r * row_stride, lanes) + added : Vec{};
         }
         transpose(block);
 #pragma GCC unroll 16
@@ -345,7 +347,8 @@ void attend(const Attention &attn, float *out) {
 
 void attend_grad(const Attention &attn, const float *dout, float *dqkv, float *dbias, float *dqkv_bias) {
   parallel_for(attn.heads * attn.windows, 1, [&](int thread, int64_t begin, int64_t end) {
-    HeadGradient gradient(attn, dout, dqkv, dbias + thread * attn.bias_size(), dqkv_bias + thread * 3 * attn.channels());
+    HeadGradient gradient(attn, dout, dqkv, dbias + thread * attn.bias_size(),
+                          dqkv_bias + thread * 3 * attn.channels());
     for_each_window(attn.windows, attn.heads, begin, end, [&](int64_t window, int64_t h) {
       if (h != gradient.head.h) gradient.head.select(h);
       gradient.run(window);

@@ -31,15 +31,16 @@ inline Attention attention_of_table(const int64_t *shape) {
 }
 
 // Write the position bias (heads, tokens, padded_tokens) from the table (table_rows, heads) and the MSG token's bias
-// (heads, 2), see window_attention.py. A row belongs to a query; if `by_key`, to a key. Padded columns are so low that the
-// softmax ignores them, or 0 if they are no queries.
+// (heads, 2), see window_attention.py. A row belongs to a query; if `by_key`, to a key. Padded columns are so low that
+// the softmax ignores them, or 0 if they are no queries.
 void pack_bias(const Attention &attention, const float *table, const float *msg_bias, bool by_key, float *bias);
 
 // Compute out (windows, queries, channels); fill `saved` unless it is null.
 void attend(const Attention &attention, float *out);
 
-// Compute the gradient of qkv from `saved` and the output's gradient. Each thread adds to its own gradients of the position
-// bias and of qkv's bias: dbias (num_threads(), heads, tokens, padded_tokens), dqkv_bias (num_threads(), 3 * channels).
+// Compute the gradient of qkv from `saved` and the output's gradient. Each thread adds to its own gradients of the
+// position bias and of qkv's bias: dbias (num_threads(), heads, tokens, padded_tokens), dqkv_bias (num_threads(), 3 *
+// channels).
 void attend_grad(const Attention &attention, const float *dout, float *dqkv, float *dbias, float *dqkv_bias);
 
 // Add the gradient of the position bias (heads, tokens, padded_tokens) to those of the table and the MSG token's bias.

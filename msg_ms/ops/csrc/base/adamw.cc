@@ -31,8 +31,9 @@ struct AdamW {
 }  // namespace
 }  // namespace msg_ms
 
-// parameters, first moments, second moments, gradients (n of each), grad_scale (1,), learning rate (1,), step from 1 (1,),
-// settings [1 - beta1, 1 - beta2, eps, weight decay of each parameter] -> a placeholder (1,); parameters and moments change
+// parameters, first moments, second moments, gradients (n of each), grad_scale (1,), learning rate (1,), step from 1
+// (1,), settings [1 - beta1, 1 - beta2, eps, weight decay of each parameter] -> a placeholder (1,); parameters and
+// moments change
 MSG_MS_KERNEL(adamw) {
   using namespace msg_ms;
   const int scalars = 4, tensors = (count - scalars - 1) / 4;

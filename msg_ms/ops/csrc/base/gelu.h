@@ -14,8 +14,8 @@ namespace msg_ms {
 constexpr int kTableSize = 32;
 using Table = float[kTableSize];
 
-// The polynomials of degree kDegree in a or, if `centered`, in a minus the middle of the interval. Interval i has the middle
-// i / per_unit. Beyond `end`, in the last interval, h counts as constant.
+// The polynomials of degree kDegree in a or, if `centered`, in a minus the middle of the interval. Interval i has the
+// middle i / per_unit. Beyond `end`, in the last interval, h counts as constant.
 template <int kDegree, bool centered>
 struct PolynomialsOfGelu {
   const float per_unit, end;
@@ -38,15 +38,16 @@ struct PolynomialsOfGelu {
   }
 
  private:
-  // Interpolate h between `begin` and `end` at Chebyshev nodes by powers of a - origin. If `from_zero`, h(0) = 0 is one of
-  // the nodes, so that the relative error near 0 is small.
+  // Interpolate h between `begin` and `end` at Chebyshev nodes by powers of a - origin. If `from_zero`, h(0) = 0 is one
+  // of the nodes, so that the relative error near 0 is small.
   void interpolate(double begin, double end_of_interval, double origin, bool from_zero, int i) {
     constexpr int n = kDegree + 1;
     double nodes[n], differences[n];
     const int nodes_inside = from_zero ? n - 1 : n;
     for (int k = 0; k < n; ++k) {
       const double angle = 3.14159265358979324 * (k + 0.5) / nodes_inside;
-      nodes[k] = k == nodes_inside ? 0.0 : (begin + end_of_interval) / 2 + (end_of_interval - begin) / 2 * std::cos(angle);
+      nodes[k] =
+        k == nodes_inside ? 0.0 : (begin + end_of_interval) / 2 + (end_of_interval - begin) / 2 * std::cos(angle);
       differences[k] = nodes[k] * 0.5 * std::erfc(nodes[k] * std::sqrt(0.5));
     }
     for (int order = 1; order < n; ++order) {

@@ -12,9 +12,9 @@
 #include "base/workspace.h"
 
 // Define a kernel. `params` holds the inputs first, then the outputs; `dims` and `shapes` describe them in that order.
-#define MSG_MS_KERNEL(name)                                                                                     \
-  extern "C" __attribute__((visibility("default"))) int name(                                                   \
-    [[maybe_unused]] int count, void **params, [[maybe_unused]] int *dims, [[maybe_unused]] int64_t **shapes,    \
+#define MSG_MS_KERNEL(name)                                                                                   \
+  extern "C" __attribute__((visibility("default"))) int name(                                                 \
+    [[maybe_unused]] int count, void **params, [[maybe_unused]] int *dims, [[maybe_unused]] int64_t **shapes, \
     [[maybe_unused]] const char **dtypes, [[maybe_unused]] void *stream, [[maybe_unused]] void *extra)
 
 namespace msg_ms {

@@ -14,8 +14,9 @@ MSG_MS_KERNEL(layer_norm) {
   float *y = data(params, 4);
   parallel_for(rows, kMinElements / n + 1, [&](int, int64_t begin, int64_t end) {
     for_rows_at_once(begin, end, [&](int64_t i, auto count) {
-      normalize_rows<count>(x + i * n, n, bias, gamma, beta, n, [&](int r, int64_t c, int64_t lanes, Vec value)
-                            MSG_MS_INLINE { store_lanes(y + (i + r) * n + c, value, lanes); });
+      normalize_rows<count>(x + i * n, n, bias, gamma, beta, n,
+                            [&](int r, int64_t c, int64_t lanes, Vec value)
+                              MSG_MS_INLINE { store_lanes(y + (i + r) * n + c, value, lanes); });
     });
   });
   return 0;

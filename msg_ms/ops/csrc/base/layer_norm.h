@@ -56,7 +56,8 @@ inline void normalize_rows(const float *x, int64_t stride, const float *bias, co
   for_each_vector(channels, [&](int64_t c, int64_t lanes) {
     const Vec scale = load_lanes(gamma + c, lanes), shift = load_lanes(beta + c, lanes);
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) store(r, c, lanes, (entries(r, c, lanes) - mean[r]) * inverse_std[r] * scale + shift);
+    for (int r = 0; r < kRows; ++r)
+      store(r, c, lanes, (entries(r, c, lanes) - mean[r]) * inverse_std[r] * scale + shift);
   });
 }
 

@@ -1,8 +1,8 @@
 // The thread pool behind parallel.h.
 //
-// Kernels follow each other within microseconds, and waking a thread takes as long as many of their loops. So workers spin
-// for 100 us. Then they offer their core to other threads at each look for work, and sleep after 1 ms: between two kernels
-// or two calls of a model the framework needs some 100 us.
+// Kernels follow each other within microseconds, and waking a thread takes as long as many of their loops. So workers
+// spin for 100 us. Then they offer their core to other threads at each look for work, and sleep after 1 ms: between two
+// kernels or two calls of a model the framework needs some 100 us.
 
 #include "base/parallel.h"
 
@@ -56,12 +56,16 @@ bool yield_until(const Done &done) {
 // A thread that runs one task at a time.
 class Worker {
  public:
-  explicit Worker(int index) : index_(index) { std::thread([this] { run(); }).detach(); }
+  explicit Worker(int index) : index_(index) {
+    std::thread([this] { run(); }).detach();
+  }
 
   void start(const std::function<void(int)> &task) {
     task_.store(&task);
     if (asleep_.load()) {
-      { const std::lock_guard<std::mutex> lock(mutex_); }
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+      }
       wake_.notify_one();
     }
   }

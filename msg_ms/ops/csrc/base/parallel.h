@@ -1,7 +1,7 @@
 // Parallel loops on a thread pool of this library's own.
 //
-// Guarantee: which iterations a thread runs depends only on the loop's length, the grain and num_threads(), so results are
-// the same bits from run to run.
+// Guarantee: which iterations a thread runs depends only on the loop's length, the grain and num_threads(), so results
+// are the same bits from run to run.
 #pragma once
 
 #include <cstdint>

@@ -7,8 +7,8 @@
 
 namespace msg_ms {
 
-// Replace a row of scores by exp(row + bias - max) / sum. Rows of kVectors vectors stay in registers; kVectors = 0 is for
-// longer rows.
+// Replace a row of scores by exp(row + bias - max) / sum. Rows of kVectors vectors stay in registers; kVectors = 0 is
+// for longer rows.
 template <int kVectors>
 inline void softmax(float *row, const float *bias, int64_t columns) {
   const int64_t n = kVectors > 0 ? kVectors : columns / kLanes;
@@ -16,16 +16,20 @@ inline void softmax(float *row, const float *bias, int64_t columns) {
 #pragma GCC unroll 8
   for (int64_t j = 0; j < n; ++j) {
     const Vec s = load(row + j * kLanes) + load(bias + j * kLanes);
-    if (kVectors > 0) in_registers[j] = s;
-    else store(row + j * kLanes, s);
+    if (kVectors > 0)
+      in_registers[j] = s;
+    else
+      store(row + j * kLanes, s);
     largest = j == 0 ? s : s > largest ? s : largest;
   }
   const float row_max = horizontal_max(largest);
 #pragma GCC unroll 8
   for (int64_t j = 0; j < n; ++j) {
     const Vec e = exp_nonpositive((kVectors > 0 ? in_registers[j] : load(row + j * kLanes)) - row_max);
-    if (kVectors > 0) in_registers[j] = e;
-    else store(row + j * kLanes, e);
+    if (kVectors > 0)
+      in_registers[j] = e;
+    else
+      store(row + j * kLanes, e);
     total += e;
   }
   const float inverse_sum = 1.0f / horizontal_sum(total);

@@ -8,8 +8,8 @@
 
 namespace msg_ms {
 
-// Split the elements of the first `tensors` tensors into one range per thread, each of at least `grain` elements, and call
-// body(thread, tensor, begin, end) for the piece of a range that falls into one tensor.
+// Split the elements of the first `tensors` tensors into one range per thread, each of at least `grain` elements, and
+// call body(thread, tensor, begin, end) for the piece of a range that falls into one tensor.
 template <typename Body>
 void parallel_for_elements(int tensors, int64_t **shapes, const int *dims, int64_t grain, const Body &body) {
   std::vector<int64_t> offset(tensors + 1, 0);

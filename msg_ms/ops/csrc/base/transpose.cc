@@ -56,7 +56,8 @@ void for_each_entry(const std::vector<Axis> &axes, int64_t begin, int64_t end, c
 }
 
 // Transpose a matrix (rows, columns): rows of the input are `from_stride` apart, rows of the output `to_stride`.
-void transpose_matrix(const float *from, int64_t from_stride, int64_t rows, int64_t columns, float *to, int64_t to_stride) {
+void transpose_matrix(const float *from, int64_t from_stride, int64_t rows, int64_t columns, float *to,
+                      int64_t to_stride) {
   if (rows <= 2) {
     // Too few for squares.
     for (int64_t c = 0; c < columns; ++c) {
@@ -92,9 +93,8 @@ MSG_MS_KERNEL(transpose) {
     // The last axis remains: copy its rows.
     const int64_t rows = shapes[0][0] / last.length;
     parallel_for(rows, std::max<int64_t>(1, kMinElements / last.length), [&](int, int64_t begin, int64_t end) {
-      for_each_entry(axes, begin, end, [&](int64_t from, int64_t to) {
-        std::memcpy(y + to, x + from, last.length * sizeof(float));
-      });
+      for_each_entry(axes, begin, end,
+                     [&](int64_t from, int64_t to) { std::memcpy(y + to, x + from, last.length * sizeof(float)); });
     });
     return 0;
   }
@@ -104,13 +104,14 @@ MSG_MS_KERNEL(transpose) {
   axes.erase(inner);
   axes.push_back({(columns.length + kLanes - 1) / kLanes, kLanes, kLanes * columns.to});
   const int64_t pieces = shapes[0][0] / (last.length * columns.length) * axes.back().length;
-  parallel_for(pieces, std::max<int64_t>(1, kMinElements / (last.length * kLanes)), [&](int, int64_t begin, int64_t end) {
-    int64_t piece = begin;
-    for_each_entry(axes, begin, end, [&](int64_t from, int64_t to) {
-      const int64_t first = piece++ % axes.back().length * kLanes;
-      transpose_matrix(x + from, last.from, last.length, std::min<int64_t>(kLanes, columns.length - first), y + to,
-                       columns.to);
-    });
-  });
+  parallel_for(pieces, std::max<int64_t>(1, kMinElements / (last.length * kLanes)),
+               [&](int, int64_t begin, int64_t end) {
+                 int64_t piece = begin;
+                 for_each_entry(axes, begin, end, [&](int64_t from, int64_t to) {
+                   const int64_t first = piece++ % axes.back().length * kLanes;
+                   transpose_matrix(x + from, last.from, last.length, std::min<int64_t>(kLanes, columns.length - first),
+                                    y + to, columns.to);
+                 });
+               });
   return 0;
 }

@@ -1,4 +1,5 @@
-// Short float vectors (GCC and Clang vector extensions, so any CPU), and the elementary functions that the kernels need.
+// Short float vectors (GCC and Clang vector extensions, so any CPU), and the elementary functions that the kernels
+// need.
 //
 // Guarantee: a NaN stays a NaN. The error bounds of exp, CDF and PDF are stated at each function.
 #pragma once
@@ -61,8 +62,8 @@ inline void prefetch(const float *p, int64_t n) {
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Shuffle vectors a and b: lane i is lane Order::from(i) of a, or lane Order::from(i) - kLanes of b. The order is a constant of
-// the program, so that compilers choose the cheapest instruction.
+// Shuffle vectors a and b: lane i is lane Order::from(i) of a, or lane Order::from(i) - kLanes of b. The order is a
+// constant of the program, so that compilers choose the cheapest instruction.
 template <typename Order, int... lane>
 MSG_MS_INLINE inline Vec shuffle(Vec a, Vec b, std::integer_sequence<int, lane...>) {
 #ifdef __clang__

@@ -1,7 +1,7 @@
 // Workspaces: scratch memory of a kernel, recycled from call to call.
 //
-// Fresh memory costs a page fault for every 4 KB, so each thread caches the blocks that its workspaces release. A thread
-// never caches more blocks than it had in use at one time.
+// Fresh memory costs a page fault for every 4 KB, so each thread caches the blocks that its workspaces release. A
+// thread never caches more blocks than it had in use at one time.
 #pragma once
 
 #include <algorithm>

@@ -1,20 +1,21 @@
 // Kernels of the 1x1 convolution on channels-first maps, and its gradients; see conv.py. Each image is one product of
 // matrices: outputs x inputs times inputs x pixels.
 
-#include "gemm/gemm.h"
 #include "base/kernel.h"
+#include "gemm/gemm.h"
 
 namespace msg_ms {
 namespace {
 
-// Call body(image) for all images: each on one thread if there are enough images, else one after the other on all threads.
+// Call body(image) for all images: each on one thread if there are enough images, else one after the other on all
+// threads.
 template <typename Body>
 void for_each_image(int64_t images, const Body &body) {
   const auto run = [&](int64_t begin, int64_t end) {
     for (int64_t image = begin; image < end; ++image) body(image);
   };
   constexpr int64_t kManyImages = 4;  // per thread
-  images >= kManyImages * num_threads() ? parallel_for_serial(images, run) : run(0, images);
+  images >= kManyImages *num_threads() ? parallel_for_serial(images, run) : run(0, images);
 }
 
 void convolve(void **params, int64_t **shapes, bool relu) {

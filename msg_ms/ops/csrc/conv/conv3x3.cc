@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "gemm/gemm.h"
 #include "base/kernel.h"
 #include "conv/winograd.h"
+#include "gemm/gemm.h"
 
 namespace msg_ms {
 namespace {
@@ -119,7 +119,8 @@ struct Factors {
   int64_t row_stride, stride;
   Workspace data;
 
-  // One vector more than needed, so that equal channels of all factors and tiles don't compete for the same cache lines.
+  // One vector more than needed, so that equal channels of all factors and tiles don't compete for the same cache
+  // lines.
   Factors(int64_t factors, int64_t tiles, int64_t channels, bool contiguous)
       : row_stride(contiguous ? channels : round_up(channels, kLanes) + kLanes),
         stride(round_up(tiles * row_stride, kLanes) + kLanes),
@@ -157,8 +158,8 @@ void to_factors(const Tiles<kTile> &tiles, const std::vector<Part> &parts, const
   }
 }
 
-// Compute the outputs of a chunk's tiles from the products, and add the bias; clip at 0 if `relu`. A NaN stays. An infinity
-// may come out of the transforms with either sign, so a negative one becomes a NaN.
+// Compute the outputs of a chunk's tiles from the products, and add the bias; clip at 0 if `relu`. A NaN stays. An
+// infinity may come out of the transforms with either sign, so a negative one becomes a NaN.
 template <int kTile>
 void to_outputs(const Tiles<kTile> &tiles, const std::vector<Part> &parts, const Factors &products, const float *bias,
                 bool relu, const Maps &maps, float *y) {
@@ -176,9 +177,7 @@ void to_outputs(const Tiles<kTile> &tiles, const std::vector<Part> &parts, const
         const float *from = products.at(part.before + t, c);
 #pragma GCC unroll 36
         for (int i = 0; i < kSide * kSide; ++i) square[i] = load(from + i * products.stride);
-        transform_square<kSide, kTile>(square, result, [](const Vec *m, Vec *out) {
-          Winograd<kTile>::output(m, out);
-        });
+        transform_square<kSide, kTile>(square, result, [](const Vec *m, Vec *out) { Winograd<kTile>::output(m, out); });
 #pragma GCC unroll 16
         for (int i = 0; i < kTile * kTile; ++i) {
           const Vec value = result[i] + shift;
@@ -258,10 +257,11 @@ void weight_gradient(const Maps &in, const float *x, const Maps &out, const floa
     tiles.for_each_chunk(begin, end, [&](const std::vector<Part> &parts, int64_t n) {
       to_factors<2, 1>(tiles, parts, in, x, factors, [](const Vec *d, Vec *v) { Winograd<2>::input(d, v); });
       to_factors<2, 0>(tiles, parts, out, dout, gradients,
-                           [](const Vec *y, Vec *m) { Winograd<2>::output_transposed(y, m); });
+                       [](const Vec *y, Vec *m) { Winograd<2>::output_transposed(y, m); });
       for (int i = 0; i < kFactors; ++i) {
         gemm(outputs, inputs, n, transposed(gradients.of(i), gradients.row_stride),
-             matrix(factors.of(i), factors.row_stride), sums + (thread * kFactors + i) * n_weight, nullptr, used[thread]);
+             matrix(factors.of(i), factors.row_stride), sums + (thread * kFactors + i) * n_weight, nullptr,
+             used[thread]);
       }
       used[thread] = 1;
     });

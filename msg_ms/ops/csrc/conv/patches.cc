@@ -3,7 +3,6 @@
 
 #include "conv/patches.h"
 
-
 // images (B, C, height, width), sizes [window, region, kernel, stride, padding] -> (rows, C * kernel * kernel)
 MSG_MS_KERNEL(image_patches) {
   using namespace msg_ms;

@@ -7,15 +7,16 @@
 
 namespace msg_ms {
 
-// Return the row of each token (y, x) of a map in window order: regions row by row, windows of a region row by row, tokens
-// of a window row by row. With `msg_tokens` each window has its MSG token in front.
+// Return the row of each token (y, x) of a map in window order: regions row by row, windows of a region row by row,
+// tokens of a window row by row. With `msg_tokens` each window has its MSG token in front.
 inline std::vector<int64_t> window_order(int64_t height, int64_t width, int64_t window_size, int64_t region_size,
                                          bool msg_tokens = false) {
   // The row is a sum of a part for y and a part for x.
   const int64_t stride = window_size * window_size + msg_tokens, regions_across = width / (window_size * region_size);
   const auto part = [&](int64_t at, int64_t line, int64_t region_lines) {
     const int64_t window = at / window_size;
-    const int64_t windows = window / region_size * region_lines * region_size * region_size + window % region_size * line;
+    const int64_t windows =
+      window / region_size * region_lines * region_size * region_size + window % region_size * line;
     return windows * stride;
   };
   std::vector<int64_t> order(height * width), parts(width);

@@ -1,5 +1,5 @@
-// Kernels of the patch embedding and the patch merging for inference in bfloat16: patches, product, bias and normalization
-// in one pass over chunks of rows that stay in the cache; see packed.py.
+// Kernels of the patch embedding and the patch merging for inference in bfloat16: patches, product, bias and
+// normalization in one pass over chunks of rows that stay in the cache; see packed.py.
 
 #include "attention/normalize_bf16.h"
 #include "conv/patches.h"
@@ -7,8 +7,8 @@
 namespace msg_ms {
 namespace {
 
-// Compute LayerNorm(patches weight^T + bias), (rows, columns): row i is written to out + out_row(i) * columns. fill(i, n, to)
-// rounds the patches of rows [i, i + n).
+// Compute LayerNorm(patches weight^T + bias), (rows, columns): row i is written to out + out_row(i) * columns. fill(i,
+// n, to) rounds the patches of rows [i, i + n).
 template <typename Arithmetic, typename Fill, typename RowOf>
 void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *weight, const float *bias,
                      const float *gamma, const float *beta, float *out, const Fill &fill, const RowOf &out_row) {
@@ -90,13 +90,15 @@ void merge(void **params, int64_t **shapes) {
   std::vector<int64_t> sources(patches.next_rows * 9);
   parallel_for(patches.lines(), 4, [&](int, int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; ++line) {
-      patches.for_each_patch(line, [&](int64_t row, const int64_t *from) { std::copy(from, from + 9, &sources[row * 9]); });
+      patches.for_each_patch(line,
+                             [&](int64_t row, const int64_t *from) { std::copy(from, from + 9, &sources[row * 9]); });
     }
   });
   const float *x = data(params, 0);
   project_patches<Arithmetic>(
     patches.batch * patches.next_rows, 9 * channels, columns, data(params, 2), data(params, 3), data(params, 4),
-    data(params, 5), data(params, 6), [&](int64_t row, int64_t i, const HalfRows &to) {
+    data(params, 5), data(params, 6),
+    [&](int64_t row, int64_t i, const HalfRows &to) {
       const int64_t *from = &sources[row % patches.next_rows * 9];
       const float *image = x + row / patches.next_rows * patches.rows * channels;
       for (int64_t k = 0; k < 9; ++k) {
@@ -116,17 +118,17 @@ void merge(void **params, int64_t **shapes) {
 }  // namespace
 }  // namespace msg_ms
 
-// images (B, C, height, width), sizes [window, region, kernel, stride, padding], packed weight (O, C * kernel * kernel),
-// bias, gamma, beta (O,), MSG tokens of a region (windows, O) -> tokens (rows, O) in window order, each window's MSG token
-// first
+// images (B, C, height, width), sizes [window, region, kernel, stride, padding], packed weight (O, C * kernel *
+// kernel), bias, gamma, beta (O,), MSG tokens of a region (windows, O) -> tokens (rows, O) in window order, each
+// window's MSG token first
 MSG_MS_KERNEL(embed_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;
   msg_ms::embed<msg_ms::NativeBFloat16>(params, shapes);
   return 0;
 }
 
-// tokens (rows, C), sizes [height, width, window, region, next region], packed weight (O, 9 * C) with columns (3, 3, C),
-// bias, gamma, beta (O,) -> (rows / 4, O)
+// tokens (rows, C), sizes [height, width, window, region, next region], packed weight (O, 9 * C) with columns (3, 3,
+// C), bias, gamma, beta (O,) -> (rows / 4, O)
 MSG_MS_KERNEL(merge_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;
   msg_ms::merge<msg_ms::NativeBFloat16>(params, shapes);

@@ -1,9 +1,10 @@
-// The transforms of Winograd's convolution by 3x3 kernels, F(m x m, 3x3): tiles of m x m outputs from (m + 2)^2 products.
+// The transforms of Winograd's convolution by 3x3 kernels, F(m x m, 3x3): tiles of m x m outputs from (m + 2)^2
+// products.
 //
-// F(2x2) has 2.25 times fewer multiplications than the definition and about its rounding errors. F(4x4) has 4 times fewer,
-// with errors of some 2e-6 of the largest output: its interpolation points 0, +-3/4, +-3/2 round less than the usual ones.
-// References: Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016; Barabasz et al., "Error
-// analysis and improving the accuracy of Winograd convolution for deep neural networks", 2020.
+// F(2x2) has 2.25 times fewer multiplications than the definition and about its rounding errors. F(4x4) has 4 times
+// fewer, with errors of some 2e-6 of the largest output: its interpolation points 0, +-3/4, +-3/2 round less than the
+// usual ones. References: Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016; Barabasz et
+// al., "Error analysis and improving the accuracy of Winograd convolution for deep neural networks", 2020.
 #pragma once
 
 namespace msg_ms {

@@ -40,9 +40,8 @@ struct Batch {
   // Call body(begin, end) for ranges of channels, on all threads.
   template <typename Body>
   void for_channels(const Body &body) const {
-    parallel_for(channels, kMinElements / (samples * pixels + 1) + 1, [&](int, int64_t begin, int64_t end) {
-      body(begin, end);
-    });
+    parallel_for(channels, kMinElements / (samples * pixels + 1) + 1,
+                 [&](int, int64_t begin, int64_t end) { body(begin, end); });
   }
 };
 
@@ -114,7 +113,8 @@ MSG_MS_KERNEL(masked_batch_norm_grad) {
     }
     batch.for_each_plane(begin, end, [&](int64_t n, int64_t c, int64_t at) {
       const float inverse_std = 1.0f / std::sqrt(variance[c] + kBatchEpsilon), factor = gamma[c] * inverse_std;
-      const float share = batch.weights[n] / values, by_sum = share * dbeta[c], by_product = share * dgamma[c] * inverse_std;
+      const float share = batch.weights[n] / values, by_sum = share * dbeta[c],
+                  by_product = share * dgamma[c] * inverse_std;
       for (int64_t p = 0; p < batch.pixels; ++p) {
         const float d = relu && !(y[at + p] > 0) ? 0 : dy[at + p];
         dx[at + p] = factor * (d - by_sum - (x[at + p] - mean[c]) * by_product);

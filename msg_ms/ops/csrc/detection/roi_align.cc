@@ -1,7 +1,7 @@
 // Kernels of RoIAlign on feature maps of several levels, and its gradient with respect to the maps; see roi_align.py.
 //
-// Bilinear weights are products of a weight for y and a weight for x. So the mean over the samples of a bin is a weighted sum
-// over rows, then over columns, and the sums over rows run along contiguous memory.
+// Bilinear weights are products of a weight for y and a weight for x. So the mean over the samples of a bin is a
+// weighted sum over rows, then over columns, and the sums over rows run along contiguous memory.
 
 #include <algorithm>
 #include <cmath>

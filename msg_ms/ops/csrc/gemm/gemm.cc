@@ -65,17 +65,18 @@ void gemm_on_thread(int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_e
         for (int64_t r = 0; r < rows; r += rows_at_once) {
           const int64_t n = std::min(rows_at_once, rows - r);
           float *to = c + (i + r) * c_row_stride + p;
-          const float *from = packs_a ? packed_a + r * depth_block : a.data + (i + r) * a.row_stride + k * a.column_stride;
+          const float *from =
+            packs_a ? packed_a + r * depth_block : a.data + (i + r) * a.row_stride + k * a.column_stride;
           const int64_t a_row_stride = packs_a ? 1 : a.row_stride, a_column_stride = packs_a ? kRows : a.column_stride;
           for (int64_t row = 0; prefetches_c && row < n; ++row) msg_ms::prefetch<true>(to + row * c_row_stride, width);
           const TileTarget target{to, c_row_stride, to, c_row_stride, width};
           const auto run = [&](auto adds) {
-            multiply_panel<kVectors>(
-              n, depth_block, from, a_row_stride, a_column_stride, b_panel, kWidth, prefetch,
-              [&](int64_t row, const auto &tile) MSG_MS_INLINE {
-                store_tile<adds>(tile, target.from_row(row));
-                if (epilogue && k + depth_block == depth) epilogue(thread, i + r + row, row_count(tile), p, width);
-              });
+            multiply_panel<kVectors>(n, depth_block, from, a_row_stride, a_column_stride, b_panel, kWidth, prefetch,
+                                     [&](int64_t row, const auto &tile) MSG_MS_INLINE {
+                                       store_tile<adds>(tile, target.from_row(row));
+                                       if (epilogue && k + depth_block == depth)
+                                         epilogue(thread, i + r + row, row_count(tile), p, width);
+                                     });
           };
           k == 0 && !accumulate ? run(std::false_type()) : run(std::true_type());
         }
@@ -95,11 +96,10 @@ void gemm_with_tile(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matr
   const int64_t by_depth =
     (row_tiles + 1) * column_tiles * ((depth + threads - 1) / threads) + entries * (threads + 1) / 5 / threads;
   if (threads == 1 || epilogue || b.packed != nullptr || by_depth >= std::min(by_rows, by_columns) * depth) {
-    return split_among_threads(threads, rows, kRows, columns, kWidth,
-                               [&](int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_end) {
-                                 gemm_on_thread<kVectors>(thread, i, i_end, j, j_end, depth, a, b, c, columns, accumulate,
-                                                          epilogue);
-                               });
+    return split_among_threads(
+      threads, rows, kRows, columns, kWidth, [&](int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_end) {
+        gemm_on_thread<kVectors>(thread, i, i_end, j, j_end, depth, a, b, c, columns, accumulate, epilogue);
+      });
   }
   const Workspace workspace((threads - 1) * entries);
   float *const partial_sums = workspace;  // of all threads but the first
@@ -144,9 +144,8 @@ SharedMatrix::SharedMatrix(bool packed, int64_t depth, int64_t columns, Matrix b
 void gemm(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, const Epilogue &epilogue,
           bool accumulate) {
   if (b.strassen) return strassen_gemm(rows, columns, depth, a, b.packed, c, epilogue);
-  with_tile_vectors(columns, [&](auto vectors) {
-    gemm_with_tile<vectors>(rows, columns, depth, a, b, c, accumulate, epilogue);
-  });
+  with_tile_vectors(
+    columns, [&](auto vectors) { gemm_with_tile<vectors>(rows, columns, depth, a, b, c, accumulate, epilogue); });
 }
 
 }  // namespace msg_ms

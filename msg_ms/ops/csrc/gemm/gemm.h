@@ -1,8 +1,8 @@
 // Single-precision GEMM on all threads: c = a b, with an epilogue on each finished tile while it is in the cache.
 //
 // A tile of c stays in registers for hundreds of steps of the loop over k. The panel of b that it needs is packed just
-// before, into the second-level cache, so weights are used as they are stored. Packing costs a few percent for 50 rows and
-// less for more. MindSpore's MatMul packs into main memory at every call, and has no epilogue.
+// before, into the second-level cache, so weights are used as they are stored. Packing costs a few percent for 50 rows
+// and less for more. MindSpore's MatMul packs into main memory at every call, and has no epilogue.
 //
 // Guarantees: equal calls with equal numbers of threads return equal bits; a NaN or an infinity in a or b reaches c.
 // Reference: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.
@@ -31,7 +31,8 @@ inline Matrix transposed(const float *data, int64_t columns) { return {data, 1, 
 // Pack the right-hand side b (depth, columns) into panels. `to` has room for depth times columns rounded up to 64.
 void pack(int64_t depth, int64_t columns, Matrix b, float *to);
 
-// Pack b for Strassen's algorithm, which needs even numbers of rows, columns and depth. `to` has room for strassen_size().
+// Pack b for Strassen's algorithm, which needs even numbers of rows, columns and depth. `to` has room for
+// strassen_size().
 void pack_strassen(int64_t depth, int64_t columns, Matrix b, float *to);
 inline int64_t strassen_size(int64_t depth, int64_t columns) { return 7 * (depth / 2) * round_up(columns / 2, 64); }
 
@@ -40,7 +41,8 @@ inline Matrix packed_matrix(const float *data, int64_t size, int64_t depth, int6
   return {nullptr, 0, 0, data, size == strassen_size(depth, columns)};
 }
 
-// For callers that write a packed right-hand side themselves: (depth, panel_width) per panel, one panel after the other.
+// For callers that write a packed right-hand side themselves: (depth, panel_width) per panel, one panel after the
+// other.
 int64_t panel_width(int64_t columns);
 inline Matrix packed_panels(const float *data) { return {nullptr, 0, 0, data}; }
 
@@ -60,7 +62,7 @@ class SharedMatrix {
 using Epilogue = std::function<void(int thread, int64_t row, int64_t rows, int64_t column, int64_t columns)>;
 
 // c (rows, columns) = a (rows, depth) b (depth, columns), or c += a b if `accumulate`.
-void gemm(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, const Epilogue &epilogue = nullptr,
-          bool accumulate = false);
+void gemm(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c,
+          const Epilogue &epilogue = nullptr, bool accumulate = false);
 
 }  // namespace msg_ms

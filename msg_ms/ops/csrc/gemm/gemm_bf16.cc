@@ -36,8 +36,8 @@ namespace {
 
 const PolynomialsOfGelu<2, false> kShortGelu(7.0f);
 
-// GELU for results that are rounded to bfloat16: absolute error 2e-5, relative error 9e-5 for |x| < 1, against 2e-3 of the
-// rounding.
+// GELU for results that are rounded to bfloat16: absolute error 2e-5, relative error 9e-5 for |x| < 1, against 2e-3 of
+// the rounding.
 template <typename Arithmetic>
 MSG_MS_INLINE inline Vec short_gelu(Vec x) {
   const Vec magnitude = (Vec)((IntVec)x & 0x7fffffff);
@@ -76,8 +76,9 @@ MSG_MS_INLINE inline void with_kind(ProductTarget::Kind kind, const Body &body) 
 
 // Finish a tile at the right edge from a copy in memory. Not inlined, so that full tiles stay in registers.
 template <typename Arithmetic>
-__attribute__((noinline)) void finish_partial_tile(const ProductTarget &target, const float *tile, int64_t tile_row_stride,
-                                                   int64_t row, int64_t rows, int64_t column, int64_t columns) {
+__attribute__((noinline)) void finish_partial_tile(const ProductTarget &target, const float *tile,
+                                                   int64_t tile_row_stride, int64_t row, int64_t rows, int64_t column,
+                                                   int64_t columns) {
   with_kind(target.kind, [&](auto kind) {
     for (int64_t r = 0; r < rows; ++r) {
       for_each_vector(columns, [&](int64_t c, int64_t lanes) {
@@ -100,7 +101,8 @@ MSG_MS_INLINE inline void finish_tile(const ProductTarget &target, const Vec (&t
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) finish<Arithmetic, kind>(target, row + r, column + v * kLanes, tile[r][v], kLanes);
+      for (int v = 0; v < kVectors; ++v)
+        finish<Arithmetic, kind>(target, row + r, column + v * kLanes, tile[r][v], kLanes);
     }
   });
 }
@@ -127,7 +129,8 @@ void gemm_bf16(int64_t rows, int64_t columns, const HalfRows &a, const float *pa
           }
           multiply_panel<vectors, Arithmetic>(
             i_end - i, pairs, a.row(i), a.stride, 1, panel, kWidth, prefetch,
-            [&](int64_t row, const auto &tile) MSG_MS_INLINE { finish_tile<Arithmetic>(target, tile, i + row, p, width); },
+            [&](int64_t row, const auto &tile)
+              MSG_MS_INLINE { finish_tile<Arithmetic>(target, tile, i + row, p, width); },
             bias);
         }
       });

@@ -1,7 +1,7 @@
 // GEMM in bfloat16 on all threads: the product of rounded rows with a packed weight, in tiles of single precision.
 //
-// The tiles never reach main memory: the bias is added to each one in the registers, and it is rounded to the next product's
-// rows or added to the residual stream. Guarantees as in gemm.h.
+// The tiles never reach main memory: the bias is added to each one in the registers, and it is rounded to the next
+// product's rows or added to the residual stream. Guarantees as in gemm.h.
 #pragma once
 
 #include "base/kernel.h"
@@ -36,13 +36,12 @@ class HalfRows {
 // Round n floats into row i.
 template <typename Arithmetic>
 inline void round_row(const float *from, int64_t n, const HalfRows &to, int64_t i) {
-  for_each_vector(n, [&](int64_t c, int64_t lanes) {
-    store_rounded<Arithmetic>(to.at(i, c), load_lanes(from + c, lanes), lanes);
-  });
+  for_each_vector(
+    n, [&](int64_t c, int64_t lanes) { store_rounded<Arithmetic>(to.at(i, c), load_lanes(from + c, lanes), lanes); });
 }
 
-// Pack the weight (columns, depth), whose entry (j, k) is weight[j * row_stride + k]: panels of pairs. `to` has room for
-// packed_bf16_size(). Zeros complete an odd depth and the last panel.
+// Pack the weight (columns, depth), whose entry (j, k) is weight[j * row_stride + k]: panels of pairs. `to` has room
+// for packed_bf16_size(). Zeros complete an odd depth and the last panel.
 void pack_bf16(int64_t depth, int64_t columns, const float *weight, float *to);
 inline int64_t packed_bf16_size(int64_t depth, int64_t columns) { return pair_count(depth) * round_up(columns, 64); }
 

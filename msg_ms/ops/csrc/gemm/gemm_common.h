@@ -31,7 +31,8 @@ void with_tile_vectors(int64_t columns, const Body &body) {
   }
 }
 
-// Pack rows [k, k + depth) and columns [j, j + columns) of b into one panel (depth, kVectors * kLanes), padded with zeros.
+// Pack rows [k, k + depth) and columns [j, j + columns) of b into one panel (depth, kVectors * kLanes), padded with
+// zeros.
 template <int kVectors>
 inline void pack_panel(Matrix b, int64_t k, int64_t depth, int64_t j, int64_t columns, float *to) {
   constexpr int64_t kWidth = kVectors * kLanes;
@@ -88,14 +89,15 @@ inline int64_t useful_threads(int64_t rows, int64_t columns, int64_t depth) {
   return serial_thread() >= 0 ? 1 : std::clamp<int64_t>(rows * columns * depth / kMinMultiplications, 1, num_threads());
 }
 
-// Return the tiles that each thread computes if `threads` threads split the rows, and if they split the columns. A panel
-// counts as one more tile: packing it takes about as long, and threads that split the rows pack all panels each.
+// Return the tiles that each thread computes if `threads` threads split the rows, and if they split the columns. A
+// panel counts as one more tile: packing it takes about as long, and threads that split the rows pack all panels each.
 inline std::pair<int64_t, int64_t> tiles_per_thread(int64_t row_tiles, int64_t column_tiles, int64_t threads) {
   const auto share = [&](int64_t n) { return (n + threads - 1) / threads; };
   return {(share(row_tiles) + 1) * column_tiles, share(column_tiles) * (row_tiles + 1)};
 }
 
-// Split c by rows or by columns, whichever is cheaper, in whole units; call body(thread, i, i_end, j, j_end) on each range.
+// Split c by rows or by columns, whichever is cheaper, in whole units; call body(thread, i, i_end, j, j_end) on each
+// range.
 template <typename Body>
 void split_among_threads(int64_t threads, int64_t rows, int64_t row_unit, int64_t columns, int64_t column_unit,
                          const Body &body) {

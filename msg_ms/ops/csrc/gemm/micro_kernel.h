@@ -22,8 +22,8 @@ constexpr int kMaxTileVectors = 2;
 constexpr int tile_rows(int vectors) { return vectors == 2 ? 6 : 8; }
 #endif
 
-// Prefetch of the panel that is needed next into the second-level cache, evenly over the tiles that use the current one: at
-// each step of the loop over k the line of `next`, which moves on by `step` floats, a line or less.
+// Prefetch of the panel that is needed next into the second-level cache, evenly over the tiles that use the current
+// one: at each step of the loop over k the line of `next`, which moves on by `step` floats, a line or less.
 struct PanelPrefetch {
   const float *next;
   int64_t step;
@@ -47,11 +47,12 @@ struct SinglePrecision {
   static MSG_MS_INLINE inline void multiply_add(Vec &tile, float a, Vec b) { tile += a * b; }
 };
 
-// Add to a tile: to tile[r][v] the sum over 0 <= k < depth (at least 1) of a[r * a_row_stride + k * a_column_stride] times the vector at
-// b[k * b_row_stride + v * kLanes].
+// Add to a tile: to tile[r][v] the sum over 0 <= k < depth (at least 1) of a[r * a_row_stride + k * a_column_stride]
+// times the vector at b[k * b_row_stride + v * kLanes].
 template <typename Arithmetic, int kRows, int kVectors, typename Prefetch>
-MSG_MS_INLINE inline void micro_kernel(Vec (&tile)[kRows][kVectors], int64_t depth, const float *a, int64_t a_row_stride,
-                                       int64_t a_column_stride, const float *b, int64_t b_row_stride, Prefetch &prefetch) {
+MSG_MS_INLINE inline void micro_kernel(Vec (&tile)[kRows][kVectors], int64_t depth, const float *a,
+                                       int64_t a_row_stride, int64_t a_column_stride, const float *b,
+                                       int64_t b_row_stride, Prefetch &prefetch) {
   Prefetch fetched = prefetch;  // in registers
   int64_t k = 0;
   do {  // not "for", with which GCC spills a tile that does not start from zero
@@ -93,8 +94,9 @@ struct ZeroStart {
 
 // Multiply one tile's rows of a by a panel of b and call store(tile).
 template <int kRows, int kVectors, typename Arithmetic, typename Start, typename Prefetch, typename Store>
-inline void multiply_tile(const Start &start, int64_t depth, const float *a, int64_t a_row_stride, int64_t a_column_stride,
-                          const float *b, int64_t b_row_stride, Prefetch &prefetch, const Store &store) {
+inline void multiply_tile(const Start &start, int64_t depth, const float *a, int64_t a_row_stride,
+                          int64_t a_column_stride, const float *b, int64_t b_row_stride, Prefetch &prefetch,
+                          const Store &store) {
   Vec tile[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -106,7 +108,8 @@ inline void multiply_tile(const Start &start, int64_t depth, const float *a, int
 }
 
 // Multiply any number of rows of a by one panel of b: call store(i, tile) for the tile whose first row is i.
-template <int kVectors, typename Arithmetic = SinglePrecision, typename Prefetch, typename Store, typename Start = ZeroStart>
+template <int kVectors, typename Arithmetic = SinglePrecision, typename Prefetch, typename Store,
+          typename Start = ZeroStart>
 inline void multiply_panel(int64_t rows, int64_t depth, const float *a, int64_t a_row_stride, int64_t a_column_stride,
                            const float *b, int64_t b_row_stride, Prefetch prefetch, const Store &store,
                            const Start &start = Start()) {
@@ -162,7 +165,8 @@ MSG_MS_INLINE inline void store_tile(const Vec (&tile)[kRows][kVectors], const T
     for (int v = 0; v < kVectors; ++v) {
       const Vec entries = tile[r][v];
       const float *addend = target.addend + r * target.addend_row_stride + v * kLanes;
-      store(target.c + r * target.c_row_stride + v * kLanes, accumulate ? load(addend) + target.sign * entries : entries);
+      store(target.c + r * target.c_row_stride + v * kLanes,
+            accumulate ? load(addend) + target.sign * entries : entries);
     }
   }
 }

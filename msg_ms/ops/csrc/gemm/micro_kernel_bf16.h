@@ -1,11 +1,11 @@
 // The arithmetic of the GEMM micro-kernel in bfloat16: products of bfloat16 numbers, summed in single precision.
 //
-// Operands are stored as pairs: the numbers k and k + 1 of the sum, the first in the low half of 32 bits. A pair has the
-// place of a float in micro_kernel.h, so "depth" counts pairs there, and pairs travel in arrays of floats. Two twins:
-// NativeBFloat16 uses the instructions of AVX512-BF16, PortableBFloat16 computes the same bits on any processor.
+// Operands are stored as pairs: the numbers k and k + 1 of the sum, the first in the low half of 32 bits. A pair has
+// the place of a float in micro_kernel.h, so "depth" counts pairs there, and pairs travel in arrays of floats. Two
+// twins: NativeBFloat16 uses the instructions of AVX512-BF16, PortableBFloat16 computes the same bits on any processor.
 //
-// Guarantees: the sum adds the second number of a pair, then the first, each rounded to the nearest float. Numbers below
-// 1.2e-38 count as zero, as those instructions have it. A NaN stays a NaN.
+// Guarantees: the sum adds the second number of a pair, then the first, each rounded to the nearest float. Numbers
+// below 1.2e-38 count as zero, as those instructions have it. A NaN stays a NaN.
 #pragma once
 
 #include <array>
@@ -42,13 +42,16 @@ struct PortableBFloat16 {
   static MSG_MS_INLINE inline HalfVec round(Vec v) {
     const UIntVec bits = (UIntVec)v, magnitude = bits & 0x7fffffffu;
     const UIntVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet_nan = (bits >> 16) | 0x40u;
-    const UIntVec result = magnitude > 0x7f800000u ? quiet_nan : magnitude < 0x00800000u ? (bits >> 16) & 0x8000u : rounded;
+    const UIntVec result = magnitude > 0x7f800000u   ? quiet_nan
+                           : magnitude < 0x00800000u ? (bits >> 16) & 0x8000u
+                                                     : rounded;
     return __builtin_convertvector(result, HalfVec);
   }
 
   // Round two vectors to pairs: entry i of the first in the low half of pair i.
   static MSG_MS_INLINE inline Vec round_pair(Vec first, Vec second) {
-    return (Vec)(__builtin_convertvector(round(first), UIntVec) | __builtin_convertvector(round(second), UIntVec) << 16);
+    return (Vec)(__builtin_convertvector(round(first), UIntVec) | __builtin_convertvector(round(second), UIntVec)
+                                                                    << 16);
   }
 
   // Return the entry of a table at each index modulo its size.

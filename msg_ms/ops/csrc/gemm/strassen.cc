@@ -1,11 +1,11 @@
 // Strassen's algorithm: seven products of quadrants in place of eight.
 //
-// The combinations of b are computed when it is packed, those of a as they are needed. A product is added to the quadrants
-// of c straight from the registers. The halves of a's and c's rows are the even and the odd rows: only neighbours share a
-// rounding error, an infinity or a NaN.
+// The combinations of b are computed when it is packed, those of a as they are needed. A product is added to the
+// quadrants of c straight from the registers. The halves of a's and c's rows are the even and the odd rows: only
+// neighbours share a rounding error, an infinity or a NaN.
 //
-// Guarantee: one level of recursion only, so the result differs from gemm() by rounding, about 1e-6 of the largest entry.
-// Reference: Strassen, "Gaussian elimination is not optimal", 1969.
+// Guarantee: one level of recursion only, so the result differs from gemm() by rounding, about 1e-6 of the largest
+// entry. Reference: Strassen, "Gaussian elimination is not optimal", 1969.
 
 #include "gemm/gemm_common.h"
 
@@ -34,13 +34,10 @@ struct Product {
 constexpr int kProducts = 7;
 constexpr Quadrant k11{0, 0}, k12{0, 1}, k21{1, 0}, k22{1, 1};
 constexpr Product kProduct[kProducts] = {
-    {{k11, k22, 1}, {k11, k22, 1}, {k11, k22, 1}},
-    {{k21, k22, 1}, {k11, k11, 0}, {k21, k22, -1}},
-    {{k11, k11, 0}, {k12, k22, -1}, {k12, k22, 1}},
-    {{k22, k22, 0}, {k21, k11, -1}, {k21, k11, 1}},
-    {{k11, k12, 1}, {k22, k22, 0}, {k12, k11, -1}},
-    {{k21, k11, -1}, {k11, k12, 1}, {k22, k22, 0}},
-    {{k12, k22, -1}, {k21, k22, 1}, {k11, k11, 0}},
+  {{k11, k22, 1}, {k11, k22, 1}, {k11, k22, 1}},  {{k21, k22, 1}, {k11, k11, 0}, {k21, k22, -1}},
+  {{k11, k11, 0}, {k12, k22, -1}, {k12, k22, 1}}, {{k22, k22, 0}, {k21, k11, -1}, {k21, k11, 1}},
+  {{k11, k12, 1}, {k22, k22, 0}, {k12, k11, -1}}, {{k21, k11, -1}, {k11, k12, 1}, {k22, k22, 0}},
+  {{k12, k22, -1}, {k21, k22, 1}, {k11, k11, 0}},
 };
 
 // The left-hand sides of the seven products for a block of a: quadrants in place, or their combinations.
@@ -97,22 +94,23 @@ void strassen_on_thread(int thread, int64_t i, int64_t i_end, int64_t j, int64_t
           if (sign == 0) return TileTarget{zeros, 0, discarded, 0, width, 0.0f};
           float *to = c + (i + quadrant.row) * columns + quadrant.column * half_columns + p;
           const bool adds = std::exchange(initialized[quadrant.row][quadrant.column], true);
-          return TileTarget{adds ? to : zeros, adds ? 2 * columns : 0, to, 2 * columns, width, static_cast<float>(sign)};
+          return TileTarget{adds ? to : zeros,       adds ? 2 * columns : 0, to, 2 * columns, width,
+                            static_cast<float>(sign)};
         };
         for (int t = 0; t < kProducts; ++t) {
           const Combination &of = kProduct[t].c;
           const TileTarget first = target_of(of.first, 1), second = target_of(of.second, of.sign);
           const float *const b_panel = b + (p * kProducts + t * kWidth) * half_depth + k * kWidth;
-          const PanelPrefetch prefetch(b_panel + half_depth * kWidth, kWidth, (row_pairs + tile_rows(kVectors) - 1) / tile_rows(kVectors));
-          multiply_panel<kVectors>(
-            row_pairs, depth_block, left.rows[t], left.row_stride[t], 1, b_panel, kWidth, prefetch,
-            [&](int64_t row, const auto &tile) MSG_MS_INLINE {
-              store_tile<true>(tile, first.from_row(row));
-              store_tile<true>(tile, second.from_row(row));
-              if (!epilogue || !last_block || t + 1 < kProducts) return;
-              epilogue(thread, i + 2 * row, 2 * row_count(tile), p, width);
-              epilogue(thread, i + 2 * row, 2 * row_count(tile), half_columns + p, width);
-            });
+          const PanelPrefetch prefetch(b_panel + half_depth * kWidth, kWidth,
+                                       (row_pairs + tile_rows(kVectors) - 1) / tile_rows(kVectors));
+          multiply_panel<kVectors>(row_pairs, depth_block, left.rows[t], left.row_stride[t], 1, b_panel, kWidth,
+                                   prefetch, [&](int64_t row, const auto &tile) MSG_MS_INLINE {
+                                     store_tile<true>(tile, first.from_row(row));
+                                     store_tile<true>(tile, second.from_row(row));
+                                     if (!epilogue || !last_block || t + 1 < kProducts) return;
+                                     epilogue(thread, i + 2 * row, 2 * row_count(tile), p, width);
+                                     epilogue(thread, i + 2 * row, 2 * row_count(tile), half_columns + p, width);
+                                   });
         }
       }
     }
@@ -153,8 +151,8 @@ void strassen_gemm(int64_t rows, int64_t columns, int64_t depth, Matrix a, const
                    const Epilogue &epilogue) {
   const int64_t half_columns = columns / 2;
   with_tile_vectors(half_columns, [&](auto vectors) {
-    split_among_threads(useful_threads(rows, columns, depth), rows, 2 * tile_rows(vectors), half_columns, vectors * kLanes,
-                        [&](int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_end) {
+    split_among_threads(useful_threads(rows, columns, depth), rows, 2 * tile_rows(vectors), half_columns,
+                        vectors * kLanes, [&](int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_end) {
                           strassen_on_thread<vectors>(thread, i, i_end, j, j_end, depth, a, b, c, columns, epilogue);
                         });
   });
