@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run ruff and all tests: bash scripts/run_tests.sh [pytest flags...]
+# Run ruff, clang-format and all tests: bash scripts/run_tests.sh [pytest flags...]
 # Creates .venv if it is missing. Takes minutes on two cores.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
@@ -7,4 +7,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 cd "$ROOT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
+find msg_ms tests \( -name '*.cc' -o -name '*.h' \) -exec "$VENV/bin/clang-format" --dry-run --Werror {} +
 exec "$PYTHON" -m pytest "$@"
