@@ -30,6 +30,19 @@ INSTALLED = {
     "msg-ms-mindcv-run": "tools/mindcv_run.py",
     "msg-ms-predict": "tools/predict.py",
 }
+# The pages that describe the flags of a script.
+FLAG_PAGES = {
+    "train.py": ["paper.md"],
+    "eval.py": ["paper.md", "detection.md"],
+    "tools/predict.py": ["predict.md", "paper.md"],
+    "tools/export.py": ["export.md", "paper.md"],
+    "tools/convert_torch_ckpt.py": ["convert.md"],
+    "tools/check_dataset.py": ["data.md"],
+    "tools/make_tar_files.py": ["data.md"],
+    "tools/index_tar_files.py": ["data.md"],
+    "tools/show_batch.py": ["data.md", "paper.md"],
+    "tools/export_weights.py": ["training.md"],
+}
 COMMANDS = commands()
 
 
@@ -56,6 +69,23 @@ def parse_with_main(script: str, arguments: list[str], whole: bool, monkeypatch)
     with pytest.raises(Parsed) as parsed:
         module.main()
     return parsed.value.args[0]
+
+
+def flags_of(script: str, monkeypatch) -> list[str]:
+    """Return the long flags of a script, from its own parser."""
+    found: list[str] = []
+
+    def parse_args(self, *_):
+        found.extend(flag for flag in self._option_string_actions if flag.startswith("--") and flag != "--help")
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    spec = importlib.util.spec_from_file_location("documented_script", ROOT / script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(Parsed):
+        module.main()
+    return found
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
@@ -85,6 +115,13 @@ def test_script_and_flags_exist(command, monkeypatch):
     cfg = getattr(parsed_arguments, "cfg", None)
     if cfg is not None and (ROOT / cfg).is_file():
         load_config(ROOT / cfg, getattr(parsed_arguments, "opts", []))
+
+
+@pytest.mark.parametrize("script", FLAG_PAGES)
+def test_every_flag_is_on_a_page(script, monkeypatch):
+    text = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in FLAG_PAGES[script])
+    missing = [flag for flag in flags_of(script, monkeypatch) if not re.search(rf"{flag}(?![\w-])", text)]
+    assert not missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
