@@ -96,8 +96,8 @@ def draw_metrics(axes, records: list[Record]) -> None:
     for name in metrics:
         plot(axes, records, name, label(name), linestyle="--" if name.startswith("ema_") else "-")
     if primary in metrics:
-        evaluated = [record for record in records if primary in record]
-        best = max(evaluated, key=lambda record: (record[primary], -record.get("loss", 0.0)))  # as for best.ckpt
+        evaluated = [record for record in records if is_number(record.get(primary))]
+        best = max(evaluated, key=lambda record: (record[primary], -(record.get("loss") or 0.0)))  # as for best.ckpt
         digits = 2 if best[primary] > 1 else 3  # percents, or fractions
         text = f"best {label(primary)}: {best[primary]:.{digits}f} in epoch {best['epoch']}"
         axes.plot(best["epoch"], best[primary], "o", color="C0", label=text)

@@ -51,36 +51,49 @@ class Metrics:
 
     Attributes:
         definitions: The metrics; the first one is primary and selects the best checkpoint.
-        values: Their values by key.
+        values: Their values by key; None is undefined, such as a mean over nothing.
         count: How many samples were evaluated.
         unit: Name of the samples, in the plural.
+        undefined: Why a value may be undefined.
     """
 
     definitions: tuple[Metric, ...]
-    values: dict[str, float]
+    values: dict[str, float | None]
     count: int
     unit: str = "images"
+    undefined: str = ""
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The primary metric and the tie-breaker, signed so that larger is better."""
+        """The primary metric and the tie-breaker, signed so that larger is better; minus infinity if undefined."""
         primary = self.definitions[0]
         tie = next((metric for metric in self.definitions if metric.breaks_ties), primary)
         return self._signed(primary), self._signed(tie)
 
+    @property
+    def is_defined(self) -> bool:
+        """Whether the primary metric has a value."""
+        return self.values[self.definitions[0].key] is not None
+
     def require_finite(self) -> Metrics:
         """Return the metrics; raise UserError if the tie-breaking or primary metric is not finite."""
-        if not all(map(math.isfinite, self.rank)):
+        if not all(map(math.isfinite, self.rank)) and self.is_defined:
             raise UserError(f"model outputs are not finite (NaN/Inf): {self}; the weights are damaged")
         return self
 
     def _signed(self, metric: Metric) -> float:
         value = self.values[metric.key]
+        if value is None:
+            return -math.inf
         return value if metric.higher_is_better else -value
 
     def __str__(self) -> str:
-        figures = ", ".join(metric.text(self.values[metric.key]) for metric in self.definitions)
-        return f"{figures} on {self.count} {self.unit}"
+        values = [(metric, self.values[metric.key]) for metric in self.definitions]
+        defined = ", ".join(metric.text(value) for metric, value in values if value is not None)
+        if not defined:
+            return f"no metrics on {self.count} {self.unit}: {self.undefined}"
+        others = ", ".join(metric.title for metric, value in values if value is None)
+        return f"{defined} on {self.count} {self.unit}" + (f"; undefined: {others}" if others else "")
 
 
 class TrainData(Protocol):

@@ -27,7 +27,7 @@ class TrainState:
         world_size: Number of ranks.
         seed: Seed of the run.
         samples: Samples in the data set; 0 in checkpoints of earlier versions.
-        score: Primary metric after the last epoch, signed so that larger is better.
+        score: Primary metric after the last epoch, signed so that larger is better; minus infinity if undefined.
         best_score: The best of these.
         best_tie_breaker: The tie-breaking metric of the best epoch, signed likewise.
         loss_sums: Sums of the total loss and the named losses over ``counted`` steps since the last finished epoch.
@@ -51,6 +51,11 @@ class TrainState:
     counted: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
+
+    @property
+    def has_score(self) -> bool:
+        """Whether any epoch had a primary metric, which may be undefined."""
+        return self.best_score > -math.inf
 
     @property
     def samples_per_step(self) -> int:

@@ -283,7 +283,8 @@ class Trainer:
                 averaged = self.evaluation.run(self._stop_requested)
                 if averaged is None:
                     return unfinished
-                state = self._keep_best(state, averaged)
+                if averaged.is_defined:
+                    state = self._keep_best(state, averaged)
             self.log.info(f"{title}, EMA weights: {averaged}; {self._best(state)}")
             values = {f"ema_{key}": value for key, value in averaged.values.items()}
         named = zip(self.task.loss_names, losses[1:], strict=True)
@@ -304,9 +305,9 @@ class Trainer:
         return self.stop.requested
 
     def _keep_best(self, state: TrainState, metrics: Metrics) -> TrainState:
-        """Save the model's present weights as the best, if they are."""
+        """Save the model's present weights as the best, if they are; without any score the last ones are."""
         best = (state.best_score, state.best_tie_breaker)
-        if metrics.rank <= best and self.checkpoints.best.exists():
+        if metrics.rank <= best and state.has_score and self.checkpoints.best.exists():
             return state
         score, tie_breaker = max(metrics.rank, best)
         state = replace(state, best_score=score, best_tie_breaker=tie_breaker)
@@ -316,6 +317,8 @@ class Trainer:
     def _best(self, state: TrainState) -> str:
         """Return the best primary metric so far, in words."""
         metric = self.task.metrics[0]
+        if not state.has_score:
+            return f"{metric.title} undefined, so {self.checkpoints.best.name} holds the last weights"
         return f"best {metric.text(state.best_score if metric.higher_is_better else -state.best_score)}"
 
     def _report_end(self, state: TrainState, duration: timedelta) -> None:

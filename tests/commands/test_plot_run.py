@@ -47,6 +47,12 @@ def test_metrics_are_found_by_name_with_the_primary_one_first():
     assert draw(plot_run.draw_metrics, {"train_loss": 1.0}) == {}
 
 
+def test_undefined_metrics_are_left_out():
+    curves = draw(plot_run.draw_metrics, {**NEW, "box_ap": None}, NEW, {**NEW, "box_ap": None})
+    assert curves["box_ap"] == ((2,), (30.0,)) and "best box_ap: 30.00 in epoch 2" in curves
+    assert list(draw(plot_run.draw_metrics, {**NEW, "box_ap": None, "mask_ap": None})) == []
+
+
 def test_losses_by_name():
     assert list(draw(plot_run.draw_losses, OLD)) == ["training", "evaluation"]
     assert list(draw(plot_run.draw_losses, NEW)) == ["training", "training, box"]

@@ -82,6 +82,19 @@ def test_a_signal_ends_evaluation_and_the_epoch_is_evaluated_again(whole, tmp_pa
     assert metrics[0] == metrics[1]
 
 
+def test_an_undefined_metric_is_no_score_and_the_last_weights_are_kept(whole, tmp_path):
+    output = run(tmp_path, "TRAIN.EMA_DECAY", "0.9", UNDEFINED="1")
+    assert "epoch 4/4: no metrics on 21 numbers: there is nothing to compare; error undefined, so best.ckpt" in output
+    records = [json.loads(line) for line in (tmp_path / "toy/default/metrics.jsonl").read_text().splitlines()]
+    assert [record["error"] for record in records] == [record["ema_error"] for record in records] == [None] * 4
+    best = read_checkpoint(tmp_path / "toy/default/best.ckpt")[0]
+    last = read_checkpoint(tmp_path / "toy/default/ckpt_00000048.ckpt")[0]
+    assert best and all(value.tobytes() == last[name].tobytes() for name, value in best.items())
+    line = run(tmp_path, "--eval", UNDEFINED="1")
+    assert "best.ckpt: no metrics on 21 numbers: there is nothing to compare" in line
+    assert "best error" in run(whole[0])  # a finished run with scores
+
+
 def test_two_ranks_evaluate_as_one(whole):
     alone = run(whole[0], "--eval")
     together = run(whole[0], "--eval", ranks=2)

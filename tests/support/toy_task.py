@@ -82,7 +82,8 @@ class Evaluator:
 
     def compute(self, ranks):
         total, count = ranks.sum([self.total, self.count])
-        return Metrics(Toy.metrics, {"error": float(total / count)}, int(count), "numbers")
+        error = None if os.environ.get("UNDEFINED") else float(total / count)
+        return Metrics(Toy.metrics, {"error": error}, int(count), "numbers", "there is nothing to compare")
 
 
 class Toy(Task):
