@@ -35,7 +35,8 @@ METRICS = tuple(
     for kind, word in KINDS.items()
     for number, title in HEADLINES.items()
 )
-RESULTS = (b"[]", b'[{"image_id": ')  # how our files begin
+RESULT_KEYS = {"image_id", "category_id", "bbox", "score", "segmentation"}
+_HEAD = 2**22  # bytes of an older file that are looked at; a mask needs up to a megabyte
 
 
 def metric_key(kind: str, number: str) -> str:
@@ -49,9 +50,21 @@ def check_results(path: Path) -> None:
         raise UserError(f"--results {path}: must end in .json")
     if path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
         raise UserError(f"--results {path}: can't write to the folder {path.parent}: Permission denied")
-    head = head_of_file(path, 32)
-    if head is not None and not head.startswith(RESULTS):
-        raise UserError(f"--results {path}: exists and holds no detections; name another file")
+    head = head_of_file(path, _HEAD)
+    if head is not None and not _holds_detections(head):
+        raise UserError(f"--results {path}: exists and holds no detections with masks; name another file")
+
+
+def _holds_detections(head: bytes) -> bool:
+    """Return whether a file's beginning is that of a list of detections with masks, or an empty list."""
+    text = head.decode("utf-8", "replace").lstrip()
+    if text.strip() == "[]":
+        return True
+    try:
+        first, _ = json.JSONDecoder().raw_decode(text, len(text) - len(text[1:].lstrip()))
+    except (ValueError, RecursionError):
+        return False
+    return text[:1] == "[" and isinstance(first, dict) and first.keys() == RESULT_KEYS
 
 
 class CocoNetwork(nn.Cell):
@@ -168,15 +181,20 @@ class CocoEvaluator:
         """Return the metrics over all images of all ranks."""
         parts = ranks.gather_bytes(self.detected.to_bytes())
         values = ranks.run_on_rank0(lambda: self._evaluate(Detected.from_bytes(parts)))
-        return Metrics(METRICS, values, len(self.split))
+        if self.split.truth is None:
+            reason = f"{self.split.annotation_file} has no annotations"
+        else:
+            reason = "there are no objects to find, or crowds alone"
+        return Metrics(METRICS, values, len(self.split), undefined=reason)
 
-    def _evaluate(self, detected: Detected) -> dict[str, float]:
-        """Return the 24 numbers; keep the results for ``write_results`` and ``per_class``."""
+    def _evaluate(self, detected: Detected) -> dict[str, float | None]:
+        """Return the 24 numbers, None where undefined; keep the results for ``write_results`` and ``per_class``."""
         self.results = coco_results(detected, self.split)
-        values: dict[str, float] = {}
+        values: dict[str, float | None] = dict.fromkeys(metric_key(kind, n) for kind in KINDS for n in NUMBERS)
+        if self.split.truth is None:
+            return values
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-            if self.truth is None:
-                self.truth = COCO(str(self.split.annotation_file))
+            self.truth = self.truth or coco_of(self.split.truth_content())
             found = load_results(self.truth, self.results)
             for kind in KINDS:
                 # The evaluation holds a record for every image, class and size; only its sums stay in memory.
@@ -186,7 +204,9 @@ class CocoEvaluator:
                 evaluation.summarize()
                 self.precisions[kind], self.categories = evaluation.eval["precision"], evaluation.params.catIds
                 names = [metric_key(kind, number) for number in NUMBERS]
-                values |= dict(zip(names, map(float, evaluation.stats), strict=True))
+                # pycocotools writes -1 for the mean over no objects.
+                stats = (float(value) if value > -1 else None for value in evaluation.stats)
+                values |= dict(zip(names, stats, strict=True))
         return values
 
     def write_results(self, path: Path) -> None:
@@ -202,8 +222,8 @@ class CocoEvaluator:
             for kind, word in KINDS.items():
                 values = self.precisions[kind][:, :, place, 0, -1]
                 values = values[values > -1]  # pycocotools writes -1 for a class without objects
-                figures.append(f"{word} AP {values.mean():.3f}" if values.size else f"{word} AP -")
-            rows.append(f"{name}: {', '.join(figures)}")
+                figures += [f"{word} AP {values.mean():.3f}"] if values.size else []
+            rows.append(f"{name}: {', '.join(figures) or 'no objects, the AP is undefined'}")
         return rows
 
 
@@ -233,11 +253,16 @@ def coco_results(detected: Detected, split: CocoSplit) -> list[dict[str, Any]]:
     ]
 
 
+def coco_of(content: dict[str, Any]) -> COCO:
+    """Return pycocotools' index of an annotation file's content."""
+    coco = COCO()
+    coco.dataset = content
+    coco.createIndex()
+    return coco
+
+
 def load_results(truth: COCO, results: list[dict[str, Any]]) -> COCO:
     """Return the results as ``COCO.loadRes`` does, which refuses an empty list and changes the results."""
     if results:
         return truth.loadRes([dict(row) for row in results])
-    found = COCO()
-    found.dataset = {**truth.dataset, "annotations": []}
-    found.createIndex()
-    return found
+    return coco_of({**truth.dataset, "annotations": []})

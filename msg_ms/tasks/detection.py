@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,13 +19,13 @@ from ..checkpoint import (
     select_prefix,
 )
 from ..config import Config, ModelConfig
-from ..data.coco.arrays import splits_from_arrays, splits_to_arrays
+from ..data.coco.arrays import data_pieces, splits_from_arrays, splits_to_arrays
 from ..data.coco.split import CocoSplit, ground_truth_warnings, load_coco
 from ..data.detection import DetectionEvalDataset, DetectionTrainDataset
 from ..data.pipeline import Batch, Shard
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
-from ..errors import shorten
+from ..errors import UserError, shorten
 from ..models.build import backbone_arguments, check_supported
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN
 from ..models.detection.decay import has_detection_decay
@@ -69,11 +68,10 @@ class DetectionTask(ClassesTask):
         self.splits = once_per_node(ranks, lambda: self.splits, splits_to_arrays, splits_from_arrays)
 
     def fingerprint(self) -> Iterable[bytes]:
-        """Return names, ids and sizes of the images, and the boxes."""
+        """Return everything that training and evaluation use of the annotations, and the images' names."""
         for split in self.splits:
             if split is not None:
-                yield from map(os.fsencode, split.files)
-                yield from (values.tobytes() for values in (split.image_ids, split.sizes, split.boxes, split.labels))
+                yield from data_pieces(split)
 
     def warnings(self) -> Sequence[str]:
         """Return lines on odd and on ignored annotations."""
@@ -158,7 +156,13 @@ class DetectionTask(ClassesTask):
         return CocoEvaluator(model, self.splits[1], model.settings.mask_threshold)
 
     def check_reports(self, results: Path | None, per_class: bool) -> None:
-        """Raise UserError if the file of results exists and is not one."""
+        """Raise UserError if the file of results exists and is not one, or there is nothing to report."""
+        split = self.splits[1]
+        if split.truth is None and (per_class or results is None):
+            raise UserError(
+                f"{split.annotation_file}: the key 'annotations' is missing, so there are no metrics; pass --results "
+                "without --per-class to write the detections"
+            )
         if results is not None:
             check_results(results)
 

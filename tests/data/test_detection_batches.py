@@ -11,7 +11,7 @@ from msg_ms.boxes.anchors import grid_anchors, level_shapes
 from msg_ms.config import load_config
 from msg_ms.data import Shard
 from msg_ms.data.canvases import CanvasOrder, choose_canvases
-from msg_ms.data.coco.arrays import splits_from_arrays, splits_to_arrays
+from msg_ms.data.coco.arrays import data_pieces, splits_from_arrays, splits_to_arrays
 from msg_ms.data.coco.split import ground_truth_warnings, load_coco
 from msg_ms.data.detection import EVAL_COLUMNS, TRAIN_COLUMNS, DetectionEvalDataset, DetectionTrainDataset
 from msg_ms.data.pipeline import WHOLE
@@ -276,7 +276,7 @@ def test_splits_that_processes_share_hold_the_same(root, tmp_path):
     shared = splits_from_arrays(mapped)
     for split, other in zip(splits, shared, strict=True):
         for field in dataclasses.fields(split):
-            if field.name == "segmentations":
+            if field.name in ("segmentations", "truth"):
                 continue
             value, copy = getattr(split, field.name), getattr(other, field.name)
             assert np.array_equal(value, copy) if isinstance(value, np.ndarray) else value == copy, field.name
@@ -285,6 +285,8 @@ def test_splits_that_processes_share_hold_the_same(root, tmp_path):
             [s.segmentations.encoded(i, 40, 60) for i in range(len(s.segmentations.runs) - 1)] for s in (split, other)
         ]
         assert masks[0] == masks[1] and len(masks[0])
+        assert [bytes(piece) for piece in data_pieces(split)] == [bytes(piece) for piece in data_pieces(other)]
+    assert shared[0].truth is None and shared[1].truth_content() == splits[1].truth_content()
     config = configured(root)
     batches = [
         DetectionTrainDataset(part, config.data, config.detection, 0, 1).batches(0, 1)

@@ -1,21 +1,19 @@
 """Box and mask AP: equal to pycocotools' own on the written file, and the same on any number of ranks."""
 
-import contextlib
-import io
 import json
+import shutil
 
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from support.random_coco import by_pycocotools, compare, random_content, write
 from support.small_detector import write_data
 
 from msg_ms import UserError
 from msg_ms.config import DataConfig
-from msg_ms.data.coco.split import load_coco
+from msg_ms.data.coco.split import load_coco, read_split
 from msg_ms.engine.ranks import Ranks
-from msg_ms.tasks.coco_evaluator import NUMBERS, CocoEvaluator, check_results, metric_key
+from msg_ms.tasks.coco_evaluator import CocoEvaluator, check_results
 
 SLOTS, SIDE = 6, 28
 
@@ -74,27 +72,14 @@ def evaluate(split, shards=1, size=2):
     return evaluators[0], evaluators[0].compute(ranks)
 
 
-def by_pycocotools(annotations, results):
-    values = {}
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
-        found = truth.loadRes(str(results))
-        for kind in ("bbox", "segm"):
-            evaluation = COCOeval(truth, found, kind)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-            values |= {metric_key(kind, n): v for n, v in zip(NUMBERS, evaluation.stats.tolist(), strict=True)}
-    return values
-
-
 def test_the_written_file_has_the_same_ap_by_pycocotools_alone(split, tmp_path):
     evaluator, metrics = evaluate(split)
     evaluator.write_results(tmp_path / "results.json")
     expected = by_pycocotools(split.annotation_file, tmp_path / "results.json")
     assert metrics.values.keys() == expected.keys() and len(expected) == 24
     for key, value in expected.items():
-        assert abs(metrics.values[key] - value) <= 1e-9, key
+        assert metrics.values[key] == value, key
+    assert metrics.values["bbox/mAP_l"] is None  # there are no large objects
     assert 0.2 < metrics.values["bbox_mAP"] < 0.99 and 0.1 < metrics.values["segm_mAP"] < 0.99
     records = json.loads((tmp_path / "results.json").read_text())
     assert len(records) == 5 * len(split)
@@ -102,6 +87,21 @@ def test_the_written_file_has_the_same_ap_by_pycocotools_alone(split, tmp_path):
     assert {record["category_id"] for record in records} == {5, 7}
     assert metrics.rank[0] == metrics.values["bbox_mAP"]
     assert [line.split(":")[0] for line in evaluator.per_class()] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(("first", "cases"), [(0, 25), pytest.param(1000, 600, marks=pytest.mark.slow, id="many")])
+def test_random_data_have_pycocotools_own_numbers(first, cases, tmp_path):
+    compared = undefined = 0
+    for seed in range(first, first + cases):
+        rng, root = np.random.default_rng(seed), tmp_path / str(seed)
+        content = random_content(rng)
+        write(root, content, [image["file_name"] for image in content["images"]])
+        split = read_split(root, "val2017")
+        assert not compare(split, root, rng), seed
+        compared += len(content["annotations"])
+        undefined += not split.truth.objects(1).sum()
+        shutil.rmtree(root)
+    assert compared > 5 * cases and undefined < cases / 5
 
 
 def test_any_number_of_ranks_and_any_batch_size_have_the_same_metrics(split):

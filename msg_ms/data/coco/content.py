@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from array import array
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import UserError, printable, shorten
-from ..images.folder import IMAGE_SUFFIXES
-from .segmentations import SegmentationBuilder
+from ..images.class_files import composed
+from .elements import Malformed, annotation_entries, category_entries, has_no_area, image_entries, shown
+from .file_names import match_files
+from .findings import Findings
+from .ground_truth import GroundTruth
+from .segmentations import EMPTY, MISSING, SegmentationBuilder
 
-_MAX_SIDE = 2**20
+LARGEST = 2.0**24  # a box's coordinate in training; float32 has all whole numbers up to here
 _TOLERANCE = 1.0  # pixels that a box may reach outside its image without a warning
-
-
-@dataclass
-class Findings:
-    """Problems of an annotation file by kind: errors and warnings."""
-
-    file: Path
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def error(self, kind: str, cases: Iterable[Any], remedy: str) -> None:
-        """Note an error if there are cases of it."""
-        if shown := _shown(cases):
-            self.errors.append(f"{kind}: {shown}; {remedy}")
-
-    def warn(self, kind: str, cases: Iterable[Any]) -> None:
-        """Note a warning if there are cases of it."""
-        if shown := _shown(cases):
-            self.warnings.append(f"{self.file}: {kind}: {shown}")
-
-    def raise_errors(self) -> None:
-        """Raise UserError with all errors, if there are any."""
-        if self.errors:
-            raise UserError(f"{self.file}: {'; '.join(self.errors)}")
-
-
-def _shown(cases: Iterable[Any]) -> str:
-    cases = list(cases)
-    return shorten([printable(str(case), 120) for case in cases])
+_BOXES_ONLY = "this detector learns masks, too: docs/detection.md writes boxes as polygons"
 
 
 @dataclass
@@ -59,115 +35,101 @@ class Content:
     category_ids: array = field(default_factory=lambda: array("q"))
     names: list[str] = field(default_factory=list)
     segmentations: SegmentationBuilder = field(default_factory=SegmentationBuilder)
-    bad_images: list[str] = field(default_factory=list)
-    bad_categories: list[str] = field(default_factory=list)
-    bad_annotations: list[str] = field(default_factory=list)
-    bad_boxes: list[str] = field(default_factory=list)
-    bad_masks: list[str] = field(default_factory=list)
+    without_area: list[int] = field(default_factory=list)  # numbers of annotations
+    ignored: list[int] = field(default_factory=list)  # numbers of annotations with ``ignore``
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # elements of each list
+    malformed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by kind
+    bad_masks: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # annotation ids, by reason
 
-    def receivers(self) -> dict[str, Any]:
+    def receivers(self) -> dict[str, Callable[[Any], None]]:
         """Return the function for the elements of each list."""
-        return {"images": self.add_image, "annotations": self.add_annotation, "categories": self.add_category}
+        add = {"images": self._add_image, "annotations": self._add_annotation, "categories": self._add_category}
+        return {name: partial(self._add, name, function) for name, function in add.items()}
 
-    def add_image(self, image: Any) -> None:
-        """Add an element of ``images``."""
-        number = len(self.files) + len(self.bad_images)
+    def _add(self, name: str, add: Callable[[Any], None], element: Any) -> None:
+        """Add an element of a list, or note why it can't be used; checks that need other elements come later."""
+        self.counts[name] += 1
         try:
-            row, file = (image["id"], image["height"], image["width"]), image["file_name"]
-            array("q", row)
-            if not (isinstance(file, str) and file and 0 < row[1] < _MAX_SIDE and 0 < row[2] < _MAX_SIDE):
-                raise ValueError
-        except (KeyError, TypeError, ValueError, OverflowError):
-            self.bad_images.append(f"number {number + 1}{_id_of(image)}")
-            return
+            add(element)
+        except Malformed as problem:
+            self.malformed[f"{name} {problem}"].append(shown(element, self.counts[name]))
+
+    def _add_image(self, image: Any) -> None:
+        *row, file = image_entries(image)
         self.images.extend(row)
         self.files.append(file)
 
-    def add_category(self, category: Any) -> None:
-        """Add an element of ``categories``."""
-        try:
-            number, name = category["id"], category["name"]
-            array("q", [number])
-            if not (isinstance(name, str) and name):
-                raise ValueError
-        except (KeyError, TypeError, ValueError, OverflowError):
-            self.bad_categories.append(f"number {len(self.names) + len(self.bad_categories) + 1}{_id_of(category)}")
-            return
+    def _add_category(self, category: Any) -> None:
+        number, name = category_entries(category)
         self.category_ids.append(number)
-        self.names.append(name)
+        self.names.append(composed(name))
 
-    def add_annotation(self, annotation: Any) -> None:
-        """Add an element of ``annotations``; the checks that need other elements come later."""
-        try:
-            crowd = annotation.get("iscrowd", 0)
-            row = (annotation["id"], annotation["image_id"], annotation["category_id"], crowd)
-            integers = array("q", row)
-            if annotation.get("ignore", 0):
-                return
-            if crowd not in (0, 1):
-                raise ValueError
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-            number = len(self.annotations) // 4 + len(self.bad_annotations) + len(self.bad_boxes) + len(self.bad_masks)
-            self.bad_annotations.append(f"number {number + 1}{_id_of(annotation)}")
+    def _add_annotation(self, annotation: Any) -> None:
+        integers, numbers = annotation_entries(annotation)
+        if problem := self.segmentations.add(annotation.get("segmentation")):
+            self.bad_masks[problem].append(integers[0])
             return
-        try:
-            x, y, width, height = annotation["bbox"]
-            numbers = array("d", (x, y, width, height, annotation.get("area", 1.0)))
-        except (KeyError, TypeError, ValueError, OverflowError):
-            self.bad_boxes.append(f"annotation {row[0]}")
-            return
-        if crowd:
-            self.segmentations.add_none()
-        elif problem := self.segmentations.add(annotation.get("segmentation")):
-            self.bad_masks.append(f"that of annotation {row[0]} {problem}")
-            return
+        row = len(self.annotations) // 4
+        if has_no_area(annotation):
+            self.without_area.append(row)
+        if annotation.get("ignore"):
+            self.ignored.append(row)
         self.annotations.extend(integers)
         self.boxes.extend(numbers)
 
     def check(self, found: Findings) -> None:
         """Note the problems within the file."""
-        found.error(
-            "images that lack an id, a file_name, or a width and height above 0", self.bad_images, "correct these"
-        )
-        found.error("categories that lack an id or a name", self.bad_categories, "correct these")
-        found.error(
-            "annotations without whole numbers as id, image_id and category_id, or iscrowd other than 0 and 1",
-            self.bad_annotations,
-            "correct these",
-        )
+        for kind, cases in self.malformed.items():
+            found.error(kind, cases, "correct these")
+        for name in ("images", "categories"):
+            found.error(f"no {name}", [] if self.counts[name] else [f"{name} is empty"], "list some")
         ids, heights, widths = self.image_columns()
         annotations = self.annotation_columns()
         found.error("image ids that appear twice", twice(ids), "ids must be unique")
-        found.error("file names that appear twice", twice(np.array(self.files, object)), "list each image once")
         found.error("category ids that appear twice", twice(np.array(self.category_ids)), "ids must be unique")
         found.error("categories that appear twice", twice(np.array(self.names, object)), "names must be unique")
         found.error("annotation ids that appear twice", twice(annotations[:, 0]), "ids must be unique")
-        outside = [f for f in self.files if f.startswith("/") or ".." in f.split("/") or "\0" in f]
-        found.error("file names that are not below the folder of the images", outside, "correct them")
-        found.error("no images", [] if self.files or self.bad_images else ["images is empty"], "list some")
-        found.error("no categories", [] if self.names or self.bad_categories else ["categories is empty"], "list some")
-        if not self.bad_images:
-            image, unknown = lookup(annotations[:, 1], ids)
-            found.error(
-                "annotations of images that are not in the file",
-                (f"annotation {a} (image {b})" for a, b in annotations[unknown][:, :2].tolist()),
-                "remove them or add the images",
-            )
-            self._check_masks(found, image, heights, widths)
-        if not self.bad_categories:
-            _, unknown = lookup(annotations[:, 2], np.array(self.category_ids, np.int64))
-            found.error(
-                "annotations of categories that are not in the file",
-                (f"annotation {a} (category {c})" for a, _, c in annotations[unknown][:, :3].tolist()),
-                "remove them or add the categories",
-            )
-        numbers = self.box_columns()
-        not_finite = annotations[~np.isfinite(numbers).all(1), 0].tolist()
+        finite = np.isfinite(self.box_columns()).all(1)
         found.error(
-            "a bbox must be four finite numbers [x, y, width, height], and area a number",
-            [*self.bad_boxes, *(f"annotation {a}" for a in not_finite)],
+            "annotations whose bbox or area is not finite",
+            (f"annotation {a}" for a in annotations[~finite, 0].tolist()),
             "correct these",
         )
+        self._check_references(found, ids)
+        self._check_masks(found, ids, heights, widths)
+
+    def _check_references(self, found: Findings, image_ids: np.ndarray) -> None:
+        """Note the annotations whose image or category is not in the file."""
+        annotations = self.annotation_columns()
+        known = (("image", 1, image_ids), ("category", 2, np.array(self.category_ids, np.int64)))
+        for (name, column, ids), plural in zip(known, ("images", "categories"), strict=True):
+            if len(ids) < self.counts[plural]:  # some are malformed
+                continue
+            _, unknown = lookup(annotations[:, column], ids)
+            found.error(
+                f"annotations of {plural} that are not in the file",
+                (f"annotation {a} ({name} {b})" for a, b in annotations[unknown][:, [0, column]].tolist()),
+                f"remove them or add the {plural}",
+            )
+
+    def _check_masks(self, found: Findings, image_ids: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> None:
+        """Note the segmentations that can't be used."""
+        annotations, bad = self.annotation_columns(), self.bad_masks
+        ids = annotations[:, 0].tolist()
+        for row in self.segmentations.wild_annotations():
+            bad["has numbers that are not finite or beyond all images"].append(ids[row])
+        image, _ = lookup(annotations[:, 1], image_ids)
+        for row, size in self.segmentations.sizes.items():
+            if image[row] >= 0 and size != (own := (int(heights[image[row]]), int(widths[image[row]]))):
+                swapped = "; height comes first" if size == own[::-1] else ""
+                bad[f"has size {list(size)}, its image {list(own)}{swapped}"].append(ids[row])
+        alone = bad.keys() <= {MISSING, EMPTY} and sum(map(len, bad.values())) == self.counts["annotations"]
+        for reason, cases in bad.items():
+            found.error(
+                f"{'all ' if alone and len(bad) == 1 else ''}annotations whose segmentation {reason}",
+                (f"annotation {a}" for a in cases),
+                _BOXES_ONLY if reason in (MISSING, EMPTY) else "correct these or remove the annotations",
+            )
 
     def image_columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return ids, heights and widths of the images, int64 (N,) each."""
@@ -181,37 +143,21 @@ class Content:
         """Return x, y, width, height and area of the annotations, float64 (A, 5)."""
         return np.array(self.boxes, np.float64).reshape(-1, 5)
 
-    def _check_masks(self, found: Findings, image: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> None:
-        ids = self.annotation_columns()[:, 0].tolist()
-        bad = list(self.bad_masks)
-        bad += [f"that of annotation {ids[row]} has unusable numbers" for row in self.segmentations.wild_annotations()]
-        for row, size in self.segmentations.sizes.items():
-            if image[row] >= 0 and size != (own := (int(heights[image[row]]), int(widths[image[row]]))):
-                bad.append(f"that of annotation {ids[row]} has size {list(size)}, its image {list(own)}")
-        found.error("a segmentation is missing or malformed", bad, "correct these or remove the annotations")
+    def match_files(self, folder: Path, found: Findings) -> None:
+        """Replace the images' names by the paths of files below the folder; note those that can't be opened."""
+        self.files = match_files(self.files, folder, found)
 
-    def check_files(self, folder: Path, found: Findings) -> None:
-        """Compare the images with the files of the folder."""
-        present = list_images(folder)
-        inner = [file for file in self.files if "/" in file]
-        present.update(file for file in inner if (folder / file).is_file())
-        missing = [file for file in self.files if file not in present]
-        found.error(
-            f"{len(missing)} images are not in {folder}", missing, "copy them there or remove them from the file"
-        )
-        extra = sorted(present.difference(self.files))
-        found.warn(f"{len(extra)} files of {folder} are not in the file and are ignored", extra)
-
-    def usable(self, heights: np.ndarray, widths: np.ndarray, found: Findings) -> tuple[np.ndarray, np.ndarray]:
-        """Return which annotations mmdetection keeps, bool (A,), and all boxes, float32 (A, 4).
+    def usable(self, heights: np.ndarray, widths: np.ndarray, found: Findings, training: bool) -> np.ndarray:
+        """Return which annotations mmdetection trains on, bool (A,).
 
         Args:
             heights: Height of each annotation's image, (A,).
             widths: Width of each annotation's image, (A,).
             found: Receives warnings.
+            training: Whether the images are for training; in evaluation all annotations count, as in pycocotools.
         """
         ids = self.annotation_columns()[:, 0]
-        x, y, width, height, area = self.box_columns().T
+        x, y, width, height, area = np.clip(self.box_columns(), -LARGEST, LARGEST).T
         right, bottom = x + width, y + height
         inside_x = np.minimum(right, widths) - np.maximum(x, 0)
         inside_y = np.minimum(bottom, heights) - np.maximum(y, 0)
@@ -219,20 +165,46 @@ class Content:
         outside = ((inside_x <= 0) | (inside_y <= 0)) & ~degenerate
         excess = np.max([-x, -y, right - widths, bottom - heights], 0, initial=0)
         partly = (excess > _TOLERANCE) & ~outside & ~degenerate
+        ignored = np.zeros(len(ids), bool)
+        ignored[self.ignored] = True
+        dropped, clipped = ("are left out of training", "are clipped") if training else ("count in the AP",) * 2
         for kind, chosen in (
-            ("boxes less than a pixel wide or high, or without area, are ignored", degenerate),
-            ("boxes outside their images are ignored", outside),
-            (f"boxes that reach more than {_TOLERANCE:g} pixel outside their images are clipped", partly),
+            (f"boxes less than a pixel wide or high, or without area, {dropped}", degenerate),
+            (f"boxes outside their images {dropped}", outside),
+            (f"boxes that reach more than {_TOLERANCE:g} pixel outside their images {clipped}", partly),
+            (f"annotations with 'ignore' {dropped}", ignored),
         ):
             found.warn(kind, (f"annotation {a}" for a in ids[chosen].tolist()))
+        self._warn_of_other_units(found, degenerate, partly | outside, heights, widths)
         if short := self.segmentations.short_rings:
             found.warn("polygons with fewer than three points are ignored", [f"{short} polygons"])
-        return ~(degenerate | outside), np.stack([x, y, right, bottom], 1).astype(np.float32)
+        return ~(degenerate | outside | ignored)
 
+    def _warn_of_other_units(
+        self, found: Findings, tiny: np.ndarray, beyond: np.ndarray, heights: np.ndarray, widths: np.ndarray
+    ) -> None:
+        """Note boxes that are probably fractions of the image, or two corners."""
+        x, y, right, bottom, _ = np.clip(self.box_columns(), -LARGEST, LARGEST).T
+        right_form = "COCO's are [x, y, width, height] in pixels"
+        fractions = (np.max([x, y, right, bottom], 0, initial=0) <= 1) & (np.min([x, y, right, bottom], 0) >= 0)
+        if len(tiny) and tiny.all() and fractions.all():
+            found.warn("all boxes are from 0 to 1, as fractions of the image", [right_form])
+        corners = (right > x) & (bottom > y) & (right <= widths + 1) & (bottom <= heights + 1)
+        if corners.all() and beyond.sum() > len(beyond) / 2:
+            found.warn("most boxes reach outside, and all would fit as corners [x1, y1, x2, y2]", [right_form])
 
-def _id_of(element: Any) -> str:
-    number = element.get("id") if isinstance(element, dict) else None
-    return "" if number is None else f" (id {printable(str(number), 40)})"
+    def ground_truth(self, images: np.ndarray, labels: np.ndarray) -> GroundTruth:
+        """Return all annotations as pycocotools counts them.
+
+        Args:
+            images: Index of each annotation's image, (A,).
+            labels: (A,).
+        """
+        numbers, crowd = self.box_columns(), self.annotation_columns()[:, 3].astype(bool)
+        numbers[self.without_area, 4] = np.nan
+        return GroundTruth(
+            images.astype(np.int32), labels.astype(np.int32), crowd, numbers[:, :4].copy(), numbers[:, 4].copy()
+        )
 
 
 def starts(lengths: np.ndarray) -> np.ndarray:
@@ -256,16 +228,3 @@ def lookup(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarra
     place = order[np.minimum(np.searchsorted(known, values, sorter=order), len(known) - 1)]
     unknown = known[place] != values
     return np.where(unknown, -1, place), unknown
-
-
-def list_images(folder: Path) -> set[str]:
-    """Return the names of the image files directly in a folder.
-
-    Raises:
-        UserError: The folder can't be read.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            return {e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "."}
-    except OSError as error:
-        raise UserError(f"can't read the folder {folder}: {error.strerror}") from None

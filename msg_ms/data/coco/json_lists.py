@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from ...errors import UserError
+from ...errors import UserError, printable
+from ...files import head_of_file
+from ..images.tar_members import compression_of
 
 CHUNK = 2**22  # characters that are read at once
+NOT_ANNOTATIONS = "it must be a COCO annotation file such as instances_val2017.json, not results or captions"
 _BLANKS = re.compile(r"[ \t\n\r]*")
-_DECODER = json.JSONDecoder()
 
 
 def read_lists(path: Path, receivers: Mapping[str, Callable[[Any], None]]) -> set[str]:
@@ -34,9 +37,33 @@ def read_lists(path: Path, receivers: Mapping[str, Callable[[Any], None]]) -> se
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); write the file again") from None
+        raise UserError(f"{path}: not UTF-8 text ({_encoding(path) or error.reason}); write the file again") from None
     except RecursionError:
         raise UserError(f"{path}: not an annotation file: values are nested too deeply") from None
+
+
+def _encoding(path: Path) -> str:
+    """Return which other encoding a file has, in words; empty if it is not known."""
+    head = (head_of_file(path, 16) or b"").ljust(4)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "it is UTF-16"
+    compression = compression_of(head)
+    return f"it is compressed with {compression}" if compression else ""
+
+
+class _Repeated(ValueError):
+    """A key that an object has twice."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; raise _Repeated if it has a key twice, as readers differ in which value counts."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise _Repeated(Counter(key for key, _ in pairs).most_common(1)[0][0])
+    return entries
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 class _Reader:
@@ -56,6 +83,8 @@ class _Reader:
             if self.next_character() != '"':
                 self.fail("expected a key in double quotes")
             key = self.value()
+            if key in keys:
+                self._fail_twice(key)
             keys.add(key)
             if self.next_character() != ":":
                 self.fail("expected ':'")
@@ -106,6 +135,10 @@ class _Reader:
                 if self.ended:
                     self.position = error.pos
                     self.fail(error.msg[:1].lower() + error.msg[1:])
+            except _Repeated as error:
+                self._fail_twice(str(error))
+            except ValueError:  # Python's limit for the digits of an integer
+                self.fail("a number has too many digits")
             else:
                 # Near the window's end a number may be a part of a longer one.
                 if self.ended or (end < len(self.text) and self.text[end] not in ".eE"):
@@ -133,10 +166,12 @@ class _Reader:
         hint = "the file is cut off; copy it again" if at_end else "correct it or copy the file again"
         raise UserError(f"{self.path}: not valid JSON at line {line}, column {column}: {reason}; {hint}")
 
+    def _fail_twice(self, key: str) -> NoReturn:
+        line, _ = self._place(self.text[: self.position])
+        shown = printable(key, 60)
+        raise UserError(f"{self.path}: the key {shown!r} appears twice in an object, at or after line {line}; keep one")
+
     def _fail_with(self, reason: str) -> NoReturn:
         if not self.next_character():
             self.fail(reason)
-        raise UserError(
-            f"{self.path}: {reason}; it must be a COCO annotation file such as instances_val2017.json, "
-            "not results or captions"
-        )
+        raise UserError(f"{self.path}: {reason}; {NOT_ANNOTATIONS}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ...boxes.rle import run_lengths
+from .elements import kind
 
+MISSING, EMPTY = "is missing", "is empty"  # reasons of files with boxes alone
 _FLUSH = 2**20  # coordinates that are collected before they are packed
 _UNITS = 100  # COCO's coordinates have two decimals
 _MIN_COORDINATES = 6  # three points
@@ -80,11 +83,6 @@ class SegmentationBuilder:
         self.short_rings = 0
         self.wild: list[int] = []  # coordinates that are not finite or beyond any image
 
-    def add_none(self) -> None:
-        """Add an annotation without a mask."""
-        self.ring_counts.append(0)
-        self.run_lengths.append(0)
-
     def add(self, segmentation: Any) -> str:
         """Add an annotation's segmentation.
 
@@ -92,34 +90,35 @@ class SegmentationBuilder:
             segmentation: A value as in COCO's files.
 
         Returns:
-            Why it can't be used; empty if it can. Then nothing has been added.
+            Why it can't be used, to follow "whose segmentation"; empty if it can. Then nothing has been added.
         """
         if isinstance(segmentation, list):
             problem = self._add_polygons(segmentation)
         elif isinstance(segmentation, dict):
             problem = self._add_runs(segmentation)
         else:
-            problem = "is missing" if segmentation is None else "is neither a list nor run lengths"
+            problem = MISSING if segmentation is None else f"is {kind(segmentation)}, not a list or run lengths"
         if not problem and len(self.pending) >= _FLUSH:
             self._pack()
         return problem
 
     def _add_polygons(self, polygons: list) -> str:
         pending, lengths = self.pending, self.ring_lengths
-        begin, rings = len(pending), len(lengths)
-        problem = "" if polygons else "is empty"
+        begin, rings, short = len(pending), len(lengths), 0
+        problem = "" if polygons else EMPTY
         for polygon in polygons:
             try:
                 count = len(polygon)
-                if count % 2:
-                    problem = f"has a polygon of {count} numbers, an odd count"
+                if type(polygon) is not list or count % 2:
+                    problem = _why_no_polygon(polygon)
                 elif count < _MIN_COORDINATES:
-                    self.short_rings += 1
+                    array("d", polygon)
+                    short += 1
                 else:
                     pending.extend(polygon)
                     lengths.append(count)
             except (TypeError, OverflowError):
-                problem = "has a polygon that is not a list of numbers"
+                problem = _why_no_polygon(polygon)
             if problem:
                 break
         if not problem and len(lengths) == rings:
@@ -127,22 +126,30 @@ class SegmentationBuilder:
         if problem:
             del pending[begin:], lengths[rings:]
         else:
+            self.short_rings += short
             self.ring_counts.append(len(lengths) - rings)
             self.run_lengths.append(0)
         return problem
 
     def _add_runs(self, segmentation: dict) -> str:
-        counts, size = segmentation.get("counts"), segmentation.get("size")
-        if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+        size, counts = _whole_numbers(segmentation.get("size")), segmentation.get("counts")
+        if size is None or len(size) != 2 or min(size) < 1 or max(size) > _LARGEST:
             return "has run lengths without a size [height, width]"
+        wrong = f"has run lengths that do not add up to its size {size[0]} x {size[1]}"
         if isinstance(counts, list):
-            if not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]:
-                return f"has run lengths that do not add up to its size {size[0]} x {size[1]}"
-            counts = coco_mask.frPyObjects({"size": size, "counts": counts}, *size)["counts"]
+            if not counts:
+                return wrong
+            if (runs := _whole_numbers(counts)) is None:
+                return f"has run lengths that hold {_first_other(counts, _is_whole)}"
+            if min(runs) < 0 or sum(runs) != size[0] * size[1]:
+                return wrong
+            counts = coco_mask.frPyObjects({"size": size, "counts": runs}, *size)["counts"]
         elif isinstance(counts, str):
+            if counts.startswith(("b'", 'b"')):
+                return "has run lengths as Python prints bytes, b'...': decode them before they are written"
             counts = counts.encode("utf-8", "replace")
             if not _adds_up(counts, size[0] * size[1]):
-                return f"has run lengths that do not add up to its size {size[0]} x {size[1]}"
+                return wrong
         else:
             return "has run lengths without counts"
         self.sizes[len(self.ring_counts)] = (size[0], size[1])
@@ -180,6 +187,43 @@ class SegmentationBuilder:
             np.frombuffer(bytes(self.text), np.uint8),
             _starts(self.run_lengths),
         )
+
+
+def _why_no_polygon(polygon: Any) -> str:
+    """Return why an entry of a list of polygons is none."""
+    right = "a polygon is one list [x1, y1, x2, y2, ...]"
+    if isinstance(polygon, dict):
+        if "counts" in polygon:
+            return "is a list of run lengths, not one object with size and counts"
+        return f"has points as objects; {right}"
+    if isinstance(polygon, bool | int | float):
+        return f"is a list of numbers, not of polygons; {right}, in a list of polygons"
+    if not isinstance(polygon, list):
+        return f"has a polygon that is {kind(polygon)}; {right}"
+    if any(isinstance(value, list | dict) for value in polygon):
+        return f"has polygons of points as {'lists' if isinstance(polygon[0], list) else 'objects'}; {right}"
+    if other := _first_other(polygon, lambda value: isinstance(value, int | float)):
+        return f"has a polygon that holds {other}"
+    if len(polygon) % 2:
+        return f"has a polygon of {len(polygon)} numbers, an odd count"
+    return "has a polygon with a number beyond all images"
+
+
+def _first_other(values: list, is_right: Callable[[Any], bool]) -> str:
+    """Return the first value that is not right, in words."""
+    other = next((value for value in values if not is_right(value)), None)
+    if isinstance(other, int | float) and not isinstance(other, bool):
+        return f"{other:g}, not a whole number"
+    return "" if all(map(is_right, values)) else f"{kind(other)}, not numbers"
+
+
+def _is_whole(value: Any) -> bool:
+    return (isinstance(value, int) and abs(value) < 2**63) or (isinstance(value, float) and value.is_integer())
+
+
+def _whole_numbers(values: Any) -> list[int] | None:
+    """Return whole numbers, of which 1.0 is one, as integers; None for anything else."""
+    return [int(value) for value in values] if isinstance(values, list) and all(map(_is_whole, values)) else None
 
 
 def _hundredths(values: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,121 +11,14 @@ import numpy as np
 from ...config import DataConfig
 from ...errors import UserError, printable, shorten
 from ..images.folder import is_directory
-from .content import Content, Findings, lookup, starts
-from .json_lists import read_lists
-from .segmentations import Segmentations
+from .arrays import CocoSplit
+from .content import LARGEST, Content, lookup, starts
+from .findings import Findings
+from .json_lists import NOT_ANNOTATIONS, read_lists
+from .layouts import LAYOUT, other_layout
 
-LAYOUT = "--data-path must hold annotations/instances_{train,val}2017.json, train2017/ and val2017/"
 MIN_SIDE = 32  # pixels of a training image's short side
-
-
-@dataclass(frozen=True)
-class Objects:
-    """The annotations of one image.
-
-    Attributes:
-        boxes: (N, 4), float32, (x1, y1, x2, y2) in pixels.
-        labels: Classes, int64 (N,).
-        crowd: Which are crowds, bool (N,).
-        masks: For each its index in ``CocoSplit.segmentations``; crowds have an empty one there.
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    masks: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class CocoSplit:
-    """The images of one part of a COCO data set and their annotations, N images and A annotations, as arrays.
-
-    Annotations that mmdetection drops are left out: outside the image, without area, or less than a pixel wide or high.
-
-    Attributes:
-        root: The data set's folder.
-        images_dir: The folder of the images.
-        annotation_file: The JSON file.
-        files: File names of the images below ``images_dir``.
-        image_ids: COCO's ids of the images, int64 (N,).
-        heights: int32 (N,).
-        widths: int32 (N,).
-        category_ids: COCO's id of each class; a label is an index into them.
-        class_names: The names of the classes.
-        offsets: Where each image's annotations begin, and the end, int64 (N + 1).
-        boxes: (A, 4), float32, (x1, y1, x2, y2) in pixels.
-        labels: int16 or int32 (A,).
-        crowd: bool (A,).
-        masks: For each annotation its index in ``segmentations``, int32 (A,).
-        segmentations: The masks.
-        warnings: Lines on odd values and on ignored ones.
-    """
-
-    root: Path
-    images_dir: Path
-    annotation_file: Path
-    files: tuple[str, ...]
-    image_ids: np.ndarray
-    heights: np.ndarray
-    widths: np.ndarray
-    category_ids: tuple[int, ...]
-    class_names: tuple[str, ...]
-    offsets: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    masks: np.ndarray
-    segmentations: Segmentations
-    warnings: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays, without the file names."""
-        arrays = (self.image_ids, self.heights, self.widths, self.offsets, self.boxes, self.labels, self.crowd)
-        return sum(values.nbytes for values in (*arrays, self.masks)) + self.segmentations.nbytes
-
-    def path(self, index: int) -> str:
-        """Return the path of an image."""
-        return f"{self.images_dir}/{self.files[index]}"
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Return height and width of an image, as the JSON file has them."""
-        return int(self.heights[index]), int(self.widths[index])
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Heights and widths of all images, int64 (N, 2)."""
-        return np.stack([self.heights, self.widths], 1).astype(np.int64)
-
-    def objects(self, index: int) -> Objects:
-        """Return the annotations of an image, in the order of the file."""
-        part = slice(*self.offsets[index : index + 2].tolist())
-        return Objects(self.boxes[part], self.labels[part].astype(np.int64), self.crowd[part], self.masks[part])
-
-    def counts(self) -> np.ndarray:
-        """Return the number of annotations of each image that are not crowds, int64 (N,)."""
-        totals = np.concatenate([[0], np.cumsum(~self.crowd)])
-        return totals[self.offsets[1:]] - totals[self.offsets[:-1]]
-
-    def subset(self, chosen: np.ndarray) -> CocoSplit:
-        """Return the part with some images, bool (N,), and all masks."""
-        lengths = np.diff(self.offsets)
-        annotations = np.repeat(chosen, lengths)
-        return replace(
-            self,
-            files=tuple(np.array(self.files, object)[chosen]),
-            image_ids=self.image_ids[chosen],
-            heights=self.heights[chosen],
-            widths=self.widths[chosen],
-            offsets=starts(lengths[chosen]),
-            boxes=self.boxes[annotations],
-            labels=self.labels[annotations],
-            crowd=self.crowd[annotations],
-            masks=self.masks[annotations],
-        )
+TRAIN, VAL = "train2017", "val2017"
 
 
 def load_coco(config: DataConfig, num_classes: int, training: bool) -> tuple[CocoSplit | None, CocoSplit]:
@@ -148,8 +41,8 @@ def load_coco(config: DataConfig, num_classes: int, training: bool) -> tuple[Coc
     root = Path(config.data_path)
     if not is_directory(root):
         raise UserError(f"{root} is not a directory; {LAYOUT}")
-    train = for_training(read_split(root, "train2017")) if training else None
-    val = read_split(root, "val2017")
+    train = for_training(read_split(root, TRAIN)) if training else None
+    val = read_split(root, VAL, annotated=training)
     for split in (val,) if train is None else (train, val):
         if len(split.class_names) != num_classes:
             raise UserError(
@@ -171,9 +64,10 @@ def for_training(split: CocoSplit) -> CocoSplit:
     empty = np.diff(split.offsets) == 0
     chosen = ~(small | empty)
     if not chosen.any():
+        reasons = [line.removeprefix(f"{split.annotation_file}: ") for line in split.warnings]
         raise UserError(
-            f"{split.annotation_file}: none of {len(split)} images has annotations and sides of at least {MIN_SIDE} "
-            "pixels; training needs some"
+            f"{split.annotation_file}: none of {len(split)} images has annotations to train on and sides of at least "
+            f"{MIN_SIDE} pixels" + (f" ({'; '.join(reasons)})" if reasons else "") + "; training needs some"
         )
     lines = [
         f"{split.annotation_file}: training leaves out {count} of {len(split)} images {reason}"
@@ -183,6 +77,8 @@ def for_training(split: CocoSplit) -> CocoSplit:
         )
         if count
     ]
+    if split.crowd.all():
+        lines.append(f"{split.annotation_file}: all annotations are crowds, so training sees background alone")
     split = replace(split, warnings=(*split.warnings, *lines))
     return split if chosen.all() else split.subset(chosen)
 
@@ -203,12 +99,13 @@ def check_same_categories(train: CocoSplit, val: CocoSplit) -> None:
         )
 
 
-def read_split(root: Path, name: str) -> CocoSplit:
+def read_split(root: Path, name: str, annotated: bool = True) -> CocoSplit:
     """Read one part of a data set.
 
     Args:
         root: The data set's folder.
         name: The folder of the images, such as ``val2017``; the annotations are ``annotations/instances_<name>.json``.
+        annotated: Whether the file must have annotations; those of COCO's test images have none.
 
     Raises:
         UserError: The file can't be read or is not a COCO annotation file; ids appear twice or refer to nothing; a
@@ -217,28 +114,35 @@ def read_split(root: Path, name: str) -> CocoSplit:
     file, folder = root / "annotations" / f"instances_{name}.json", root / name
     for missing, exists in ((file, file.is_file()), (folder, is_directory(folder))):
         if not exists:
-            raise UserError(f"{missing} is missing; {LAYOUT}")
-    content = Content()
+            raise UserError(f"{missing} is missing; {other_layout(root, name) or LAYOUT}")
+    content, found = Content(), Findings(file)
     keys = read_lists(file, content.receivers())
-    if lacking := [key for key in content.receivers() if key not in keys]:
-        raise UserError(
-            f"{file}: the key {', '.join(map(repr, lacking))} is missing; it must be a COCO annotation file such as "
-            "instances_val2017.json, not results or captions"
-        )
-    found = Findings(file)
+    required = [key for key in content.receivers() if annotated or key != "annotations"]
+    if lacking := [key for key in required if key not in keys]:
+        raise UserError(f"{file}: the key {', '.join(map(repr, lacking))} is missing; {NOT_ANNOTATIONS}")
     content.check(found)
-    content.check_files(folder, found)
+    content.match_files(folder, found)
     found.raise_errors()
+    return _split(root, folder, content, found, training=name == TRAIN, annotated="annotations" in keys)
+
+
+def _split(root: Path, folder: Path, content: Content, found: Findings, training: bool, annotated: bool) -> CocoSplit:
+    """Return checked content as arrays."""
     ids, heights, widths = content.image_columns()
     annotations = content.annotation_columns()
     image, _ = lookup(annotations[:, 1], ids)
     label, _ = lookup(annotations[:, 2], np.array(content.category_ids, np.int64))
-    kept, boxes = content.usable(heights[image], widths[image], found)
+    kept = content.usable(heights[image], widths[image], found, training)
     order = np.flatnonzero(kept)[np.argsort(image[kept], kind="stable")]
+    x, y, width, height, _ = content.box_columns()[order].T
+    boxes = np.clip(np.stack([x, y, x + width, y + height], 1), -LARGEST, LARGEST).astype(np.float32)
+    truth = content.ground_truth(image, label) if annotated and not training else None
+    if truth is not None:
+        _warn_of_undefined(truth.objects(len(content.names)), content.names, found)
     return CocoSplit(
         root,
         folder,
-        file,
+        found.file,
         tuple(content.files),
         ids.copy(),
         heights.astype(np.int32),
@@ -246,13 +150,23 @@ def read_split(root: Path, name: str) -> CocoSplit:
         tuple(content.category_ids),
         tuple(content.names),
         starts(np.bincount(image[order], minlength=len(ids))),
-        boxes[order],
+        boxes,
         label[order].astype(np.int16 if len(content.names) < 2**15 else np.int32),
         annotations[order, 3].astype(bool),
         order.astype(np.int32),
         content.segmentations.build(),
+        truth,
         tuple(found.warnings),
     )
+
+
+def _warn_of_undefined(objects: np.ndarray, names: Sequence[str], found: Findings) -> None:
+    """Note the classes without ground truth, whose AP is undefined."""
+    without = [name for name, count in zip(names, objects.tolist(), strict=True) if not count]
+    if len(without) == len(names):
+        found.warn("the AP is undefined", ["there are no objects, or crowds alone"])
+    else:
+        found.warn("categories without objects, which the AP leaves out", without)
 
 
 def ground_truth_warnings(split: CocoSplit, max_gt: int) -> Sequence[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..pixels import native
-from .class_files import order_classes, order_warnings
+from .class_files import composed, order_classes, order_warnings
 from .file_list import FileList
 from .found import Found
 from .image_folder import ImageFolder
@@ -129,7 +129,7 @@ def _list_images(folder: str, found: _Found) -> tuple[list[str], list[os.DirEntr
     with _reading(folder), os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
-            if name.endswith(_USUAL_SUFFIXES) and name[0] != "." and entry.is_file():
+            if name.endswith(_USUAL_SUFFIXES) and name[0] != "." and is_file(entry):
                 names.append(name)  # most files take this short way
             else:
                 others.append(entry)
@@ -138,7 +138,7 @@ def _list_images(folder: str, found: _Found) -> tuple[list[str], list[os.DirEntr
         name = entry.name
         if name.startswith("."):
             (found.hidden if is_folder(entry) else found.others).append(found.name(entry))
-        elif name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+        elif name.lower().endswith(IMAGE_SUFFIXES) and is_file(entry):
             names.append(name)
         elif is_folder(entry):
             folders.append(entry)
@@ -148,7 +148,7 @@ def _list_images(folder: str, found: _Found) -> tuple[list[str], list[os.DirEntr
             found.others.append(found.name(entry))
     names.sort()
     images = []
-    for name, size in zip(names, _sizes(folder, names), strict=True):
+    for name, size in zip(names, file_sizes(folder, names), strict=True):
         if size:
             images.append(name)
         else:
@@ -156,8 +156,8 @@ def _list_images(folder: str, found: _Found) -> tuple[list[str], list[os.DirEntr
     return images, folders
 
 
-def _sizes(folder: str, names: list[str]) -> Sequence[int]:
-    """Return the sizes of files."""
+def file_sizes(folder: str, names: list[str]) -> Sequence[int]:
+    """Return the sizes of files below a folder; raise UserError if one can't be read."""
     sizes = native.file_sizes(folder, names)
     if sizes is not None and min(sizes, default=0) >= 0:
         return sizes
@@ -191,6 +191,21 @@ def is_folder(entry: os.DirEntry) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
+
+
+def is_file(entry: os.DirEntry) -> bool:
+    """Return whether an entry is a file or a link to one."""
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
+
+
+def paths_by_composed_name(root: Path) -> dict[str, str]:
+    """Return the paths of all files below a folder by their composed form: lists and disks differ in accents."""
+    paths = [os.path.join(top, name) for top, _, names in os.walk(root) for name in names]  # noqa: PTH118 (speed)
+    below = [os.path.relpath(path, root) for path in paths]
+    return {composed(path): path for path in below}
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ...errors import UserError, shorten
 from .class_files import composed, number_order_hint, read_text
 from .file_list import FileList
-from .folder import has_content, is_directory
+from .folder import has_content, is_directory, paths_by_composed_name
 from .image_folder import ImageFolder
 from .tar_index import INDEX
 
@@ -100,13 +100,12 @@ class _Reader:
         if has_content(path):
             return path
         other = "" if file.isascii() else self._by_composed_name.get(composed(os.path.normpath(file)), "")
-        return other if other and has_content(other) else ""
+        path = os.path.join(self.root, other)  # noqa: PTH118 (speed)
+        return path if other and has_content(path) else ""
 
     @functools.cached_property
     def _by_composed_name(self) -> dict[str, str]:
-        """Paths of all files by their composed names: the list may store accents in another way than the disk."""
-        paths = [os.path.join(top, name) for top, _, names in os.walk(self.root) for name in names]  # noqa: PTH118
-        return {composed(os.path.relpath(path, self.root)): path for path in paths}
+        return paths_by_composed_name(self.root)
 
 
 def _labels(words: Sequence[str], classes: Sequence[str], list_file: Path) -> tuple[list[int], list[str]]:

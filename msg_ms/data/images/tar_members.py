@@ -24,6 +24,11 @@ _SUPPORTED = "only uncompressed tar files with regular files can be read by offs
 _AGAIN = "copy or write it again"
 
 
+def compression_of(head: bytes) -> str:
+    """Return the name of the program that compressed a file with this beginning; empty if none did."""
+    return next((kind for magic, kind, _ in _COMPRESSED if head.startswith(magic)), "")
+
+
 class Member(NamedTuple):
     """A regular file or a folder in a tar file.
 

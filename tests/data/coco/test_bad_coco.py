@@ -1,8 +1,12 @@
 """Bad COCO data: each kind ends with one line that names the file, the case and the remedy, or is a warning."""
 
+import gzip
 import json
+import os
 import re
 import shutil
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +66,57 @@ def segmentation(value):
     return set_value("annotations", 1, "segmentation", value)
 
 
+def every(change):
+    """Change all annotations."""
+
+    def damage(root):
+        content = json.loads((root / FILE).read_text())
+        for annotation in content["annotations"]:
+            change(annotation)
+        (root / FILE).write_text(json.dumps(content))
+
+    return damage
+
+
+def name(value, on_disk=None):
+    """Give the first image another name in the file, and perhaps on the disk."""
+
+    def damage(root):
+        edit(root, (("images", 0, "file_name"), value(root) if callable(value) else value))
+        if on_disk is not None:
+            (root / "train2017" / on_disk).parent.mkdir(exist_ok=True)
+            (root / "train2017/0000.png").rename(root / "train2017" / on_disk)
+
+    return damage
+
+
+def crowd(value):
+    return lambda root: edit(root, (("annotations", 1, "iscrowd"), 1), (("annotations", 1, "segmentation"), value))
+
+
+def twice_in_an_object(root):
+    text(root, lambda t: t.replace('"id": 13', '"id": 5, "id": 13', 1))
+
+
+def link_to_nothing(root):
+    (root / "train2017/0001.png").unlink()
+    (root / "train2017/0001.png").symlink_to("gone.png")
+
+
+def move(*pairs):
+    def damage(root):
+        for source, target in pairs:
+            (root / target).parent.mkdir(parents=True, exist_ok=True)
+            (root / source).rename(root / target)
+
+    return damage
+
+
+ROBOFLOW = [("train2017", "train"), (FILE, "train/_annotations.coco.json")]
+RING = [[1, 1], [9, 1], [9, 9], [1, 9]]
+NFC, NFD = (unicodedata.normalize(form, "caf\u00e9.png") for form in ("NFC", "NFD"))
+
+
 RUNS = {"size": [60, 80], "counts": [0, 10, 4790]}
 # What is done to a valid data set, and parts of the message.
 ERRORS = {
@@ -115,60 +170,216 @@ ERRORS = {
     ),
     "an image without a size": (
         set_value("images", 2, "width", None),
-        ["images that lack an id, a file_name, or a width and height above 0: number 3 (id 16); correct these"],
+        ["images whose width is missing: number 3 (id 16); correct these"],
     ),
-    "an image of size 0": (set_value("images", 2, "height", 0), ["a width and height above 0: number 3 (id 16)"]),
-    "an image that is text": (set_value("images", 2, "0002.png"), ["images that lack an id", "number 3;"]),
-    "an id that is text": (set_value("annotations", 1, "id", "2"), ["whole numbers as id", "number 2 (id 2)"]),
-    "a number of crowds": (set_value("annotations", 1, "iscrowd", 2), ["iscrowd other than 0 and 1: number 2 (id 2)"]),
-    "a category without a name": (set_value("categories", 1, "name", None), ["lack an id or a name: number 2 (id 5)"]),
+    "an image of size 0": (
+        set_value("images", 2, "height", 0),
+        ["images whose height is not above 0: number 3 (id 16)"],
+    ),
+    "an image that is text": (
+        set_value("images", 2, "0002.png"),
+        ["images that are text, not an object: number 3; correct"],
+    ),
+    "an id that is text": (
+        set_value("annotations", 1, "id", "2"),
+        ['annotations whose id is text, not a whole number: number 2 (id "2"); correct these'],
+    ),
+    "a number of crowds": (
+        set_value("annotations", 1, "iscrowd", 2),
+        ["annotations whose iscrowd is neither 0 nor 1: number 2 (id 2)"],
+    ),
+    "a category without a name": (
+        set_value("categories", 1, "name", None),
+        ["categories whose name is missing: number 2 (id 5)"],
+    ),
     "a box of three numbers": (
         set_value("annotations", 1, "bbox", [1, 2, 3]),
-        ["a bbox must be four finite numbers [x, y, width, height], and area a number: annotation 2; correct these"],
+        ["whose bbox has 3 entries, not four: [x, y, width, height]: number 2 (id 2); correct these"],
     ),
-    "a box of text": (set_value("annotations", 1, "bbox", ["1", 2, 3, 4]), ["four finite numbers", "annotation 2"]),
+    "a box of text": (
+        set_value("annotations", 1, "bbox", ["1", 2, 3, 4]),
+        ["bbox holds an entry that is text, not a number: number 2 (id 2)"],
+    ),
     "a box that is not a number": (
         set_value("annotations", 1, "bbox", [1, 2, float("nan"), 4]),
-        ["four finite numbers", "annotation 2"],
+        ["annotations whose bbox or area is not finite: annotation 2"],
     ),
-    "an infinite area": (set_value("annotations", 1, "area", float("inf")), ["area a number: annotation 2"]),
+    "an infinite area": (
+        set_value("annotations", 1, "area", float("inf")),
+        ["bbox or area is not finite: annotation 2"],
+    ),
     "no segmentation": (
         segmentation(None),
-        ["a segmentation is missing or malformed: that of annotation 2 is missing; correct these or remove"],
+        ["whose segmentation is missing: annotation 2; this detector learns masks, too: docs/detection.md"],
     ),
-    "an empty segmentation": (segmentation([]), ["that of annotation 2 is empty"]),
+    "an empty segmentation": (
+        segmentation([]),
+        ["annotations whose segmentation is empty: annotation 2; this detector learns masks"],
+    ),
     "an odd polygon": (
         segmentation([[1, 1, 9, 1, 9, 9, 1]]),
-        ["annotation 2 has a polygon of 7 numbers, an odd count"],
+        ["whose segmentation has a polygon of 7 numbers, an odd count: annotation 2; correct these or remove"],
     ),
-    "a polygon of two points": (segmentation([[1, 1, 9, 9]]), ["annotation 2 has no polygon of three points or more"]),
+    "a polygon of two points": (segmentation([[1, 1, 9, 9]]), ["has no polygon of three points or more: annotation 2"]),
     "a polygon of text": (
         segmentation([["1", 1, 9, 1, 9, 9]]),
-        ["annotation 2 has a polygon that is not a list of num"],
+        ["has a polygon that holds text, not numbers: annotation 2"],
     ),
-    "a polygon without brackets": (segmentation([1, 1, 9, 1, 9, 9]), ["a polygon that is not a list of numbers"]),
-    "a polygon with NaN": (segmentation([[1, 1, 9, 1, 9, float("nan")]]), ["annotation 2 has unusable numbers"]),
-    "a polygon far away": (segmentation([[1, 1, 9e99, 1, 9, 9]]), ["annotation 2 has unusable numbers"]),
+    "a polygon without brackets": (
+        segmentation([1, 1, 9, 1, 9, 9]),
+        ["is a list of numbers, not of polygons", "annotation 2"],
+    ),
+    "a polygon with NaN": (
+        segmentation([[1, 1, 9, 1, 9, float("nan")]]),
+        ["has numbers that are not finite", "annotation 2"],
+    ),
+    "a polygon far away": (segmentation([[1, 1, 9e99, 1, 9, 9]]), ["or beyond all images: annotation 2"]),
     "run lengths of another image": (
         segmentation({**RUNS, "size": [80, 60]}),
-        ["that of annotation 2 has size [80, 60], its image [60, 80]"],
+        ["has size [80, 60], its image [60, 80]; height comes first: annotation 2"],
     ),
     "run lengths that are too short": (
         segmentation({**RUNS, "counts": [0, 10, 4780]}),
-        ["annotation 2 has run lengths that do not add up to its size 60 x 80"],
+        ["has run lengths that do not add up to its size 60 x 80: annotation 2"],
     ),
     "damaged compressed run lengths": (
         segmentation({"size": [60, 80], "counts": "0:nope"}),
-        ["annotation 2 has run lengths that do not add up"],
+        ["has run lengths that do not add up"],
     ),
     "run lengths without a size": (segmentation({"counts": [4800]}), ["run lengths without a size [height, width]"]),
+    "pairs as polygons": (segmentation([RING]), ["has polygons of points as lists; a polygon is one list [x1, y1"]),
+    "points as objects": (
+        segmentation([{"x": x, "y": y} for x, y in RING]),
+        ["has points as objects; a polygon is one list [x1, y1"],
+    ),
+    "polygons of objects": (
+        segmentation([[{"x": x, "y": y} for x, y in RING]]),
+        ["has polygons of points as objects; a polygon is one list"],
+    ),
+    "an object beside a polygon": (segmentation([[1, 1, 9, 1, 9, 9], {"x": 1}]), ["has points as objects"]),
+    "a list of run lengths": (segmentation([RUNS]), ["is a list of run lengths, not one object with size and counts"]),
+    "a segmentation that is text": (
+        segmentation("[[1, 1]]"),
+        ["whose segmentation is text, not a list or run lengths"],
+    ),
+    "run lengths with parts of pixels": (
+        segmentation({**RUNS, "counts": [0, 10.5, 4789.5]}),
+        ["has run lengths that hold 10.5, not a whole number: annotation 2"],
+    ),
+    "run lengths as printed bytes": (segmentation({**RUNS, "counts": "b'0:'"}), ["b'...': decode them before"]),
+    "a crowd without a mask": (crowd([]), ["whose segmentation is empty: annotation 2; this detector learns masks"]),
+    "a crowd with damaged run lengths": (crowd({**RUNS, "counts": "~~~zz"}), ["do not add up to its size 60 x 80"]),
+    "a crowd with short run lengths": (crowd({**RUNS, "counts": [10, 10]}), ["do not add up to its size 60 x 80"]),
+    "a crowd of swapped size": (crowd({**RUNS, "size": [80, 60]}), ["its image [60, 80]; height comes first"]),
+    "no masks at all": (
+        every(lambda a: a.update(segmentation=[])),
+        ["all annotations whose segmentation is empty", "docs/detection.md writes boxes as polygons"],
+    ),
+    "a key twice": (
+        lambda root: text(root, lambda t: t[:-1] + ', "images": []}'),
+        ["the key 'images' appears twice in an object, at or after line 1; keep one"],
+    ),
+    "a key twice in an element": (twice_in_an_object, ["the key 'id' appears twice in an object"]),
+    "UTF-16": (
+        lambda root: (root / FILE).write_text((root / FILE).read_text(), encoding="utf-16"),
+        ["not UTF-8 text (it is UTF-16)"],
+    ),
+    "compressed": (
+        lambda root: (root / FILE).write_bytes(gzip.compress((root / FILE).read_bytes())),
+        ["not UTF-8 text (it is compressed with gzip)"],
+    ),
+    "a number of 5,000 digits": (
+        lambda root: text(root, lambda t: t.replace('"id": 13', '"id": 1' + "0" * 5000, 1)),
+        ["a number has too many digits"],
+    ),
+    "an id beyond 64 bits": (set_value("images", 2, "id", 2**70), ["images whose id is beyond 64 bits"]),
+    "an id with a fraction": (set_value("images", 2, "id", 1.5), ["images whose id is not a whole number"]),
+    "a category name that is a number": (set_value("categories", 1, "name", 5), ["whose name is a number, not text"]),
+    "half of a character": (set_value("images", 2, "file_name", "\ud83d.png"), ["holds half of a surrogate pair"]),
+    "a box with names": (
+        set_value("annotations", 1, "bbox", {"x": 1}),
+        ["whose bbox is an object of x, y, width, height, not a list [x, y, width, height]"],
+    ),
+    "more pixels than are decoded": (
+        lambda root: edit(root, *((("images", 2, side), 500_000) for side in ("height", "width"))),
+        ["images with more than 178,956,970 pixels, which are not decoded: number 3"],
+    ),
+    "fractions of the image as boxes": (
+        every(lambda a: a.update(bbox=[0.1, 0.2, 0.3, 0.4])),
+        ["none of 3 images has annotations to train on", "all boxes are from 0 to 1, as fractions of the image"],
+    ),
+    "areas of 0": (
+        every(lambda a: a.update(area=0)),
+        ["none of 3 images", "(boxes less than a pixel wide or high, or without area, are left out of training: anno"],
+    ),
+    "a name with Windows separators": (
+        name("images\\0000.png"),
+        ["file names that have Windows separators: images\\0000.png; write / for \\, and paths relative to"],
+    ),
+    "an absolute name": (
+        name(lambda root: str(root / "train2017/0000.png")),
+        ["file names that are absolute paths or addresses: ", "write paths relative to"],
+    ),
+    "a drive's name": (name("C:\\x\\0000.png"), ["are absolute paths or addresses: C:\\x\\0000.png"]),
+    "an address": (name("https://x.org/0000.png"), ["are absolute paths or addresses: https://x.org/0000.png"]),
+    "a name in capitals": (
+        name("0000.PNG"),
+        ["have other upper or lower case letters than the files: 0000.PNG (the file is 0000.png); correct the names"],
+    ),
+    "a name with a folder": (name("x/0000.png"), ["have folders that do not exist here: x/0000.png (the file is 0000"]),
+    "another suffix": (name("0000.jpg"), ["have another suffix than the files: 0000.jpg (the file is 0000.png)"]),
+    "images one folder deeper": (
+        lambda root: [move(("train2017", "t"), ("t", "train2017/train2017"))(root)],
+        ["file names that are one folder deeper: 0000.png, 0001.png, 0002.png; move the files of"],
+    ),
+    "one file under two names": (
+        set_value("images", 1, "file_name", "./0000.png"),
+        ["file names that appear twice: 0000.png; list each image once"],
+    ),
+    "a folder as an image": (name("sub", "sub/0000.png"), ["file names that are folders or devices, not files: sub"]),
+    "a pipe as an image": (
+        lambda root: [(root / "train2017/0000.png").unlink(), os.mkfifo(root / "train2017/0000.png")],
+        ["file names that are folders or devices, not files: 0000.png"],
+    ),
+    "a link to a missing file": (
+        link_to_nothing,
+        ["file names that are links to missing files: 0001.png; remove or re"],
+    ),
+    "an empty file": (
+        lambda root: (root / "train2017/0001.png").write_bytes(b""),
+        ["empty files: 0001.png; remove or download them again"],
+    ),
+    "Roboflow's layout": (
+        move(*ROBOFLOW),
+        ["this is Roboflow's layout: move train/_annotations.coco.json to annotations/instances_train2017.json"],
+    ),
+    "YOLO's layout": (
+        lambda root: [
+            (root / FILE).unlink(),
+            (root / "labels/train").mkdir(parents=True),
+            (root / "data.yaml").touch(),
+        ],
+        ["this is YOLO's layout, with boxes in text files: export the data set as COCO instance segmentation"],
+    ),
+    "Pascal VOC's layout": (
+        lambda root: [(root / FILE).unlink(), (root / "annotations/0000.xml").touch()],
+        ["this is Pascal VOC's layout"],
+    ),
+    "a data set one folder deeper": (
+        lambda root: [root.rename(root.parent / "x"), root.mkdir(), (root.parent / "x").rename(root / "deep")],
+        ["instances_train2017.json is missing; pass --data-path", "/deep;"],
+    ),
+    "the files of another year": (
+        move((FILE, FILE.replace("2017", "2014")), ("train2017", "train2014")),
+        ["rename annotations/instances_train2014.json to " + FILE + " and rename train2014/ to train2017/"],
+    ),
     "several kinds at once": (
         lambda root: edit(root, (("annotations", 0, "image_id"), 99), (("annotations", 1, "bbox"), [])),
-        ["annotation 1 (image 99)", "four finite numbers", "annotation 2"],
+        ["annotation 1 (image 99)", "bbox has 0 entries", "number 2 (id 2)"],
     ),
     "no usable image": (
         lambda root: edit(root, (("annotations",), [])),
-        ["none of 3 images has annotations and sides of at least 32 pixels"],
+        ["none of 3 images has annotations to train on and sides of at least 32 pixels; training needs some"],
     ),
 }
 WARNINGS = {
@@ -178,7 +389,7 @@ WARNINGS = {
     ),
     "a box outside the image": (
         lambda root: append(root, "annotations", square(90, 10, 100, 20)),
-        "boxes outside their images are ignored: annotation 90",
+        "boxes outside their images are left out of training: annotation 90",
     ),
     "a box partly outside": (
         lambda root: append(root, "annotations", square(90, 10, 70, 20)),
@@ -186,11 +397,19 @@ WARNINGS = {
     ),
     "a box without area": (
         lambda root: append(root, "annotations", square(90, 10, 20, 20, side=0.5)),
-        "boxes less than a pixel wide or high, or without area, are ignored: annotation 90",
+        "boxes less than a pixel wide or high, or without area, are left out of training: annotation 90",
     ),
     "a short polygon beside others": (
         segmentation([[1, 1, 2, 2], [1, 1, 30, 1, 30, 30]]),
         "polygons with fewer than three points are ignored: 1 polygons",
+    ),
+    "an annotation with ignore": (
+        set_value("annotations", 1, "ignore", 1),
+        "annotations with 'ignore' are left out of training: annotation 2",
+    ),
+    "crowds alone": (
+        every(lambda a: a.update(iscrowd=1)),
+        "all annotations are crowds, so training sees background alone",
     ),
     "an image without annotations": (
         lambda root: add_image(root, [], height=60),
@@ -200,6 +419,28 @@ WARNINGS = {
         lambda root: add_image(root, [square(90, 1, 5, 5)]),
         "training leaves out 1 of 4 images with a side below 32 pixels",
     ),
+}
+
+
+# Valid data in another form.
+ACCEPTED = {
+    "no iscrowd": every(lambda a: a.pop("iscrowd")),
+    "iscrowd null": every(lambda a: a.update(iscrowd=None)),
+    "iscrowd false": every(lambda a: a.update(iscrowd=False)),
+    "no area": every(lambda a: a.pop("area")),
+    "ids with .0": every(lambda a: a.update(image_id=float(a["image_id"]), category_id=float(a["category_id"]))),
+    "sizes with .0": set_value("images", 0, "height", 60.0),
+    "run lengths with .0": segmentation({"size": [60.0, 80], "counts": [0.0, 10.0, 4790]}),
+    "a byte order mark": lambda root: (root / FILE).write_bytes(b"\xef\xbb\xbf" + (root / FILE).read_bytes()),
+    "no suffix": name("0000", "0000"),
+    "another suffix": name("0000.jfif", "0000.jfif"),
+    "a hidden file": name(".0000.png", ".0000.png"),
+    "a dot before": name("./0000.png"),
+    "folders": name("a//b.png", "a/b.png"),
+    "decomposed accents on the disk": name(NFC, NFD),
+    "decomposed accents in a folder": name("a/" + NFD, "a/" + NFC),
+    "a backslash in a name": name("a\\b.png", "a\\b.png"),
+    "a name that is not UTF-8": name("\udcff.png", "\udcff.png"),
 }
 
 
@@ -234,6 +475,16 @@ def test_warnings(kind, root):
     (warning,) = train.warnings
     assert FILE in warning and re.search(line, warning)
     assert not val.warnings and len(train) >= 2
+
+
+@pytest.mark.parametrize("kind", ACCEPTED)
+def test_other_forms_are_the_same_data(kind, root):
+    expected, _ = load(root)
+    ACCEPTED[kind](root)
+    train, _ = load(root)
+    assert not train.warnings and len(train) == 3
+    assert (train.boxes == expected.boxes).all() and (train.labels == expected.labels).all()
+    assert not train.crowd.any() and all(Path(train.path(i)).is_file() for i in range(3))
 
 
 def test_good_data_has_no_warnings(root):
@@ -298,7 +549,7 @@ def test_check_dataset_reads_coco(root, command, tmp_path):
     shutil.copy(root / "val2017/0000.png", root / "val2017/0002.png")
     segmentation([])(root)
     done = command("tools/check_dataset.py", root, "--list", "bad.txt", status=1)
-    assert "problem: " in done.stdout and "that of annotation 2 is empty" in done.stdout
+    assert "problem: " in done.stdout and "whose segmentation is empty: annotation 2" in done.stdout
     assert "2 files can't be decoded or have the wrong size; they are listed in bad.txt" in done.stdout
     damaged, other = (tmp_path / "bad.txt").read_text().splitlines()
     assert damaged.startswith(f"{root}/val2017/0001.png\t")
