@@ -11,7 +11,8 @@ from ..errors import UserError, nearest, printable, shorten
 DEFAULT_KEYS = ("model", "state_dict")
 # Parts of names that PyTorch's wrappers add: for compilation, FSDP, recomputation, and Lightning Fabric.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module", "_forward_module"}
-_PARALLEL = "module."  # added to every name for several devices
+_PARALLEL = "module."  # added to every name for several devices, and by averages of weights
+_AVERAGE_COUNTERS = {"n_averaged", "steps"}  # beside the averages of PyTorch and of mmengine
 # Limits for hostile files: depth and entries to search, length of a name, number of weights.
 _MAX_DEPTH, _MAX_LISTED, _MAX_NAME_LENGTH, _MAX_WEIGHTS = 3, 1000, 200, 4000
 
@@ -19,7 +20,8 @@ _MAX_DEPTH, _MAX_LISTED, _MAX_NAME_LENGTH, _MAX_WEIGHTS = 3, 1000, 200, 4000
 def select_weights(content: Any, key: str | None, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
     """Return the dictionary of weights in the content of a checkpoint.
 
-    The parts of names that PyTorch's wrappers add, such as ``module.`` and ``_orig_mod.``, are removed.
+    The parts of names that PyTorch's wrappers add, such as ``module.`` and ``_orig_mod.``, are removed, and the counter
+    beside averaged weights.
 
     Args:
         content: The object that the file stores.
@@ -53,19 +55,24 @@ def select_weights(content: Any, key: str | None, is_tensor: Callable[[Any], boo
     if unprintable:
         name = printable(unprintable[0], 100)
         raise UserError(f"does not contain a plain dictionary of weights: {name} is not a parameter name")
-    return _unwrap(selected)
+    return unwrap(selected)
 
 
-def _unwrap(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove from names the parts that PyTorch's wrappers add."""
+def unwrap(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Remove the parts that PyTorch's wrappers add from the names.
+
+    Raises:
+        UserError: If two names become the same.
+    """
     result: dict[str, Any] = {}
     for name, value in weights.items():
         plain = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
         if plain in result:
             raise UserError(f"two weights are called {plain}, with and without a wrapper's name")
         result[plain] = value
-    while result and all(name.startswith(_PARALLEL) for name in result):
-        result = {name.removeprefix(_PARALLEL): value for name, value in result.items()}
+    parallel = {name: value for name, value in result.items() if name not in _AVERAGE_COUNTERS}
+    while parallel and all(name.startswith(_PARALLEL) for name in parallel):
+        result = parallel = {name.removeprefix(_PARALLEL): value for name, value in parallel.items()}
     return result
 
 
@@ -105,7 +112,7 @@ def _find_key(content: Any, key: str) -> Any:
             if value is not None:
                 return value
     prefix = f"{key}."
-    plain = _unwrap({name: value for name, value in content.items() if isinstance(name, str)})
+    plain = unwrap({name: value for name, value in content.items() if isinstance(name, str)})
     with_prefix = {name.removeprefix(prefix): value for name, value in plain.items() if name.startswith(prefix)}
     return with_prefix or None
 

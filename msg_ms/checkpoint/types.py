@@ -31,8 +31,10 @@ class LoadedWeights:
         content: The saved object, with a placeholder for each tensor.
         state: The weights by name, in the types that the file stores.
         ignored: Dotted names in a pickle that were neither imported nor called.
+        notes: Lines for the user on entries that were left out.
     """
 
     content: Any
     state: Arrays
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from ..cli import path_argument
 from ..convert.detector_shapes import fit_detector, is_detector, rules_for
 from ..convert.model_shapes import Changes, fit_weights
 from ..convert.names import check_buffers, convert_state_dict, dropped_names, export_state_dict
+from ..convert.parts import INDEX_SUFFIX, is_index, part_files
 from ..convert.weight_files import (
     OUR_SUFFIXES,
     TORCH_SUFFIXES,
@@ -46,7 +47,7 @@ class Options:
     @property
     def input_suffixes(self) -> tuple[str, ...]:
         """Suffixes of the files to read in a folder."""
-        return OUR_SUFFIXES if self.reverse else (*TORCH_SUFFIXES, ".pth.tar")
+        return OUR_SUFFIXES if self.reverse else (*TORCH_SUFFIXES, ".pth.tar", INDEX_SUFFIX)
 
     @property
     def output_suffixes(self) -> tuple[str, ...]:
@@ -127,13 +128,14 @@ def convert_folder(source: Path, target: Path, options: Options, suffix: str | N
         files = [p for p in source.iterdir() if p.is_file() and not p.name.startswith(".")]
     except OSError as error:
         raise UserError(f"can't read --input {source}: {error.strerror or error}") from None
-    checkpoints = sorted(path for path in files if path.name.endswith(options.input_suffixes))
+    parts = set().union(*(part_files(path) for path in files if is_index(path) and not options.reverse))
+    checkpoints = sorted(path for path in files if path.name.endswith(options.input_suffixes) and path not in parts)
     if not checkpoints:
         raise UserError(f"--input {source}: the folder has no {' '.join(options.input_suffixes)} files")
     owners = {path.resolve(): path for path in checkpoints}
     failed = 0
     for path in checkpoints:
-        output = target / f"{Path(path.name.removesuffix('.tar')).stem}{output_suffix}"
+        output = target / f"{Path(path.name.removesuffix('.tar').removesuffix(INDEX_SUFFIX)).stem}{output_suffix}"
         try:
             if (owner := owners.setdefault(output.resolve(), path)) is not path or output.resolve() == path.resolve():
                 raise UserError(f"{path}: its output {output} would replace that of {owner}")
@@ -198,6 +200,7 @@ def to_mindspore(source: Path, options: Options) -> tuple[Arrays, list[str]]:
     name, weights, lines = adjust_weights(source, converted, options)
     dropped = Counter(dropped_names(file.state, rules).values())
     lines += [f"dropped    {count} buffers ({reason})" for reason, count in dropped.items()]
+    lines += file.notes
     if file.ignored:
         names = printable(", ".join(file.ignored))
         lines.append(f"ignored    {names}: named in the file, neither imported nor called")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from mindspore import nn
 from mindspore.nn.utils import no_init_parameters
 
 from ..checkpoint.files import parameters_by_name
@@ -28,8 +29,8 @@ BACKBONE_ARGUMENTS = (
 
 
 def is_detector(names: Iterable[str]) -> bool:
-    """Return whether parameter names of either side are a detector's."""
-    return any(name.startswith(("neck.", "rpn_head.", "roi_head.")) for name in names)
+    """Return whether parameter names of either side are a detector's, or those of its backbone alone."""
+    return any(name.startswith(("neck.", "rpn_head.", "roi_head.", f"{BACKBONE}norm0.")) for name in names)
 
 
 def rules_for(names: Iterable[str]) -> Sequence[Rule | Drop]:
@@ -67,10 +68,27 @@ def fit_detector(weights: Arrays, cfg: str | None, changes: Changes, seed: int) 
     return name, {n: weights[n] for n in expected}, []
 
 
-def _build(weights: Arrays) -> tuple[str, CascadeMaskRCNN]:
-    """Return the detector that the shapes imply, without initial values, and its name."""
+class _Backbone(nn.Cell):
+    """A backbone whose parameters have the detector's names."""
+
+    def __init__(self, backbone: DetectionBackbone):
+        super().__init__()
+        self.backbone = backbone
+
+
+def _build(weights: Arrays) -> tuple[str, nn.Cell]:
+    """Return the detector that the shapes imply, without initial values, and its name.
+
+    For the weights of a backbone alone it is a Cell that holds the backbone.
+    """
     backbone = {n.removeprefix(BACKBONE): value for n, value in weights.items() if n.startswith(BACKBONE)}
     architecture = infer_architecture(backbone)
+    arguments = {key: architecture[key] for key in BACKBONE_ARGUMENTS}
+    if len(backbone) == len(weights):
+        with no_init_parameters(), use_backend("composed"):
+            return f"the backbone of a detector, {variant_name(architecture)}", _Backbone(
+                DetectionBackbone(**arguments)
+            )
     try:
         head = "roi_head.bbox_head.0"
         channels = weights["neck.lateral_convs.0.conv.weight"].shape[0]
@@ -84,7 +102,6 @@ def _build(weights: Arrays) -> tuple[str, CascadeMaskRCNN]:
     for name, value in {**sizes, "blocks of a stage": max(architecture["depths"])}.items():
         if not 1 <= value <= LARGEST[name]:
             raise ConversionError(f"the shapes imply {name}={value}; it must be from 1 to {LARGEST[name]}")
-    arguments = {key: architecture[key] for key in BACKBONE_ARGUMENTS}
     # Only names and shapes are needed: skip the initial values, and the kernels, which compile for half a minute.
     with no_init_parameters(), use_backend("composed"):
         model = CascadeMaskRCNN(DetectionBackbone(**arguments), DetectorSettings(**sizes))

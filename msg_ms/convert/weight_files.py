@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,20 +15,26 @@ from ..checkpoint.types import Arrays, BrokenCheckpoint, LoadedWeights
 from ..errors import UserError, nearest, shorten
 from .detector_shapes import rules_for
 from .names import converts
+from .parts import index_of_part, is_index, read_parts
 from .torch_reader.file import read_torch_file
 from .torch_writer import write_torch_file
+from .training_state import drop_training_state
 
 OUR_SUFFIXES = FORMATS
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 # Values of --key for a checkpoint of this package, and the prefix of those weights in the file.
 OUR_KEYS = {"model": "", "ema": EMA_PREFIX}
+# Every classifier has the first name, every detector the second.
+_FIRST_LAYERS = ("patch_embed.proj.weight", "backbone.patch_embed.proj.weight")
 
 
 def read_torch_weights(path: Path, key: str | None) -> LoadedWeights:
-    """Read the weights of a PyTorch checkpoint; any suffix but ``.safetensors`` is read as PyTorch's own format.
+    """Read the weights of a PyTorch checkpoint.
+
+    Any suffix but ``.safetensors`` and ``.index.json`` is read as PyTorch's own format.
 
     Args:
-        path: The file to read.
+        path: The file to read, or the index of several files.
         key: Location of the weights, see ``msg_ms.checkpoint.select.select_weights``.
 
     Raises:
@@ -39,24 +46,34 @@ def read_torch_weights(path: Path, key: str | None) -> LoadedWeights:
         # PyTorch Lightning's files have this suffix too.
         hint = "; pass --reverse for a MindSpore checkpoint" if path.suffix == ".ckpt" else ""
         raise BrokenCheckpoint(f"{error}{hint}") from None
-    rules = rules_for(file.state)
-    if not converts(file.state, "torch", rules) and converts(file.state, "ours", rules):
+    state, notes = drop_training_state(file.state)
+    file = replace(file, state=state, notes=tuple(notes))
+    rules = rules_for(state)
+    index = index_of_part(path)
+    if index is not None:
+        raise UserError(f"{path} is one part of a checkpoint; pass its index, {index.name}")
+    if converts(state, "torch", rules):
+        return file
+    if converts(state, "ours", rules):
         raise UserError(f"{path} has MindSpore parameter names; convert it with --reverse")
-    if not converts(file.state, "torch") and (prefix := _model_prefix(file.state)):
-        location = ".".join(part for part in (default_key(file.content) if key is None else key, prefix) if part)
-        raise UserError(f"{path}: the names of the model's weights start with {prefix!r}; pass --key {location}")
+    if prefixes := _model_prefixes(state):
+        place = default_key(file.content) if key is None else key
+        keys = [".".join(part for part in (place, prefix) if part) for prefix in prefixes]
+        names = " or ".join(map(repr, prefixes))
+        raise UserError(f"{path}: the names of the model's weights start with {names}; pass --key {' or '.join(keys)}")
     return file
 
 
-def _model_prefix(state: Arrays) -> str:
-    """Return the prefix of the names that convert without it, as PyTorch Lightning's ``model``; empty if none does."""
-    parts = [name.split(".") for name in state]
-    prefixes = dict.fromkeys(".".join(name[:count]) for count in (1, 2, 3) for name in parts if len(name) > count)
-    for prefix in islice(prefixes, 100):
-        names = [name.removeprefix(f"{prefix}.") for name in state if name.startswith(f"{prefix}.")]
-        if "patch_embed.proj.weight" in names and converts(dict.fromkeys(names), "torch"):
-            return prefix
-    return ""
+def _model_prefixes(state: Arrays) -> list[str]:
+    """Return the prefixes of names that convert without them, as PyTorch Lightning's ``model``; at most three."""
+    found: list[str] = []
+    firsts = [name.removesuffix(f".{first}") for first in _FIRST_LAYERS for name in state if name.endswith(f".{first}")]
+    for prefix in islice(dict.fromkeys(firsts), 100):
+        inner = {n.removeprefix(f"{prefix}."): value for n, value in state.items() if n.startswith(f"{prefix}.")}
+        names, _ = drop_training_state(inner)
+        if converts(names, "torch", rules_for(names)) and len(found) < 3:
+            found.append(prefix)
+    return found
 
 
 def read_our_weights(path: Path, key: str | None) -> Arrays:
@@ -110,6 +127,8 @@ def compare_with_file(path: Path, state: Arrays, torch: bool) -> None:
 
 
 def _read_torch(path: Path, key: str | None) -> LoadedWeights:
+    if is_index(path):
+        return read_parts(path, key, _read_torch)
     return (read_safetensors if path.suffix == ".safetensors" else read_torch_file)(path, key)
 
 
