@@ -13,6 +13,10 @@ from .files import open_standard_streams
 open_standard_streams()  # MindSpore's libraries can't be loaded while one of them is closed
 
 from .errors import UserError
+from .framework.quiet_end import end_quietly
+
+end_quietly()
+
 from .models.detection.variants import create_detector, list_detectors
 from .models.features import MSGFeatures
 from .models.inference import optimize_for_inference

@@ -7,7 +7,10 @@ from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn
-from mindspore.graph.api import _cell_graph_executor, _convert_python_data
+from mindspore.nn.cell import _cell_graph_executor, _convert_python_data
+
+# MindSpore 2.7 and 2.8 find the arguments of a graph in Python; there every call takes MindSpore's own way.
+_FINDS_ARGUMENTS = hasattr(_cell_graph_executor._graph_executor, "get_args_for_run")
 
 
 class FastRepeatedCall(nn.Cell):
@@ -31,7 +34,7 @@ class FastRepeatedCall(nn.Cell):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the outputs of ``construct``."""
-        if not self.repeats_calls or kwargs or any(type(x) is not Tensor for x in args):
+        if not (self.repeats_calls and _FINDS_ARGUMENTS) or kwargs or any(type(x) is not Tensor for x in args):
             return super().__call__(*args, **kwargs)
         call = self._describe(args)
         if call is None or call != self._last_call:
