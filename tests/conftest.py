@@ -10,12 +10,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
-def pytest_sessionfinish():
-    # MindSpore's caches keep some Cells to the interpreter's end, and their __del__ then prints a traceback each,
-    # as the module it needs is gone.
-    del ms.nn.Cell.__del__
-
-
 @pytest.fixture(autouse=True)
 def graph_mode(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MindSpore leaves rank_0/ where a compilation fails

@@ -20,12 +20,13 @@ from ..framework.repeated_call import FastRepeatedCall
 from .architecture import EMBED_KERNEL, Architecture
 from .block import MSGBlock
 from .decay import is_no_decay
+from .inputs import AcceptsArrays
 from .layers import DropPath, truncated_normal
 from .stages import PatchEmbed, PatchMerging, Stage
 from .windows import StageGeometry, stage_geometry, window_partition
 
 
-class MSGBackbone(FastCompilePhase, FastRepeatedCall):
+class MSGBackbone(AcceptsArrays, FastCompilePhase, FastRepeatedCall):
     """Patch embedding and stages: the part that the classifier and the feature extractor share.
 
     Args:

@@ -10,8 +10,10 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from ...boxes.masks import paste_masks
+from ...errors import UserError
 from ...framework.compile_memory import CompactAfterCompile
 from ...framework.compile_phase import FastCompilePhase
+from ..inputs import AcceptsArrays, as_images, as_numbers
 from .backbone import DetectionBackbone
 from .boxes import decode_boxes
 from .fpn import FPN
@@ -40,7 +42,7 @@ class Detections(NamedTuple):
     masks: list[dict]
 
 
-class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
+class CascadeMaskRCNN(AcceptsArrays, CompactAfterCompile, FastCompilePhase):
     """Cascade Mask R-CNN: backbone, feature pyramid, region proposals, three stages of box and mask heads.
 
     Parameters have mmdetection's names, with MindSpore's names for the parameters of normalisations.
@@ -147,19 +149,28 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
         """Detect objects in a batch of images; call ``set_train(False)`` first.
 
         Args:
-            images: Normalised images (B, 3, height, width), padded to one size with zeros.
+            images: Normalised images (B, 3, height, width), padded to one size with zeros; arrays and lists work too.
             img_shapes: Height and width of the images without padding, (B, 2).
             ori_shapes: Height and width of the original images, (B, 2).
             scale_factors: The images' sizes over those of the original images, as (x, y, x, y), (B, 4).
 
         Returns:
             The detections of every image.
+
+        Raises:
+            UserError: If the inputs have other types, or other sizes than those of the images.
         """
-        numbers = (Tensor(np.asarray(values, np.float32)) for values in (img_shapes, scale_factors))
-        outputs = [output.asnumpy() for output in self(images, *numbers)]
+        images = as_images(images)
+        count, _, height, width = images.shape
+        sizes = as_numbers("img_shapes", img_shapes, count, 2)
+        originals = as_numbers("ori_shapes", ori_shapes, count, 2)
+        factors = as_numbers("scale_factors", scale_factors, count, 4)
+        if (sizes > (height, width)).any():
+            raise UserError(f"img_shapes={sizes.tolist()}: larger than the images of {height} x {width}")
+        outputs = [output.asnumpy() for output in self(images, Tensor(sizes), Tensor(factors))]
         return [
             to_detections([output[i] for output in outputs], shape, self.settings.mask_threshold)
-            for i, shape in enumerate(np.asarray(ori_shapes))
+            for i, shape in enumerate(originals)
         ]
 
     def recompute_blocks(self) -> None:
