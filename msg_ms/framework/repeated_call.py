@@ -9,7 +9,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 from mindspore.nn.cell import _cell_graph_executor, _convert_python_data
 
-# MindSpore 2.7 and 2.8 find the arguments of a graph in Python; there every call takes MindSpore's own way.
+# MindSpore 2.7 and 2.8 find the arguments of a graph in Python; there MindSpore's own call runs every time.
 _FINDS_ARGUMENTS = hasattr(_cell_graph_executor._graph_executor, "get_args_for_run")
 
 
