@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from msg_ms.cli import path_argument, run_command_line
-from msg_ms.data.coco.split import CocoSplit, check_same_categories, read_split
+from msg_ms.data.coco.layouts import has_coco_files
+from msg_ms.data.coco.split import TRAIN, VAL, CocoSplit, check_same_categories, for_training, read_split
+from msg_ms.data.images.entries import is_directory
 from msg_ms.data.images.file_list import FileList
-from msg_ms.data.images.image_folder import ImageFolder
+from msg_ms.data.images.folder import ImageFolder
 from msg_ms.data.images.image_list import scan_list
-from msg_ms.data.images.layouts import scan_images
-from msg_ms.data.images.splits import check_same_classes, known_classes
+from msg_ms.data.images.splits import check_same_classes, known_classes, scan_images
 from msg_ms.data.pixels.decode import decode
-from msg_ms.data.pixels.image_files import failure_reason
+from msg_ms.data.pixels.image_files import failure_reason, size_difference
 from msg_ms.errors import UserError
 from msg_ms.files import head_of_file
 
@@ -65,7 +66,9 @@ def main() -> int:
 
     check_own_list(args.list, args.data_path)  # before an hour of decoding
     sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
-    if (args.data_path / "annotations").is_dir():
+    if not is_directory(args.data_path):
+        raise UserError(f"{args.data_path} is not a directory; name the folder of the data set")
+    if has_coco_files(args.data_path):
         if args.class_index or args.val_list:
             raise UserError("--class-index and --val-list are for class folders, not for COCO data sets")
         parts, problems = scan_coco(args.data_path)
@@ -133,16 +136,20 @@ def scan_coco(data_path: Path) -> tuple[list[Part], list[str]]:
     """Return the readable ones of ``train2017/`` and ``val2017/``, and the problems of both."""
     splits: list[CocoSplit] = []
     problems: list[str] = []
-    for name in ("train2017", "val2017"):
-        attempt(lambda name=name: read_split(data_path, name), splits, problems)
+    for name in (TRAIN, VAL):
+        attempt(lambda name=name: read_split(data_path, name, annotated=name == TRAIN), splits, problems)
     if len(splits) == 2:
-        attempt(lambda: check_same_categories(*splits), splits, problems)
+        attempt(lambda: check_same_categories(*splits), [], problems)
+    used: list[CocoSplit] = []  # the images that training uses, for its warnings
+    if splits and splits[0].images_dir.name == TRAIN:
+        attempt(lambda: for_training(splits[0]), used, problems)
     parts = []
     for split in splits:
         content = f"{len(split)} images, {len(split.labels)} objects in {len(split.class_names)} classes"
         files = FileList.of(str(split.images_dir), [list(split.files)])
         sizes = tuple(split.size(i) for i in range(len(split)))
-        parts.append(Part(str(split.images_dir), content, files, sizes, split.warnings))
+        warnings = used[0].warnings if used and split is splits[0] else split.warnings
+        parts.append(Part(str(split.images_dir), content, files, sizes, warnings))
     return parts, problems
 
 
@@ -172,12 +179,10 @@ def bad_lines(indices: range) -> list[str]:
     files, sizes, lines = checked.files, checked.sizes, []
     for i in indices:
         try:
-            height, width = decode(files.read(i)).shape[:2]
-            if sizes is not None and (height, width) != sizes[i]:
-                lines.append(
-                    f"{files[i]}\t{width} x {height} pixels (width x height), but the annotations have "
-                    f"{sizes[i][1]} x {sizes[i][0]}"
-                )
+            content = files.read(i)
+            size = decode(content).shape[:2]
+            if sizes is not None and size != sizes[i]:
+                lines.append(f"{files[i]}\t{size_difference(content, size, sizes[i])}")
         except Exception as error:
             lines.append(f"{files[i]}\t{failure_reason(error)}")
     return lines

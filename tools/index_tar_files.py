@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from msg_ms.cli import path_argument, run_command_line
-from msg_ms.data.images.folder import is_directory
+from msg_ms.data.images.entries import is_directory
 from msg_ms.data.images.tar_index import INDEX, check_replaceable
 from msg_ms.data.images.tar_scan import write_index
 from msg_ms.errors import UserError

@@ -15,8 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from msg_ms.cli import path_argument, run_command_line
-from msg_ms.data.images.folder import scan_folder
-from msg_ms.data.images.image_folder import ImageFolder
+from msg_ms.data.images.folder import ImageFolder, scan_folder
 from msg_ms.data.images.splits import PARTS
 from msg_ms.data.images.tar_scan import write_index
 from msg_ms.errors import UserError

@@ -3,11 +3,9 @@
 from .classification import EvalDataset, TrainDataset
 from .coco.split import CocoSplit, load_coco
 from .detection import DetectionEvalDataset, DetectionTrainDataset
-from .images.folder import scan_folder
-from .images.image_folder import ImageFolder
+from .images.folder import ImageFolder, scan_folder
 from .images.image_list import scan_list
-from .images.layouts import scan_images
-from .images.splits import load_folders
+from .images.splits import load_folders, scan_images
 from .images.tar_folder import scan_tar_files
 from .pipeline import EpochOrder, EvalPipeline, Shard, TrainPipeline
 from .pixels.device_collate import DeviceCollate

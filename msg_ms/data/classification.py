@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import AugConfig, DataConfig
-from .images.image_folder import ImageFolder
+from .images.folder import ImageFolder
 from .pipeline import WHOLE, Batch, EpochOrder, EvalPipeline, Shard, TrainPipeline, batches_in_memory, drop_path_noise
 from .pixels.collate import Buffers, Erasing, collate
 from .pixels.device_collate import ERASING, MIXING, can_erase_on_device, erasing_rows, mixing_row, stack

@@ -25,7 +25,7 @@ from .pixels.detection_transforms import (
     transform_boxes,
     transform_image,
 )
-from .pixels.image_files import BadFiles, decode_file
+from .pixels.image_files import BadFiles, decode_file, read_file, size_difference
 
 _TRANSFORM, _OBJECTS = 3, 4  # separate these random numbers from others
 TRAIN_COLUMNS = (
@@ -239,9 +239,6 @@ def read_image(split: CocoSplit, index: int, bad_files: BadFiles) -> np.ndarray 
     image = decode_file(file, bad_files)
     if image is None or image.shape[:2] == split.size(index):
         return image
-    height, width = split.size(index)
-    bad_files.mismatch = (
-        f"{file} is {image.shape[1]} x {image.shape[0]} pixels (width x height), but {split.annotation_file} has "
-        f"{width} x {height} for it; the boxes would not match: use the original file, or correct the JSON file"
-    )
+    difference = size_difference(read_file(file), image.shape[:2], split.size(index))
+    bad_files.mismatch = f"{file} is {difference} ({split.annotation_file}); the boxes would not match"
     return None

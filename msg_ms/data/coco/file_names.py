@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..images.class_files import composed
-from ..images.folder import IMAGE_SUFFIXES, entries_of, file_sizes, is_file, is_folder, paths_by_composed_name
+from ..images.entries import entries_of, file_sizes, is_file, is_folder, paths_by_composed_name
+from ..images.folder import IMAGE_SUFFIXES
 from .findings import Findings
 
 _ABSOLUTE = re.compile(r"[/~]|[A-Za-z]:[\\/]|\\\\|[a-z]+://")

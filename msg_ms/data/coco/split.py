@@ -10,7 +10,7 @@ import numpy as np
 
 from ...config import DataConfig
 from ...errors import UserError, printable, shorten
-from ..images.folder import is_directory
+from ..images.entries import is_directory
 from .arrays import CocoSplit
 from .content import LARGEST, Content, lookup, starts
 from .findings import Findings

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ...errors import UserError, shorten
 from .class_files import ClassName, class_lines, composed, read_class_file, read_text
-from .folder import is_directory
-from .layouts import class_names
+from .entries import is_directory
+from .splits import class_names
 
 CLASSES_KEY = "classes"  # in a checkpoint's metadata: JSON list of the class folders in the order of their labels
 IMAGENET_FILE = Path(__file__).with_name("imagenet_classes.txt")  # sources and licences are in its header

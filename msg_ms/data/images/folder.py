@@ -1,37 +1,120 @@
-"""Lists of image files with labels, in the same order on every machine.
-
-Two layouts are supported: one folder per class, and a folder with a list of file names and classes.
-"""
+"""Lists of image files with labels, in the same order on every machine: one folder per class."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import json
 import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import UserError
-from ..pixels import native
-from .class_files import composed, order_classes, order_warnings
+import numpy as np
+
+from ...errors import UserError, shorten
+from ..pixels.image_files import BadFiles, decode_content
+from .class_files import order_classes, order_warnings
+from .entries import entries_of, file_sizes, folder_identity, is_directory, is_file, is_folder, reading_folder
 from .file_list import FileList
-from .found import Found
-from .image_folder import ImageFolder
+from .tar_files import TarFileList
 
 # torchvision's, and GIF.
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 _USUAL_SUFFIXES = (*IMAGE_SUFFIXES, ".JPEG", ".JPG", ".PNG")
 
 
-class _Found(Found):
-    """Entries of a folder beside its images, and the folders above it."""
+@dataclass(frozen=True)
+class ImageFolder:
+    """Image files and their labels.
+
+    Attributes:
+        root: The folder that was listed.
+        classes: Names of the class folders in composed Unicode (NFC); a label is an index into them. Empty if a list
+            has labels only.
+        files: Paths of the images.
+        labels: One label per image.
+        warnings: One line for each kind of ignored entry.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    files: FileList
+    labels: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def decode(self, index: int, bad_files: BadFiles) -> np.ndarray | None:
+        """Return an image, uint8 RGB (H, W, 3); record its file and return None if it can't be read or decoded."""
+        return decode_content(lambda: self.files[index], lambda: self.files.read(index), bad_files)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return everything as arrays, for other processes."""
+        text = json.dumps([str(self.root), self.classes, self.warnings])
+        return {
+            **self.files.to_arrays(),
+            "labels": np.array(self.labels, np.int32),
+            "text": np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ImageFolder:
+        """Return the folder of ``to_arrays``; the names stay where they are."""
+        root, classes, warnings = json.loads(arrays["text"].tobytes().decode("utf-8", "surrogatepass"))
+        files = (TarFileList if "tars" in arrays else FileList).from_arrays(root, arrays)
+        return cls(Path(root), tuple(classes), files, shared_labels(arrays["labels"]), tuple(warnings))
+
+
+def shared_labels(labels: np.ndarray) -> tuple[int, ...]:
+    """Return labels as integers, one object per class: a number above 256 is a new object each time."""
+    numbers = np.empty(int(labels.max(initial=-1)) + 1, object)
+    numbers[:] = range(len(numbers))
+    return tuple(numbers[labels].tolist())
+
+
+@dataclass
+class Found:
+    """Entries below the class folders that are not images, with their paths below ``root``."""
+
+    root: str
+    others: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    dangling: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+
+    def raise_problems(self, classes_without_images: Sequence[str]) -> None:
+        """Raise UserError if there are files that can't be used, or classes without images."""
+        problems = [
+            f"{kind}: {shorten(names)}; {remedy}"
+            for kind, names, remedy in (
+                ("class folders without images", classes_without_images, "remove or fill them"),
+                ("empty files", self.empty, "remove or download them again"),
+                ("links to missing files", self.dangling, "remove or repair them"),
+            )
+            if names
+        ]
+        if problems:
+            raise UserError(f"{self.root}: {'; '.join(problems)}")
+
+    def ignored(self) -> list[str]:
+        """Return a line for each kind of ignored entry."""
+        return [
+            f"ignored {len(names)} {kind}: {shorten(names)}"
+            for kind, names in (
+                ("hidden folders", self.hidden),
+                ("links to folders that are listed already", self.repeated),
+                ("entries that are not images", self.others),
+            )
+            if names
+        ]
 
     @functools.cached_property
     def above(self) -> set[tuple[int, int]]:
         """The root and the folders that contain it: a link to one of them is a loop."""
         root = Path(self.root).resolve()
-        return {_identity(str(path)) for path in (root, *root.parents)}
+        return {folder_identity(str(path)) for path in (root, *root.parents)}
 
     def name(self, entry: os.DirEntry) -> str:
         """Return an entry's path below the root."""
@@ -63,7 +146,7 @@ def scan_folder(root: str | Path, class_index: str | Path | None = None) -> Imag
     root = Path(root)
     folders = _class_folders(root, class_index)
     entries = entries_of(root)
-    found = _Found(
+    found = Found(
         str(root),
         others=[entry.name for entry in entries if not is_folder(entry)],
         hidden=[entry.name for entry in entries if is_folder(entry) and entry.name.startswith(".")],
@@ -101,20 +184,20 @@ def _class_folders(root: Path, class_index: str | Path | None) -> dict[str, str]
     return order_classes(on_disk, class_index, root)
 
 
-def _folders_below(top: str, found: _Found) -> Iterator[tuple[str, list[str]]]:
+def _folders_below(top: str, found: Found) -> Iterator[tuple[str, list[str]]]:
     """Yield a class folder and each folder below it with the names of its images, in torchvision's order."""
     listed: dict[str, list[str]] = {}
     seen: set[tuple[int, int]] = set()
     pending = [top]
-    if os.path.islink(top) and _identity(top) in found.above:  # noqa: PTH114 (speed)
+    if os.path.islink(top) and folder_identity(top) in found.above:  # noqa: PTH114 (speed)
         pending.clear()
     while pending:
         path = pending.pop()
         listed[path], folders = _list_images(path, found)
         if folders and not seen:  # most class folders have no folders, so this costs them nothing
-            seen = {*found.above, _identity(top)}
+            seen = {*found.above, folder_identity(top)}
         for entry in folders:
-            identity = _identity(entry.path)
+            identity = folder_identity(entry.path)
             if identity in seen:
                 found.repeated.append(found.name(entry))
             else:
@@ -123,10 +206,10 @@ def _folders_below(top: str, found: _Found) -> Iterator[tuple[str, list[str]]]:
     yield from sorted(listed.items())
 
 
-def _list_images(folder: str, found: _Found) -> tuple[list[str], list[os.DirEntry]]:
+def _list_images(folder: str, found: Found) -> tuple[list[str], list[os.DirEntry]]:
     """Return the names of the images in a folder, sorted, and the folders in it; other entries go to ``found``."""
     names, others = [], []
-    with _reading(folder), os.scandir(folder) as entries:
+    with reading_folder(folder), os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
             if name.endswith(_USUAL_SUFFIXES) and name[0] != "." and is_file(entry):
@@ -154,86 +237,3 @@ def _list_images(folder: str, found: _Found) -> tuple[list[str], list[os.DirEntr
         else:
             found.empty.append(f"{folder}/{name}"[len(found.root) + 1 :])
     return images, folders
-
-
-def file_sizes(folder: str, names: list[str]) -> Sequence[int]:
-    """Return the sizes of files below a folder; raise UserError if one can't be read."""
-    sizes = native.file_sizes(folder, names)
-    if sizes is not None and min(sizes, default=0) >= 0:
-        return sizes
-    result = []
-    for name in names:
-        path = f"{folder}/{name}"
-        try:
-            result.append(os.stat(path).st_size)  # noqa: PTH116 (speed)
-        except OSError as error:
-            raise UserError(f"can't read {path}: {error.strerror}") from None
-    return result
-
-
-@contextlib.contextmanager
-def _reading(folder: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"can't read the folder {folder}: {error.strerror}") from None
-
-
-def entries_of(folder: str | Path) -> list[os.DirEntry]:
-    """Return the entries of a folder, sorted by name; raise UserError if it can't be read."""
-    with _reading(folder), os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
-
-
-def is_folder(entry: os.DirEntry) -> bool:
-    """Return whether an entry is a folder or a link to one."""
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def is_file(entry: os.DirEntry) -> bool:
-    """Return whether an entry is a file or a link to one."""
-    try:
-        return entry.is_file()
-    except OSError:  # a link to itself
-        return False
-
-
-def paths_by_composed_name(root: Path) -> dict[str, str]:
-    """Return the paths of all files below a folder by their composed form: lists and disks differ in accents."""
-    paths = [os.path.join(top, name) for top, _, names in os.walk(root) for name in names]  # noqa: PTH118 (speed)
-    below = [os.path.relpath(path, root) for path in paths]
-    return {composed(path): path for path in below}
-
-
-def _identity(path: str) -> tuple[int, int]:
-    try:
-        status = os.stat(path)  # noqa: PTH116 (speed)
-    except OSError as error:
-        raise UserError(f"can't read the folder {path}: {error.strerror}") from None
-    return status.st_dev, status.st_ino
-
-
-def is_directory(path: Path) -> bool:
-    """Return whether a path is a folder; raise UserError if that can't be known."""
-    try:
-        return path.is_dir()
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from None
-
-
-def has_content(path: str) -> bool:
-    """Return whether a path is a file that is not empty.
-
-    Raises:
-        UserError: The file's folder can't be read.
-    """
-    try:
-        status = os.stat(path)  # noqa: PTH116 (speed)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return False
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from None
-    return stat.S_ISREG(status.st_mode) and status.st_size > 0

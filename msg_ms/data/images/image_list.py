@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ...errors import UserError, shorten
 from .class_files import composed, number_order_hint, read_text
+from .entries import has_content, is_directory, paths_by_composed_name
 from .file_list import FileList
-from .folder import has_content, is_directory, paths_by_composed_name
-from .image_folder import ImageFolder
+from .folder import ImageFolder
 from .tar_index import INDEX
 
 

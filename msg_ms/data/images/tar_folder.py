@@ -9,8 +9,8 @@ import numpy as np
 
 from ...errors import UserError, shorten
 from .class_files import order_classes, order_warnings
-from .folder import entries_of
-from .image_folder import ImageFolder, shared_labels
+from .entries import entries_of
+from .folder import ImageFolder, shared_labels
 from .tar_files import TarFile, TarFileList
 from .tar_index import COMMAND, TarIndex
 

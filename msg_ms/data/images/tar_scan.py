@@ -12,8 +12,7 @@ from tqdm import tqdm
 from ...errors import UserError, shorten
 from .class_files import composed, order_classes
 from .file_list import FileList
-from .folder import IMAGE_SUFFIXES
-from .found import Found
+from .folder import IMAGE_SUFFIXES, Found
 from .tar_files import TarFile
 from .tar_folder import compressed_names, file_names, tar_names, tar_status
 from .tar_index import TarIndex

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import ExifTags, Image
 
 from ...errors import UserError
 from .decode import decode
+
+_TURNED = range(5, 9)  # EXIF orientations that swap width and height
 
 
 class ChangedData(UserError):
@@ -51,6 +55,33 @@ def failure_reason(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     reason = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", reason)  # Pillow's name for its input
     return " ".join(reason.split())
+
+
+def size_difference(encoded: bytes, size: tuple[int, int], expected: tuple[int, int]) -> str:
+    """Return how an image differs from the size that its annotations have, and the remedy.
+
+    Args:
+        encoded: Content of the file.
+        size: Height and width of its pixels.
+        expected: Height and width in the annotations.
+    """
+    text = f"{size[1]} x {size[0]} pixels (width x height), but the annotations have {expected[1]} x {expected[0]}"
+    if size != expected[::-1]:
+        return f"{text}: use the original file, or correct the annotations"
+    if _exif_orientation(encoded) in _TURNED:
+        return (
+            f"{text}: viewers turn it by its EXIF orientation, which is ignored here as in COCO's tools; turn the "
+            "pixels themselves (Pillow's ImageOps.exif_transpose), or annotate them as they are"
+        )
+    return f"{text}: width and height are swapped in one of them"
+
+
+def _exif_orientation(encoded: bytes) -> int:
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data raise errors of many kinds, and the pixels are fine
+        return 1
 
 
 def read_file(file: str) -> bytes:

@@ -16,8 +16,7 @@ from msg_ms import UserError
 from msg_ms.data import scan_folder
 from msg_ms.data.images.class_names import ClassName, class_order_warning, read_class_names
 from msg_ms.data.images.file_list import FileList
-from msg_ms.data.images.folder import IMAGE_SUFFIXES
-from msg_ms.data.images.image_folder import ImageFolder
+from msg_ms.data.images.folder import IMAGE_SUFFIXES, ImageFolder
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
