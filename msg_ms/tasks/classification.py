@@ -57,9 +57,10 @@ class ClassificationTask(ClassesTask):
         self.folders = once_per_node(ranks, lambda: self.folders, folders_to_arrays, folders_from_arrays)
 
     def fingerprint(self) -> Iterable[bytes]:
-        """Return the files' names below ``train/`` or ``val/``."""
-        train, val = self.folders
-        return (train or val).files.pieces()
+        """Return names and labels of the images, and the classes, of all parts in use."""
+        for folder in self.folders:
+            if folder is not None:
+                yield from folder.pieces()
 
     def warnings(self) -> Sequence[str]:
         """Return lines on ignored files and settings."""

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
-from support.random_coco import by_pycocotools, compare, random_content, write
+from support.random_coco import by_pycocotools, compare, detect, random_content, write
 from support.small_detector import write_data
 
 from msg_ms import UserError
@@ -125,14 +125,101 @@ def test_no_detection_is_an_ap_of_zero(split, tmp_path):
     check_results(tmp_path / "none.json")
 
 
-def test_only_a_file_of_results_is_replaced(split, tmp_path):
+ROW = {"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5, "segmentation": {}}
+
+
+@pytest.mark.parametrize(
+    ("content", "replaced"),
+    [
+        ([], True),
+        ([ROW], True),
+        (json.dumps([ROW] * 2, indent=2), True),
+        ([{"image_id": 1, "caption": "a cat"}], False),
+        ([{key: value for key, value in ROW.items() if key != "segmentation"}], False),
+        ([{**ROW, "keypoints": []}], False),
+        ('[{"image_id": ', False),
+        ("[]]", False),
+        ({"images": []}, False),
+        ("[" * 100_000, False),
+        ("\x00\xff", False),
+    ],
+)
+def test_only_a_file_of_detections_is_replaced(content, replaced, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="latin-1")
+    if replaced:
+        check_results(file)
+        return
+    with pytest.raises(UserError, match=r"results\.json: exists and holds no detections with masks; name another file"):
+        check_results(file)
+
+
+def test_own_results_are_replaced(split, tmp_path):
     evaluator, _ = evaluate(split)
-    own, other = tmp_path / "own.json", tmp_path / "other.json"
-    check_results(own)
-    evaluator.write_results(own)
-    check_results(own)
-    other.write_text('{"images": []}')
-    with pytest.raises(UserError, match=r"other\.json: exists and holds no detections"):
-        check_results(other)
+    check_results(tmp_path / "own.json")
+    evaluator.write_results(tmp_path / "own.json")
+    check_results(tmp_path / "own.json")
     with pytest.raises(UserError, match=r"must end in \.json"):
         check_results(tmp_path / "results.txt")
+
+
+def changed(tmp_path, change):
+    """Return the validation images of a small data set whose file was changed."""
+    folder = write_data(tmp_path / "data", val=3)
+    file = folder / "annotations/instances_val2017.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    return load_coco(DataConfig(data_path=str(folder)), 2, training=False)[1]
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "ids from 0", "no objects"])
+def test_metrics_without_objects_are_undefined(key, tmp_path):
+    def change(content):
+        if key == "no objects":
+            content["annotations"] = []
+        for annotation in content["annotations"]:
+            annotation["iscrowd"] = int(key == "iscrowd")
+            annotation["id"] -= key == "ids from 0"
+
+    split = changed(tmp_path, change)
+    evaluator = detect(split, np.random.default_rng(0))
+    metrics = evaluator.compute(Ranks())
+    if key == "ids from 0":
+        assert metrics.values["bbox_mAP"] is not None and not split.warnings
+        return
+    assert set(metrics.values.values()) == {None} and not metrics.is_defined
+    assert str(metrics) == "no metrics on 3 images: there are no objects to find, or crowds alone"
+    assert evaluator.per_class() == ["cat: no objects, the AP is undefined", "dog: no objects, the AP is undefined"]
+    assert "the AP is undefined: there are no objects, or crowds alone" in split.warnings[0]
+
+
+def test_a_category_without_objects_is_named(tmp_path):
+    def change(content):
+        for annotation in content["annotations"]:
+            annotation["category_id"] = 7
+
+    split = changed(tmp_path, change)
+    evaluator = detect(split, np.random.default_rng(0))
+    metrics = evaluator.compute(Ranks())
+    cat, dog = evaluator.per_class()
+    assert dog == "dog: no objects, the AP is undefined"
+    assert cat.startswith(f"cat: box AP {metrics.values['bbox_mAP']:.3f}, mask AP")
+    assert split.warnings[0].endswith("categories without objects, which the AP leaves out: dog")
+
+
+def test_images_without_annotations_have_results_and_no_metrics(tmp_path):
+    split = changed(tmp_path, lambda content: content.pop("annotations"))
+    evaluator = detect(split, np.random.default_rng(0))
+    metrics = evaluator.compute(Ranks())
+    assert str(metrics) == f"no metrics on 3 images: {split.annotation_file} has no annotations"
+    evaluator.write_results(tmp_path / "results.json")
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert {row["image_id"] for row in rows} <= {10, 13, 16} and len(rows) == len(evaluator.results) > 0
+
+
+def test_a_file_that_is_exchanged_during_a_run_does_not_matter(tmp_path):
+    split = changed(tmp_path, lambda content: None)
+    first = detect(split, np.random.default_rng(0)).compute(Ranks())
+    split.annotation_file.write_text("[]")
+    assert detect(split, np.random.default_rng(0)).compute(Ranks()) == first

@@ -15,6 +15,7 @@ from support.small_detector import CONFIG, write_data
 from msg_ms import UserError, create_model
 from msg_ms.checkpoint import parameters_by_name, to_numpy, write_checkpoint
 from msg_ms.config import load_config
+from msg_ms.data.coco.split import TRAIN, VAL, for_training, read_split
 from msg_ms.engine.schedule import build_schedule
 from msg_ms.tasks import build_task
 from msg_ms.tasks.classification import ClassificationTask
@@ -64,7 +65,55 @@ def test_checkpoints_of_other_categories(config, tmp_path):
     with pytest.raises(UserError, match=r"can't resume from .*the categories .* \(0: cat here, dog there"):
         task.check_resume(tmp_path, other)
     assert "the AP compares different classes" in task.check_inference(tmp_path, other)[0]
-    assert len(list(task.fingerprint())) > 10
+
+
+CHANGES = {
+    "masks": lambda content: [a.update(segmentation=[[0, 0, 5, 0, 5, 5]]) for a in content["annotations"]],
+    "crowds": lambda content: [a.update(iscrowd=1) for a in content["annotations"][::2]],
+    "a box": lambda content: content["annotations"][0].update(bbox=[1, 2, 30, 30]),
+    "ignore": lambda content: content["annotations"][0].update(ignore=1),
+    "image ids": lambda content: [row.update({k: row[k] + 1}) for k, key in IMAGE_IDS for row in content[key]],
+    "categories": lambda content: content["categories"].append({"id": 1, "name": "cow"}),
+    "names": lambda content: content["categories"][0].update(name="cow"),
+    "areas": lambda content: content["annotations"][0].update(area=1e5),  # the AP of small objects depends on them
+}
+IMAGE_IDS = (("id", "images"), ("image_id", "annotations"))
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_the_fingerprint_covers_all_that_is_used(kind, config):
+    root, task = Path(config.data.data_path), DetectionTask(config)
+
+    def fingerprints():
+        values = []
+        for splits in ((for_training(read_split(root, TRAIN)), val), (None, read_split(root, VAL))):
+            task.splits = splits
+            values.append(b"".join(task.fingerprint()))
+        return values
+
+    val = read_split(root, VAL)
+    before = fingerprints()
+    assert fingerprints() == before
+    for part in (TRAIN, VAL):
+        file = root / "annotations" / f"instances_{part}.json"
+        content = json.loads(file.read_text())
+        CHANGES[kind](content)
+        file.write_text(json.dumps(content))
+    train, evaluation = (a != b for a, b in zip(before, fingerprints(), strict=True))
+    assert evaluation and train is (kind != "areas")
+
+
+def test_images_without_annotations_need_results(config, tmp_path):
+    file = Path(config.data.data_path) / "annotations/instances_val2017.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in content.items() if key != "annotations"}))
+    with pytest.raises(UserError, match=r"instances_val2017.json: the key 'annotations' is missing; it must be a COCO"):
+        DetectionTask(config).warnings()
+    task = DetectionTask(load_config(tmp_path / "small.yaml", DATA__DATA_PATH=config.data.data_path, EVAL_MODE=True))
+    task.check_reports(tmp_path / "results.json", per_class=False)
+    for arguments in ((None, False), (tmp_path / "results.json", True)):
+        with pytest.raises(UserError, match=r"so there are no metrics; pass --results without --per-class to write"):
+            task.check_reports(*arguments)
 
 
 def test_weights_of_a_classifier_and_of_a_detector_for_other_classes(config, tmp_path):

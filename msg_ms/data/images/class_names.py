@@ -48,6 +48,8 @@ def read_class_names(source: Path, num_classes: int, class_index: str = "") -> l
         raise UserError(f"--classes {source} does not exist")
     if is_directory(source):
         classes = named_classes(class_names(source, class_index))
+        if not classes:
+            raise UserError(f"--classes {source} has labels without names; name a file with one class per line")
     else:
         classes = read_class_file(source)
         classes = [named_classes([row.folder])[0] if row.folder == row.name else row for row in classes]

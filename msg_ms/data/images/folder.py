@@ -16,7 +16,7 @@ from ..pixels.image_files import BadFiles, decode_content
 from .class_files import order_classes, order_warnings
 from .entries import entries_of, file_sizes, folder_identity, is_directory, is_file, is_folder, reading_folder
 from .file_list import FileList
-from .tar_files import TarFileList
+from .tar_files import COMMAND, TarFileList
 
 # torchvision's, and GIF.
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
@@ -48,6 +48,12 @@ class ImageFolder:
     def decode(self, index: int, bad_files: BadFiles) -> np.ndarray | None:
         """Return an image, uint8 RGB (H, W, 3); record its file and return None if it can't be read or decoded."""
         return decode_content(lambda: self.files[index], lambda: self.files.read(index), bad_files)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield everything that training and evaluation use of the list, for a checksum."""
+        yield from self.files.pieces()
+        yield np.array(self.labels, np.int32).tobytes()
+        yield json.dumps(self.classes).encode()
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return everything as arrays, for other processes."""
@@ -86,10 +92,12 @@ class Found:
 
     def raise_problems(self, classes_without_images: Sequence[str]) -> None:
         """Raise UserError if there are files that can't be used, or classes without images."""
+        tars = [name for name in self.others if name.endswith(".tar")] if classes_without_images else []
         problems = [
             f"{kind}: {shorten(names)}; {remedy}"
             for kind, names, remedy in (
-                ("class folders without images", classes_without_images, "remove or fill them"),
+                ("tar files in folders", tars, f"move them to {self.root} and run {COMMAND} {self.root}"),
+                ("class folders without images", [] if tars else classes_without_images, "remove or fill them"),
                 ("empty files", self.empty, "remove or download them again"),
                 ("links to missing files", self.dangling, "remove or repair them"),
             )
@@ -178,9 +186,18 @@ def _class_folders(root: Path, class_index: str | Path | None) -> dict[str, str]
     """Return the names of the class folders on the disk by their composed names, in the order of their labels."""
     if not is_directory(root):
         raise UserError(f"{root} is not a directory; --data-path must hold train/ and val/ with one folder per class")
-    on_disk = [entry.name for entry in entries_of(root) if is_folder(entry) and not entry.name.startswith(".")]
+    entries = entries_of(root)
+    on_disk = [entry.name for entry in entries if is_folder(entry) and not entry.name.startswith(".")]
     if not on_disk:
-        raise UserError(f"{root} has no class folders; --data-path must hold train/ and val/ with one folder per class")
+        right = "--data-path must hold train/ and val/ with one folder per class"
+        if any(entry.name.endswith(".coco.json") for entry in entries):
+            right = f"it holds COCO annotations, which TASK: detection reads; for classification {right}"
+        elif images := [entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)]:
+            right = (
+                f"it holds images directly ({shorten(images, 2)}): move each into the folder of its class, or list the "
+                "classes of validation images in DATA.VAL_LIST"
+            )
+        raise UserError(f"{root} has no class folders; {right}")
     return order_classes(on_disk, class_index, root)
 
 

@@ -14,8 +14,9 @@ from .class_files import read_index, visible
 from .entries import entries_of, is_directory, is_folder
 from .folder import ImageFolder, class_folders, scan_folder
 from .image_list import scan_list
+from .tar_files import COMMAND
 from .tar_folder import compressed_names, scan_tar_files, tar_classes, tar_names
-from .tar_index import COMMAND, INDEX
+from .tar_index import INDEX
 
 PARTS = ("train", "val")
 
@@ -73,9 +74,11 @@ def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[
         UserError: A folder or a list is unusable, see ``scan_images`` and ``scan_list``, or the classes do not match.
     """
     root = Path(config.data_path)
+    check_layout(root)
     train = scan_images(root / "train", config.class_index) if training else None
     if config.val_list:
         classes = train.classes if train is not None else known_classes(root, config.class_index)
+        classes = classes or None  # labels alone have no names
         val = scan_list(root / "val", config.val_list, classes, num_classes)
     else:
         val = scan_images(root / "val", config.class_index)
@@ -85,17 +88,35 @@ def load_folders(config: DataConfig, num_classes: int, training: bool) -> tuple[
     return train, val
 
 
+def check_layout(root: Path) -> None:
+    """Raise UserError if a folder does not exist, or holds a data set of another task."""
+    if not is_directory(root):
+        raise UserError(f"{root} is not a directory; --data-path must hold train/ and val/ with one folder per class")
+    names = {entry.name for entry in entries_of(root)}
+    if "annotations" in names and not names & set(PARTS):
+        raise UserError(
+            f"{root} holds annotations/, as COCO's data sets for detection do: choose a configuration with TASK: "
+            "detection; classification needs train/ and val/ with one folder per class"
+        )
+
+
 def known_classes(root: Path, class_index: str) -> tuple[str, ...] | None:
     """Return the classes without a scan of the training images; None if only the list knows them."""
     if class_index:
         return tuple(read_index(class_index))
-    return class_names(root / "train") if is_directory(root / "train") else None
+    return (class_names(root / "train") or None) if is_directory(root / "train") else None
 
 
 def check_classes(train: ImageFolder | None, val: ImageFolder, num_classes: int) -> None:
     """Raise UserError unless both parts have the same ``num_classes`` class folders."""
     if train is not None:
         check_same_classes(train, val)
+    for folder in (val,) if train is None else (train, val):
+        if not folder.classes and (largest := max(folder.labels)) >= num_classes:
+            raise UserError(
+                f"{folder.root} has labels up to {largest}, but MODEL.NUM_CLASSES={num_classes}; pass --opts "
+                f"MODEL.NUM_CLASSES {largest + 1}, or fix the labels"
+            )
     if val.classes and len(val.classes) != num_classes:
         raise UserError(
             f"{val.root} has {len(val.classes)} class folders, but MODEL.NUM_CLASSES={num_classes}; "
@@ -105,6 +126,12 @@ def check_classes(train: ImageFolder | None, val: ImageFolder, num_classes: int)
 
 def check_same_classes(train: ImageFolder, val: ImageFolder) -> None:
     """Raise UserError if the class folders of training and evaluation differ."""
+    if bool(train.classes) != bool(val.classes):
+        named, other = (train, val) if train.classes else (val, train)
+        raise UserError(
+            f"{named.root} has names of classes and {other.root} has labels alone: set DATA.CLASS_INDEX to a file with "
+            "the class of each label"
+        )
     if train.classes != val.classes:
         different = [visible(name) for name in sorted(set(train.classes) ^ set(val.classes))]
         raise UserError(

@@ -13,6 +13,8 @@ import numpy as np
 from ..pixels.image_files import ChangedData
 from .file_list import FileList
 
+COMMAND = "python tools/index_tar_files.py"
+
 
 class TarFile(NamedTuple):
     """An indexed tar file.

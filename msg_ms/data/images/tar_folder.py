@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError, shorten
-from .class_files import order_classes, order_warnings
+from .class_files import order_classes, order_warnings, read_index
 from .entries import entries_of
 from .folder import ImageFolder, shared_labels
-from .tar_files import TarFile, TarFileList
-from .tar_index import COMMAND, TarIndex
+from .tar_files import COMMAND, TarFile, TarFileList
+from .tar_index import TarIndex
 
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
 
@@ -41,6 +41,8 @@ def scan_tar_files(root: str | Path, class_index: str | Path | None = None) -> I
     root = Path(root)
     index = TarIndex.read(root)
     check_tars(root, index.tars)
+    if index.labels:
+        return _labelled(root, index, class_index)
     folders = order_classes(index.folders, class_index, root)
     index_labels = {folder: i for i, folder in enumerate(index.folders)}
     order = [index_labels[folder] for folder in folders.values()]
@@ -57,9 +59,34 @@ def scan_tar_files(root: str | Path, class_index: str | Path | None = None) -> I
     return ImageFolder(root, tuple(folders), files, labels, tuple(warnings))
 
 
+def _labelled(root: Path, index: TarIndex, class_index: str | Path | None) -> ImageFolder:
+    """Return images with WebDataset's labels; the lines of ``class_index`` are the names of the classes."""
+    files = TarFileList(str(root), index.names, index.ends, index.tars, index.numbers, index.offsets, index.sizes)
+    labels = shared_labels(np.repeat(np.arange(len(index.counts), dtype=np.int32), index.counts))
+    warnings = tuple(f"{root}: {line}" for line in index.ignored)
+    return ImageFolder(root, _names_of_labels(root, index, class_index), files, labels, warnings)
+
+
+def _names_of_labels(root: Path, index: TarIndex, class_index: str | Path | None) -> tuple[str, ...]:
+    """Return the names in ``class_index`` for the labels of an index; none without such a file."""
+    names = tuple(read_index(class_index)) if class_index else ()
+    if names and len(names) < len(index.folders):
+        raise UserError(
+            f"{class_index} lists {len(names)} classes, but the images in {root} have labels up to "
+            f"{len(index.folders) - 1}; list the class of each label from 0"
+        )
+    return names
+
+
 def tar_classes(root: str | Path, class_index: str | Path | None = None) -> tuple[str, ...]:
-    """Return the class folders of indexed tar files, in the order of their labels; see ``scan_tar_files``."""
-    return tuple(order_classes(TarIndex.read(Path(root)).folders, class_index, Path(root)))
+    """Return the names of the classes in indexed tar files, in the order of their labels; see ``scan_tar_files``.
+
+    There are none if the tar files have labels alone.
+    """
+    index = TarIndex.read(Path(root))
+    if index.labels:
+        return _names_of_labels(Path(root), index, class_index)
+    return tuple(order_classes(index.folders, class_index, Path(root)))
 
 
 def check_tars(root: Path, tars: tuple[TarFile, ...]) -> None:

@@ -18,13 +18,12 @@ from safetensors.numpy import save_file
 
 from ...errors import UserError
 from ...files import atomic_write, head_of_file
-from .tar_files import TarFile
+from .tar_files import COMMAND, TarFile
 
 INDEX = "index.safetensors"  # in the folder of the tar files
 _FORMAT = "msg_ms tar index 1"
 _TYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64}
 _COLUMNS = ("names", "ends", "counts", "numbers", "offsets", "sizes")
-COMMAND = "python tools/index_tar_files.py"
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class TarIndex:
         tars: The tar files.
         folders: Names of the class folders as they are stored, sorted by composed name.
         ignored: Lines on ignored members.
+        labels: Whether ``folders`` are labels, 0 to the largest one, and not names of classes.
         names, ends: The images' names, see ``FileList``.
         counts: int64 (classes,): images of each class.
         numbers, offsets, sizes: See ``TarFileList``.
@@ -43,6 +43,7 @@ class TarIndex:
     tars: tuple[TarFile, ...]
     folders: tuple[str, ...]
     ignored: tuple[str, ...]
+    labels: bool
     names: np.ndarray
     ends: np.ndarray
     counts: np.ndarray
@@ -58,7 +59,7 @@ class TarIndex:
         """
         path = root / INDEX
         check_replaceable(path)
-        content = json.dumps([self.tars, self.folders, self.ignored])
+        content = json.dumps([self.tars, self.folders, self.ignored, *([True] if self.labels else [])])
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _COLUMNS}
         with atomic_write(path) as temporary:
             # One entry, as the library writes several in any order.
@@ -80,14 +81,14 @@ class TarIndex:
             metadata, arrays = _map(path)
             checksum, _, content = metadata[_FORMAT].partition(" ")
             sound = checksum == str(_checksum(content, arrays))
-            tars, folders, ignored = json.loads(content)
+            tars, folders, ignored, *labels = json.loads(content)
         except OSError as error:
             raise UserError(f"can't read {path}: {error.strerror or error}") from None
         except (SafetensorError, ValueError, KeyError, TypeError):
             raise UserError(damaged) from None
         if not sound:
             raise UserError(damaged)
-        return cls(tuple(TarFile(*row) for row in tars), tuple(folders), tuple(ignored), **arrays)
+        return cls(tuple(TarFile(*row) for row in tars), tuple(folders), tuple(ignored), bool(labels), **arrays)
 
 
 def check_replaceable(path: Path) -> None:

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from ...errors import UserError, shorten
 from .class_files import composed, order_classes
+from .entries import is_directory
 from .file_list import FileList
 from .folder import IMAGE_SUFFIXES, Found
 from .tar_files import TarFile
 from .tar_folder import compressed_names, file_names, tar_names, tar_status
 from .tar_index import TarIndex
+from .tar_layouts import LABEL_SUFFIX, TarImage, check_layout, labelled_images
 from .tar_members import Member, tar_members
-
-
-class _Image(NamedTuple):
-    """An image in a tar file; its first two fields are the order of torchvision."""
-
-    folder: str
-    name: str
-    number: int
-    offset: int
-    size: int
 
 
 def write_index(root: Path, strip: int = 0, title: str = "") -> list[str]:
@@ -44,14 +35,15 @@ def write_index(root: Path, strip: int = 0, title: str = "") -> list[str]:
     with tqdm(total=total, desc=f"index {title or root}", unit="B", unit_scale=True) as bar:
         index = index_tar_files(root, strip, lambda done: bar.update(done - bar.n))
     index.write(root)
-    images, classes, tars = len(index.ends), len(index.folders), len(index.tars)
+    images, classes, tars = len(index.ends), int((index.counts > 0).sum()), len(index.tars)
     return [f"{images} images in {classes} classes, {tars} tar files", *index.ignored]
 
 
 def index_tar_files(root: Path, strip: int = 0, progress: Callable[[int], None] = lambda _: None) -> TarIndex:
     """List the images of the tar files in a folder.
 
-    Images must be in class folders, at any depth. The rules are those of ``scan_folder``.
+    Images are in class folders, at any depth, or beside a ``.cls`` file with their label, as WebDataset has them. The
+    rules for class folders are those of ``scan_folder``.
 
     Args:
         root: The folder.
@@ -59,57 +51,85 @@ def index_tar_files(root: Path, strip: int = 0, progress: Callable[[int], None] 
         progress: Is called with the number of bytes read so far.
 
     Raises:
-        UserError: The tar files can't be used, see ``tar_members``; there are no class folders; a class has no images;
-            a file is empty or there twice.
+        UserError: The tar files can't be used, see ``tar_members``; there are neither class folders nor labels; a class
+            or a label has no image; a file is empty or there twice.
     """
     listed = file_names(root)
     names = tar_names(listed)
     if not names:
-        compressed = compressed_names(listed)
-        hint = f"; {shorten(compressed)}: unpack compressed files first" if compressed else ""
-        raise UserError(f"{root} has no files that end in .tar{hint}")
-    found, images = Found(str(root)), {}
+        raise UserError(f"{root} has no files that end in .tar{_no_tar_hint(root, listed)}")
+    found, content = Found(str(root)), _Content()
     tars, done = [], 0
     for number, name in enumerate(names):
         tars.append(tar_status(root / name))
         for member in tar_members(root / name, strip, lambda end, done=done: progress(done + end)):
-            _sort_in(member, number, found, images)
+            content.add(member, number, found)
         done += tars[-1].size
         progress(done)
-    if not images:
-        raise UserError(
-            f"{root}: the tar files hold no class folders; images must be stored as <class>/<image>, such as "
-            "n01440764/n01440764_10026.JPEG"
-        )
+    if content.labels:
+        images = labelled_images(root, names, content.labels, content.all_images())
+        found.raise_problems([])
+        return _pack(tars, tuple(images), tuple(found.ignored()), images, labels=True)
+    images = content.classes
+    check_layout(root, images, content.flat, found.others, len(names))
     folders = order_classes(sorted(images), None, root)
     _check_repeated(root, images, names)
     found.raise_problems([composed(folder) for folder in folders.values() if not images[folder]])
     return _pack(tars, tuple(folders.values()), tuple(found.ignored()), images)
 
 
-def _sort_in(member: Member, number: int, found: Found, images: dict[str, list[_Image]]) -> None:
-    """Add a member to the images of its class, or to ``found``."""
-    parts = member.name.split("/")
-    folders = parts if member.is_folder else parts[:-1]
-    hidden = next((i for i, part in enumerate(folders) if part.startswith(".")), None)
-    if hidden is not None:
-        name = "/".join(folders[: hidden + 1])
-        if name not in found.hidden:
-            found.hidden.append(name)
-        return
-    if folders:
-        images.setdefault(folders[0], [])
-    if member.is_folder:
-        return
-    if not folders or parts[-1].startswith(".") or not parts[-1].lower().endswith(IMAGE_SUFFIXES):
-        found.others.append(member.name)
-    elif member.size == 0:
-        found.empty.append(member.name)
-    else:
-        images[folders[0]].append(_Image("/".join(folders), parts[-1], number, member.offset, member.size))
+class _Content:
+    """The members of tar files by their use.
+
+    Attributes:
+        classes: The images in folders, by the first folder.
+        flat: The images without a folder.
+        labels: The ``.cls`` files.
+    """
+
+    def __init__(self):
+        self.classes: dict[str, list[TarImage]] = {}
+        self.flat: list[TarImage] = []
+        self.labels: list[TarImage] = []
+
+    def all_images(self) -> list[TarImage]:
+        """Return all images."""
+        return [*self.flat, *(image for images in self.classes.values() for image in images)]
+
+    def add(self, member: Member, number: int, found: Found) -> None:
+        """Add a member of tar file ``number`` to its list, or to ``found``."""
+        parts = member.name.split("/")
+        folders = parts if member.is_folder else parts[:-1]
+        hidden = next((i for i, part in enumerate(folders) if part.startswith(".")), None)
+        if hidden is not None:
+            name = "/".join(folders[: hidden + 1])
+            if name not in found.hidden:
+                found.hidden.append(name)
+            return
+        own = self.classes.setdefault(folders[0], []) if folders else self.flat
+        if member.is_folder:
+            return
+        entry = TarImage("/".join(folders), parts[-1], number, member.offset, member.size)
+        name = parts[-1].lower()
+        if name.startswith(".") or not name.endswith((*IMAGE_SUFFIXES, LABEL_SUFFIX)):
+            found.others.append(member.name)
+        elif name.endswith(LABEL_SUFFIX):
+            self.labels.append(entry)
+        elif member.size == 0:
+            found.empty.append(member.name)
+        else:
+            own.append(entry)
 
 
-def _check_repeated(root: Path, images: dict[str, list[_Image]], tars: list[str]) -> None:
+def _no_tar_hint(root: Path, listed: list[str]) -> str:
+    """Return a hint for a folder without tar files: compressed ones, or folders with tar files."""
+    if compressed := compressed_names(listed):
+        return f"; {shorten(compressed)}: unpack compressed files first"
+    inner = [f"{name}/" for name in listed if is_directory(root / name) and tar_names(file_names(root / name))]
+    return f"; move the tar files of {shorten(inner)} into it" if inner else ""
+
+
+def _check_repeated(root: Path, images: dict[str, list[TarImage]], tars: list[str]) -> None:
     """Sort the images; raise UserError if one is there twice: in folders, one would replace the other."""
     repeated = []
     for members in images.values():
@@ -122,11 +142,15 @@ def _check_repeated(root: Path, images: dict[str, list[_Image]], tars: list[str]
 
 
 def _pack(
-    tars: list[TarFile], folders: tuple[str, ...], ignored: tuple[str, ...], images: dict[str, list[_Image]]
+    tars: list[TarFile],
+    folders: tuple[str, ...],
+    ignored: tuple[str, ...],
+    images: dict[str, list[TarImage]],
+    labels: bool = False,
 ) -> TarIndex:
     def groups() -> Iterator[list[str]]:
         for folder in folders:
-            yield [f"{image.folder}/{image.name}" for image in images[folder]]
+            yield [image.path for image in images[folder]]
 
     files = FileList.of("", groups())
     ordered = [image for folder in folders for image in images[folder]]
@@ -134,6 +158,7 @@ def _pack(
         tuple(tars),
         folders,
         ignored,
+        labels,
         files.names,
         files.ends,
         np.array([len(images[folder]) for folder in folders], np.int64),

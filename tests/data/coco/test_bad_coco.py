@@ -1,15 +1,19 @@
 """Bad COCO data: each kind ends with one line that names the file, the case and the remedy, or is a warning."""
 
 import gzip
+import importlib
 import json
 import os
 import re
 import shutil
+import sys
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
+from PIL import Image
 from support.coco import small_coco, square, write_split
 
 from msg_ms import UserError
@@ -17,6 +21,8 @@ from msg_ms.boxes.rle import decode_columns
 from msg_ms.config import load_config
 from msg_ms.data.coco import json_lists
 from msg_ms.data.coco.split import load_coco
+from msg_ms.data.detection import read_image
+from msg_ms.data.pixels.image_files import BadFiles
 
 SIZES = [(60, 80), (80, 60), (50, 70)]
 FILE = "annotations/instances_train2017.json"
@@ -553,6 +559,48 @@ def test_check_dataset_reads_coco(root, command, tmp_path):
     assert "2 files can't be decoded or have the wrong size; they are listed in bad.txt" in done.stdout
     damaged, other = (tmp_path / "bad.txt").read_text().splitlines()
     assert damaged.startswith(f"{root}/val2017/0001.png\t")
-    assert other == f"{root}/val2017/0002.png\t80 x 60 pixels (width x height), but the annotations have 70 x 50"
+    assert other == (
+        f"{root}/val2017/0002.png\t80 x 60 pixels (width x height), but the annotations have 70 x 50: use the original "
+        "file, or correct the annotations"
+    )
     done = command("tools/check_dataset.py", root, "--val-list", "x", status=2)
     assert "--val-list are for class folders" in done.stderr
+
+
+def test_check_dataset_recognises_layouts_as_training_does(root, monkeypatch, capsys):
+    def check(path):
+        monkeypatch.setattr(sys, "argv", ["check_dataset.py", str(path), "--workers", "1"])
+        importlib.import_module("check_dataset").main()
+        return capsys.readouterr().out
+
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    every(lambda a: a.update(iscrowd=1))(root)
+    edit(root, (("images", 0, "file_name"), "0000.PNG"))
+    assert "0000.PNG (the file is 0000.png); correct the names" in check(root)
+    edit(root, (("images", 0, "file_name"), "0000.png"))
+    assert "all annotations are crowds, so training sees background alone" in check(root)
+    move(*ROBOFLOW)(root)
+    assert "problem: " in (shown := check(root)) and "this is Roboflow's layout" in shown
+    with pytest.raises(UserError, match=r"coco2 is not a directory; name the folder of the data set"):
+        check(f"{root}2")
+
+
+@pytest.mark.parametrize(
+    ("orientation", "reason"),
+    [
+        (6, "viewers turn it by its EXIF orientation, which is ignored here as in COCO's tools; turn the pixels"),
+        (1, "width and height are swapped in one of them"),
+    ],
+)
+def test_turned_images_are_named(orientation, reason, root):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = root / "train2017" / "0000.png"
+    Image.open(file).save(file, exif=exif)
+    edit(root, (("images", 0, "height"), 80), (("images", 0, "width"), 60))
+    bad_files = BadFiles(0)
+    assert read_image(load(root)[0], 0, bad_files) is None
+    assert bad_files.mismatch.startswith(
+        f"{file} is 80 x 60 pixels (width x height), but the annotations have 60 x 80: "
+    )
+    assert reason in bad_files.mismatch and bad_files.mismatch.endswith("); the boxes would not match")

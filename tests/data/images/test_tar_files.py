@@ -266,7 +266,49 @@ BAD = {
     "twice": (tar_bytes(*GOOD, GOOD[0]), r"images with the same name: a/0.png in x.tar and x.tar; remove or rename"),
     "no classes": (
         tar_bytes(("0.png", b"x")),
-        r"the tar files hold no class folders; images must be stored as",
+        r"hold images without class folders \(0.png\); images must be stored as .*; or as pairs of 00000000.jpg",
+    ),
+    "Windows separators": (
+        tar_bytes(("a\\0.png", b"x"), ("b\\0.png", b"x")),
+        r"hold names with Windows separators: a\\0.png, b\\0.png; write them again with /",
+    ),
+    "tar files in a tar file": (
+        tar_bytes(("n01.tar", WHOLE), ("n02.tar", WHOLE)),
+        r"hold tar files \(n01.tar, n02.tar\), one per class: extract each into a folder of its name, then run python",
+    ),
+    "one root": (
+        tar_bytes(("imagenet/train/a/0.png", b"x"), ("imagenet/train/b/0.png", b"x")),
+        r"all images are below imagenet/train/, which would be one class; pass --strip-components 2 if the",
+    ),
+    "both parts": (
+        tar_bytes(("train/a/0.png", b"x"), ("val/a/0.png", b"x")),
+        r"the tar files hold train/, val/, which are parts of a data set, not classes; write a tar file of each part",
+    ),
+    "a label that is a name": (
+        tar_bytes(("0.png", b"x"), ("0.cls", b"cat")),
+        r"labels that are not whole numbers from 0 to 999,999: x.tar:0.cls has b'cat'; write one number in each",
+    ),
+    "a negative label": (
+        tar_bytes(("0.png", b"x"), ("0.cls", b"-1")),
+        r"numbers from 0 .*: x.tar:0.cls has b'",
+    ),
+    "a long label": (
+        tar_bytes(("0.png", b"x"), ("0.cls", b"1" * 50)),
+        r"numbers from 0 .*: x.tar:0.cls has b'",
+    ),
+    "an image without its label": (
+        tar_bytes(("0.png", b"x"), ("0.cls", b"1"), ("1.png", b"x")),
+        r"images without a .cls file: x.tar:1.png; add or remove them",
+    ),
+    "a label twice": (tar_bytes(("0.png", b"x"), ("0.cls", b"1"), ("0.cls", b"2")), r"x.tar:0.cls is there twice"),
+    "two images of a label": (
+        tar_bytes(("0.png", b"x"), ("0.seg.png", b"x"), ("0.cls", b"1")),
+        r"several images with one label: x.tar:0.png, x.tar:0.seg.png; keep one image of each sample",
+    ),
+    "labels alone": (tar_bytes(("0.cls", b"1")), r"the tar files hold labels, but no images"),
+    "an empty label": (
+        tar_bytes(("0.png", b"x"), ("0.cls", b"")),
+        r"numbers from 0 .*: x.tar:0.cls has b''",
     ),
     "class without images": (
         tar_bytes(*GOOD, (member("c", tarfile.DIRTYPE), b""), ("d/notes.txt", b"x")),
@@ -288,6 +330,58 @@ def test_tar_files_that_are_refused(kind, tmp_path):
         write_index(tmp_path)
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
     assert os.listdir(tmp_path) == ["x.tar"]
+
+
+def write_labelled(folder, labels=(3, 0, 2)):
+    """Two tar files of WebDataset, whose samples have the same names."""
+    for number in range(2):
+        members = []
+        for i, label in enumerate(labels):
+            members += [(f"{i:04d}.jpg", encoded(2 * i + number + 1)), (f"{i:04d}.cls", f"{label}\n".encode())]
+        write_tar(folder / f"{number}.tar", [*members, ("0000.json", b"{}")])
+    write_index(folder)
+
+
+def test_labels_of_webdataset(tmp_path):
+    for part in ("train", "val"):
+        write_labelled(tmp_path / part)
+    train, val = load(tmp_path, 4, training=True)
+    assert train.classes == val.classes == () and train.labels == (0, 0, 2, 2, 3, 3)
+    assert [train.files.shown(i).removeprefix(f"{tmp_path}/train/") for i in (0, 1, 5)] == [
+        "0.tar:0001.jpg",
+        "1.tar:0001.jpg",
+        "1.tar:0000.jpg",
+    ]
+    assert train.files.read(0) == encoded(3) and train.files.read(5) == encoded(2)
+    assert train.warnings == (f"{tmp_path}/train: ignored 2 entries that are not images: 0000.json, 0000.json",)
+    config = load_config(None, ["DATA.IMG_SIZE", "32", "DATA.BATCH_SIZE", "2"])
+    batches = list(EvalDataset(val, config.data, True, 1).batches())
+    assert np.concatenate([labels for _, labels, _ in batches]).tolist() == [0, 0, 2, 2, 3, 3]
+    shared = folders_from_arrays(folders_to_arrays((train, val)))
+    assert shared[0].labels == train.labels and shared[1].classes == ()
+
+    with pytest.raises(UserError, match=r"train has labels up to 3, but MODEL.NUM_CLASSES=3; pass --opts MODEL"):
+        load(tmp_path, 3, training=True)
+    (tmp_path / "names.txt").write_text("cat\ndog\nnewt\nfrog\n")
+    train, val = load(tmp_path, 4, training=True, CLASS_INDEX=tmp_path / "names.txt")
+    assert train.classes == ("cat", "dog", "newt", "frog") and train.labels == (0, 0, 2, 2, 3, 3)
+    (tmp_path / "names.txt").write_text("cat\ndog\nnewt\n")
+    with pytest.raises(UserError, match=r"names.txt lists 3 classes, but the images in .*train have labels up to 3"):
+        load(tmp_path, 3, training=True, CLASS_INDEX=tmp_path / "names.txt")
+    with pytest.raises(UserError, match=r"--classes .*train has labels without names; name a file with one class per"):
+        read_class_names(tmp_path / "train", 4)
+    shutil.rmtree(tmp_path / "val")
+    write_folders(tmp_path / "val")
+    with pytest.raises(UserError, match=r"val has names of classes and .*train has labels alone: set DATA.CLASS_INDEX"):
+        load(tmp_path, 4, training=True)
+
+
+def test_tar_files_one_folder_deeper(tmp_path):
+    write_tar(tmp_path / "train" / "shards" / "0.tar", GOOD)
+    with pytest.raises(UserError, match=r"tar files in folders: shards/0.tar; move them to \S+train and run"):
+        scan_images(tmp_path / "train")
+    with pytest.raises(UserError, match=r"train has no files that end in .tar; move the tar files of shards/ into it"):
+        index_tar_files(tmp_path / "train")
 
 
 def test_images_with_one_name_in_two_tar_files(tmp_path):
@@ -517,7 +611,7 @@ def test_an_index_for_existing_tar_files(tool, tmp_path):
         (("nowhere",), r"nowhere is not a directory; name the folder that holds the tar files"),
         (("bare",), r"bare has no files that end in .tar; x.tar.gz: unpack compressed files first"),
         (("val", "--strip-components", "-1"), r"--strip-components -1: must be at least 0"),
-        (("val", "--strip-components", "1"), r"val: the tar files hold no class folders"),
+        (("val", "--strip-components", "1"), r"val: the tar files hold images without class folders"),
     ):
         with pytest.raises(UserError, match=message):
             tool("index_tar_files.py", *arguments)
