@@ -4,7 +4,7 @@ Both read the same generated images and annotations with the transforms of Swin 
 and the results are medians. CPU time includes all threads and processes and the start-up of the workers. This
 project's batches also hold sampled anchors and cropped masks, which mmdetection computes on the device.
 Two threads build twice the batches of one thread. On free cores they need as long as one, plus the time under the
-interpreter's lock that they can't share; on a busy machine the ratio says nothing. It needs torch.
+interpreter's lock that they can't share; on a busy machine the ratio says nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from pathlib import Path
 
 import cv2
 from coco_scale import CLASSES, write_split
-from data import measure
+from data import measure, show_ratios
+from installed import installed
 
 from msg_ms.cli import run_command_line
 from msg_ms.config import load_config
 from msg_ms.data.coco.split import load_coco
 from msg_ms.data.detection import DetectionTrainDataset
-from msg_ms.errors import UserError
+
+PEER = "PyTorch DataLoader"
 
 
 def main() -> None:
@@ -36,10 +38,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    try:
-        import coco_peer
-    except ImportError as error:
-        raise UserError(f"this benchmark needs torch: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in ("train2017", "val2017"):
@@ -47,19 +45,16 @@ def main() -> None:
         config = load_config(None, DATA__DATA_PATH=folder, DATA__BATCH_SIZE=args.batch)
         train = load_coco(config.data, CLASSES, training=True)[0]
         data = DetectionTrainDataset(train, config.data, config.detection, 0, args.workers, blocks=12)
-        file = str(train.annotation_file)
-        runs = {
-            "msg_ms": lambda: data.batches(0, 1),
-            "torch": lambda: coco_peer.loader(file, str(train.images_dir), args.batch, args.workers),
-        }
+        runs = {"msg_ms": lambda: data.batches(0, 1)}
+        if installed([PEER]):
+            import coco_peer
+
+            file, images = str(train.annotation_file), str(train.images_dir)
+            runs[PEER] = lambda: coco_peer.loader(file, images, args.batch, args.workers)
         report = measure(runs, args.rounds)
         lock = lock_share(data, args.rounds)
-    ratios = {figure: value / report["torch"][figure] for figure, value in report["msg_ms"].items()}
-    print(
-        f"CPU time per image {ratios['cpu_ms_per_image']:.2f} of PyTorch's, images/s "
-        f"{ratios['images_per_second']:.2f} times PyTorch's, two threads {lock:.2f} times the time of one",
-        file=sys.stderr,
-    )
+    show_ratios("training", report, PEER)
+    print(f"two threads: {lock:.2f} times the time of one", file=sys.stderr)
     print(json.dumps({"images": args.images, "rounds": args.rounds, "two_threads_over_one": lock, **report}))
 
 

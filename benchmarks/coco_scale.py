@@ -52,7 +52,7 @@ def main() -> None:
     for _ in range(args.rounds):
         for name, rows in results.items():
             line = [sys.executable, __file__, "--folder", str(args.folder), "--child", name]
-            done = subprocess.run(line, capture_output=True, text=True, check=True)
+            done = subprocess.run(line, capture_output=True, encoding="utf-8", check=True)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
     report = {
         name: {key: statistics.median(row[key] for row in rows) for key in rows[0]} for name, rows in results.items()
@@ -91,7 +91,7 @@ def measure(reader: str, folder: Path) -> None:
 
 def memory() -> float:
     """Return the resident memory of this process in megabytes."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
@@ -105,7 +105,7 @@ def write_split(folder: Path, name: str, images: int, annotations: int, seed: in
     sources = [write_image(folder, kind, number) for kind in range(len(SIZES)) for number in range(FILES // 4)]
     target = folder / "annotations" / f"instances_{name}.json"
     partial = target.with_suffix(".part")
-    with partial.open("w") as stream:
+    with partial.open("w", encoding="utf-8") as stream:
         categories = [{"id": i + 1, "name": f"class {i + 1}"} for i in range(CLASSES)]
         stream.write(json.dumps({"info": {"year": 2017}, "categories": categories})[:-1] + ', "images": [')
         for i, kind in enumerate(kinds.tolist()):

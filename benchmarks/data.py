@@ -2,7 +2,7 @@
 
 Both read the same generated JPEG files of 500 x 375 pixels with the paper's recipe. Rounds alternate, and the result is
 the ratio of the medians. CPU time includes all threads and processes and the start-up of the workers.
-It needs torch, torchvision and timm. --scaling measures one worker and two instead, and the time under the
+The peer needs torch, torchvision and timm. --scaling measures one worker and two instead, and the time under the
 interpreter's lock if py-spy is installed.
 """
 
@@ -20,10 +20,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from installed import installed
 from scaling import compare_scaling, milliseconds_under_lock, ours, show_scaling
 
 from msg_ms.cli import run_command_line
-from msg_ms.errors import UserError
+
+PEER = "PyTorch and timm"
 
 
 def main() -> None:
@@ -35,38 +37,43 @@ def main() -> None:
     parser.add_argument("--scaling", action="store_true", help="compare one worker with two")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a run with --scaling")
     args = parser.parse_args()
-    try:
+    loaders: dict[str, Callable[..., Iterable]] = {"msg_ms": ours}
+    if installed([PEER]):
         import timm_peer
-    except ImportError as error:
-        raise UserError(f"this benchmark needs torch, torchvision and timm: {error}") from None
 
+        loaders[PEER] = timm_peer.loader
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), args.images)
         if args.scaling:
-            scale(timm_peer.loader, folder, args)
+            scale(loaders, folder, args)
             return
         report = {}
         for training in (True, False):
             runs = {
-                "msg_ms": lambda t=training: ours(folder, t, args.batch, args.workers),
-                "torch": lambda t=training: timm_peer.loader(folder, t, args.batch, args.workers),
+                name: lambda load=load, t=training: load(folder, t, args.batch, args.workers)
+                for name, load in loaders.items()
             }
             report["train" if training else "eval"] = measure(runs, args.rounds)
     for recipe, sides in report.items():
-        ratios = {figure: value / sides["torch"][figure] for figure, value in sides["msg_ms"].items()}
-        print(
-            f"{recipe}: CPU time per image {ratios['cpu_ms_per_image']:.2f} of PyTorch's, "
-            f"images/s {ratios['images_per_second']:.2f} times PyTorch's",
-            file=sys.stderr,
-        )
+        show_ratios(recipe, sides, PEER)
     print(json.dumps({"images": args.images, "workers": args.workers, "rounds": args.rounds, **report}))
 
 
-def scale(peer: Callable[..., Iterable], folder: str, args: argparse.Namespace) -> None:
+def show_ratios(title: str, sides: dict[str, dict[str, float]], peer: str) -> None:
+    """Print the figures of ``measure`` relative to a peer's, if it took part."""
+    own, other = sides["msg_ms"], sides.get(peer)
+    if other is None:
+        return
+    time, speed = (own[figure] / other[figure] for figure in ("cpu_ms_per_image", "images_per_second"))
+    print(f"{title}: CPU time per image {time:.2f} of that of {peer}, images/s {speed:.2f} times", file=sys.stderr)
+
+
+def scale(loaders: dict[str, Callable[..., Iterable]], folder: str, args: argparse.Namespace) -> None:
     """Print the speed of one worker and of two."""
+    epochs = {"msg_ms": 10**6, PEER: 10**3}
     sides = {
-        "msg_ms": lambda training, workers: ours(folder, training, args.batch, workers, epochs=10**6),
-        "torch": lambda training, workers: peer(folder, training, args.batch, workers, epochs=10**3),
+        name: lambda training, workers, name=name: loaders[name](folder, training, args.batch, workers, epochs[name])
+        for name in loaders
     }
     figures = compare_scaling(sides, args.rounds, args.seconds)
     locks = {name: milliseconds_under_lock(folder, name == "train", args.batch) for name in figures}

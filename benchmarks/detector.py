@@ -1,9 +1,10 @@
 """Compare inference of a detector on one real-sized image with PyTorch: time, peak memory and share of each part.
 
-``python benchmarks/detector.py`` needs PyTorch beside MindSpore, and Linux. All peers compute the same outputs; that is
-checked before any result is printed. Each runs in a process of its own, and their rounds alternate. Peak memory is a
-whole process's; "until the first result" includes compilation. PyTorch's RoIAlign and NMS are torchvision's if its
-operators load. With torch.compile the networks are compiled, and not the selection of regions between them.
+``python benchmarks/detector.py`` needs Linux, and skips PyTorch where it is not installed. All peers compute the same
+outputs; that is checked before any result is printed. Each runs in a process of its own, and their rounds alternate.
+Peak memory is a whole process's; "until the first result" includes compilation. PyTorch's RoIAlign and NMS are
+torchvision's if its operators load. With torch.compile the networks are compiled, and not the selection of regions
+between them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from installed import installed
+from models import BENCHMARK_DETECTORS, detector, detector_arguments
 from rounds import cpu
 
 PEERS = ("msg_ms", "PyTorch eager", "torch.compile")
@@ -30,7 +33,7 @@ TOLERANCE, EQUAL_SHARE = 1e-4, 0.95
 def argument_parser(description: str, size: tuple[int, int]) -> argparse.ArgumentParser:
     """Return a parser of the flags that all benchmarks of detectors have; ``size`` is the default of the images'."""
     parser = argparse.ArgumentParser(description=description.split("\n")[0])
-    parser.add_argument("--model", default="cascade_mask_rcnn_msg_tiny")
+    parser.add_argument("--model", choices=list(BENCHMARK_DETECTORS), default="cascade_mask_rcnn_msg_tiny")
     parser.add_argument("--size", type=int, nargs=2, default=size, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -54,7 +57,7 @@ def main() -> None:
             filling = Child(PEERS[0], data, args)
             filling.receive("first")
             filling.close()
-        peers = [Child(name, data, args) for name in PEERS]
+        peers = [Child(name, data, args) for name in installed(PEERS)]
         outputs = [peer.receive("first") for peer in peers]
         start = [peer.ask("peak_mb") for peer in peers]
         for _ in range(args.rounds):
@@ -68,35 +71,36 @@ def main() -> None:
         print_ratios(peers)
         overall = [max(pair) for pair in zip(start, memory, strict=True)]
         rows = {"peak memory of the process": overall, "until the first result": start, "afterwards": memory}
-        for name, (own, other, _) in rows.items():
-            print(f"{name}: {own / other:.2f} of PyTorch eager's ({own:.0f} and {other:.0f} MB)")
+        for name, (own, *others) in rows.items():
+            for other in others[:1]:
+                print(f"{name}: {own / other:.2f} of PyTorch eager's ({own:.0f} and {other:.0f} MB)")
         if args.parts:
-            print_parts([peer.ask("parts") for peer in peers[:2]])
+            print_parts(*(peer.ask("parts") for peer in peers[:2]))
 
 
 def print_ratios(peers: list[Child]) -> None:
     own = statistics.median(peers[0].seconds)
+    print(f"{peers[0].name}: {own:.3g} s")
     for peer in peers[1:]:
         rounds = f"(median of {len(peer.seconds)} rounds)"
         print(f"time: {own / statistics.median(peer.seconds):.2f} of that of {peer.name} {rounds}")
 
 
-def print_parts(parts: list[dict]) -> None:
-    own, other = parts
-    print(f"{'part':18}{'share of our time':>20}{'ratio to PyTorch eager':>26}")
+def print_parts(own: dict[str, float], other: dict[str, float] | None = None) -> None:
+    print(f"{'part':18}{'share of our time':>20}{'ratio to PyTorch eager' if other else '':>26}")
     for name in PARTS:
-        print(f"{name:18}{own[name] / sum(own.values()):20.0%}{own[name] / other[name]:26.2f}")
+        ratio = f"{own[name] / other[name]:26.2f}" if other else ""
+        print(f"{name:18}{own[name] / sum(own.values()):20.0%}{ratio}")
 
 
 def prepare(folder: Path, args) -> str:
     """Write weights under mmdetection's names and an image; class scores are spread, so that all slots are used."""
-    from msg_ms import create_detector
     from msg_ms.convert import export_state_dict
     from msg_ms.convert.detection_rules import DETECTION_RULES
     from msg_ms.engine.device import setup_device
 
     setup_device("CPU", 0)
-    values = {p.name: p.asnumpy() for p in create_detector(args.model).get_parameters()}
+    values = {p.name: p.asnumpy() for p in detector(args.model).get_parameters()}
     for name in values:
         if "fc_cls" in name and name.endswith("weight"):
             values[name] *= 60
@@ -118,7 +122,9 @@ class Child:
         line += ["--threads", str(args.threads), "--size", *map(str, args.size)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "GLOG_v": "3"}
         self.name, self.seconds = name, []
-        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=environment
+        )
 
     def receive(self, key: str):
         for line in self.process.stdout:
@@ -177,8 +183,8 @@ def answer(first, requests: dict[str, Callable]) -> None:
 
 def peak_mb() -> float:
     """Return the peak memory of this process since the last call."""
-    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    Path("/proc/self/clear_refs").write_text("5")
+    (line,) = (x for x in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM"))
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     return int(line.split()[1]) / 1024
 
 
@@ -200,11 +206,11 @@ def describe(boxes, labels, masks) -> dict:
 def msg_ms_model(args, data: dict):
     from mindspore import Tensor
 
-    from msg_ms import create_detector, optimize_for_inference
+    from msg_ms import optimize_for_inference
     from msg_ms.engine.device import setup_device
 
     setup_device("CPU", 0)
-    model = create_detector(args.model)
+    model = detector(args.model)
     for parameter in model.get_parameters():
         parameter.set_data(Tensor(data.pop(f"own/{parameter.name}")))
     optimize_for_inference(model, strassen=True)  # PyTorch packs weights, too
@@ -293,11 +299,8 @@ def torch_model(args, data: dict):
     import torch
     from torch_detector import TorchDetector
 
-    from msg_ms.models.detection.settings import DetectorSettings
-    from msg_ms.models.detection.variants import DETECTORS
-
     torch.set_num_threads(args.threads)
-    model = TorchDetector(DETECTORS[args.model], DetectorSettings()).eval()
+    model = TorchDetector(*detector_arguments(args.model)).eval()
     state = {name[6:]: torch.from_numpy(data.pop(name)) for name in list(data) if name.startswith("state/")}
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]

@@ -1,7 +1,7 @@
 """Compare a detector's networks with PyTorch eager, torch.compile and OpenVINO: python benchmarks/detector_networks.py.
 
 Backbone, FPN and RPN head on an image, three box heads on given features of 1,000 regions and three mask heads on those
-of 100: what is left without the selection of regions. It needs the peers beside MindSpore, and Linux. Outputs are
+of 100: what is left without the selection of regions. It needs Linux, and skips peers that are missing. Outputs are
 compared before any timing; the rest is as in ``detector.py``.
 """
 
@@ -25,10 +25,11 @@ from detector import (
     timed,
     torch_model,
 )
+from installed import installed
+from models import detector_arguments
 from rounds import cpu
 
-NETWORK_PEERS = (*PEERS, "OpenVINO")
-REGIONS = ((1000, 256, 7, 7), (100, 256, 14, 14))  # features for the box heads and for the mask heads
+OPENVINO = "OpenVINO from PyTorch"
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
 
 def compare_networks(data: str, args) -> None:
     """Print the time of the networks alone relative to each peer's, after comparing their outputs."""
-    peers = [Child(name, data, args, Path(__file__)) for name in NETWORK_PEERS]
+    peers = [Child(name, data, args, Path(__file__)) for name in installed((*PEERS, OPENVINO))]
     outputs = [[np.array(x) for x in peer.receive("first")] for peer in peers]
     for peer, other in zip(peers[1:], outputs[1:], strict=True):
         error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(outputs[0], other, strict=True))
@@ -67,8 +68,10 @@ def run_child(args) -> None:
 
 def given(args) -> list[np.ndarray]:
     """Return the image and the regions' features."""
-    rng = np.random.RandomState(0)
-    return [rng.standard_normal(shape).astype(np.float32) for shape in ((1, 3, *args.size), *REGIONS)]
+    rng, (_, s) = np.random.RandomState(0), detector_arguments(args.model)
+    boxes = (s.test_proposals, s.fpn_channels, s.box_size, s.box_size)
+    masks = (s.max_detections, s.fpn_channels, s.mask_size, s.mask_size)
+    return [rng.standard_normal(shape).astype(np.float32) for shape in ((1, 3, *args.size), boxes, masks)]
 
 
 def msg_ms_networks(args, data: dict) -> Callable:
@@ -113,7 +116,7 @@ def torch_networks(args, data: dict) -> Callable:
 
     networks = Networks(torch_model(args, data)).eval()
     inputs = [torch.from_numpy(x) for x in given(args)]
-    if args.child == "OpenVINO":
+    if args.child == OPENVINO:
         import openvino as ov
         from peers import run_in_openvino
 

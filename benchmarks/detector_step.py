@@ -1,21 +1,22 @@
 """Compare a detector's training step with PyTorch eager: python benchmarks/detector_step.py.
 
-It needs PyTorch beside MindSpore, and Linux. A step is forward with the sampling of regions, all losses, backward and
-AdamW, on one batch of generated scenes. Weights, images, ground truth and the samples' random numbers are equal; the
-losses of the first step are compared before any result is printed. Each framework runs in a process of its own, and
-their rounds alternate.
+It needs Linux. PyTorch is skipped where it is not installed. A step is forward with the sampling of regions, all
+losses, backward and AdamW, on one batch of generated scenes. Weights, images, ground truth and the samples' random
+numbers are equal; the losses of the first step are compared before any result is printed. Each framework runs in a
+process of its own, and their rounds alternate.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from detector import Child, answer, argument_parser, peak_mb, timed
+from detector import Child, answer, argument_parser, peak_mb, print_ratios, timed
+from installed import installed
+from models import detector, detector_arguments
 from rounds import cpu
 
 from msg_ms.cli import run_command_line
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 PEERS = ("msg_ms", "PyTorch eager")
 TOLERANCE = 2e-3  # of a loss; rounding moves single samples and bins of masks
-OBJECTS, SIDES = 8, (16, 100)  # of a scene, in pixels: masks' crops are exact up to 112
+OBJECTS, SIDES = 8, (16, 100)  # of a scene, in pixels, below its sides: masks' crops are exact up to 112
 RATE, WEIGHT_DECAY = 1e-4, 0.05
 
 
@@ -38,28 +39,34 @@ def main() -> None:
     height, width = args.size
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(Path(folder), args)
-        peers = [Child(name, data, args, Path(__file__)) for name in PEERS]
-        own, other = (np.array(peer.receive("first")) for peer in peers)
+        peers = [Child(name, data, args, Path(__file__)) for name in installed(PEERS)]
+        own, *others = (np.array(peer.receive("first")) for peer in peers)
         start = [peer.ask("peak_mb") for peer in peers]
-        difference = np.abs(own - other) / np.maximum(np.abs(other), 0.01)
-        if not difference.max() < TOLERANCE:
-            raise UserError(f"losses differ by {difference.max():.1e}: {own.round(4)} and {other.round(4)}; no timing")
         print(f"{args.model}, training step, {height} x {width}, batch {args.batch}, {args.threads} threads, {cpu()}")
-        print(f"losses of the first step differ by at most {difference.max():.1e}")
+        for other in others:
+            compare_losses(own, other)
         for _ in range(args.rounds):
             for peer in peers:
                 peer.seconds.append(peer.ask("step"))
-        medians = [statistics.median(peer.seconds) for peer in peers]
+        print_ratios(peers)
         memory = [max(pair) for pair in zip(start, [peer.ask("peak_mb") for peer in peers], strict=True)]
-        print(f"time: {medians[0] / medians[1]:.2f} of PyTorch eager's (median of {args.rounds} rounds)")
-        print(f"peak memory: {memory[0] / memory[1]:.2f} of PyTorch eager's ({memory[0]:.0f} and {memory[1]:.0f} MB)")
+        print(f"peak memory: {memory[0]:.0f} MB")
+        for other in memory[1:]:
+            print(f"peak memory: {memory[0] / other:.2f} of PyTorch eager's ({other:.0f} MB)")
+
+
+def compare_losses(own: np.ndarray, other: np.ndarray) -> None:
+    """Print how far the losses of the first step differ; raise UserError if it is too far."""
+    difference = (np.abs(own - other) / np.maximum(np.abs(other), 0.01)).max()
+    if not difference < TOLERANCE:
+        raise UserError(f"losses differ by {difference:.1e}: {own.round(4)} and {other.round(4)}; no timing")
+    print(f"losses of the first step differ by at most {difference:.1e}")
 
 
 def prepare(folder: Path, args) -> str:
     """Write a batch of scenes and weights, under the names of both frameworks."""
     from support.coco import write_split
 
-    from msg_ms import create_detector
     from msg_ms.config import DataConfig, DetectionConfig
     from msg_ms.convert import export_state_dict
     from msg_ms.convert.detection_rules import DETECTION_RULES
@@ -72,8 +79,10 @@ def prepare(folder: Path, args) -> str:
     height, width = args.size
     detection = DetectionConfig(short_sides=(height,), long_side=width, crop=0.0, canvases=((height, width),))
     split = for_training(read_split(folder, "train2017"))
-    (batch,) = DetectionTrainDataset(split, DataConfig(batch_size=args.batch), detection, 0, 1).batches(0, 1)
-    values = {p.name: p.asnumpy() for p in create_detector(args.model, drop_path_rate=0.0).get_parameters()}
+    data, settings = DataConfig(batch_size=args.batch), detector_arguments(args.model)[1]
+    dataset = DetectionTrainDataset(split, data, detection, 0, 1, proposals=settings.train_proposals)
+    (batch,) = dataset.batches(0, 1)
+    values = {p.name: p.asnumpy() for p in detector(args.model, drop_path_rate=0.0).get_parameters()}
     for name in values:
         if name.endswith(("rpn_cls.weight", "rpn_reg.weight")):
             values[name] *= 10  # proposals that differ
@@ -94,7 +103,7 @@ def scenes(count: int, size: tuple[int, int]) -> tuple[dict, dict]:
     for number in range(1, count + 1):
         scene = rng.integers(90, 160, (height, width, 3), np.uint8)
         for _ in range(OBJECTS):
-            side = int(rng.integers(*SIDES))
+            side = int(rng.integers(SIDES[0], min(SIDES[1], height, width)))
             x, y = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
             ink = np.add.outer(np.arange(side), np.arange(side)) < side
             scene[y : y + side, x : x + side][ink] = rng.integers(0, 256, 3)
@@ -119,7 +128,6 @@ def msg_ms_step(args, data: dict) -> Callable[[], list[float]]:
     """Return a function that trains a step and returns the losses."""
     from mindspore import Tensor
 
-    from msg_ms import create_detector
     from msg_ms.config import load_config
     from msg_ms.data.detection import TRAIN_COLUMNS
     from msg_ms.engine.device import setup_device
@@ -129,7 +137,7 @@ def msg_ms_step(args, data: dict) -> Callable[[], list[float]]:
     from msg_ms.models.detection.detection_loss import DetectionLoss
 
     setup_device("CPU", 0)
-    model = create_detector(args.model, drop_path_rate=0.0)
+    model = detector(args.model, drop_path_rate=0.0)
     for parameter in model.get_parameters():
         parameter.set_data(Tensor(data.pop(f"own/{parameter.name}")))
     loss = DetectionLoss(model)
@@ -147,11 +155,8 @@ def torch_step(args, data: dict) -> Callable[[], list[float]]:
     from torch_detector import TorchDetector, fast, fast_roi_align, region_levels
     from torch_detector_training import Trainer, decay_groups, load
 
-    from msg_ms.models.detection.settings import DetectorSettings
-    from msg_ms.models.detection.variants import DETECTORS
-
     torch.set_num_threads(args.threads)
-    model = TorchDetector({**DETECTORS[args.model], "drop_path_rate": 0.0}, DetectorSettings()).train()
+    model = TorchDetector(*detector_arguments(args.model)).train()  # without stochastic depth
     load(model, {name[6:]: torch.from_numpy(data.pop(name)) for name in list(data) if name.startswith("state/")})
     batch = {name[6:]: torch.from_numpy(values) for name, values in data.items()}
     optimizer = torch.optim.AdamW(decay_groups(model, WEIGHT_DECAY), lr=RATE, fused=True)

@@ -77,7 +77,8 @@ def msg_ms(
 
 
 def msg_ms_model(job: Job, state: dict, backend: str):
-    from msg_ms import create_model
+    from models import classifier
+
     from msg_ms.checkpoint import load_parameters
     from msg_ms.convert import convert_state_dict
     from msg_ms.engine.device import setup_device
@@ -85,7 +86,7 @@ def msg_ms_model(job: Job, state: dict, backend: str):
 
     setup_device("CPU", 0)
     set_backend(backend)
-    model = create_model(job.model, drop_path_rate=0.0)
+    model = classifier(job.model, drop_path_rate=0.0)
     load_parameters({p.name: p for p in model.get_parameters()}, convert_state_dict(state), "the benchmark's weights")
     return model
 
@@ -101,19 +102,24 @@ def training_step(model, images: np.ndarray, labels: np.ndarray) -> Callable:
     gradients = LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets)
     step = build_step(gradients, OptimizerStep(optimizer, 5.0), 0)
     draws = drop_path_noise(sum(model.depths), len(images), 0, 0)
-    return lambda: step.run([(images, labels, draws)], 1e-4)
+
+    def run() -> tuple[float, float]:
+        (loss, *_), norm = step.run([(images, labels, draws)], 1e-4)
+        return loss, norm
+
+    return run
 
 
 def matrix_products(job: Job, state: dict, images: np.ndarray, labels: np.ndarray) -> Callable:
     """Run the model's matrix products alone, by MindSpore's MatMul."""
     import mindspore as ms
     from mindspore import Parameter, ParameterTuple, nn, ops
+    from models import classifier
 
-    from msg_ms import create_model
     from msg_ms.engine.device import setup_device
 
     setup_device("CPU", 0)
-    model = create_model(job.model)
+    model = classifier(job.model)
     shapes = []  # rows, in, out
     for i, (height, width, _) in enumerate(model.geometry):
         windows, c = height * width // model.window_size**2 * job.batch, model.dims[i]
@@ -147,12 +153,11 @@ def matrix_products(job: Job, state: dict, images: np.ndarray, labels: np.ndarra
 
 def torch_model(job: Job, state: dict):
     import torch
+    from models import CLASSIFIERS
     from torch_msg import TorchMSGTransformer
 
-    from msg_ms.models.variants import VARIANTS
-
     torch.set_num_threads(job.threads)
-    model = TorchMSGTransformer(**VARIANTS[job.model])
+    model = TorchMSGTransformer(**CLASSIFIERS[job.model])
     model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()}, strict=True)
     return model
 

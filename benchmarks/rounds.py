@@ -14,22 +14,23 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from installed import installed
+from models import CLASSIFIERS, classifier
 from peers import Job
 
 from msg_ms.errors import UserError
-from msg_ms.models.variants import VARIANTS
 
 TOLERANCE = 1e-4  # absolute; logits, losses and norms are about 1
 HALF_TOLERANCE = 0.05  # of peers in bfloat16, which have an eighth of the bits: 0.004 at each rounding
 NO_OUTPUT = ("matrix products",)  # peers that don't run the model
-REFERENCE = "PyTorch eager"  # of times and of outputs
-ALWAYS = ["msg_ms", REFERENCE]
+REFERENCE = "PyTorch eager"  # of times and of outputs; without PyTorch it is msg_ms
+ALWAYS = [REFERENCE, "msg_ms"]
 
 
 def main(name: str, task: str, peers: list[str], defaults: dict) -> None:
     """Run a benchmark's command line: optional ``peers`` beside ``ALWAYS``, and ``defaults`` of the options."""
     parser = argparse.ArgumentParser(description=f"Compare the time of {task} with peers, on CPU.")
-    parser.add_argument("--model", nargs="+", choices=list(VARIANTS))
+    parser.add_argument("--model", nargs="+", choices=list(CLASSIFIERS))
     parser.add_argument("--batch", nargs="+", type=int)
     parser.add_argument("--peers", nargs="*", choices=peers, metavar="PEER", help=", ".join(peers))
     parser.add_argument("--rounds", type=int)
@@ -37,10 +38,10 @@ def main(name: str, task: str, peers: list[str], defaults: dict) -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.set_defaults(**defaults)
     args = parser.parse_args()
-    results = []
+    peers, results = installed([*ALWAYS, *args.peers]), []
     for model in args.model:
         for batch in args.batch:
-            results.append(compare([*ALWAYS, *args.peers], task, model, batch, args.threads, args.rounds))
+            results.append(compare(peers, task, model, batch, args.threads, args.rounds))
             show(results[-1])
             save(results, args.output, name)
 
@@ -52,13 +53,13 @@ class Process:
         self.job = job
         self.seconds: list[float] = []
         environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "GLOG_v": "3"}
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "peers.py"), json.dumps(asdict(job))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            text=True,
+            encoding="utf-8",
             env=environment,
         )
         self.first = np.array(self.receive("first"))
@@ -88,16 +89,16 @@ class Process:
 
 def prepare(folder: Path, model: str, batch: int) -> str:
     """Write the weights, images and labels that all peers use; return the path."""
-    from msg_ms import create_model
     from msg_ms.convert import export_state_dict
     from msg_ms.engine.device import setup_device
 
     setup_device("CPU", 0)
-    values = {p.name: p.asnumpy() for p in create_model(model).get_parameters()}
+    network = classifier(model)
+    values = {p.name: p.asnumpy() for p in network.get_parameters()}
     rng = np.random.RandomState(0)
     arrays = {f"state/{name}": value for name, value in export_state_dict(values, buffers=False).items()}
-    arrays["images"] = rng.randn(batch, 3, 224, 224).astype(np.float32)
-    arrays["labels"] = rng.randint(0, 1000, batch).astype(np.int32)
+    arrays["images"] = rng.randn(batch, 3, *network.img_size).astype(np.float32)
+    arrays["labels"] = rng.randint(0, CLASSIFIERS[model].get("num_classes", 1000), batch).astype(np.int32)
     path = folder / f"{model}_{batch}.npz"
     np.savez(path, **arrays)
     return str(path)
@@ -108,7 +109,7 @@ def compare(peers: list[str], task: str, model: str, batch: int, threads: int, r
     with tempfile.TemporaryDirectory() as folder:
         weights = prepare(Path(folder), model, batch)
         processes = [Process(Job(peer, task, model, batch, threads, weights)) for peer in peers]
-    reference = next(process.first for process in processes if process.job.peer == REFERENCE)
+    base, reference = processes[0].job.peer, processes[0].first
     errors = {}
     for process in processes:
         if process.job.peer in NO_OUTPUT:
@@ -116,7 +117,7 @@ def compare(peers: list[str], task: str, model: str, batch: int, threads: int, r
         difference = np.abs(process.first - reference).max()
         error = float(difference / max(1.0, np.abs(reference).max()))
         if not error < (HALF_TOLERANCE if process.job.peer.endswith("bf16") else TOLERANCE):
-            raise UserError(f"{process.job.peer} and {REFERENCE} differ by {error:.1e}; no timing")
+            raise UserError(f"{process.job.peer} and {base} differ by {error:.1e}; no timing")
         errors[process.job.peer] = float(difference / np.abs(reference).max())
     runs = 5 if batch == 1 and task == "inference" else 2
     for n in range(rounds + 1):
@@ -144,7 +145,7 @@ def compare(peers: list[str], task: str, model: str, batch: int, threads: int, r
 def cpu() -> str:
     """Return the type of this CPU, with the numbers of its generation: cloud machines hide the name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     fields = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
@@ -154,9 +155,10 @@ def cpu() -> str:
 
 
 def show(result: dict) -> None:
-    """Print each peer's time and memory relative to PyTorch eager, and its outputs' error."""
+    """Print each peer's time and memory relative to the first one's, and its outputs' error."""
     peers = result["peers"]
-    base = peers[REFERENCE]
+    first = next(iter(peers))
+    base = peers[first]
     print(
         f"{result['task']}, {result['model']}, batch {result['batch']}, "
         f"{result['threads']} threads, {result['rounds']} rounds, {result['cpu']}"
@@ -164,7 +166,7 @@ def show(result: dict) -> None:
     for name, value in peers.items():
         time, memory = value["seconds"] / base["seconds"], value["peak_mb"] / base["peak_mb"]
         error = "" if value["error"] is None else f", error {value['error']:.1e} of the largest output"
-        print(f"  {name:16} {time:6.2f} of {REFERENCE}'s time {memory:6.2f} of its peak memory{error}")
+        print(f"  {name:16} {time:6.2f} of {first}'s time {memory:6.2f} of its peak memory{error}")
     for own, half in (("msg_ms", False), ("msg_ms bf16", True)):
         others = [
             v["seconds"]
@@ -183,7 +185,7 @@ def show(result: dict) -> None:
 def save(results: list[dict], folder: Path, name: str) -> None:
     """Write ``<name>.json`` and ``<name>.png`` to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(results, indent=1))
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     try:
         import matplotlib
     except ImportError:
@@ -195,11 +197,11 @@ def save(results: list[dict], folder: Path, name: str) -> None:
     peers = list(results[0]["peers"])
     figure, axes = pyplot.subplots(figsize=(2.2 * len(results) + 2, 4))
     for i, peer in enumerate(peers):
-        heights = [r["peers"][peer]["seconds"] / r["peers"][REFERENCE]["seconds"] for r in results]
+        heights = [r["peers"][peer]["seconds"] / r["peers"][peers[0]]["seconds"] for r in results]
         positions = np.arange(len(results)) + (i - len(peers) / 2 + 0.5) * 0.8 / len(peers)
         axes.bar(positions, heights, 0.8 / len(peers), label=peer)
     axes.set_xticks(range(len(results)), [f"{r['model']}\nbatch {r['batch']}" for r in results])
-    axes.set_ylabel(f"time relative to {REFERENCE}")
+    axes.set_ylabel(f"time relative to {peers[0]}")
     axes.axhline(1, color="grey", linewidth=0.5)
     axes.legend()
     figure.tight_layout()

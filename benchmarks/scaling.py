@@ -96,8 +96,8 @@ def milliseconds_under_lock(folder: str, training: bool, batch: int) -> float | 
     recipe = "train" if training else "eval"
     line = [sys.executable, __file__, folder, recipe, str(batch), str(2 * SAMPLED_SECONDS)]
     with (
-        tempfile.NamedTemporaryFile("r") as stacks,
-        subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as child,
+        tempfile.NamedTemporaryFile("r", encoding="utf-8") as stacks,
+        subprocess.Popen(line, stdout=subprocess.PIPE, encoding="utf-8") as child,
     ):
         next(text for text in child.stdout if text.startswith("loading"))
         options = ["--gil", "--nonblocking", "--format", "raw", "--output", stacks.name]

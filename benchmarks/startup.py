@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from models import CLASSIFIERS, classifier
 
 from msg_ms.cli import run_command_line
 from msg_ms.config import load_config
@@ -24,13 +25,12 @@ from msg_ms.engine.compile_cache import CompileCache
 from msg_ms.engine.device import setup_device
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, TrainStep
-from msg_ms.models.variants import VARIANTS, create_model
 from msg_ms.tasks.classification import ClassificationLoss
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Seconds to compile the training step, as ratios, on CPU.")
-    parser.add_argument("--model", nargs="+", choices=list(VARIANTS), default=["msg_tiny", "msg_base"])
+    parser.add_argument("--model", nargs="+", choices=list(CLASSIFIERS), default=["msg_tiny", "msg_base"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -44,7 +44,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 for start in ("first", "second"):
                     line = [sys.executable, __file__, "--model", model, "--child", folder]
-                    done = subprocess.run(line, capture_output=True, text=True, check=True)
+                    done = subprocess.run(line, capture_output=True, encoding="utf-8", check=True)
                     seconds[f"{model}, {start} start"].append(json.loads(done.stdout.splitlines()[-1]))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for model in args.model:
@@ -52,16 +52,16 @@ def main() -> None:
         ratio = first / medians[f"{args.model[0]}, first start"]
         print(f"{model}: first start {ratio:.2f} of {args.model[0]}'s, second {first / second:.1f} times faster")
     args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "startup.json").write_text(json.dumps(medians, indent=1))
+    (args.output / "startup.json").write_text(json.dumps(medians, indent=1), encoding="utf-8")
 
 
 def compile_once(name: str, folder: str) -> float:
     """Return the seconds to compile a model's training step at batch 2, with the cache in ``folder``."""
     setup_device("CPU", 0)
-    model = create_model(name)
+    model = classifier(name)
     optimizer = build_optimizer(load_config(None).train, model.trainable_params())
     step = TrainStep(LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets), OptimizerStep(optimizer, 5.0))
-    images, labels = ((2, 3, 224, 224), np.float32), ((2,), np.int32)
+    images, labels = ((2, 3, *model.img_size), np.float32), ((2,), np.int32)
     noise = ((sum(model.depths), 2, 2), np.float32)
     begin = time.perf_counter()
     with CompileCache(Path(folder), name).use("training step"):
