@@ -24,7 +24,7 @@ def command(tmp_path):
 
     def run(script: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess:
         line = [sys.executable, str(ROOT / script), *map(str, arguments)]
-        done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=600)
+        done = subprocess.run(line, capture_output=True, encoding="utf-8", cwd=tmp_path, timeout=600)
         assert done.returncode == status, done.stdout + done.stderr
         if status == 2:
             assert "Traceback" not in done.stderr

@@ -20,7 +20,7 @@ def imports(path):
     """Yield the package's modules that a file imports, at its top or inside functions."""
     own = module_name(path)
     package = own if path.name == "__init__.py" else own.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
             base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             target = ".".join([*base, *([node.module] if node.module else [])])
@@ -77,7 +77,7 @@ def test_kernels_include_lower_folders_only():
     floor = {name: i for i, names in enumerate(KERNELS) for name in names}
     for path in (path for path in folder.rglob("*") if path.suffix in (".cc", ".h")):
         own = path.parent.name
-        for target in re.findall(r'^#include "(\w+)/', path.read_text(), re.MULTILINE):
+        for target in re.findall(r'^#include "(\w+)/', path.read_text("utf-8"), re.MULTILINE):
             if target != own and floor[target] >= floor[own]:
                 upward.append(f"{path.relative_to(folder)} -> {target}")
     assert not upward
@@ -92,7 +92,7 @@ def test_the_engine_knows_no_task():
     words = ("top1", "top-1", "top5", "classif", "class_names", "label", "mixup", "cutmix", "boxes", "bbox", "mask")
     found = []
     for path in (PACKAGE / "engine").glob("*.py"):
-        text = path.read_text().lower()
+        text = path.read_text("utf-8").lower()
         found += [f"{path.name}: {word}" for word in words if word in text]
     assert not found
 

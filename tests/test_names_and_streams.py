@@ -17,22 +17,22 @@ ROOT = Path(__file__).parents[1]
 def test_only_abandoned_temporary_folders_are_removed(tmp_path):
     for name in (".partial-mine", f"{PARTIAL}mine", f"{PARTIAL}abcd1234x", ".partial-abcd1234"):
         (tmp_path / name).mkdir()
-    (tmp_path / f"{PARTIAL}abcd0000").write_text("a file")
+    (tmp_path / f"{PARTIAL}abcd0000").write_text("a file", encoding="utf-8")
     (tmp_path / f"{PARTIAL}abcd1111").symlink_to(tmp_path / ".partial-mine")
     (tmp_path / f"{PARTIAL}abcd1234").mkdir()
     (tmp_path / f"{PARTIAL}abcd1234" / "ckpt_00000001.ckpt").touch()
     before = set(os.listdir(tmp_path))
     with atomic_write(tmp_path / "new") as temporary:
-        temporary.write_text("x")
+        temporary.write_text("x", encoding="utf-8")
         remove_partial(tmp_path)  # as another process would
     assert set(os.listdir(tmp_path)) == before - {f"{PARTIAL}abcd1234"} | {"new"}
 
 
 def test_two_writers_of_one_file_leave_a_whole_one(tmp_path):
     with atomic_write(tmp_path / "x") as one, atomic_write(tmp_path / "x") as other:
-        one.write_text("1" * 1000)
-        other.write_text("2" * 1000)
-    assert (tmp_path / "x").read_text() == "1" * 1000 and os.listdir(tmp_path) == ["x"]
+        one.write_text("1" * 1000, encoding="utf-8")
+        other.write_text("2" * 1000, encoding="utf-8")
+    assert (tmp_path / "x").read_text("utf-8") == "1" * 1000 and os.listdir(tmp_path) == ["x"]
 
 
 def test_names_that_are_not_text_are_escaped(tmp_path):
@@ -41,7 +41,7 @@ def test_names_that_are_not_text_are_escaped(tmp_path):
     assert name.encode("ascii", ESCAPE) == b"a\\xff\\xe9.png"
     assert "\u4e2d\U0001f600".encode("ascii", ESCAPE) == b"\\u4e2d\\U0001f600"
     (tmp_path / "log").write_text(name, encoding="utf-8", errors=ESCAPE)
-    assert (tmp_path / "log").read_text(encoding="utf-8") == readable(name)
+    assert (tmp_path / "log").read_text("utf-8") == readable(name)
 
 
 def test_home_folders(monkeypatch):
@@ -67,11 +67,11 @@ def fail(): raise msg_ms.UserError("one line")
 msg_ms.cli.run_command_line(fail)
 """
     script = Path("script.py")
-    script.write_text(code)
+    script.write_text(code, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for closed in ("0", "1", "2", "012"):
         line = [sys.executable, script, "close", closed]
-        done = subprocess.run(line, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+        done = subprocess.run(line, capture_output=True, encoding="utf-8", env=environment, stdin=subprocess.DEVNULL)
         assert done.returncode == 2, done.stderr
         assert done.stdout.split() == ([] if "1" in closed else ["out", "out"])
         assert done.stderr.splitlines() == ([] if "2" in closed else ["error", "error", "error: one line"])
@@ -83,7 +83,7 @@ from msg_ms.cli import run_command_line
 run_command_line(lambda: open("a" * 300))
 """
     line = [sys.executable, "-c", code]
-    done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(line, capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 2 and done.stderr == f"error: can't use {'a' * 300}: File name too long\n"
 
 
@@ -95,9 +95,9 @@ def run(code: str, **options) -> subprocess.CompletedProcess:
 def test_a_full_disk_behind_the_output_is_one_line():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     code = "from msg_ms.cli import run_command_line\nrun_command_line(lambda: print('text'))"
-    with Path("/dev/full").open("w") as full:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
         line = [sys.executable, "-c", code]
-        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, encoding="utf-8", env=environment)
     assert (done.returncode, done.stderr) == (2, "error: can't write the output: No space left on device\n")
 
 

@@ -77,7 +77,7 @@ def write_part(digits, folder: Path, part: str, count: int, seed: int) -> int:
     # Like COCO's, the ids are not the indices.
     categories = [{"id": label + 1, "name": str(label), "supercategory": "digit"} for label in range(10)]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "annotations" / f"instances_{part}2017.json").write_text(json.dumps(content))
+    (folder / "annotations" / f"instances_{part}2017.json").write_text(json.dumps(content), encoding="utf-8")
     return len(annotations)
 
 

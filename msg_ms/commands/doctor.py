@@ -108,7 +108,7 @@ def tool(name: str, flag: str, word: str = "") -> str:
     path = shutil.which(name)
     if path is None:
         return ""
-    lines = subprocess.run([path, flag], capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run([path, flag], capture_output=True, encoding="utf-8", errors="replace").stdout.splitlines()
     return next((line.strip() for line in lines if word in line), "")
 
 
@@ -118,7 +118,7 @@ def cann() -> str:
     folder = Path(home or "/usr/local/Ascend/ascend-toolkit/latest")
     for file in (folder / "version.cfg", folder / "version.info"):
         if file.is_file():
-            return f"{folder}: {file.read_text(errors='replace').splitlines()[0]}"
+            return f"{folder}: {file.read_text(errors='replace', encoding='utf-8').splitlines()[0]}"
     return str(folder) if folder.is_dir() else ""
 
 
@@ -127,7 +127,9 @@ def try_matmul(target: str, dtype: str) -> str:
 
     This needs its own process: MindSpore cannot change its device, and a failure may end the process.
     """
-    done = subprocess.run([sys.executable, "-c", PROBE, target, dtype], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, target, dtype], capture_output=True, encoding="utf-8", errors="replace"
+    )
     if done.returncode == 0:
         return ""
     errors = [line for line in done.stderr.splitlines() if line.partition(":")[0].endswith("Error")]

@@ -71,7 +71,7 @@ def _node() -> str:
     parts = [socket.gethostname(), str(os.getuid())]
     with contextlib.suppress(OSError):
         parts += [
-            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip(),
             str(Path("/proc/self/ns/mnt").readlink()),
         ]
     return "\n".join(parts)

@@ -95,7 +95,7 @@ class Watch:
         previous = {number: signal.signal(number, self._on_signal) for number in active}
         process = None
         try:
-            with log.open("x") as output:  # never through a link that someone else has put there
+            with log.open("x", encoding="utf-8") as output:  # never through a link that someone else has put there
                 process = subprocess.Popen(
                     command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
                 )
@@ -156,7 +156,7 @@ class Watch:
     def _print_new_lines(self) -> None:
         """Print the new output of the node's first process."""
         with contextlib.suppress(FileNotFoundError):
-            with self.job.first_log.open(errors="replace") as file:
+            with self.job.first_log.open(errors="replace", encoding="utf-8") as file:
                 file.seek(self.printed)
                 text = file.read()
                 self.printed = file.tell()
@@ -235,7 +235,7 @@ def explain(job: Job, outcome: Outcome) -> None:
 def read_log(path: Path) -> str:
     """Return the text of a log, empty if it can't be read."""
     try:
-        return path.read_text(errors="replace")
+        return path.read_text(errors="replace", encoding="utf-8")
     except OSError:  # removed meanwhile
         return ""
 

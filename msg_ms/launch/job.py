@@ -75,6 +75,7 @@ class Job:
         """Return the environment of all processes, which contains ``mark``."""
         binaries = str(Path(sys.executable).parent)  # msrun starts the "python" of the search path
         own = {"PATH": f"{binaries}:{os.environ.get('PATH', '')}", "PYTHONUNBUFFERED": "1", MARK: mark}
+        own["PYTHONIOENCODING"] = "utf-8"  # logs are read as UTF-8 in every locale
         if self.target == "CPU":
             own["OMP_NUM_THREADS"] = str(max(1, usable_cores() // self.devices))
         # Seconds without a heartbeat after which a process counts as dead; MindSpore's default is 30.
@@ -193,7 +194,9 @@ def check_devices(target: str, devices: int) -> None:
             )
     elif target == "GPU":
         tool = shutil.which("nvidia-smi")
-        listed = subprocess.run([tool, "-L"], capture_output=True, text=True).stdout if tool else ""
+        listed = (
+            subprocess.run([tool, "-L"], capture_output=True, encoding="utf-8", errors="replace").stdout if tool else ""
+        )
         _require(devices, len(listed.splitlines()), "GPUs (nvidia-smi -L)")
     elif target == "Ascend":
         _require(devices, len(list(Path("/dev").glob("davinci[0-9]*"))), "Ascend devices (/dev/davinci*)")

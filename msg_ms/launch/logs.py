@@ -67,7 +67,7 @@ def _reserve(job: Job) -> tuple[Job, IO[str]]:
         say(f"LOG_DIR={job.log_dir} is not safe ({reason}): the logs are in {folder}")
     job = dataclasses.replace(job, log_dir=folder)
     known = (folder / LOCK).exists()
-    lock = (folder / LOCK).open("a+")
+    lock = (folder / LOCK).open("a+", encoding="utf-8")
     alone = _lock(lock, job)
     if alone and not known:
         _keep_foreign(folder)

@@ -66,7 +66,7 @@ def build_library(name: str, sources: Path, flags: tuple[str, ...] = ()) -> Path
         library = _cached(folder, stem)
         if library is not None:
             return library
-        with (folder / "lock").open("w") as lock:
+        with (folder / "lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return _cached(folder, stem) or _build(folder, stem, sources, [compiler, *flags])
     except OSError as error:
@@ -155,13 +155,19 @@ def _compiler() -> str:
     raise UserError(f"no C++ compiler found: {requested or ', '.join(COMPILERS)}; install one or set CXX")
 
 
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a compiler; its messages are English in every locale, as they are searched for "error"."""
+    environment = {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment)
+
+
 def _files(sources: Path) -> list[Path]:
     return sorted(path for path in sources.rglob("*") if path.suffix in (".cc", ".h"))
 
 
 def _key(compiler: str, flags: tuple[str, ...], sources: Path) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    code = [str(path.relative_to(sources)) + path.read_text() for path in _files(sources)]
+    version = _run([compiler, "--version"]).stdout
+    code = [str(path.relative_to(sources)) + path.read_text("utf-8") for path in _files(sources)]
     text = "\0".join([version, *flags, platform.machine(), _cpu_features(), *code])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -169,7 +175,7 @@ def _key(compiler: str, flags: tuple[str, ...], sources: Path) -> str:
 def _cpu_features() -> str:
     """Return the features of this CPU, as several machines may share a cache."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
@@ -194,9 +200,7 @@ def _build(folder: Path, stem: str, sources: Path, command: list[str]) -> Path:
         damaged.unlink(missing_ok=True)
     library = folder / f"{stem}.so"
     with atomic_write(library) as partial:
-        compilation = subprocess.run(
-            [*command, "-I", str(sources), *files, "-o", str(partial), "-pthread"], capture_output=True, text=True
-        )
+        compilation = _run([*command, "-I", str(sources), *files, "-o", str(partial), "-pthread"])
         if compilation.returncode != 0:
             errors = [line for line in compilation.stderr.splitlines() if "error" in line]
             reason = errors[0] if errors else compilation.stderr.strip()[:200]

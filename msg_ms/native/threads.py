@@ -36,7 +36,7 @@ def cpu_quota(proc: Path = Path("/proc/self"), cgroups: Path = Path("/sys/fs/cgr
 def _group_folders_of(proc: Path, cgroups: Path, controller: str) -> Iterator[Path]:
     """Yield the control groups of a process with this controller, and those above them."""
     try:
-        lines = (proc / "cgroup").read_text().splitlines()
+        lines = (proc / "cgroup").read_text("utf-8").splitlines()
     except OSError:
         return
     for line in lines:
@@ -63,10 +63,10 @@ def _group_folders(cgroups: Path, controllers: str, group: str, controller: str)
 def _read_quota(folder: Path) -> float:
     try:
         if (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text().split()
+            quota, period = (folder / "cpu.max").read_text("utf-8").split()
         else:
-            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
-            period = (folder / "cpu.cfs_period_us").read_text()
+            quota = (folder / "cpu.cfs_quota_us").read_text("utf-8").strip()
+            period = (folder / "cpu.cfs_period_us").read_text("utf-8")
         return int(quota) / int(period) if quota not in ("max", "-1") else math.inf
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
@@ -84,8 +84,8 @@ def free_threads(proc: Path = Path("/proc/self"), cgroups: Path = Path("/sys/fs/
 
 def _read_free(folder: Path) -> float:
     try:
-        limit = (folder / "pids.max").read_text().strip()
-        return math.inf if limit == "max" else int(limit) - int((folder / "pids.current").read_text())
+        limit = (folder / "pids.max").read_text("utf-8").strip()
+        return math.inf if limit == "max" else int(limit) - int((folder / "pids.current").read_text("utf-8"))
     except (OSError, ValueError):
         return math.inf
 

@@ -132,5 +132,5 @@ print("passed")
 @pytest.mark.slow
 def test_no_access_beyond_the_arrays(tmp_path):
     environment = {**sanitizer_environment(), "PYTHONPATH": str(ROOT), "MSG_MS_CACHE": str(tmp_path)}
-    result = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, env=environment)
+    result = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, encoding="utf-8", env=environment)
     assert result.returncode == 0 and result.stdout.split()[-1] == "passed", result.stderr[-2000:]

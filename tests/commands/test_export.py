@@ -15,7 +15,7 @@ from msg_ms.commands.export import main
 
 @pytest.fixture
 def flags(tmp_path):
-    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
     model = random_weights(MSGTransformer(**SMALL))
     write_checkpoint(tmp_path / "small.ckpt", to_numpy(parameters_by_name(model.get_parameters())))
     return ["--cfg", "small.yaml", "--resume", "small.ckpt", "--output"]

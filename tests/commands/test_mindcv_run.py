@@ -32,9 +32,9 @@ print(__name__, WORD, sys.argv[1:], mindcv.is_model("msg_tiny"))
 def clone(tmp_path):
     """A folder like a clone: a script that imports a module beside it, and the package's version."""
     (tmp_path / "clone" / "mindcv").mkdir(parents=True)
-    (tmp_path / "clone" / "mindcv" / "version.py").write_text('__version__ = "0.3.0"\n')
-    (tmp_path / "clone" / "helper.py").write_text('WORD = "neighbour"\n')
-    (tmp_path / "clone" / "script.py").write_text(SCRIPT)
+    (tmp_path / "clone" / "mindcv" / "version.py").write_text('__version__ = "0.3.0"\n', encoding="utf-8")
+    (tmp_path / "clone" / "helper.py").write_text('WORD = "neighbour"\n', encoding="utf-8")
+    (tmp_path / "clone" / "script.py").write_text(SCRIPT, encoding="utf-8")
     return tmp_path / "clone"
 
 
@@ -65,7 +65,7 @@ def test_a_script_runs_as_python_runs_it_with_the_models_registered(clone, comma
 
 
 def test_errors_before_the_script_starts(clone, launch, monkeypatch):
-    (clone / "mindcv" / "version.py").write_text('__version__ = "0.5.0"\n')
+    (clone / "mindcv" / "version.py").write_text('__version__ = "0.5.0"\n', encoding="utf-8")
     with pytest.raises(
         UserError, match=r"script.py belongs to mindcv 0.5.0, not 0.3.0: git -C .*clone checkout v0.3.0"
     ):
@@ -85,7 +85,7 @@ def test_errors_before_the_script_starts(clone, launch, monkeypatch):
 
 @pytest.mark.parametrize("name", ["msg_tiny", "msg_small", "msg_base", "msg_tiny_digits"])
 def test_configurations_name_models_and_use_1024_images_per_step(name):
-    text = (ROOT / "configs" / "mindcv" / f"{name}.yaml").read_text()
+    text = (ROOT / "configs" / "mindcv" / f"{name}.yaml").read_text("utf-8")
     config = yaml.safe_load(text)
     assert mindcv.is_model(config["model"]) and name.startswith(config["model"])
     assert config["warmup_epochs"] + config["decay_epochs"] == config["epoch_size"]
@@ -107,7 +107,7 @@ def test_configurations_name_models_and_use_1024_images_per_step(name):
     ],
 )
 def test_errors_in_mindcvs_arguments(flags, message, launch, tmp_path):
-    (tmp_path / "odd.yaml").write_text("modell: msg_tiny\n")
+    (tmp_path / "odd.yaml").write_text("modell: msg_tiny\n", encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(message)):
         launch(Path(CLONE) / "validate.py", *flags)
 
@@ -154,7 +154,7 @@ def test_mindcvs_own_scripts_train_and_validate_msg_tiny(command, tmp_path):
     flags = ["--data_dir", "data", "--num_classes", "2", "--batch_size", "5", "--ckpt_save_dir", "ckpt", "--config"]
     flags.append(ROOT / "configs" / "mindcv" / "msg_tiny_digits.yaml")
     command("tools/mindcv_run.py", Path(CLONE) / "train.py", *flags)
-    rows = [line.split() for line in (tmp_path / "ckpt" / "result.log").read_text().splitlines()]
+    rows = [line.split() for line in (tmp_path / "ckpt" / "result.log").read_text("utf-8").splitlines()]
     assert rows[0][:3] == ["Epoch", "TrainLoss", "Top_1_Accuracy"] and [row[0] for row in rows[1:]] == ["1", "2"]
     (newest,) = (tmp_path / "ckpt").glob("msg_tiny-2_*.ckpt")
     done = command("tools/mindcv_run.py", Path(CLONE) / "validate.py", *flags, "--ckpt_path", newest)

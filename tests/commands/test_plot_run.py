@@ -62,14 +62,14 @@ def test_losses_by_name():
 def test_the_tool_draws_a_run(record, command, tmp_path):
     pytest.importorskip("matplotlib")
     lines = [json.dumps({"epoch": epoch, "step": 10 * epoch, **record}) for epoch in (1, 2, 2)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"epoch": 3, "st')
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"epoch": 3, "st', encoding="utf-8")
     assert command("tools/plot_run.py", tmp_path).stdout == f"{tmp_path / 'curves.png'}: 2 epochs\n"
     assert cv2.imread(str(tmp_path / "curves.png")).std() > 10
 
 
 def test_errors_are_one_line(command, tmp_path):
     assert "name the folder that train.py wrote to" in command("tools/plot_run.py", "gone", status=2).stderr
-    (tmp_path / "metrics.jsonl").write_text("")
+    (tmp_path / "metrics.jsonl").write_text("", encoding="utf-8")
     assert command("tools/plot_run.py", ".", status=2).stderr == "error: metrics.jsonl has no finished epoch yet\n"
 
 
@@ -78,7 +78,9 @@ def test_a_picture_of_others_is_not_replaced(command, tmp_path):
     record = {"epoch": 1, "step": 2, "loss": 1.0, "lr": 0.1, "top1": 50.0}
     run = tmp_path / "a $x^ run"
     run.mkdir()
-    (run / "metrics.jsonl").write_text(json.dumps(record) + "\n" + json.dumps({**record, "epoch": [1]}) + "\n")
+    (run / "metrics.jsonl").write_text(
+        json.dumps(record) + "\n" + json.dumps({**record, "epoch": [1]}) + "\n", encoding="utf-8"
+    )
     for _ in range(2):  # its own drawing is replaced
         command("tools/plot_run.py", run)
     (run / "curves.png").write_bytes(b"mine")

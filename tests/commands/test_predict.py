@@ -29,7 +29,7 @@ LINE = ["--cfg", "small.yaml", "--resume", "small.ckpt"]
 def model(tmp_path):
     """A small model, with its checkpoint, configuration and images in the working folder."""
     write_images(tmp_path)
-    Path("small.yaml").write_text(CONFIG)
+    Path("small.yaml").write_text(CONFIG, encoding="utf-8")
     model, draws = MSGTransformer(**SMALL).set_train(False), np.random.RandomState(0)
     for parameter in model.get_parameters():
         noise = draws.standard_normal(parameter.shape).astype(np.float32)
@@ -70,7 +70,7 @@ def by_pillow(model, file):
 def test_predictions_for_folders_and_files_good_and_bad(model, predict):
     Path("data/val/1/broken.jpg").write_bytes(b"no image")
     Path("data/val/1/.hidden.png").write_bytes(b"")
-    Path("data/val/1/notes.txt").write_text("ignored")
+    Path("data/val/1/notes.txt").write_text("ignored", encoding="utf-8")
     files = [f"data/val/{label}/{i}.png" for label in range(3) for i in range(3)]
     files.insert(6, "data/val/1/broken.jpg")
     flags = ["data/val", "data/train/2/0.png", "gone.png", "--batch-size", "4", "--top-k", "2"]
@@ -93,7 +93,7 @@ def test_predictions_for_folders_and_files_good_and_bad(model, predict):
     assert names["n01440764"] == "tench, Tinca tinca" and set(names) <= set(CLASSES)
 
     # The same as a table, another batch size, with names from a file, and as JSON in a file.
-    Path("names.txt").write_text("# three\nfirst thing\nn02012849\nn03126707\tcrane (machine)\n")
+    Path("names.txt").write_text("# three\nfirst thing\nn02012849\nn03126707\tcrane (machine)\n", encoding="utf-8")
     out, _ = predict(*LINE, "--classes", "names.txt", *files[:2], "--picture", "sheet.png", "--top-k", "9")
     first = answers["images"][0]["predictions"]
     shown = ["first thing", "crane", "crane (machine)"]
@@ -102,7 +102,7 @@ def test_predictions_for_folders_and_files_good_and_bad(model, predict):
     assert row.count("|") == 2 and second.startswith(files[1]) and wrote == "wrote sheet.png"
     assert cv2.imread("sheet.png").shape == (184, 320, 3)
     assert predict(*LINE, "--json", "out/answers.json", files[0])[0] == "wrote out/answers.json\n"
-    (image,) = json.loads(Path("out/answers.json").read_text())["images"]
+    (image,) = json.loads(Path("out/answers.json").read_text("utf-8"))["images"]
     assert image["predictions"][0]["label"] == first[0]["label"] and len(image["predictions"]) == 3
 
 
@@ -152,7 +152,7 @@ def test_imagenets_classes():
     for folder in ("n01440764", "zebra"):
         Path("folders", folder).mkdir(parents=True)
     assert [row.name for row in read_class_names(Path("folders"), 2)] == ["tench, Tinca tinca", "zebra"]
-    Path("index").write_text("zebra\nn01440764\n")
+    Path("index").write_text("zebra\nn01440764\n", encoding="utf-8")
     assert [row.folder for row in read_class_names(Path("folders"), 2, "index")] == ["zebra", "n01440764"]
 
 
@@ -198,14 +198,14 @@ def test_names_that_are_not_utf_8(model, predict):
     assert "predictions" in files["data/val/0/\\xff.png"] and "error" in files["data/val/0/\\xfe.png"]
     assert "data/val/0/\\xfe.png (cannot identify image file)" in err
     predict(*LINE, "--json", "a.json", "--show-messages", "drawn", "data/val/0", status=2)
-    assert {row["file"] for row in json.loads(Path("a.json").read_text(encoding="utf-8"))["images"]} == set(files)
+    assert {row["file"] for row in json.loads(Path("a.json").read_text("utf-8"))["images"]} == set(files)
     assert Path(os.fsdecode(b"drawn/\xff.png.png")).is_file()
 
 
 def test_outputs_never_replace_inputs_or_files_of_others(model, predict):
     image = Path("data/val/0/0.png")
     before = image.read_bytes()
-    Path("names.json").write_text('["a", "b", "c"]')
+    Path("names.json").write_text('["a", "b", "c"]', encoding="utf-8")
     Path("link.png").symlink_to(image)
     for flags, text in (
         (["--picture", image, "data/val"], "--picture would overwrite the input data/val/0/0.png"),
@@ -219,7 +219,7 @@ def test_outputs_never_replace_inputs_or_files_of_others(model, predict):
     ):
         _, err = predict(*LINE, *flags, status=2)
         assert text in err and err.count("\n") == 1
-    assert image.read_bytes() == before and Path("names.json").read_text() == '["a", "b", "c"]'
+    assert image.read_bytes() == before and Path("names.json").read_text("utf-8") == '["a", "b", "c"]'
     Path("drawn").mkdir()
     Path("drawn/0.png.png").write_bytes(before)
     _, err = predict(*LINE, "--show-messages", "drawn", image, status=2)

@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def test_shipped_files_load_and_write_back_equal(file, tmp_path):
     config = load_config(file, DATA__DATA_PATH="x")
     assert config.model.name == file.stem
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    (tmp_path / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     assert load_config(tmp_path / "config.yaml") == config
 
 
@@ -36,7 +36,8 @@ def test_files_describe_the_papers_models(name):
 def test_a_file_of_the_papers_code_loads(tmp_path):
     (tmp_path / "msg.yaml").write_text(
         "MODEL:\n  TYPE: msg\n  NAME: x\n  MSG:\n    DEPTHS: [ 2, 4 ]\n    MANIP_TYPE: shuf\n"
-        "DATA:\n  PIN_MEMORY: True\nTRAIN:\n  BASE_LR: 1e-6\n  OPTIMIZER:\n    BETAS: [0.9, 0.98]\nLOCAL_RANK: 0\n"
+        "DATA:\n  PIN_MEMORY: True\nTRAIN:\n  BASE_LR: 1e-6\n  OPTIMIZER:\n    BETAS: [0.9, 0.98]\nLOCAL_RANK: 0\n",
+        encoding="utf-8",
     )
     config = load_config(tmp_path / "msg.yaml")
     assert config.model.msg.depths == (2, 4) and config.train.base_lr == 1e-6
@@ -45,8 +46,10 @@ def test_a_file_of_the_papers_code_loads(tmp_path):
 
 def test_base_options_and_flags_stand_above_each_other(tmp_path):
     (tmp_path / "sub").mkdir()
-    (tmp_path / "base.yaml").write_text("TRAIN: {EPOCHS: 1, WARMUP_EPOCHS: 1, MIN_LR: 1E-7}\nTAG: base")
-    (tmp_path / "sub" / "child.yaml").write_text("BASE: ['../base.yaml']\nTRAIN: {EPOCHS: 2}")
+    (tmp_path / "base.yaml").write_text(
+        "TRAIN: {EPOCHS: 1, WARMUP_EPOCHS: 1, MIN_LR: 1E-7}\nTAG: base", encoding="utf-8"
+    )
+    (tmp_path / "sub" / "child.yaml").write_text("BASE: ['../base.yaml']\nTRAIN: {EPOCHS: 2}", encoding="utf-8")
     config = load_config(tmp_path / "sub" / "child.yaml", ["DATA.BATCH_SIZE", "3", "TAG", "007"], DATA__BATCH_SIZE=5)
     assert (config.train.epochs, config.train.warmup_epochs, config.train.min_lr) == (2, 1, 1e-7)
     assert config.data.batch_size == 5 and config.tag == "007"
@@ -96,7 +99,7 @@ def test_wrong_options_are_named(opts, message):
     ],
 )
 def test_wrong_files_are_named(text, message, tmp_path):
-    (tmp_path / "bad.yaml").write_text(text)
+    (tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         load_config(tmp_path / "bad.yaml")
 
@@ -122,17 +125,21 @@ def test_wrong_files_are_named(text, message, tmp_path):
     ],
 )
 def test_no_key_is_read_twice_or_by_chance(text, message, tmp_path):
-    (tmp_path / "bad.yaml").write_text(text)
+    (tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         load_config(tmp_path / "bad.yaml")
 
 
 def test_references_merge_sections(tmp_path):
-    (tmp_path / "a.yaml").write_text("TRAIN: &t {EPOCHS: 2, MIN_LR: 1e-7}\n")
-    (tmp_path / "b.yaml").write_text("BASE: a.yaml\nDATA: {<<: &d {IMG_SIZE: 32}, BATCH_SIZE: 3}\nMODEL:\n")
+    (tmp_path / "a.yaml").write_text("TRAIN: &t {EPOCHS: 2, MIN_LR: 1e-7}\n", encoding="utf-8")
+    (tmp_path / "b.yaml").write_text(
+        "BASE: a.yaml\nDATA: {<<: &d {IMG_SIZE: 32}, BATCH_SIZE: 3}\nMODEL:\n", encoding="utf-8"
+    )
     with pytest.raises(UserError, match=r"MODEL is a section; expected keys below it, found None"):
         load_config(tmp_path / "b.yaml")
-    (tmp_path / "b.yaml").write_text("BASE: [a.yaml, '']\nDATA: {<<: &d {IMG_SIZE: 32}, BATCH_SIZE: 3}\nMODEL: {}\n")
+    (tmp_path / "b.yaml").write_text(
+        "BASE: [a.yaml, '']\nDATA: {<<: &d {IMG_SIZE: 32}, BATCH_SIZE: 3}\nMODEL: {}\n", encoding="utf-8"
+    )
     config = load_config(tmp_path / "b.yaml")
     assert (config.train.epochs, config.data.img_size, config.data.batch_size) == (2, 32, 3)
 
@@ -140,7 +147,7 @@ def test_references_merge_sections(tmp_path):
 def test_many_levels_and_references_end_at_once(tmp_path):
     bomb = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     for text in ("[" * 100_000, "- " * 10_000, "{a: " * 10_000, bomb):
-        (tmp_path / "bad.yaml").write_text(text)
+        (tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
         start = time.process_time()
         with pytest.raises(UserError):
             load_config(tmp_path / "bad.yaml")
@@ -149,7 +156,7 @@ def test_many_levels_and_references_end_at_once(tmp_path):
 
 def test_home_folders_are_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    (tmp_path / "c.yaml").write_text("DATA: {DATA_PATH: ~/set}\nOUTPUT: '~/out'\nTAG: ~x\n")
+    (tmp_path / "c.yaml").write_text("DATA: {DATA_PATH: ~/set}\nOUTPUT: '~/out'\nTAG: ~x\n", encoding="utf-8")
     config = load_config(tmp_path / "c.yaml", ["COMPILE_CACHE", "~"], MODEL__RESUME="~/x.ckpt")
     assert (config.data.data_path, config.output, config.tag) == ("/home/me/set", "/home/me/out", "~x")
     assert (config.compile_cache, config.model.resume) == ("/home/me", "/home/me/x.ckpt")

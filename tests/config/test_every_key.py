@@ -73,14 +73,14 @@ def test_what_is_written_is_read_back(key, tmp_path):
 
 @pytest.mark.parametrize("text", ["1e-3", "007", "yes", "2026-11-26", "1:30", "0x10", "1_000", ".inf", "True"])
 def test_text_without_quotes_stays_as_it_is_written(text, tmp_path):
-    (tmp_path / "config.yaml").write_text(f"TAG: {text}\nMODEL: {{NAME: {text}}}")
+    (tmp_path / "config.yaml").write_text(f"TAG: {text}\nMODEL: {{NAME: {text}}}", encoding="utf-8")
     config = load_config(tmp_path / "config.yaml")
     assert config.tag == config.model.name == text
 
 
 def test_numbers_are_those_of_yaml_1_2(tmp_path):
     (tmp_path / "config.yaml").write_text(
-        "SEED: 010\nTRAIN: {EPOCHS: 0x10, BASE_LR: 1e-3, MIN_LR: 2}\nPRINT_FREQ: 1_000"
+        "SEED: 010\nTRAIN: {EPOCHS: 0x10, BASE_LR: 1e-3, MIN_LR: 2}\nPRINT_FREQ: 1_000", encoding="utf-8"
     )
     config = load_config(tmp_path / "config.yaml")
     assert (config.seed, config.train.epochs, config.train.base_lr, config.train.min_lr) == (10, 16, 1e-3, 2.0)
@@ -100,7 +100,7 @@ class Bench:
 
     def __init__(self):
         write_images(Path())
-        Path("small.yaml").write_text(CONFIG)
+        Path("small.yaml").write_text(CONFIG, encoding="utf-8")
         self.steps = {}
 
     def train(self, options: list[str]) -> None:

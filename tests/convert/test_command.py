@@ -124,7 +124,7 @@ def test_a_folder_is_converted_and_each_failure_is_reported(command, tmp_path):
     shutil.copy(FIXTURES / "half.pth", tmp_path / "in" / "half.pt")
     shutil.copy(FIXTURES / "ddp.pth", tmp_path / "in" / "best.pth.tar")
     (tmp_path / "in" / "cut.bin").write_bytes(CHECKPOINT.read_bytes()[:5000])
-    (tmp_path / "in" / "notes.txt").write_text("no checkpoint")
+    (tmp_path / "in" / "notes.txt").write_text("no checkpoint", encoding="utf-8")
     done = command("tools/convert_torch_ckpt.py", "--input", "in", "--output", "out/new", "--verify", status=2)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 2 and lines[0].startswith("error: in/cut.bin: ")

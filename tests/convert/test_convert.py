@@ -172,7 +172,7 @@ def test_a_bad_input_is_one_line_and_leaves_nothing(broken, command, tmp_path):
     if broken == "cut":
         source.write_bytes(CHECKPOINT.read_bytes()[:-1000])
     elif broken == "text":
-        source.write_text("not a checkpoint")
+        source.write_text("not a checkpoint", encoding="utf-8")
     elif broken == "folder":
         source.mkdir()
     elif broken == "other":

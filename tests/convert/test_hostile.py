@@ -27,7 +27,7 @@ def problems(files: list[Case], folder: Path, output: str) -> tuple[list[str], i
     # Convert a good file first, so that the memory of a process's first conversion is not counted.
     first = str(FIXTURES / "half.pth") if output.endswith(".ckpt") else paths[0]
     line = [sys.executable, str(WORKER), str(folder / "out" / output), first, *paths]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=folder / "out", timeout=300)
+    done = subprocess.run(line, capture_output=True, encoding="utf-8", cwd=folder / "out", timeout=300)
     results = [json.loads(row) for row in done.stdout.splitlines()][1:]
     assert len(results) == len(files), f"ended at {files[len(results)].name}: {done.stderr[-2000:]}"
     bad = []

@@ -138,9 +138,9 @@ def test_the_number_of_classes_must_fit(data):
 
 def test_other_files_and_hidden_folders_are_ignored_and_reported(data):
     (data / "train" / ".cache").mkdir()
-    (data / "train" / "cat" / "notes.txt").write_text("no image")
-    (data / "train" / "cat" / "._0.jpg").write_text("a file manager's leftovers")
-    (data / "train" / "list.txt").write_text("x")
+    (data / "train" / "cat" / "notes.txt").write_text("no image", encoding="utf-8")
+    (data / "train" / "cat" / "._0.jpg").write_text("a file manager's leftovers", encoding="utf-8")
+    (data / "train" / "list.txt").write_text("x", encoding="utf-8")
     (data / "train" / "cat" / "more").mkdir()
     train, _ = load(data)
     assert train.classes == CLASSES and len(train) == 3 * PER_CLASS
@@ -163,11 +163,11 @@ def test_check_dataset_lists_problems(data, command, tmp_path):
     done = command("tools/check_dataset.py", data, "--list", tmp_path / "bad.txt", status=1)
     assert "have different class folders: dog, dogs" in done.stdout
     assert "1 files can't be decoded" in done.stdout
-    assert (tmp_path / "bad.txt").read_text().startswith(str(data / "train" / "dog" / "3.jpg") + "\t")
+    assert (tmp_path / "bad.txt").read_text("utf-8").startswith(str(data / "train" / "dog" / "3.jpg") + "\t")
 
 
 def test_show_batch_draws_a_sheet(data, command, tmp_path):
-    (tmp_path / "c.yaml").write_text("DATA: {IMG_SIZE: 32, BATCH_SIZE: 6}\nMODEL: {NUM_CLASSES: 3}")
+    (tmp_path / "c.yaml").write_text("DATA: {IMG_SIZE: 32, BATCH_SIZE: 6}\nMODEL: {NUM_CLASSES: 3}", encoding="utf-8")
     done = command("tools/show_batch.py", "--cfg", "c.yaml", "--data-path", data, "--picture", "batch.png")
     assert "6 images of step 0" in done.stdout
     assert cv2.imread(str(tmp_path / "batch.png")).shape == (2 * 184, 5 * 160, 3)
@@ -182,10 +182,10 @@ def test_show_batch_draws_a_sheet(data, command, tmp_path):
 
 
 def test_check_dataset_replaces_its_own_list_only(data, command, tmp_path):
-    (tmp_path / "bad_files.txt").write_text("mine")
+    (tmp_path / "bad_files.txt").write_text("mine", encoding="utf-8")
     done = command("tools/check_dataset.py", data, status=2)
     assert f"bad_files.txt exists and does not list files of {data}: name another file with --list" in done.stderr
-    assert (tmp_path / "bad_files.txt").read_text() == "mine"
+    assert (tmp_path / "bad_files.txt").read_text("utf-8") == "mine"
     damage(data / "train" / "dog" / "3.jpg", "cut in the middle")
     for _ in range(2):
         command("tools/check_dataset.py", data, "--list", "own.txt", status=1)

@@ -25,7 +25,7 @@ def folder(tmp_path):
         suffix = (".JPEG", ".jpg", ".png")[i % 3]
         pixels = cv2.resize(draws.randint(0, 256, (6, 6, 3), np.uint8), (40 + i, 50 - i))
         (target / f"{i}{suffix}").write_bytes(cv2.imencode(suffix.lower(), pixels)[1].tobytes())
-    (tmp_path / "data" / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / "data" / "cat" / "notes.txt").write_text("no image", encoding="utf-8")
     (tmp_path / "data" / ".hidden").mkdir()
     return tmp_path / "data"
 

@@ -86,7 +86,7 @@ def cuda_environment(folder: Path) -> dict[str, str]:
     _build(folder, CUDA_LIBRARIES, wanted, CUDA_FUNCTIONS)
     nvcc = folder / "bin" / "nvcc"
     nvcc.parent.mkdir()
-    nvcc.write_text('#!/bin/sh\necho "Cuda compilation tools, release 11.6, V11.6.124"\n')
+    nvcc.write_text('#!/bin/sh\necho "Cuda compilation tools, release 11.6, V11.6.124"\n', encoding="utf-8")
     nvcc.chmod(0o755)
     return {"CUDA_HOME": str(folder), "LD_LIBRARY_PATH": str(folder)}
 
@@ -118,7 +118,9 @@ def _undefined(libraries: list[Path], pattern: str) -> dict[str, str]:
     """Return the undefined names that match ``pattern`` and that none of ``libraries`` defines, with their versions."""
     wanted, present = {}, set()
     for library in libraries:
-        listing = subprocess.run(["readelf", "--dyn-syms", "-W", library], capture_output=True, text=True, check=True)
+        listing = subprocess.run(
+            ["readelf", "--dyn-syms", "-W", library], capture_output=True, encoding="utf-8", check=True
+        )
         for section, name, version in re.findall(r" (UND|\d+) (\w+)(?:@+(\S+))?(?: \(\d+\))?$", listing.stdout, re.M):
             if section != "UND":
                 present.add(name)
@@ -131,10 +133,10 @@ def _build(folder: Path, libraries: tuple[str, ...], wanted: dict[str, str], fun
     """Build one library with every function of ``wanted``, and copy it to each name that the plugin links against."""
     lines = ["#include <stdlib.h>", "#include <string.h>", "#include <unistd.h>"]
     lines += [f"long {name}{functions.get(name, '(void) { return 0; }')}" for name in sorted(wanted)]
-    (folder / "driver.c").write_text("\n".join(lines) + "\n")
+    (folder / "driver.c").write_text("\n".join(lines) + "\n", encoding="utf-8")
     versions = {version for version in wanted.values() if version}
     nodes = [f"{v} {{ {' '.join(n + ';' for n in wanted if wanted[n] == v)} }};" for v in sorted(versions)]
-    (folder / "versions.map").write_text("\n".join(nodes) + "\n")
+    (folder / "versions.map").write_text("\n".join(nodes) + "\n", encoding="utf-8")
     command = ["gcc", "-w", "-fno-builtin", "-shared", "-fPIC", "driver.c"]
     if versions:
         command.append("-Wl,--version-script=versions.map")

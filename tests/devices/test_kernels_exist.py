@@ -33,7 +33,7 @@ def device(request, tmp_path_factory):
         script = Path(__file__).parent / "select_kernels.py"
         done = subprocess.run(
             [sys.executable, str(script), request.param, name],
-            capture_output=True, text=True, env=environment, timeout=600, errors="replace",
+            capture_output=True, encoding="utf-8", env=environment, timeout=600, errors="replace",
         )  # fmt: skip
         return done.stdout + done.stderr
 

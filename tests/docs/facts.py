@@ -49,12 +49,12 @@ class Fact:
 
 def texts() -> dict[str, str]:
     """Return the text of each page by its path."""
-    return {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+    return {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
 
 
 def smallest_and_largest_ratio() -> Values:
     """Return the range of the column msg_ms in the table of all peers."""
-    rows = re.findall(r"^\| msg_\w+, \d \| (0\.\d\d) \(", (ROOT / "docs" / "measurements.md").read_text(), re.M)
+    rows = re.findall(r"^\| msg_\w+, \d \| (0\.\d\d) \(", (ROOT / "docs" / "measurements.md").read_text("utf-8"), re.M)
     return min(rows), max(rows)
 
 
@@ -95,7 +95,7 @@ def _classifiers() -> list[Fact]:
 
 
 def _versions() -> list[Fact]:
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
     low, above = re.search(r'requires-python = ">=(3\.\d+),<3\.(\d+)"', project).groups()
     mindcv = re.search(r'"mindcv==(\S+)"', project)[1]
     return [

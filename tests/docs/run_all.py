@@ -137,16 +137,18 @@ def copy_repository(folder: Path, environment: dict[str, str]) -> None:
     shutil.copytree(ROOT, folder, ignore=ignored, dirs_exist_ok=True)
     for pattern, changes in SHALLOW.items():
         for file in folder.glob(pattern):
-            text = file.read_text()
+            text = file.read_text("utf-8")
             for before, after in changes:
                 text, count = re.subn(before, after, text, count=1)
                 assert count, (file, before)
-            file.write_text(text)
+            file.write_text(text, encoding="utf-8")
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
-    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
     (programs / "python").chmod(0o755)
-    digest = subprocess.run("cksum < pyproject.toml", shell=True, cwd=folder, capture_output=True, text=True).stdout
+    digest = subprocess.run(
+        "cksum < pyproject.toml", shell=True, cwd=folder, capture_output=True, encoding="utf-8"
+    ).stdout
     (folder / ".venv" / f".installed-{digest.split()[0]}").touch()  # scripts/venv.sh checks for it
     shutil.copy(ROOT / "tests" / "fixtures" / "half.pth", folder)
     shutil.copy(ROOT / "tests" / "fixtures" / "detection" / "mmdet_checkpoint.pth", folder / "detector.pth")
@@ -185,7 +187,7 @@ def run(text: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]
     environment = {**environment, "MASTER_PORT": str(free_port())}
     line = ["timeout", "--signal=INT", str(LIMIT), "bash", "-c", text]
     done = subprocess.run(
-        line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
     )
     return done.returncode, "\n".join(done.stdout.strip().splitlines()[-15:])
 
@@ -194,7 +196,7 @@ def make_example(folder: Path, environment: dict[str, str]) -> None:
     """Create the data set and the configuration of docs/finetune.md from the page's own blocks."""
     page = ROOT / "docs" / "finetune.md"
     _, configuration = next(blocks(page, "yaml"))
-    (folder / "my_images.yaml").write_text(configuration)
+    (folder / "my_images.yaml").write_text(configuration, encoding="utf-8")
     for _, script in blocks(page, "sh"):
         status, output = run(script, folder, environment)
         assert status == 0, output

@@ -107,7 +107,7 @@ def test_script_and_flags_exist(command, monkeypatch):
         given, arguments = arguments[: len(names)], arguments[len(names) :]
         arguments = [w for name, value in zip(names, given, strict=True) if name for w in (name, value)] + arguments
     if script.split("/")[0] in ("scripts", "benchmarks", "tests", "docs"):  # few of these have flags
-        source = (ROOT / script).read_text()
+        source = (ROOT / script).read_text("utf-8")
         assert all(f'"{word}"' in source for word in arguments if word.startswith("--"))
         return
     arguments = [word for word in arguments if word != "..."]
@@ -119,7 +119,7 @@ def test_script_and_flags_exist(command, monkeypatch):
 
 @pytest.mark.parametrize("script", FLAG_PAGES)
 def test_every_flag_is_on_a_page(script, monkeypatch):
-    text = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in FLAG_PAGES[script])
+    text = "".join((ROOT / "docs" / page).read_text("utf-8") for page in FLAG_PAGES[script])
     missing = [flag for flag in flags_of(script, monkeypatch) if not re.search(rf"{flag}(?![\w-])", text)]
     assert not missing
 
@@ -160,13 +160,13 @@ def test_lists_follow_an_empty_line(page):
 
 
 def test_every_guide_is_in_the_index():
-    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
     guides = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
     assert not [name for name in guides if f"({name})" not in index]
 
 
 def test_every_part_of_a_task_is_described():
-    page = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "extend.md").read_text("utf-8")
     section = page.partition("## A task")[2].partition("\n## ")[0]
     names = {name for name in (*vars(Task), *Task.__annotations__) if not name.startswith("_")}
     assert names and not [name for name in sorted(names) if f"`{name}`" not in section]

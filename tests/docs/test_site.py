@@ -12,7 +12,9 @@ from pages import ROOT
 for package in ("mkdocs", "material", "mkdocstrings_handlers.python"):
     pytest.importorskip(package)
 
-PACKAGES = sorted(set(re.findall(r"^::: ([\w.]+)", "\n".join(p.read_text() for p in ROOT.glob("docs/api/*.md")), re.M)))
+PACKAGES = sorted(
+    set(re.findall(r"^::: ([\w.]+)", "\n".join(p.read_text("utf-8") for p in ROOT.glob("docs/api/*.md")), re.M))
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def site(tmp_path_factory):
         env={**os.environ, "PYTHON": sys.executable},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stdout  # with every warning of --strict
     return folder
@@ -31,7 +33,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def api(site):
-    return "".join(page.read_text(encoding="utf-8") for page in sorted(site.glob("api/*.html")))
+    return "".join(page.read_text("utf-8") for page in sorted(site.glob("api/*.html")))
 
 
 def public_names(package):
@@ -39,7 +41,7 @@ def public_names(package):
     file = ROOT / package.replace(".", "/") / "__init__.py"
     if not file.is_file():
         return []
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return [name for name in ast.literal_eval(node.value) if not name.isupper() and not name.startswith("_")]
     return []
@@ -57,6 +59,6 @@ def test_docstrings_are_markdown(api):
 
 def test_no_page_loads_anything_from_elsewhere(site):
     for page in site.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
+        text = page.read_text("utf-8")
         assert not re.search(r"<(?:script|img)[^>]* src=[\"']?(?:https?:)?//", text), page
         assert not re.search(r"<link[^>]* href=[\"']?(?:https?:)?//[^>]* rel=[\"']?stylesheet", text), page

@@ -18,7 +18,7 @@ from msg_ms.config import load_config
 @pytest.fixture
 def run(command, tmp_path):
     write_images(tmp_path)
-    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
 
     def start(script, *flags, status=0):
         return command(script, "--cfg", "small.yaml", "--data-path", "data", *flags, status=status)
@@ -47,8 +47,8 @@ def test_train_resume_and_evaluate(run, command, tmp_path):
         "metrics.jsonl",
     }
     whole_log = done.stdout
-    assert "2/2: top-1" in done.stdout and done.stdout == (folder / "log_rank0.txt").read_text()
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert "2/2: top-1" in done.stdout and done.stdout == (folder / "log_rank0.txt").read_text("utf-8")
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert [r["epoch"] for r in records] == [1, 2] and records[-1]["step"] == 6
     _, metadata = read_checkpoint(folder / "ckpt_00000006.ckpt")
     assert (metadata["epoch"], metadata["step"], metadata["score"]) == (2, 6, records[-1]["top1"])
@@ -89,7 +89,9 @@ def test_train_resume_and_evaluate(run, command, tmp_path):
 def test_a_signal_stops_after_a_step_and_the_same_command_resumes(number, run, tmp_path):
     flags = ["--opts", "TRAIN.EPOCHS", "12", "PRINT_FREQ", "1", "AUG.MIXUP", "0.8", "AUG.CUTMIX", "1.0"]
     line = [sys.executable, ROOT / "train.py", "--cfg", "small.yaml", "--data-path", "data", "--tag", "cut", *flags]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path) as process:
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", cwd=tmp_path
+    ) as process:
         for text in process.stdout:
             if "epoch 2/12, step 2/3" in text:  # in the middle of an epoch
                 process.send_signal(number)
@@ -104,14 +106,14 @@ def test_a_signal_stops_after_a_step_and_the_same_command_resumes(number, run, t
     run("train.py", "--tag", "whole", *flags)
     whole = tmp_path / "output" / "small" / "whole"
     assert to_numpy(newest(folder)) == to_numpy(newest(whole))
-    assert (folder / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert (folder / "metrics.jsonl").read_text("utf-8") == (whole / "metrics.jsonl").read_text("utf-8")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(run, tmp_path):
     message = run("train.py", "--opts", "TRAIN.BASE_LR", "1e30", "TRAIN.CLIP_GRAD", "0", status=2).stderr
     assert "has loss nan" in message or "has loss inf" in message
     folder = tmp_path / "output" / "small" / "default"
-    files = (folder / "bad_batch.txt").read_text().splitlines()
+    files = (folder / "bad_batch.txt").read_text("utf-8").splitlines()
     assert len(files) == 4 and all((tmp_path / file).is_file() for file in files)
     assert "there is no checkpoint yet" in message or "the last checkpoint is" in message
 

@@ -19,13 +19,13 @@ FLAGS = ["--cfg", "small.yaml", "--data-path", "data"]
 @pytest.fixture
 def folder(tmp_path):
     write_data(tmp_path / "data")
-    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
     return tmp_path
 
 
 def run(folder, script, *flags, status=0):
     line = [sys.executable, ROOT / script, *FLAGS, *map(str, flags)]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(line, cwd=folder, capture_output=True, encoding="utf-8")
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout if status == 0 else done.stderr
 
@@ -37,18 +37,18 @@ def test_train_evaluate_and_predict(folder):
     best = folder / "out" / "small_detector" / "default" / "best.ckpt"
     _, metadata = read_checkpoint(best)
     assert json.loads(metadata["classes"]) == ["cat", "dog"] and json.loads(metadata["category_ids"]) == [7, 5]
-    records = [json.loads(line) for line in best.with_name("metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in best.with_name("metrics.jsonl").read_text("utf-8").splitlines()]
     assert len(records) == 2 and records[-1]["primary"] == "bbox_mAP" and "train_loss/loss_rpn_cls" in records[-1]
     text = run(folder, "eval.py", "--resume", best, "--results", "results.json", "--per-class")
     assert "cat: box AP" in text and "wrote results.json" in text
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text("utf-8"))
     assert results and {row["category_id"] for row in results} <= {5, 7}
-    (folder / "foreign.json").write_text("{}")
+    (folder / "foreign.json").write_text("{}", encoding="utf-8")
     assert "holds no detections" in run(folder, "eval.py", "--resume", best, "--results", "foreign.json", status=2)
     line = [sys.executable, ROOT / "tools" / "predict.py", *FLAGS[:2], "--resume", best, "--score-thr", "0.02"]
     line += ["--json", "found.json", "--picture", "found.png", "data/val2017"]
     subprocess.run(line, cwd=folder, check=True)
-    images = json.loads((folder / "found.json").read_text())["images"]
+    images = json.loads((folder / "found.json").read_text("utf-8"))["images"]
     assert len(images) == 5 and sum(len(image["objects"]) for image in images) > 0
     assert (folder / "found.png").stat().st_size > 1000
 

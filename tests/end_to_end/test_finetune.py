@@ -15,7 +15,7 @@ RATE = ["TRAIN.BASE_LR", "0.25", "TRAIN.MIN_LR", "0.25"]  # 2e-3 for a batch of 
 @pytest.fixture
 def run(command, tmp_path):
     write_images(tmp_path)
-    (tmp_path / "small.yaml").write_text(CONFIG.replace("DROP_PATH_RATE: 0.3", "DROP_PATH_RATE: 0.0"))
+    (tmp_path / "small.yaml").write_text(CONFIG.replace("DROP_PATH_RATE: 0.3", "DROP_PATH_RATE: 0.0"), encoding="utf-8")
 
     def start(script, *flags, status=0):
         return command(script, "--cfg", "small.yaml", "--data-path", "data", *flags, status=status)
@@ -26,7 +26,7 @@ def run(command, tmp_path):
 @pytest.mark.slow
 def test_from_one_size_to_another(run, tmp_path):
     def records(tag):
-        lines = (tmp_path / f"output/small/{tag}/metrics.jsonl").read_text().splitlines()
+        lines = (tmp_path / f"output/small/{tag}/metrics.jsonl").read_text("utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
     run("train.py", "--tag", "at32", "--opts", "TRAIN.EPOCHS", "6", *RATE)

@@ -12,7 +12,7 @@ from support.small_run import CONFIG, write_images
 @pytest.mark.slow
 def test_a_small_run_killed_three_times(tmp_path):
     write_images(tmp_path)
-    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
     flags = ["--cfg", "small.yaml", "--data-path", "data", "--amp-opt-level", "O1", "--opts"]
     flags += ["TRAIN.EPOCHS", "12", "PRINT_FREQ", "1", "SAVE_STEPS", "2", "TRAIN.EMA_DECAY", "0.9", "AUG.MIXUP", "0.8"]
     compare_killed(tmp_path, "small", flags, kills=3, longest=8)

@@ -19,7 +19,7 @@ FLAGS = ("--cfg", "small.yaml", "--data-path", "data")
 def run(folder, script, *flags, status=0, **environment):
     line = [sys.executable, ROOT / script, *FLAGS, *flags]
     done = subprocess.run(
-        line, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+        line, cwd=folder, env={**os.environ, **environment}, capture_output=True, encoding="utf-8", timeout=300
     )
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -31,7 +31,7 @@ def trained(tmp_path_factory):
     """A folder with data and a finished run."""
     folder = tmp_path_factory.mktemp("trained")
     write_images(folder)
-    (folder / "small.yaml").write_text(CONFIG)
+    (folder / "small.yaml").write_text(CONFIG, encoding="utf-8")
     run(folder, "train.py")
     return folder
 
@@ -59,7 +59,7 @@ def test_other_classes_are_reported_in_evaluation_and_refused_by_a_resumed_run(t
 
 def test_an_epoch_is_saved_before_its_evaluation(trained, tmp_path):
     shutil.copytree(trained / "data", tmp_path / "data")
-    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
     image = next((tmp_path / "data/val/1").iterdir())
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
@@ -74,9 +74,9 @@ def test_an_epoch_is_saved_before_its_evaluation(trained, tmp_path):
 @pytest.mark.slow
 def test_a_reader_of_the_log_may_leave(tmp_path, trained):
     line = f"{sys.executable} {ROOT / 'train.py'} {' '.join(FLAGS)} --output {tmp_path} 2>{tmp_path}/err | head -n 2"
-    done = subprocess.run(["bash", "-c", line], cwd=trained, capture_output=True, text=True, timeout=300)
-    assert len(done.stdout.splitlines()) == 2 and "Logging error" not in (tmp_path / "err").read_text()
-    assert "training finished" in (tmp_path / "small/default/log_rank0.txt").read_text()
+    done = subprocess.run(["bash", "-c", line], cwd=trained, capture_output=True, encoding="utf-8", timeout=300)
+    assert len(done.stdout.splitlines()) == 2 and "Logging error" not in (tmp_path / "err").read_text("utf-8")
+    assert "training finished" in (tmp_path / "small/default/log_rank0.txt").read_text("utf-8")
 
 
 @pytest.mark.slow

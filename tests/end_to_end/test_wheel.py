@@ -53,13 +53,13 @@ def installed(tmp_path_factory):
     subprocess.run([*pip, "--python", python, "install", "--no-deps", "--no-index", wheel], check=True)
     # A .pth adds the folder, but not the editable installs in it.
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(environment)}))
-    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MSG_MS_OPS")}
     variables["MSG_MS_CACHE"] = str(work / "kernels")
 
     def run(program: str, *arguments: object) -> subprocess.CompletedProcess:
         line = [environment / "bin" / program, *map(str, arguments)]
-        return subprocess.run(line, cwd=work, env=variables, capture_output=True, text=True)
+        return subprocess.run(line, cwd=work, env=variables, capture_output=True, encoding="utf-8")
 
     return run
 
@@ -71,7 +71,7 @@ def test_a_model_predicts_with_native_kernels(installed):
 
 
 def test_the_entries_are_those_that_are_tried():
-    section = (ROOT / "pyproject.toml").read_text().split("[project.scripts]\n")[1].split("\n\n")[0]
+    section = (ROOT / "pyproject.toml").read_text("utf-8").split("[project.scripts]\n")[1].split("\n\n")[0]
     found = dict(re.findall(r'^([\w-]+) = "(.+)"$', section, re.MULTILINE))
     assert list(found) == COMMANDS
     assert all(callable(pkgutil.resolve_name(entry)) for entry in found.values())

@@ -21,12 +21,12 @@ from msg_ms.ops import backend
 
 def test_a_second_start_reuses_both_graphs_and_computes_the_same(tmp_path, command):
     write_images(tmp_path)
-    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
     flags = ("--cfg", "small.yaml", "--data-path", "data", "--opts", "COMPILE_CACHE", "cache", "OUTPUT")
     found = []
     for output in ("one", "two"):
         done = command("train.py", *flags, output)
-        lines = (tmp_path / output / "small" / "default" / "metrics.jsonl").read_text().splitlines()
+        lines = (tmp_path / output / "small" / "default" / "metrics.jsonl").read_text("utf-8").splitlines()
         found.append([{k: v for k, v in json.loads(line).items() if "loss" in k} for line in lines])
         graphs = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.mindir")}
         if output == "one":
@@ -53,11 +53,11 @@ def test_what_a_graph_follows_from_is_in_its_key(key, tmp_path, monkeypatch):
     package = tmp_path / "package"
     for path in ("a.py", "ops/csrc/k.cc"):
         (package / path).parent.mkdir(parents=True, exist_ok=True)
-        (package / path).write_text("1")
+        (package / path).write_text("1", encoding="utf-8")
     monkeypatch.setattr(compile_cache, "PACKAGE", package)
     keys.append(key("a"))
     for path in ("a.py", "ops/csrc/k.cc"):
-        (package / path).write_text("2")
+        (package / path).write_text("2", encoding="utf-8")
         keys.append(key("a"))
     assert len(set(keys)) == len(keys)
     assert key("a") == keys[-1]
@@ -84,7 +84,7 @@ def test_a_cache_that_others_can_write_is_not_used(what, tmp_path, monkeypatch, 
     target = cache.folder / cache.key("step")
     if what != "root":
         target.mkdir()
-        (target / "graph").write_text("")
+        (target / "graph").write_text("", encoding="utf-8")
     changed = {"root": cache.folder, "target": target, "file": target / "graph"}[what]
     changed.chmod(0o777)
     with caplog.at_level("WARNING", "msg_ms"), cache.use("step"):
@@ -100,11 +100,11 @@ def test_a_cache_that_others_can_write_is_not_used(what, tmp_path, monkeypatch, 
 def test_a_cache_that_this_user_cannot_write_is_not_used():
     code = "import os, sys, msg_ms; from pathlib import Path; from msg_ms.engine.compile_cache import CompileCache; "
     code += "os.setuid(12345); cache = CompileCache(Path('/usr')); cache.use('step').__enter__()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert done.returncode == 0 and "COMPILE_CACHE=/usr is not used: it can't be written" in done.stderr, done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_a_users_mistake(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"COMPILE_CACHE=.*file/cache: can't be written"):
         CompileCache(Path(tmp_path / "file" / "cache"))

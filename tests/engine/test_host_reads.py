@@ -27,7 +27,7 @@ def test_a_step_is_read_once_and_late_and_gathers_nothing(ranks, tmp_path):
     widths = [5, 3] * (steps // 2)  # the toy's batches: x (8, width) and y (8,)
     inputs = sum(4 * BATCH * (width + 1) for width in widths) + 8 * steps  # lr and stop request
     for rank in range(ranks):
-        counts = json.loads((tmp_path / f"counts_rank{rank}.json").read_text())
+        counts = json.loads((tmp_path / f"counts_rank{rank}.json").read_text("utf-8"))
         assert counts == {"reads": steps, "waits": waits, "gathers": 0, "bytes": inputs, "steps": steps}
 
 
@@ -58,7 +58,7 @@ def first_step(monkeypatch, *options):
 def test_uint8_images_are_a_quarter_of_the_bytes_and_train_alike(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_images(Path())
-    Path("small.yaml").write_text(CONFIG)
+    Path("small.yaml").write_text(CONFIG, encoding="utf-8")
     config = load_config("small.yaml")
     batch, size, classes = config.data.batch_size, config.data.img_size, config.model.num_classes
     pixels = batch * 3 * size * size

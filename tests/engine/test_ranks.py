@@ -28,7 +28,7 @@ def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment
         cwd=cwd,
         env={**os.environ, **paths, **environment},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -37,7 +37,7 @@ def launch(ranks: int, script: str, *arguments: object, cwd: Path, **environment
 @pytest.mark.slow
 def test_an_overflow_on_one_rank_is_skipped_by_all(tmp_path):
     launch(2, "rank_overflow.py", cwd=tmp_path, MODEL=json.dumps(SMALL))
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text("utf-8")) for rank in (0, 1)]
     assert ranks[0] == ranks[1]  # weights as well, although the images differ
     first, spoilt, last = ranks[0]
     assert [update["finite"] for update in ranks[0]] == [True, False, True]
@@ -53,7 +53,7 @@ def test_one_rank_of_a_machine_lists_the_images_for_all(tmp_path):
             file.write_bytes(b"x")
     (tmp_path / "bad/val/c/x.jpg").write_bytes(b"")
     launch(2, "rank_shared.py", "good", "bad", cwd=tmp_path)
-    first, second = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    first, second = [json.loads((tmp_path / f"rank{rank}.json").read_text("utf-8")) for rank in (0, 1)]
     assert first["good"] == second["good"] and first["bad"] == second["bad"]
     assert first["good"][0] == [f"good/train/{name}" for name in ("a/1.png", "b/0.png", "b/2.JPEG", "c/x.jpg")]
     assert first["good"][1] == [0, 1, 1, 2] and "1 entries that are not images: c/notes.txt" in first["good"][4][0]

@@ -199,11 +199,11 @@ def test_metrics_continue_after_the_checkpoint(tmp_path):
     log.begin_metrics(0, 0)
     for step in (10, 20, 30):
         log.metrics(epoch=step // 10, step=step, top1=step / 3)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"epoch": 4, "st')  # killed
-    whole = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    whole = (tmp_path / "metrics.jsonl").read_text("utf-8").splitlines()
     RunLog(tmp_path).begin_metrics(20, 2)
-    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == whole[:2]
+    assert (tmp_path / "metrics.jsonl").read_text("utf-8").splitlines() == whole[:2]
     assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [10, 20]
     assert json.loads(whole[0])["top1"] == 10 / 3
 

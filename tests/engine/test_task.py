@@ -23,7 +23,9 @@ def run(*arguments, ranks=1, **variables):
         launcher = [binaries / "msrun", f"--worker_num={ranks}", f"--local_worker_num={ranks}", "--join=True"]
         launcher.append(f"--master_port={free_port()}")
     environment = {**ENVIRONMENT, **variables, "PATH": f"{binaries}:{os.environ['PATH']}"}
-    done = subprocess.run([*launcher, SCRIPT, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*launcher, SCRIPT, *arguments], env=environment, capture_output=True, encoding="utf-8", timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -47,7 +49,7 @@ def whole(tmp_path_factory):
 def test_it_trains_with_named_losses_and_its_own_metric(whole):
     folder, output = whole
     assert "loss " in output and "(absolute " in output and "numbers/s" in output
-    records = [json.loads(line) for line in (folder / "toy/default/metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (folder / "toy/default/metrics.jsonl").read_text("utf-8").splitlines()]
     assert records[0].keys() >= {"error", "train_loss", "train_loss/absolute", "lr", "primary"}
     assert records[-1]["error"] < 0.5 * records[0]["error"] and records[0]["primary"] == "error"
     # Lower is better here.
@@ -59,7 +61,7 @@ def test_it_resumes_after_sigkill_with_the_same_bits(whole, tmp_path):
     options = ("SAVE_STEPS", "1", "COMPILE_CACHE", str(tmp_path / "cache"))
     line = [sys.executable, SCRIPT, tmp_path, *options]
     with subprocess.Popen(
-        line, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        line, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
     ) as process:
         for text in process.stdout:
             if "epoch 2/4, step 7/" in text:
@@ -69,7 +71,7 @@ def test_it_resumes_after_sigkill_with_the_same_bits(whole, tmp_path):
     assert "resuming from" in output and "epoch 4/4" in output
     assert output.count("Use the compilation cache") == 4
     assert weights(tmp_path) == weights(whole[0])
-    metrics = [(folder / "toy/default/metrics.jsonl").read_text() for folder in (tmp_path, whole[0])]
+    metrics = [(folder / "toy/default/metrics.jsonl").read_text("utf-8") for folder in (tmp_path, whole[0])]
     assert metrics[0] == metrics[1]
 
 
@@ -78,14 +80,14 @@ def test_a_signal_ends_evaluation_and_the_epoch_is_evaluated_again(whole, tmp_pa
     assert "epoch 1/4:" not in output and "stopped at step 12; the last checkpoint is" in output
     assert "epoch 0, step 12" in run(tmp_path)
     assert weights(tmp_path) == weights(whole[0])
-    metrics = [(folder / "toy/default/metrics.jsonl").read_text() for folder in (tmp_path, whole[0])]
+    metrics = [(folder / "toy/default/metrics.jsonl").read_text("utf-8") for folder in (tmp_path, whole[0])]
     assert metrics[0] == metrics[1]
 
 
 def test_an_undefined_metric_is_no_score_and_the_last_weights_are_kept(whole, tmp_path):
     output = run(tmp_path, "TRAIN.EMA_DECAY", "0.9", UNDEFINED="1")
     assert "epoch 4/4: no metrics on 21 numbers: there is nothing to compare; error undefined, so best.ckpt" in output
-    records = [json.loads(line) for line in (tmp_path / "toy/default/metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tmp_path / "toy/default/metrics.jsonl").read_text("utf-8").splitlines()]
     assert [record["error"] for record in records] == [record["ema_error"] for record in records] == [None] * 4
     best = read_checkpoint(tmp_path / "toy/default/best.ckpt")[0]
     last = read_checkpoint(tmp_path / "toy/default/ckpt_00000048.ckpt")[0]

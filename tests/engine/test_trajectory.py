@@ -18,7 +18,7 @@ NAME = "trajectory_options_win4_64"
 
 @pytest.fixture(scope="module")
 def recipe():
-    return json.loads((FIXTURES / f"{NAME}.json").read_text())
+    return json.loads((FIXTURES / f"{NAME}.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")

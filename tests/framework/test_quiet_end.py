@@ -27,7 +27,7 @@ broken = Broken()
 
 def end_of(script):
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=300, check=True
+        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", cwd=ROOT, timeout=300, check=True
     )
     return done.stderr
 

@@ -27,7 +27,7 @@ SCRIPT = ROOT / "scripts" / "run_distribute_train.sh"
 @pytest.fixture
 def small(tmp_path):
     write_images(tmp_path)
-    (tmp_path / "small.yaml").write_text(CONFIG.replace("BATCH_SIZE: 4", "BATCH_SIZE: 2"))
+    (tmp_path / "small.yaml").write_text(CONFIG.replace("BATCH_SIZE: 4", "BATCH_SIZE: 2"), encoding="utf-8")
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_errors_are_one_line(arguments, environment, message, small):
         cwd=small,
         env={**os.environ, "PYTHON": sys.executable, "DEVICE_TARGET": "CPU", **environment},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
@@ -177,7 +177,7 @@ def test_evaluation_of_1797_images_on_one_to_four_processes(tmp_path):
             cwd=tmp_path,
             env={**os.environ, "PYTHON": sys.executable, "DEVICE_TARGET": "CPU"},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stdout + done.stderr
         lines.add(done.stdout.strip().splitlines()[-1])

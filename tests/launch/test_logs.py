@@ -29,7 +29,7 @@ def job(tmp_path):
 def write(folder, *names):
     folder.mkdir(exist_ok=True)
     for name in names:
-        (folder / name).write_text(name)
+        (folder / name).write_text(name, encoding="utf-8")
 
 
 def names(folder):
@@ -42,15 +42,15 @@ def test_only_the_launchers_own_logs_are_removed(job):
         write(job.log_dir, "worker_0.log", "worker_7.log", "scheduler.log", "launch.log", *foreign)
     with open_logs(job):
         assert names(job.log_dir) == sorted(foreign)
-        assert all((job.log_dir / name).read_text() == name for name in foreign)
+        assert all((job.log_dir / name).read_text("utf-8") == name for name in foreign)
 
 
 def test_logs_of_another_program_are_kept_under_another_name(job, capsys):
     write(job.log_dir, "worker_0.log", "worker_0.log.1", "scheduler.log")
     with open_logs(job):
         assert names(job.log_dir) == ["scheduler.log.1", "worker_0.log.1", "worker_0.log.2"]
-    assert (job.log_dir / "worker_0.log.1").read_text() == "worker_0.log.1"
-    assert (job.log_dir / "worker_0.log.2").read_text() == "worker_0.log"
+    assert (job.log_dir / "worker_0.log.1").read_text("utf-8") == "worker_0.log.1"
+    assert (job.log_dir / "worker_0.log.2").read_text("utf-8") == "worker_0.log"
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith("that this launcher has not written are kept as scheduler.log.1, worker_0.log.2")
 
@@ -92,7 +92,7 @@ def test_a_folder_that_all_can_write_is_not_used(job, capsys):
 
 @pytest.mark.parametrize("name", ("file/logs", "file"))
 def test_a_folder_that_cannot_be_written(job, name, tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     pattern = r"^LOG_DIR=.*file.* can't be written \(.+\)$"
     with pytest.raises(UserError, match=pattern), open_logs(replace(job, log_dir=tmp_path / name)):
         pass
@@ -122,12 +122,12 @@ def test_a_port_above_the_last(job):
 
 
 def test_a_copy_of_a_checkpoint_is_no_progress(job, tmp_path):
-    (tmp_path / "c.yaml").write_text("MODEL: {NAME: small}\n")
+    (tmp_path / "c.yaml").write_text("MODEL: {NAME: small}\n", encoding="utf-8")
     run = tmp_path / "out" / "small" / "default"
     run.mkdir(parents=True)
     assert newest_checkpoint(job) == ""
     for name in ("ckpt_00000004.ckpt", "ckpt_00000004_good.ckpt", "ckpt_99.ckpt", "ckpt_100000000.ckpt"):
-        (run / name).write_text("")
+        (run / name).write_text("", encoding="utf-8")
     assert newest_checkpoint(job) == "ckpt_100000000.ckpt"
 
 
@@ -139,7 +139,7 @@ def test_unreadable_data_is_one_line(tmp_path):
     code += "os.setuid(12345); run_command_line(lambda: check_readable(*sys.argv[1:3], True))"
     for path in (tmp_path, tmp_path / "data"):
         line = [sys.executable, "-c", code, "DATA_PATH", str(path)]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, encoding="utf-8")
         assert done.returncode == 2 and done.stderr == f"error: DATA_PATH={path} can't be read (Permission denied)\n"
 
 

@@ -106,5 +106,5 @@ sys.modules["mindcv"] = None  # as if it were not installed
 import msg_ms
 print(msg_ms.create_model("msg_tiny", num_classes=0, embed_dim=16, num_heads=(1, 1, 1, 1)).num_features)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=300)
     assert done.stdout.split() == ["128"], done.stderr

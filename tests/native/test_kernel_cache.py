@@ -25,9 +25,10 @@ PLANTED = "#include <cstdlib>\n__attribute__((constructor)) void run() { std::_E
 def compiler(tmp_path, monkeypatch):
     """A compiler whose library holds one line; it appends a line to the returned file for each build."""
     calls, script = tmp_path / "calls", tmp_path / "c++"
-    calls.write_text("")
+    calls.write_text("", encoding="utf-8")
     script.write_text(
-        f'#!/bin/sh\nwhile [ "$1" ]; do [ "$1" = -o ] && echo library > "$2" && echo build >> {calls}; shift; done\n'
+        f'#!/bin/sh\nwhile [ "$1" ]; do [ "$1" = -o ] && echo library > "$2" && echo build >> {calls}; shift; done\n',
+        encoding="utf-8",
     )
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
@@ -42,7 +43,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def builds(calls: Path) -> int:
-    return calls.read_text().count("build")
+    return calls.read_text("utf-8").count("build")
 
 
 @pytest.mark.parametrize("mode", (0o777, 0o1777, 0o702))
@@ -89,7 +90,7 @@ def test_a_library_that_others_can_write_is_built_again(cache, compiler):
 
 def test_a_planted_library_does_not_run(tmp_path):
     """The reproduction of the report: a world-writable cache with a library named by its own digest."""
-    (tmp_path / "plant.cc").write_text(PLANTED)
+    (tmp_path / "plant.cc").write_text(PLANTED, encoding="utf-8")
     cache = tmp_path / "cache"
     cache.mkdir()
     cache.chmod(0o777)
@@ -100,7 +101,7 @@ def test_a_planted_library_does_not_run(tmp_path):
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     environment = {**os.environ, "MSG_MS_CACHE": str(cache), "XDG_CACHE_HOME": str(home), "PYTHONPATH": str(ROOT)}
     code = "from msg_ms import ops; print(ops.MatMul().native is not None)"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 0 and done.stdout.split()[-1] == "True", done.stderr
     assert f"others could change the kernels in {cache}" in done.stderr
 
@@ -122,10 +123,12 @@ def test_without_any_safe_folder_the_kernels_are_in_a_temporary_one(tmp_path):
     environment = {**os.environ, "MSG_MS_CACHE": "cache", "XDG_CACHE_HOME": str(tmp_path / "home")}
     environment |= {"PYTHONPATH": str(ROOT), "CXX": str(tmp_path / "c++"), "TMPDIR": str(tmp_path)}
     script = '#!/bin/sh\nwhile [ "$1" ]; do [ "$1" = -o ] && echo > "$2"; shift; done\n'
-    (tmp_path / "c++").write_text(script)
+    (tmp_path / "c++").write_text(script, encoding="utf-8")
     (tmp_path / "c++").chmod(0o755)
     code = "from msg_ms.ops.backend import kernel_library as k; p = k(); print(p.parent, oct(p.parent.stat().st_mode))"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8", check=True
+    )
     folder, mode = done.stdout.splitlines()[-1].split()
     assert Path(folder).parent == tmp_path and mode == "0o40700" and not Path(folder).exists()
 
@@ -141,7 +144,7 @@ def test_a_finished_cache_of_root_is_used_by_a_user_who_cannot_write_there(compi
         code = "import os, msg_ms; os.setgid(12345); os.setuid(12345); "
         code += "from msg_ms.ops.backend import kernel_library; print(kernel_library())"
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8")
     assert done.stdout.split()[-1:] == [str(library)], done.stderr
 
 
@@ -166,7 +169,9 @@ def mount(*arguments: str) -> bool:
 def test_a_cache_on_a_noexec_mount(tmp_path, compiler, monkeypatch):
     script = Path(os.environ["CXX"])  # copies finished kernels instead of compiling them
     monkeypatch.delenv("CXX")
-    script.write_text(script.read_text().replace("echo library >", f"cat {kernel_library()} >"))
+    script.write_text(
+        script.read_text("utf-8").replace("echo library >", f"cat {kernel_library()} >"), encoding="utf-8"
+    )
     monkeypatch.setenv("CXX", str(script))
     folder = tmp_path / "noexec"
     folder.mkdir()
@@ -176,7 +181,7 @@ def test_a_cache_on_a_noexec_mount(tmp_path, compiler, monkeypatch):
         code = "from msg_ms import ops; print(ops.MatMul().native); from msg_ms.commands.doctor import kernels; "
         code += "print(kernels())"
         environment = {**os.environ, "MSG_MS_CACHE": str(folder), "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8")
     finally:
         subprocess.run(["umount", str(folder)], check=True)
     assert done.returncode == 0, done.stderr
@@ -191,7 +196,7 @@ def test_a_user_without_a_home(monkeypatch):
     code = "import os, msg_ms; os.setuid(12345); from msg_ms import ops; print(ops.MatMul().native); "
     code += "from msg_ms.commands.doctor import kernels; print(kernels())"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 0 and done.stdout.splitlines()[-2] == "None", done.stderr
     reason = "this user has no home folder for the kernels (HOME is not set); set MSG_MS_CACHE to a folder"
     assert done.stdout.splitlines()[-1].endswith(reason) and done.stderr.count(reason) == 1

@@ -40,12 +40,12 @@ def group(root, path, **files):
     folder = root / path
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (folder / name.replace("__", ".")).write_text(text)
+        (folder / name.replace("__", ".")).write_text(text, encoding="utf-8")
 
 
 def write_groups(root, cgroup, files):
     if cgroup is not None:
-        (root / "cgroup").write_text(cgroup)
+        (root / "cgroup").write_text(cgroup, encoding="utf-8")
     for path, content in files.items():
         group(root / "fs", path, **content)
 
@@ -91,7 +91,7 @@ def test_the_kernels_use_the_threads_that_the_system_grants():
     environment = {**os.environ, "MSG_MS_THREADS": "512", "OPENBLAS_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *sys.path])
     line = [sys.executable, "-c", code]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(line, capture_output=True, encoding="utf-8", env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert 1 < int(done.stdout.split()[-1]) < 512
 

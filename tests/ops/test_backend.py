@@ -35,7 +35,9 @@ def cache(tmp_path, monkeypatch, no_choice):
 def compiler(tmp_path, monkeypatch):
     """A compiler that logs its builds; the fixture is the log file."""
     calls, script = tmp_path / "calls", tmp_path / "c++"
-    script.write_text(f'#!/bin/sh\ncase "$*" in *-shared*) echo build >> {calls};; esac\nexec g++ "$@"\n')
+    script.write_text(
+        f'#!/bin/sh\ncase "$*" in *-shared*) echo build >> {calls};; esac\nexec g++ "$@"\n', encoding="utf-8"
+    )
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
     return calls
@@ -49,14 +51,14 @@ def test_several_processes_build_once_and_a_damaged_library_is_rebuilt(cache, co
     code += "out, = Kernels(str(kernel_library(('-O0',))))('matmul', [x, w], [(2, 4)]); print(out[1, 2])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     line = [sys.executable, "-c", code]
-    workers = [subprocess.Popen(line, stdout=subprocess.PIPE, env=environment, text=True) for _ in range(4)]
+    workers = [subprocess.Popen(line, stdout=subprocess.PIPE, env=environment, encoding="utf-8") for _ in range(4)]
     assert all(float(worker.communicate()[0]) == 3 for worker in workers)
-    assert compiler.read_text() == "build\n"
+    assert compiler.read_text("utf-8") == "build\n"
     (library,) = cache.glob("*.so")
     content = library.read_bytes()
     library.write_bytes(content[: len(content) // 2])
     (out,) = Kernels(str(kernel_library(("-O0",))))("matmul", ONES, [(2, 4)])
-    assert (out == 3).all() and compiler.read_text() == "build\nbuild\n"
+    assert (out == 3).all() and compiler.read_text("utf-8") == "build\nbuild\n"
     assert len(list(cache.glob("*.so"))) == 1 and not list(cache.glob(".partial*"))
 
 
@@ -64,7 +66,10 @@ def test_other_flags_or_compilers_build_other_libraries(cache, tmp_path, monkeyp
     script = tmp_path / "c++"
 
     def compiler(version: int) -> None:
-        script.write_text(f'#!/bin/sh\nwhile [ "$1" ]; do [ "$1" = -o ] && echo > "$2"; shift; done; echo {version}\n')
+        script.write_text(
+            f'#!/bin/sh\nwhile [ "$1" ]; do [ "$1" = -o ] && echo > "$2"; shift; done; echo {version}\n',
+            encoding="utf-8",
+        )
         script.chmod(0o755)
 
     monkeypatch.setenv("CXX", str(script))
@@ -92,7 +97,7 @@ def test_without_a_compiler_operators_are_composed_with_a_warning(cache, monkeyp
 
 def test_a_failing_compiler_is_reported_and_leaves_no_file(cache, tmp_path, monkeypatch):
     script = tmp_path / "broken"
-    script.write_text('#!/bin/sh\necho "fatal error: no space" >&2; exit 1\n')
+    script.write_text('#!/bin/sh\necho "fatal error: no space" >&2; exit 1\n', encoding="utf-8")
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
     with pytest.raises(UserError, match="can't compile the kernels: fatal error: no space"):
@@ -149,7 +154,9 @@ def test_kernels_use_all_cores_by_default(requested):
     environment = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "MSG_MS_THREADS")}
     if requested:
         environment["OMP_NUM_THREADS"] = requested
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=environment, check=True
+    )
     assert done.stdout.split()[-1] == (requested or str(len(os.sched_getaffinity(0))))
 
 
@@ -163,5 +170,5 @@ def test_a_forked_process_computes_without_its_parents_threads():
     code += "os._exit(0) if child == 0 else print(os.waitpid(child, 0)[1])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MSG_MS_THREADS": "2"}
     line = [sys.executable, "-c", code]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment, check=True, timeout=60)
+    done = subprocess.run(line, capture_output=True, encoding="utf-8", env=environment, check=True, timeout=60)
     assert done.stdout.split()[-1] == "0"

@@ -157,7 +157,7 @@ def test_the_portable_twin_on_processors_with_shorter_vectors(kernels, flags):
 def test_address_sanitizer_finds_nothing(tmp_path):
     environment = sanitizer_environment()
     line = [sys.executable, str(SCRIPT), str(kernel_library(SANITIZE)), str(tmp_path / "o.npz"), "20"]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    done = subprocess.run(line, capture_output=True, encoding="utf-8", env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -244,13 +244,13 @@ def test_address_sanitizer_finds_nothing(tmp_path):
         str(tmp_path / "o.npz"),
         "80",
     ]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    done = subprocess.run(line, capture_output=True, encoding="utf-8", env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     # Check that it detects an error: an output that is one row too short.
     code = "import sys, numpy as np; from support.kernels import Kernels; x = np.ones((300, 64)); "
     code += "Kernels(sys.argv[1])('layer_norm', [x, x[0], x[0], x[0]], [(299, 64)])"
     line = [sys.executable, "-c", code, str(library)]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
+    done = subprocess.run(line, capture_output=True, encoding="utf-8", env=environment, cwd=Path(__file__).parents[1])
     assert "heap-buffer-overflow" in done.stderr
 
 

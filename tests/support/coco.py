@@ -29,7 +29,7 @@ def write_split(root: Path, name: str, content: Any, images: dict[str, Any]) -> 
             image = cv2.imencode(target.suffix, image)[1].tobytes()
         target.write_bytes(image)
     file = root / "annotations" / f"instances_{name}.json"
-    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return file
 
 

@@ -57,7 +57,7 @@ def counted_steps(self, *args):
     finally:
         Tensor.asnumpy, ranks._gather = asnumpy, gather_cell
         train_step.Tensor = ranks.Tensor = Tensor
-        Path(f"counts_rank{self.ranks.rank}.json").write_text(json.dumps(counts))
+        Path(f"counts_rank{self.ranks.rank}.json").write_text(json.dumps(counts), encoding="utf-8")
 
 
 train_step.TrainStep.launch = counted_launch

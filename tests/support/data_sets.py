@@ -30,5 +30,5 @@ def load(root, num_classes, training=False, **keys):
 
 
 def listed(root, lines, classes, text=None):
-    (root / "val.txt").write_text(text or "\n".join(f"{file} {word}" for file, word in lines))
+    (root / "val.txt").write_text(text or "\n".join(f"{file} {word}" for file, word in lines), encoding="utf-8")
     return scan_list(root / "val", root / "val.txt", classes, len(classes or ()))

@@ -29,7 +29,7 @@ class Vectors:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        return json.loads((self.folder / f"{self.group}.json").read_text())
+        return json.loads((self.folder / f"{self.group}.json").read_text("utf-8"))
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -71,7 +71,7 @@ def available(group: str) -> bool:
 @cache
 def model_settings() -> dict[str, Any]:
     """Return mmdetection's configuration of the model behind the vectors."""
-    return json.loads((FOLDER / "index.json").read_text())["model"]
+    return json.loads((FOLDER / "index.json").read_text("utf-8"))["model"]
 
 
 class Table:

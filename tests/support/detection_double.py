@@ -35,11 +35,11 @@ def copy_in_double_precision(folder: Path) -> None:
     shutil.copytree(ROOT / "tests" / "support", folder / "support")
     for part in ("models", "ops", "boxes"):
         for file in (folder / "msg_ms" / part).rglob("*.py"):
-            file.write_text(re.sub(r"\b(ms|np)\.float32\b", r"\1.float64", file.read_text()))
+            file.write_text(re.sub(r"\b(ms|np)\.float32\b", r"\1.float64", file.read_text("utf-8")), encoding="utf-8")
     nms = folder / "msg_ms" / "ops" / "nms.py"
-    text = nms.read_text()
+    text = nms.read_text("utf-8")
     assert NMS in text, "this script must follow ops/nms.py"
-    nms.write_text(text.replace(NMS, NMS.replace(", 1))", ", 1).astype(ms.float32))")))
+    nms.write_text(text.replace(NMS, NMS.replace(", 1))", ", 1).astype(ms.float32))")), encoding="utf-8")
 
 
 def compare(inputs: Path, losses: Path, first: int, folder: Path) -> None:

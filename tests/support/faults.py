@@ -88,14 +88,14 @@ def stopped(folder: Path) -> Row:
 
 
 def thrown(folder: Path) -> Row:
-    (folder / "sitecustomize.py").write_text(INJECTED)
+    (folder / "sitecustomize.py").write_text(INJECTED, encoding="utf-8")
     script = running(folder, FAULT="exception", FAULT_RANK="1", PYTHONPATH=str(folder))
     (folder / "throw").touch()
     return row("exception on rank 1", script, time.monotonic())
 
 
 def full_disk(folder: Path) -> Row:
-    (folder / "sitecustomize.py").write_text(INJECTED)
+    (folder / "sitecustomize.py").write_text(INJECTED, encoding="utf-8")
     environment = dict(FAULT="disk", FAULT_RANK="0", PYTHONPATH=str(folder))
     script = Script(folder, flags=("--opts", "TRAIN.EPOCHS", "3"), environment=environment).start()
     return row("full disk on rank 0", script, time.monotonic())
@@ -269,9 +269,11 @@ FAULTS: dict[str, Callable[[Path], Row]] = {
 
 def run_fault(name: str, folder: Path) -> Row:
     write_images(folder)
-    (folder / "small.yaml").write_text(CONFIG.replace("BATCH_SIZE: 4", "BATCH_SIZE: 2") + "SAVE_STEPS: 2\n")
-    text = (folder / "small.yaml").read_text().replace("EPOCHS: 2,", f"EPOCHS: {EPOCHS},")
-    (folder / "small.yaml").write_text(text)
+    (folder / "small.yaml").write_text(
+        CONFIG.replace("BATCH_SIZE: 4", "BATCH_SIZE: 2") + "SAVE_STEPS: 2\n", encoding="utf-8"
+    )
+    text = (folder / "small.yaml").read_text("utf-8").replace("EPOCHS: 2,", f"EPOCHS: {EPOCHS},")
+    (folder / "small.yaml").write_text(text, encoding="utf-8")
     return FAULTS[name](folder)
 
 

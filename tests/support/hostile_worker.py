@@ -62,13 +62,15 @@ def audit(event: str, arguments: tuple) -> None:
 
 def memory(field: str) -> int:
     """Return a field of /proc/self/status in kilobytes: VmRSS is the memory in use, VmHWM its peak."""
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if field in line)
+    return next(
+        int(line.split()[1]) for line in Path("/proc/self/status").read_text("utf-8").splitlines() if field in line
+    )
 
 
 def reset_peak() -> int:
     """Reset the peak of memory if the system supports it; return the memory to count from."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return memory("VmHWM")
     return memory("VmRSS")

@@ -138,7 +138,7 @@ def by_pycocotools(file: Path, results: Path) -> Numbers:
     with contextlib.redirect_stdout(io.StringIO()):
         truth.dataset = content
         truth.createIndex()
-        rows = json.loads(results.read_text())
+        rows = json.loads(results.read_text("utf-8"))
         found = truth.loadRes(rows) if rows else COCO()
         if not rows:
             found.dataset = {**content, "annotations": []}

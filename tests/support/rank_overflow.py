@@ -45,5 +45,5 @@ def update(spoilt: bool) -> dict:
 
 
 seen = [update(False), update(get_rank() == 1), update(False)]
-with open(f"rank{get_rank()}.json", "w") as file:  # noqa: PTH123
+with open(f"rank{get_rank()}.json", "w", encoding="utf-8") as file:  # noqa: PTH123
     json.dump(seen, file)

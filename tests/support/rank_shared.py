@@ -26,4 +26,4 @@ for data in sys.argv[1:]:
         seen[data] = str(error)
     seen[f"{data} listed"] = len(listed)
 seen["left"] = [name for name in os.listdir("/dev/shm") if name.startswith("msg_ms-")]
-Path(f"rank{ranks.rank}.json").write_text(json.dumps(seen))
+Path(f"rank{ranks.rank}.json").write_text(json.dumps(seen), encoding="utf-8")

@@ -38,7 +38,7 @@ class Case:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        return json.loads(self.path.with_suffix(".json").read_text())
+        return json.loads(self.path.with_suffix(".json").read_text("utf-8"))
 
     @property
     def arguments(self) -> dict[str, Any]:

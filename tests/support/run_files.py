@@ -16,12 +16,12 @@ def result(folder: Path) -> tuple[dict[str, dict[str, bytes]], str]:
     newest = max(folder.glob("ckpt_*.ckpt"))
     files = {name: read_checkpoint(folder / name)[0] for name in (newest.name, "best.ckpt")}
     bits = {name: {n: v.tobytes() for n, v in arrays.items()} for name, arrays in files.items()}
-    return bits, (folder / "metrics.jsonl").read_text()
+    return bits, (folder / "metrics.jsonl").read_text("utf-8")
 
 
 def _start(cwd, tag, flags):
     line = [sys.executable, ROOT / "train.py", "--tag", tag, *flags, "--output", "out"]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd)
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", cwd=cwd)
 
 
 def compare_killed(cwd, name, flags, kills, longest, seed=0):

@@ -8,7 +8,9 @@ import pytest
 
 def sanitizer_environment() -> dict[str, str]:
     """The environment of such a process; skips the test if the compiler has no AddressSanitizer."""
-    library = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    library = subprocess.run(
+        ["g++", "-print-file-name=libasan.so"], capture_output=True, encoding="utf-8"
+    ).stdout.strip()
     if not Path(library).is_absolute():
         pytest.skip("this compiler has no AddressSanitizer")
     return {

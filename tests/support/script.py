@@ -47,7 +47,7 @@ class Script:
             stdin=self.terminal,
             stdout=subprocess.PIPE if self.terminal is None else self.terminal,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
         )
         if self.terminal is None:
             threading.Thread(target=self._read, daemon=True).start()

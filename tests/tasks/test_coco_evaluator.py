@@ -81,7 +81,7 @@ def test_the_written_file_has_the_same_ap_by_pycocotools_alone(split, tmp_path):
         assert metrics.values[key] == value, key
     assert metrics.values["bbox/mAP_l"] is None  # there are no large objects
     assert 0.2 < metrics.values["bbox_mAP"] < 0.99 and 0.1 < metrics.values["segm_mAP"] < 0.99
-    records = json.loads((tmp_path / "results.json").read_text())
+    records = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert len(records) == 5 * len(split)
     assert {record["image_id"] for record in records} == set(split.image_ids.tolist())
     assert {record["category_id"] for record in records} == {5, 7}
@@ -121,7 +121,7 @@ def test_no_detection_is_an_ap_of_zero(split, tmp_path):
     metrics = evaluator.compute(Ranks())
     assert metrics.values["bbox_mAP"] == metrics.values["segm_mAP"] == 0
     evaluator.write_results(tmp_path / "none.json")
-    assert json.loads((tmp_path / "none.json").read_text()) == []
+    assert json.loads((tmp_path / "none.json").read_text("utf-8")) == []
     check_results(tmp_path / "none.json")
 
 
@@ -167,9 +167,9 @@ def changed(tmp_path, change):
     """Return the validation images of a small data set whose file was changed."""
     folder = write_data(tmp_path / "data", val=3)
     file = folder / "annotations/instances_val2017.json"
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text("utf-8"))
     change(content)
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
     return load_coco(DataConfig(data_path=str(folder)), 2, training=False)[1]
 
 
@@ -214,12 +214,12 @@ def test_images_without_annotations_have_results_and_no_metrics(tmp_path):
     metrics = evaluator.compute(Ranks())
     assert str(metrics) == f"no metrics on 3 images: {split.annotation_file} has no annotations"
     evaluator.write_results(tmp_path / "results.json")
-    rows = json.loads((tmp_path / "results.json").read_text())
+    rows = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert {row["image_id"] for row in rows} <= {10, 13, 16} and len(rows) == len(evaluator.results) > 0
 
 
 def test_a_file_that_is_exchanged_during_a_run_does_not_matter(tmp_path):
     split = changed(tmp_path, lambda content: None)
     first = detect(split, np.random.default_rng(0)).compute(Ranks())
-    split.annotation_file.write_text("[]")
+    split.annotation_file.write_text("[]", encoding="utf-8")
     assert detect(split, np.random.default_rng(0)).compute(Ranks()) == first

@@ -27,7 +27,7 @@ SIZES = {"tiny": 82_560_238, "small": 113_309_964, "base": 141_734_220}
 @pytest.fixture
 def config(tmp_path):
     write_data(tmp_path / "data")
-    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
     return load_config(tmp_path / "small.yaml", DATA__DATA_PATH=str(tmp_path / "data"))
 
 
@@ -96,17 +96,19 @@ def test_the_fingerprint_covers_all_that_is_used(kind, config):
     assert fingerprints() == before
     for part in (TRAIN, VAL):
         file = root / "annotations" / f"instances_{part}.json"
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text("utf-8"))
         CHANGES[kind](content)
-        file.write_text(json.dumps(content))
+        file.write_text(json.dumps(content), encoding="utf-8")
     train, evaluation = (a != b for a, b in zip(before, fingerprints(), strict=True))
     assert evaluation and train is (kind != "areas")
 
 
 def test_images_without_annotations_need_results(config, tmp_path):
     file = Path(config.data.data_path) / "annotations/instances_val2017.json"
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps({key: value for key, value in content.items() if key != "annotations"}))
+    content = json.loads(file.read_text("utf-8"))
+    file.write_text(
+        json.dumps({key: value for key, value in content.items() if key != "annotations"}), encoding="utf-8"
+    )
     with pytest.raises(UserError, match=r"instances_val2017.json: the key 'annotations' is missing; it must be a COCO"):
         DetectionTask(config).warnings()
     task = DetectionTask(load_config(tmp_path / "small.yaml", DATA__DATA_PATH=config.data.data_path, EVAL_MODE=True))
@@ -144,7 +146,7 @@ def test_weights_of_a_classifier_and_of_a_detector_for_other_classes(config, tmp
 def test_the_scenes_are_a_coco_data_set_with_the_ink_as_masks(tmp_path):
     line = [sys.executable, ROOT / "tools" / "make_scenes.py", "scenes", "--train", "3", "--val", "2"]
     for text in ("3 scenes with", "already exists"):
-        assert text in subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+        assert text in subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, encoding="utf-8").stdout
     truth = COCO(str(tmp_path / "scenes" / "annotations" / "instances_train2017.json"))
     assert len(truth.imgs) == 3 and len(truth.anns) >= 6
     for annotation in truth.anns.values():

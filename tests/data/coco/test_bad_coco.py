@@ -41,20 +41,20 @@ def change(content, path, value):
 
 def text(root, function):
     file = root / FILE
-    file.write_text(function(file.read_text()))
+    file.write_text(function(file.read_text("utf-8")), encoding="utf-8")
 
 
 def edit(root, *changes):
-    content = json.loads((root / FILE).read_text())
+    content = json.loads((root / FILE).read_text("utf-8"))
     for path, value in changes:
         change(content, path, value)
-    (root / FILE).write_text(json.dumps(content))
+    (root / FILE).write_text(json.dumps(content), encoding="utf-8")
 
 
 def append(root, key, *values):
-    content = json.loads((root / FILE).read_text())
+    content = json.loads((root / FILE).read_text("utf-8"))
     content[key] += values
-    (root / FILE).write_text(json.dumps(content))
+    (root / FILE).write_text(json.dumps(content), encoding="utf-8")
 
 
 def add_image(root, annotations, height=31):
@@ -76,10 +76,10 @@ def every(change):
     """Change all annotations."""
 
     def damage(root):
-        content = json.loads((root / FILE).read_text())
+        content = json.loads((root / FILE).read_text("utf-8"))
         for annotation in content["annotations"]:
             change(annotation)
-        (root / FILE).write_text(json.dumps(content))
+        (root / FILE).write_text(json.dumps(content), encoding="utf-8")
 
     return damage
 
@@ -287,7 +287,7 @@ ERRORS = {
     ),
     "a key twice in an element": (twice_in_an_object, ["the key 'id' appears twice in an object"]),
     "UTF-16": (
-        lambda root: (root / FILE).write_text((root / FILE).read_text(), encoding="utf-16"),
+        lambda root: (root / FILE).write_text((root / FILE).read_text("utf-8"), encoding="utf-16"),
         ["not UTF-8 text (it is UTF-16)"],
     ),
     "compressed": (
@@ -501,18 +501,22 @@ def test_good_data_has_no_warnings(root):
 def test_any_chunk_size_reads_the_same(root, monkeypatch):
     file = root / FILE
     file.write_text(
-        json.dumps({"info": {"n": 1234567, "ü": "\n\u2028"}, **json.loads(file.read_text()), "x": 12.5}, indent=1)
+        json.dumps(
+            {"info": {"n": 1234567, "ü": "\n\u2028"}, **json.loads(file.read_text("utf-8")), "x": 12.5},
+            indent=1,
+        ),
+        encoding="utf-8",
     )
-    expected = json.loads(file.read_text())
+    expected = json.loads(file.read_text("utf-8"))
     for chunk in (1, 2, 7, 1000):
         monkeypatch.setattr(json_lists, "CHUNK", chunk)
         lists = {key: [] for key in ("images", "annotations", "categories")}
         keys = json_lists.read_lists(file, {key: values.append for key, values in lists.items()})
         assert keys == set(expected) and all(values == expected[key] for key, values in lists.items())
     monkeypatch.setattr(json_lists, "CHUNK", 50)
-    lines = file.read_text().split("\n")
+    lines = file.read_text("utf-8").split("\n")
     lines[40] += "?"
-    file.write_text("\n".join(lines))
+    file.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(UserError, match=r"line 4[12], column \d+: "):
         json_lists.read_lists(file, {})
 
@@ -538,10 +542,10 @@ def test_run_lengths_of_all_kinds_are_the_same_mask(root):
 
 @pytest.mark.parametrize("shift, kind", [(0, np.uint16), (-30, np.int32), (0.001, np.float64)])
 def test_polygons_are_kept_exactly(root, shift, kind):
-    content = json.loads((root / FILE).read_text())
+    content = json.loads((root / FILE).read_text("utf-8"))
     polygon = [round(value + shift, 3) for value in (1.11, 2.29, 40.57, 2.35, 40.03, 33.33)]
     content["annotations"][1]["segmentation"] = [polygon, [1, 1, 30, 1, 30, 30]]
-    (root / FILE).write_text(json.dumps(content))
+    (root / FILE).write_text(json.dumps(content), encoding="utf-8")
     segmentations = load(root)[0].segmentations
     assert segmentations.coordinates.dtype == kind
     stored = [ring.tolist() for ring in segmentations.polygons(1)]
@@ -557,7 +561,7 @@ def test_check_dataset_reads_coco(root, command, tmp_path):
     done = command("tools/check_dataset.py", root, "--list", "bad.txt", status=1)
     assert "problem: " in done.stdout and "whose segmentation is empty: annotation 2" in done.stdout
     assert "2 files can't be decoded or have the wrong size; they are listed in bad.txt" in done.stdout
-    damaged, other = (tmp_path / "bad.txt").read_text().splitlines()
+    damaged, other = (tmp_path / "bad.txt").read_text("utf-8").splitlines()
     assert damaged.startswith(f"{root}/val2017/0001.png\t")
     assert other == (
         f"{root}/val2017/0002.png\t80 x 60 pixels (width x height), but the annotations have 70 x 50: use the original "

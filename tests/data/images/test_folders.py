@@ -83,7 +83,7 @@ def test_numeric_names_keep_torchvisions_order_with_a_hint(tmp_path):
     assert [line for line in (*train.warnings, *val.warnings) if "sorted as text (0, 1, 10, 2)" in line] == [
         "class folders are sorted as text (0, 1, 10, 2), as in torchvision; DATA.CLASS_INDEX sets another order"
     ]
-    (tmp_path / "index.txt").write_text("0\n1\n2\n10\n")
+    (tmp_path / "index.txt").write_text("0\n1\n2\n10\n", encoding="utf-8")
     train, _ = load(tmp_path, 4, training=True, CLASS_INDEX=tmp_path / "index.txt")
     assert train.classes == ("0", "1", "2", "10") and not train.warnings
     for classes in (("n01440764", "n01443537"), ("00", "01", "10"), ("cat", "dog")):
@@ -97,7 +97,7 @@ def test_accents_stored_in_two_ways_are_one_name(tmp_path):
     assert train.classes == val.classes == ("cafz", NFC)
     assert val.labels == (0, 1) and Path(val.files[1]).exists()
     for name in (NFC, NFD):
-        (tmp_path / "index.txt").write_text(f"{name}\ncafz\n")
+        (tmp_path / "index.txt").write_text(f"{name}\ncafz\n", encoding="utf-8")
         train, val = load(tmp_path, 2, training=True, CLASS_INDEX=tmp_path / "index.txt")
         assert train.classes == val.classes == (NFC, "cafz")
     shutil.move(tmp_path / "val" / NFD / f"{NFD}.png", tmp_path / "val" / f"{NFD}.png")
@@ -182,7 +182,7 @@ def test_one_class_per_line_with_blanks(tmp_path):
 )
 def test_index_files_that_are_refused(name, text, message, tmp_path):
     data_set(tmp_path, ("golden retriever", "newt"))
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         load(tmp_path, 2, training=True, CLASS_INDEX=tmp_path / name)
 
@@ -210,8 +210,8 @@ def test_check_dataset_accepts_lists_and_indexes(command, tmp_path):
         for file in (tmp_path / "data" / "train" / name / "0.png", tmp_path / "data" / "val" / f"{i}.png"):
             file.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(file), np.zeros((8, 8, 3), np.uint8))
-    (tmp_path / "val.txt").write_text("0.png cat\n1.png dog\n")
-    (tmp_path / "index.txt").write_text("dog\ncat\n")
+    (tmp_path / "val.txt").write_text("0.png cat\n1.png dog\n", encoding="utf-8")
+    (tmp_path / "index.txt").write_text("dog\ncat\n", encoding="utf-8")
     done = command("tools/check_dataset.py", tmp_path / "data", "--val-list", "val.txt", "--class-index", "index.txt")
     assert "val: 2 images in 2 classes" in done.stdout and done.stdout.endswith("no problems found\n")
     os.rename(tmp_path / "data" / "val" / "1.png", os.fsencode(tmp_path / "data" / "val") + b"/\xff.png")  # noqa: PTH104

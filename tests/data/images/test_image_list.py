@@ -56,8 +56,8 @@ def test_blanks_and_sub_folders_in_a_list(tmp_path):
 
 def test_evaluation_with_a_list_needs_no_training_images(tmp_path):
     lines = flat_set(tmp_path, ("cat", "dog", "newt"))
-    (tmp_path / "val.txt").write_text("\n".join(f"{file} {name}" for file, name in lines))
-    (tmp_path / "index.txt").write_text("newt\ndog\ncat\n")
+    (tmp_path / "val.txt").write_text("\n".join(f"{file} {name}" for file, name in lines), encoding="utf-8")
+    (tmp_path / "index.txt").write_text("newt\ndog\ncat\n", encoding="utf-8")
     assert load(tmp_path, 3, VAL_LIST=tmp_path / "val.txt")[1].labels == (0, 1, 2)
     (tmp_path / "train" / "cat" / "0.png").write_bytes(b"")  # the training images are not looked at
     assert load(tmp_path, 3, VAL_LIST=tmp_path / "val.txt")[1].labels == (0, 1, 2)
@@ -68,10 +68,12 @@ def test_evaluation_with_a_list_needs_no_training_images(tmp_path):
     assert val.classes == ("newt", "dog", "cat") and val.labels == (2, 1, 0)
     with pytest.raises(UserError, match=r"lists 3 classes, but MODEL.NUM_CLASSES=4; list all class folders in DATA.C"):
         load(tmp_path, 4, VAL_LIST=tmp_path / "val.txt")
-    (tmp_path / "val.txt").write_text("0.png 2\n1.png 10\n2.png 1\n")  # 10 is not a label, so all are names
+    (tmp_path / "val.txt").write_text(
+        "0.png 2\n1.png 10\n2.png 1\n", encoding="utf-8"
+    )  # 10 is not a label, so all are names
     _, val = load(tmp_path, 3, VAL_LIST=tmp_path / "val.txt")
     assert val.classes == ("1", "10", "2") and val.labels == (2, 1, 0) and "sorted as text" in val.warnings[0]
-    (tmp_path / "val.txt").write_text("0.png 2\n1.png 10\n2.png 2\n")
+    (tmp_path / "val.txt").write_text("0.png 2\n1.png 10\n2.png 2\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"label 10 is not in 0 to 2 \(MODEL.NUM_CLASSES=3\); if the numbers are names"):
         load(tmp_path, 3, VAL_LIST=tmp_path / "val.txt")
     _, val = load(tmp_path, 11, VAL_LIST=tmp_path / "val.txt")

@@ -103,13 +103,13 @@ def test_order_content_classes_and_warnings_are_those_of_folders(both, tmp_path)
 
 
 def test_the_order_of_classes_from_a_file(both, tmp_path):
-    (tmp_path / "index.txt").write_text("cafz\ncaf\u00e9\na\nb\n")
+    (tmp_path / "index.txt").write_text("cafz\ncaf\u00e9\na\nb\n", encoding="utf-8")
     index = tmp_path / "index.txt"
     parts = [load(tmp_path / kind, 4, training=True, CLASS_INDEX=index) for kind in ("folders", "tars")]
     for folder, tars in zip(*parts, strict=True):
         assert tars.classes == ("cafz", "caf\u00e9", "a", "b")
         same_folder(folder, tars)
-    (tmp_path / "index.txt").write_text("cafz\ncafe\na\nb\n")
+    (tmp_path / "index.txt").write_text("cafz\ncafe\na\nb\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"index.txt and the class folders of \S+tars/train differ: cafe, caf"):
         load(tmp_path / "tars", 4, training=True, CLASS_INDEX=tmp_path / "index.txt")
 
@@ -362,10 +362,10 @@ def test_labels_of_webdataset(tmp_path):
 
     with pytest.raises(UserError, match=r"train has labels up to 3, but MODEL.NUM_CLASSES=3; pass --opts MODEL"):
         load(tmp_path, 3, training=True)
-    (tmp_path / "names.txt").write_text("cat\ndog\nnewt\nfrog\n")
+    (tmp_path / "names.txt").write_text("cat\ndog\nnewt\nfrog\n", encoding="utf-8")
     train, val = load(tmp_path, 4, training=True, CLASS_INDEX=tmp_path / "names.txt")
     assert train.classes == ("cat", "dog", "newt", "frog") and train.labels == (0, 0, 2, 2, 3, 3)
-    (tmp_path / "names.txt").write_text("cat\ndog\nnewt\n")
+    (tmp_path / "names.txt").write_text("cat\ndog\nnewt\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"names.txt lists 3 classes, but the images in .*train have labels up to 3"):
         load(tmp_path, 3, training=True, CLASS_INDEX=tmp_path / "names.txt")
     with pytest.raises(UserError, match=r"--classes .*train has labels without names; name a file with one class per"):
@@ -480,7 +480,7 @@ def test_the_number_and_names_of_classes_must_fit(tars):
     write_index(tars / "val")
     with pytest.raises(UserError, match=r"train and \S+val have different class folders: b, c; labels would not match"):
         load(tars, 2, training=True)
-    (tars / "val.txt").write_text("a/0.png a\n")
+    (tars / "val.txt").write_text("a/0.png a\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"val holds tar files, whose images have classes: leave out DATA.VAL_LIST="):
         load(tars, 2, training=True, VAL_LIST=tars / "val.txt")
 
@@ -560,7 +560,7 @@ def test_tar_files_from_folders(tool, tmp_path):
 def test_folders_that_are_not_written(tool, tmp_path, monkeypatch):
     write_folders(tmp_path / "data" / "train")
     (tmp_path / "full" / "train").mkdir(parents=True)
-    (tmp_path / "full" / "train" / "mine.txt").write_text("mine")
+    (tmp_path / "full" / "train" / "mine.txt").write_text("mine", encoding="utf-8")
     for arguments, message in (
         (("data", "full"), r"full/train exists; name a new folder"),
         (("full", "new"), r"full/train has no class folders"),
@@ -572,7 +572,9 @@ def test_folders_that_are_not_written(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: exec("raise OSError(28, 'No space left on device')"))
     with pytest.raises(UserError, match=r"can't write new/train: No space left on device"):
         tool("make_tar_files.py", "data", "new")
-    assert os.listdir(tmp_path / "new") == [] and (tmp_path / "full" / "train" / "mine.txt").read_text() == "mine"
+    assert (
+        os.listdir(tmp_path / "new") == [] and (tmp_path / "full" / "train" / "mine.txt").read_text("utf-8") == "mine"
+    )
 
 
 def test_several_tar_files_hold_all_images_once(tmp_path):
@@ -603,7 +605,7 @@ def test_an_index_for_existing_tar_files(tool, tmp_path):
     before = (tmp_path / "train" / INDEX).read_bytes()
     tool("index_tar_files.py", "train")
     assert (tmp_path / "train" / INDEX).read_bytes() == before  # the same files, the same index
-    (tmp_path / "train" / INDEX).write_text("my notes")
+    (tmp_path / "train" / INDEX).write_text("my notes", encoding="utf-8")
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "x.tar.gz").write_bytes(b"")
     for arguments, message in (
@@ -615,7 +617,7 @@ def test_an_index_for_existing_tar_files(tool, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             tool("index_tar_files.py", *arguments)
-    assert (tmp_path / "train" / INDEX).read_text() == "my notes"
+    assert (tmp_path / "train" / INDEX).read_text("utf-8") == "my notes"
 
 
 def test_check_dataset_reads_tar_files(command, tmp_path):
@@ -629,7 +631,9 @@ def test_check_dataset_reads_tar_files(command, tmp_path):
     assert (
         "problem: data/train holds tar files without an index (x.tar); run python tools/index_tar_files" in done.stdout
     )
-    assert (tmp_path / "bad_files.txt").read_text() == "data/val/x.tar:b/3.png\tcannot identify image file\n"
+    assert (tmp_path / "bad_files.txt").read_text(
+        encoding="utf-8"
+    ) == "data/val/x.tar:b/3.png\tcannot identify image file\n"
 
 
 def bits(checkpoint):
@@ -640,7 +644,7 @@ def bits(checkpoint):
 def test_a_run_moves_from_folders_to_tar_files_and_back(command, tmp_path):
     """Training that resumes on tar files ends with the weights of one on folders, and eval.py measures the same."""
     write_images(tmp_path)
-    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
     command("tools/make_tar_files.py", "data", "tars")
 
     def train(data, tag, *flags):
@@ -651,7 +655,7 @@ def test_a_run_moves_from_folders_to_tar_files_and_back(command, tmp_path):
     first, last = sorted(whole.glob("ckpt_*.ckpt"))
     moved = train("tars", "moved", "--resume", first)
     assert bits(moved / last.name) == bits(last)
-    metrics = [(run / "metrics.jsonl").read_text().splitlines()[-1] for run in (whole, moved)]
+    metrics = [(run / "metrics.jsonl").read_text("utf-8").splitlines()[-1] for run in (whole, moved)]
     measured = [[json.loads(line)[key] for key in ("loss", "top1", "train_loss")] for line in metrics]
     assert measured[0] == measured[1]
     flags = ("--cfg", "small.yaml", "--resume", last)

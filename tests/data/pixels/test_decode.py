@@ -170,7 +170,9 @@ def test_a_huge_header_is_refused_without_the_memory(tmp_path):
         "print(peak() - before)",
     ]
     files = sorted(map(str, tmp_path.iterdir()))
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines), *files], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines), *files], cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
     *refused, kilobytes = done.stdout.splitlines()
     assert sum("exceeds limit of 178956970 pixels" in line for line in refused) >= 5, done.stdout + done.stderr
     assert len(refused) == 6 and int(kilobytes) < 50_000

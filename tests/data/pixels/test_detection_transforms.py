@@ -31,7 +31,7 @@ SAMPLES = vectors("pipeline").description["samples"] if available("pipeline") el
 def split(tmp_path_factory):
     root = tmp_path_factory.mktemp("coco")
     images = {file.name: file.read_bytes() for file in reference_images().glob("val_*.jpg")}
-    write_split(root, "train2017", (FOLDER / "pipeline_annotations.json").read_text(), images)
+    write_split(root, "train2017", (FOLDER / "pipeline_annotations.json").read_text("utf-8"), images)
     return read_split(root, "train2017")
 
 

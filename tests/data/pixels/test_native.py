@@ -141,7 +141,7 @@ def test_the_form_for_other_processors_equals_pillow():
         "out = native.resize(image, (55, 66), (0, 0, 55, 66), 'bicubic', False); "
         "print((out == np.asarray(Image.fromarray(image).resize((66, 55), 3))).all())"
     )
-    if "avx512f" not in Path("/proc/cpuinfo").read_text():
+    if "avx512f" not in Path("/proc/cpuinfo").read_text("utf-8"):
         pytest.skip("this processor has no AVX-512, so the other tests run this form")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=100)
     assert done.stdout.split()[-1] == "True", done.stderr

@@ -183,7 +183,7 @@ def test_losses_and_gradients_match_mmdetection(case, mode):
 
 
 def test_weight_decay_groups_match_mmdetection():
-    wanted = json.loads((FOLDER / "optimizer.json").read_text())["weight_decay"]
+    wanted = json.loads((FOLDER / "optimizer.json").read_text("utf-8"))["weight_decay"]
     parameters = list(detector().trainable_params())
     decayed = {name: has_detection_decay(p) for name, p in zip(torch_names(parameters), parameters, strict=True)}
     assert decayed == {name: value > 0 for name, value in wanted.items()}
