@@ -16,8 +16,7 @@ SMALL_CLASSIFIER = dict(
 )
 SMALL_DETECTOR = dict(
     **dict(embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4, shuffle_size=(2, 2, 1, 1)),
-    **dict(fpn_channels=16, fc_channels=24, test_candidates=60, test_proposals=40),
-    **dict(train_candidates=60, train_proposals=40, max_detections=20),
+    **dict(fpn_channels=16, fc_channels=24, test_candidates=60, test_proposals=40, max_detections=20),
 )
 CLASSIFIERS: dict[str, dict[str, Any]] = {**VARIANTS, "small": SMALL_CLASSIFIER}
 BENCHMARK_DETECTORS: dict[str, dict[str, Any]] = {**DETECTORS, "small": SMALL_DETECTOR}
