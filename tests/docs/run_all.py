@@ -213,7 +213,7 @@ def main() -> int:
         path = os.pathsep.join([str(folder / ".venv" / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
         copy_repository(folder, environment)
-        if words and not any("quickstart" in c.text for c in selected):
+        if words and selected and "quickstart" not in selected[0].text:
             run("bash scripts/quickstart.sh", folder, environment)  # creates demo/, which most commands use
         seen: set[str] = set()
         for command in selected:
