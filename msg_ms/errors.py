@@ -25,9 +25,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def shorten(names: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
-    """Join the first ``limit`` names and append the number of the remaining ones."""
+    """Join the first ``limit`` names, safe for a terminal, and append the number of the remaining ones."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return separator.join(names[:limit]) + more
+    return separator.join(map(printable, names[:limit])) + more
 
 
 def printable(text: str, limit: int = 1000) -> str:

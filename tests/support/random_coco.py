@@ -23,15 +23,21 @@ from msg_ms.tasks.coco_evaluator import KINDS, NUMBERS, CocoEvaluator, metric_ke
 Numbers = dict[str, float | None]
 
 
-def random_content(rng: np.random.Generator) -> dict[str, Any]:
-    """Return a sound annotation file with odd ids, sizes, masks, crowds and optional entries."""
+def random_content(rng: np.random.Generator, low: int = 4, classes: int = 0) -> dict[str, Any]:
+    """Return a sound annotation file with odd ids, sizes, masks, crowds and optional entries.
+
+    Args:
+        rng: Draws everything.
+        low: Least side of an image.
+        classes: Number of classes; drawn if 0.
+    """
     count = int(rng.integers(1, 5))
     image_ids = _ids(rng, count)
     images = [
         {"id": image_ids[i], "file_name": f"{i}.png", "height": int(h), "width": int(w)}
-        for i, (h, w) in enumerate(rng.integers(4, 70, (count, 2)))
+        for i, (h, w) in enumerate(rng.integers(low, 70, (count, 2)))
     ]
-    classes = int(rng.choice([1, 2, 3, 8, 90]))
+    classes = classes or int(rng.choice([1, 2, 3, 8, 90]))
     categories = [{"id": number, "name": f"class {i}"} for i, number in enumerate(_ids(rng, classes))]
     used = [category["id"] for category in categories][: int(rng.integers(1, classes + 1))]
     annotations: list[dict[str, Any]] = []
@@ -124,7 +130,7 @@ def detect(split: CocoSplit, rng: np.random.Generator) -> CocoEvaluator:
                 labels[k] = truth.labels[row]
                 bitmap = coco_mask.decode(split.segmentations.encoded(row, height, width)).astype(bool)
                 bitmap ^= rng.random((height, width)) < rng.choice([0, 0.05, 0.3])
-            boxes[k] = x, y, x + w, y + h
+            boxes[k] = np.clip((x, y, x + w, y + h), -1e6, 1e6)
             masks.append(encode_rle(bitmap, height, width))
         scores = np.round(rng.random(count), int(rng.choice([1, 6])))
         evaluator.detected.add(image, boxes, scores.astype(np.float32), labels, masks)
@@ -161,6 +167,7 @@ def complete(content: dict[str, Any]) -> dict[str, Any]:
         image["height"], image["width"] = sizes[image["id"]]
     for number, annotation in enumerate(content["annotations"], 1):
         annotation["id"], annotation["iscrowd"] = number, int(annotation.get("iscrowd") or 0)
+        annotation["bbox"] = list(map(float, annotation["bbox"]))
         size, mask = sizes[annotation["image_id"]], annotation["segmentation"]
         if isinstance(mask, list):
             mask = coco_mask.merge(coco_mask.frPyObjects([ring for ring in mask if len(ring) >= 6], *size))

@@ -71,6 +71,7 @@ def index_tar_files(root: Path, strip: int = 0, progress: Callable[[int], None] 
         found.raise_problems([])
         return _pack(tars, tuple(images), tuple(found.ignored()), images, labels=True)
     images = content.classes
+    found.others += [image.path for image in content.flat] if images else []
     check_layout(root, images, content.flat, found.others, len(names))
     folders = order_classes(sorted(images), None, root)
     _check_repeated(root, images, names)

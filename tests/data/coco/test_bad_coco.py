@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from fuzz import coco as fuzz_coco
 from PIL import Image
 from support.coco import small_coco, square, write_split
 
@@ -608,3 +609,8 @@ def test_turned_images_are_named(orientation, reason, root):
         f"{file} is 80 x 60 pixels (width x height), but the annotations have 60 x 80: "
     )
     assert reason in bad_files.mismatch and bad_files.mismatch.endswith("); the boxes would not match")
+
+
+def test_the_fuzz_script_finds_nothing():
+    counts, failures = fuzz_coco.run(seed=5, seconds=3)
+    assert not failures and counts["accepted"] and counts["refused"]

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
+from fuzz import tars as fuzz_tars
 from support.data_sets import load
 from support.small_run import CONFIG, write_images
 
@@ -634,6 +635,11 @@ def test_check_dataset_reads_tar_files(command, tmp_path):
     assert (tmp_path / "bad_files.txt").read_text(
         encoding="utf-8"
     ) == "data/val/x.tar:b/3.png\tcannot identify image file\n"
+
+
+def test_the_fuzz_script_finds_nothing():
+    counts, failures = fuzz_tars.run(seed=5, seconds=3)
+    assert not failures and counts["accepted"] and counts["refused"] and counts["sound"]
 
 
 def bits(checkpoint):
