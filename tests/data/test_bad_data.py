@@ -114,6 +114,27 @@ def test_folders_that_are_refused(data):
     with pytest.raises(UserError, match=r"class folders without images: empty; remove or fill them"):
         load(data)
     (data / "train" / "empty").rmdir()
+    with pytest.raises(UserError, match=r"nowhere is not a directory; --data-path must hold train/ and val/ with one"):
+        load(data / "nowhere")
+    coco = data / "coco"
+    (coco / "annotations").mkdir(parents=True)
+    with pytest.raises(
+        UserError, match=r"coco holds annotations/, as COCO's data sets .* configuration with TASK: detec"
+    ):
+        load(coco)
+    (coco / "annotations").rename(coco / "train")
+    (coco / "train" / "_annotations.coco.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no class folders; it holds COCO annotations, which TASK: detection reads"):
+        load(coco)
+    (coco / "train" / "_annotations.coco.json").rename(coco / "train" / "0.jpg")
+    with pytest.raises(
+        UserError, match=r"no class folders; it holds images directly \(0.jpg\): move each into the fold"
+    ):
+        load(coco)
+    (data / "train" / "cat" / "loop.png").symlink_to("loop.png")
+    with pytest.raises(UserError, match=r"links to missing files: cat/loop.png; remove or repair them"):
+        load(data)
+    (data / "train" / "cat" / "loop.png").unlink()
     for name in ("0.jpg", "1.jpg"):
         (data / "train" / "cat" / name).write_bytes(b"")
     with pytest.raises(UserError, match=r"empty files: cat/0.jpg, cat/1.jpg; remove or download them again"):

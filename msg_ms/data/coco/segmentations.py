@@ -212,8 +212,10 @@ def _why_no_polygon(polygon: Any) -> str:
 def _first_other(values: list, is_right: Callable[[Any], bool]) -> str:
     """Return the first value that is not right, in words."""
     other = next((value for value in values if not is_right(value)), None)
-    if isinstance(other, int | float) and not isinstance(other, bool):
+    if isinstance(other, float):
         return f"{other:g}, not a whole number"
+    if isinstance(other, int):
+        return "a number beyond 64 bits"
     return "" if all(map(is_right, values)) else f"{kind(other)}, not numbers"
 
 

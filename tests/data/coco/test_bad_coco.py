@@ -273,6 +273,7 @@ ERRORS = {
         segmentation({**RUNS, "counts": [0, 10.5, 4789.5]}),
         ["has run lengths that hold 10.5, not a whole number: annotation 2"],
     ),
+    "run lengths beyond 64 bits": (segmentation({**RUNS, "counts": [0, 10**400]}), ["a number beyond 64 bits"]),
     "run lengths as printed bytes": (segmentation({**RUNS, "counts": "b'0:'"}), ["b'...': decode them before"]),
     "a crowd without a mask": (crowd([]), ["whose segmentation is empty: annotation 2; this detector learns masks"]),
     "a crowd with damaged run lengths": (crowd({**RUNS, "counts": "~~~zz"}), ["do not add up to its size 60 x 80"]),
