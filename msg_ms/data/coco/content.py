@@ -124,9 +124,10 @@ class Content:
                 swapped = "; height comes first" if size == own[::-1] else ""
                 bad[f"has size {list(size)}, its image {list(own)}{swapped}"].append(ids[row])
         alone = bad.keys() <= {MISSING, EMPTY} and sum(map(len, bad.values())) == self.counts["annotations"]
+        title = "no annotation has a mask, its segmentation" if alone else "annotations whose segmentation"
         for reason, cases in bad.items():
             found.error(
-                f"{'all ' if alone and len(bad) == 1 else ''}annotations whose segmentation {reason}",
+                f"{title} {reason}",
                 (f"annotation {a}" for a in cases),
                 _BOXES_ONLY if reason in (MISSING, EMPTY) else "correct these or remove the annotations",
             )

@@ -105,6 +105,7 @@ def read_split(root: Path, name: str, annotated: bool = True) -> CocoSplit:
     Args:
         root: The data set's folder.
         name: The folder of the images, such as ``val2017``; the annotations are ``annotations/instances_<name>.json``.
+            ``train2017`` is for training; others have a ``truth``.
         annotated: Whether the file must have annotations; those of COCO's test images have none.
 
     Raises:

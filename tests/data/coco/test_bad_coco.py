@@ -281,7 +281,7 @@ ERRORS = {
     "a crowd of swapped size": (crowd({**RUNS, "size": [80, 60]}), ["its image [60, 80]; height comes first"]),
     "no masks at all": (
         every(lambda a: a.update(segmentation=[])),
-        ["all annotations whose segmentation is empty", "docs/detection.md writes boxes as polygons"],
+        ["no annotation has a mask, its segmentation is empty: annotation 1", "docs/detection.md writes boxes as poly"],
     ),
     "a key twice": (
         lambda root: text(root, lambda t: t[:-1] + ', "images": []}'),
