@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from .checkpoint import config_of_checkpoint
 from .config import Config, load_config
 from .errors import UserError
 from .files import ESCAPE, user_path
@@ -63,7 +64,9 @@ def path_argument(text: str) -> Path:
 def model_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the flags of every command that runs a model, for ``config_from_arguments``."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML configuration, see configs/")
+    parser.add_argument(
+        "--cfg", metavar="FILE", help="YAML configuration, see configs/ (default: the one that the checkpoint stores)"
+    )
     parser.add_argument(
         "--opts", nargs="+", action="extend", default=[], metavar="KEY VALUE", help="replace configuration keys"
     )
@@ -108,7 +111,7 @@ def train_parser() -> argparse.ArgumentParser:
 def config_from_arguments(args: argparse.Namespace, **overrides: object) -> Config:
     """Return the configuration that the flags describe.
 
-    Flags override ``--opts``, which override the file.
+    Flags override ``--opts``, which override the file, which overrides the configuration of a checkpoint.
 
     Args:
         args: The parsed flags.
@@ -131,7 +134,18 @@ def config_from_arguments(args: argparse.Namespace, **overrides: object) -> Conf
         EVAL_MODE=flags.get("eval") or None,
         THROUGHPUT_MODE=flags.get("throughput") or None,
     )
-    return load_config(args.cfg, args.opts, **{**keys, **overrides})
+    keys |= overrides
+    trains = not (keys["EVAL_MODE"] or keys["THROUGHPUT_MODE"])
+    if trains and args.cfg is not None:  # --pretrained accepts other classes and sizes, --resume names the differences
+        return load_config(args.cfg, args.opts, **keys)
+    options = dict(zip(args.opts[::2], args.opts[1::2]))  # noqa: B905 (load_config refuses an odd number)
+    names = ("RESUME", "PRETRAINED") if trains else ("RESUME",)
+    checkpoint = next(filter(None, (keys[f"MODEL__{name}"] or options.get(f"MODEL.{name}") for name in names)), None)
+    if checkpoint:
+        return config_of_checkpoint(user_path(checkpoint), args.cfg, args.opts, **keys)
+    if args.cfg is None:
+        raise UserError("--cfg is missing; only a checkpoint (--resume, --pretrained) stores a configuration")
+    return load_config(args.cfg, args.opts, **keys)
 
 
 def require(value: str, flag: str) -> str:

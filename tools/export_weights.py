@@ -8,15 +8,25 @@ from __future__ import annotations
 import argparse
 import hashlib
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
-import yaml
-
-from msg_ms.checkpoint import EMA_PREFIX, Metadata, read_checkpoint, select_prefix, write_checkpoint
+from msg_ms.checkpoint import (
+    CONFIG_KEY,
+    EMA_PREFIX,
+    read_checkpoint,
+    select_prefix,
+    stored_config,
+    write_checkpoint,
+)
 from msg_ms.cli import path_argument, run_command_line
+from msg_ms.config import load_config, to_yaml
 from msg_ms.config.checks import FILE_NAME
+from msg_ms.engine.train_state import TrainState
 from msg_ms.errors import UserError
 from msg_ms.files import atomic_write
+
+OF_RUN = {field.name for field in fields(TrainState)}
 
 
 def main() -> None:
@@ -36,28 +46,26 @@ def main() -> None:
     weights = select_prefix(arrays, EMA_PREFIX if args.ema else "")
     if not weights:
         raise UserError(f"{args.input} has no averaged weights; set TRAIN.EMA_DECAY in training")
-    name = args.name or model_name(metadata)
+    stored = stored_config(args.input, metadata)
+    if stored is None and not args.name:
+        raise UserError("the checkpoint does not store the model's name; pass --name")
+    # The classes and the configuration make the file usable by itself, without the paths and numbers of the run.
+    config = load_config(None, stored=stored)
+    kept = {key: value for key, value in metadata.items() if key not in OF_RUN}
+    if stored is not None:
+        kept[CONFIG_KEY] = to_yaml(config)
+    name = args.name or config.model.name
     if not FILE_NAME.holds(name):
         raise UserError(f"--name {name}: must be {FILE_NAME.expects}")
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "weights.ckpt"
-        write_checkpoint(written, weights)
+        write_checkpoint(written, weights, kept)
         content = written.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     path = args.output / f"{name}-{digest[:8]}.ckpt"
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
     print(f"{path}: {sum(w.size for w in weights.values()):,} parameters, {len(content):,} bytes, sha256 {digest}")
-
-
-def model_name(metadata: Metadata) -> str:
-    """Return ``MODEL.NAME`` of the run that wrote the checkpoint."""
-    if "config" not in metadata:
-        raise UserError("the checkpoint does not store the model's name; pass --name")
-    try:
-        return str(yaml.safe_load(str(metadata["config"]))["MODEL"]["NAME"])
-    except (yaml.YAMLError, KeyError, TypeError):
-        raise UserError("the checkpoint's configuration has no model name; pass --name") from None
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Checkpoint files: read and write them, load them strictly into models, adapt weights to other models."""
 
+from .configuration import CONFIG_KEY, config_of_checkpoint, stored_config
 from .dtypes import cast_weights
 from .files import (
     EMA_PREFIX,
@@ -7,6 +8,7 @@ from .files import (
     SCALER_PREFIX,
     parameters_by_name,
     read_checkpoint,
+    read_metadata,
     select_prefix,
     to_numpy,
     write_checkpoint,
@@ -17,6 +19,7 @@ from .safetensors import check_safetensors, read_safetensors, write_safetensors
 from .types import Arrays, BrokenCheckpoint, ConversionError, LoadedWeights, Metadata
 
 __all__ = [
+    "CONFIG_KEY",
     "EMA_PREFIX",
     "OPTIMIZER_PREFIX",
     "SCALER_PREFIX",
@@ -28,14 +31,17 @@ __all__ = [
     "adapt_weights",
     "cast_weights",
     "check_safetensors",
+    "config_of_checkpoint",
     "load_for_inference",
     "load_parameters",
     "load_pretrained",
     "load_weights",
     "parameters_by_name",
     "read_checkpoint",
+    "read_metadata",
     "read_safetensors",
     "select_prefix",
+    "stored_config",
     "to_numpy",
     "write_checkpoint",
     "write_safetensors",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -81,23 +82,61 @@ def read_checkpoint(path: Path) -> tuple[Arrays, Metadata]:
         UserError: If the file is missing, is not a checkpoint of this package, or has PyTorch parameter names.
         BrokenCheckpoint: If the file is damaged.
     """
-    _check_is_file(path)
-    if path.suffix not in FORMATS:
-        raise UserError(
-            f"{path} is not a {' or '.join(FORMATS)} file; convert PyTorch checkpoints with tools/convert_torch_ckpt.py"
-        )
+    _check_is_checkpoint(path)
     if path.suffix == ".safetensors":
         arrays = read_safetensors(path).state
         if _has_torch_names(arrays):
             raise UserError(f"{path} has PyTorch parameter names; convert it with tools/convert_torch_ckpt.py")
         return arrays, {}
-    try:
-        loaded = ms.load_checkpoint(str(path), crc_check=True)
-    except Exception as error:  # MindSpore's parser fails in many ways on a damaged file
-        raise BrokenCheckpoint(f"{path}: damaged, or not a MindSpore checkpoint ({_first_line(error)})") from None
+    loaded = _load(path, crc_check=True)
     names = [name for name in loaded if name.startswith(METADATA_PREFIX)]
     metadata = {name.removeprefix(METADATA_PREFIX): _to_python(loaded.pop(name)) for name in names}
     return {name: value.asnumpy() for name, value in loaded.items()}, metadata
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Read the metadata of a checkpoint alone, without its arrays and without the check of its checksum.
+
+    Args:
+        path: The file to read.
+
+    Raises:
+        UserError: If the file is missing or is not a checkpoint of this package.
+        BrokenCheckpoint: If the file is damaged.
+    """
+    _check_is_checkpoint(path)
+    if path.suffix == ".safetensors":
+        return {}
+    others: list[str] = []
+
+    def is_metadata(name: str) -> bool:
+        if not name.startswith(METADATA_PREFIX):
+            others.append(name)
+        return name.startswith(METADATA_PREFIX)
+
+    try:
+        loaded = _load(path, choice_func=is_metadata)
+    except BrokenCheckpoint:
+        if others:  # MindSpore raises an error where nothing is chosen
+            return {}
+        raise
+    return {name.removeprefix(METADATA_PREFIX): _to_python(value) for name, value in loaded.items()}
+
+
+def _load(path: Path, **options: Any) -> dict[str, Any]:
+    try:
+        return ms.load_checkpoint(str(path), **options)
+    except Exception as error:  # MindSpore's parser fails in many ways on a damaged file
+        raise BrokenCheckpoint(f"{path}: damaged, or not a MindSpore checkpoint ({_first_line(error)})") from None
+
+
+def _check_is_checkpoint(path: Path) -> None:
+    """Raise UserError unless ``path`` is a file of our formats that can be read."""
+    _check_is_file(path)
+    if path.suffix not in FORMATS:
+        raise UserError(
+            f"{path} is not a {' or '.join(FORMATS)} file; convert PyTorch checkpoints with tools/convert_torch_ckpt.py"
+        )
 
 
 def _check_is_file(path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import mindspore as ms
 from mindspore.nn.utils import no_init_parameters
 
-from ..checkpoint import load_for_inference
+from ..checkpoint import config_of_checkpoint, load_for_inference
 from ..cli import path_argument
-from ..config import Config, load_config
+from ..config import Config
 from ..data.images.class_names import CLASSES_KEY
 from ..data.pixels.preprocessing import NORMALIZATION, Preprocessing
 from ..deploy import (
@@ -44,7 +44,7 @@ CANVAS_UNIT = 32
 def main() -> None:
     """Export the model, and print the file's inputs, outputs and the result of the comparison."""
     args = parse_arguments()
-    config = load_config(args.cfg, args.opts, MODEL__MSG__WINDOW_SIZE=args.window_size)
+    config = config_of_checkpoint(args.resume, args.cfg, args.opts, MODEL__MSG__WINDOW_SIZE=args.window_size)
     {"classification": classifier, "detection": detector}[config.task](args, config)
 
 
@@ -116,7 +116,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Export a trained model to ONNX or MindIR, and compare it with the model."
     )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="the model's configuration")
+    parser.add_argument(
+        "--cfg", metavar="FILE", help="the model's configuration (default: the one that the checkpoint stores)"
+    )
     parser.add_argument(
         "--opts", nargs="+", action="extend", default=[], metavar="KEY VALUE", help="replace configuration keys"
     )

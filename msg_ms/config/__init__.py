@@ -1,6 +1,6 @@
 """The configuration: sections with their defaults, replaced by files and flags."""
 
-from .load import KEYS, flat_items, load_config, to_yaml
+from .load import KEYS, StoredConfig, flat_items, load_config, stored_items, to_yaml
 from .relations import schedule_warnings
 from .schema import (
     AmpConfig,
@@ -29,10 +29,12 @@ __all__ = [
     "OptimizerConfig",
     "RCNNConfig",
     "SchedulerConfig",
+    "StoredConfig",
     "TestConfig",
     "TrainConfig",
     "flat_items",
     "load_config",
     "schedule_warnings",
+    "stored_items",
     "to_yaml",
 ]

@@ -3,43 +3,64 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
-import reprlib
-import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, nearest, printable
+from ..errors import UserError, nearest, printable, shorten
 from ..files import user_path
-from .checks import Check
 from .relations import check_together
 from .schema import Config
 from .task_keys import check_task_keys
+from .values import PATHS, checked, shown
 from .yaml_text import ParseError, Plain, dump, parse_mapping, parse_value
 
 
-def load_config(cfg: str | Path | None, opts: Sequence[str] = (), **overrides: Any) -> Config:
+@dataclass(frozen=True)
+class StoredConfig:
+    """The configuration that a checkpoint stores: the text of ``to_yaml``, and the name of the file."""
+
+    text: str
+    source: str
+
+
+def load_config(
+    cfg: str | Path | Mapping[str, Any] | Config | None,
+    opts: Sequence[str] = (),
+    stored: StoredConfig | None = None,
+    **overrides: Any,
+) -> Config:
     """Return the configuration from a YAML file, replaced by ``opts``, replaced by ``overrides``.
 
     Args:
-        cfg: The YAML file; None for the defaults.
+        cfg: The YAML file, or its content as a dictionary; None for the defaults. A configuration is checked again.
         opts: Keys and values in turn, as ``--opts`` accepts them.
+        stored: The configuration of a checkpoint, which has the values of all keys that ``cfg`` does not name. Paths
+            and the device of its run do not count.
         overrides: Values by full key, with ``__`` for the dots (``DATA__BATCH_SIZE=64``); None changes nothing.
 
     Raises:
-        UserError: If a file can't be read, a key does not exist, or a value is not valid.
+        UserError: If a file can't be read, a key does not exist, a value is not valid, or ``cfg`` describes another
+            model than ``stored``.
     """
     tree: dict[str, Any] = {}
-    if cfg is not None:
-        _merge_file(tree, user_path(str(cfg)), ())
+    if isinstance(cfg, Config):
+        cfg = _to_tree(cfg)
+    if isinstance(cfg, Mapping):
+        _merge_mapping(tree, cfg, "")
+    elif isinstance(cfg, str | os.PathLike):
+        _merge_file(tree, user_path(os.fspath(cfg)), ())
+    elif cfg is not None:
+        raise UserError(f"the configuration is {shown(cfg)}: must be a file, a dictionary or a Config")
+    if stored is not None:
+        tree = _over_stored(tree, stored)
     if len(opts) % 2:
         raise UserError(f"--opts expects pairs KEY VALUE; {opts[-1]!r} has no value")
     for name, text in zip(opts[::2], opts[1::2], strict=True):
-        _set(tree, name, _parse_option(name, text), "--opts")
+        _set(tree, name, _parse_option(name, text, "--opts"), "--opts")
     for name, value in overrides.items():
         if value is not None:
             _set(tree, name.replace("__", "."), value, "the command line")
@@ -66,19 +87,14 @@ def flat_items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 _DEFAULTS = dict(flat_items(Config()))
 KEYS = tuple(_DEFAULTS)
-PATHS = {
-    "DATA.DATA_PATH",
-    "DATA.CLASS_INDEX",
-    "DATA.VAL_LIST",
-    "MODEL.RESUME",
-    "MODEL.PRETRAINED",
-    "OUTPUT",
-    "COMPILE_CACHE",
+# Keys of a run that do not count where another process uses its checkpoint.
+OF_RUN = PATHS | {
+    *("AMP_OPT_LEVEL", "DEVICE_TARGET", "EVAL_MODE", "INFERENCE_PRECISION", "JIT_LEVEL", "LOCAL_RANK", "TAG"),
+    "THROUGHPUT_MODE",
 }
-MAX_INT = 2**31 - 1
-SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # the range of single precision
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 100
+# Keys of the section MODEL that matter in training only.
+OF_TRAINING = {"MODEL.DROP_RATE", "MODEL.DROP_PATH_RATE", "MODEL.LABEL_SMOOTHING"}
+CALL = "the configuration"  # the source of a dictionary's values, for messages
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,60 @@ def _merge_file(tree: dict[str, Any], path: Path, parents: tuple[Path, ...]) -> 
         lines[name] = line
 
 
+def _merge_mapping(tree: dict[str, Any], content: Mapping[str, Any], prefix: str) -> None:
+    for key, value in content.items():
+        if not isinstance(key, str):
+            raise UserError(f"{CALL}: {shown(key)} is not a key")
+        if isinstance(value, Mapping) and value:
+            _merge_mapping(tree, value, f"{prefix}{key}.")
+        elif prefix + key in tree:
+            raise UserError(f"{CALL}: {prefix}{key} appears twice")
+        else:
+            # A YAML reader of version 1.1 returns text for numbers such as 1e-3.
+            _set(
+                tree, prefix + key, _parse_option(prefix + key, value, CALL) if isinstance(value, str) else value, CALL
+            )
+
+
+def stored_items(stored: StoredConfig) -> Iterator[tuple[str, Any]]:
+    """Yield (key, value) for every key of a checkpoint's configuration, also those of its run.
+
+    Raises:
+        UserError: If it is not valid.
+    """
+    return flat_items(_build(Config, _stored_tree(stored), ""))
+
+
+def _stored_tree(stored: StoredConfig) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    try:
+        for name, value, _ in parse_mapping(stored.text):
+            _set(tree, name, value, stored.source)
+    except ParseError as error:
+        raise UserError(f"{stored.source}: its configuration can't be read: {error}") from None
+    return tree
+
+
+def _over_stored(tree: dict[str, Any], stored: StoredConfig) -> dict[str, Any]:
+    """Return the values of a checkpoint's configuration, replaced by ``tree``, which must describe its model."""
+    known = {name: value for name, value in _stored_tree(stored).items() if name not in OF_RUN}
+    both = {**known, **tree}
+    here, there = (dict(flat_items(_build(Config, values, ""))) for values in (both, known))
+    of_model = {name for name in KEYS if name == "TASK" or name.startswith("MODEL.")} - OF_RUN - OF_TRAINING
+    different = [
+        f"{name} is {here[name]!r} there and {there[name]!r} in the checkpoint"
+        for name in sorted(of_model & tree.keys())
+        if here[name] != there[name]
+    ]
+    if different:
+        source = next(tree[name].source for name in sorted(of_model & tree.keys()) if here[name] != there[name])
+        raise UserError(
+            f"{source} does not describe the model of {stored.source}: {shorten(different, 3, '; ')}; the checkpoint "
+            "needs no --cfg"
+        )
+    return both
+
+
 def _bases(values: Iterable[Any]) -> Iterator[str]:
     """Yield the files that ``BASE`` names: one or a list; empty names are none."""
     for value in values:
@@ -129,7 +199,7 @@ def _sections() -> set[str]:
 def _set(tree: dict[str, Any], name: str, value: Any, source: str) -> None:
     if name in _sections():
         if value != {}:
-            raise UserError(f"{source}: {name} is a section; expected keys below it, found {_shown(value)}")
+            raise UserError(f"{source}: {name} is a section; expected keys below it, found {shown(value)}")
     elif name not in KEYS:
         raise UserError(f"{source}: {_unknown(name)}")
     else:
@@ -148,7 +218,7 @@ def _unknown(name: str) -> str:
     return f"key {printable(name, 100)} does not exist{nearest(name, KEYS)}"
 
 
-def _parse_option(name: str, text: Any) -> Any:
+def _parse_option(name: str, text: Any, source: str) -> Any:
     """Parse an option's text as YAML, or as plain text if the key holds text."""
     text = str(text)
     if isinstance(_DEFAULTS.get(name), str):
@@ -156,7 +226,7 @@ def _parse_option(name: str, text: Any) -> Any:
     try:
         return parse_value(text.replace("(", "[").replace(")", "]"))
     except ParseError:
-        raise UserError(f"--opts: {name}={_shown(text)} can't be read as a value") from None
+        raise UserError(f"{source}: {name}={shown(text)} can't be read as a value") from None
 
 
 def _build(cls: type, tree: dict[str, Any], prefix: str) -> Any:
@@ -168,72 +238,8 @@ def _build(cls: type, tree: dict[str, Any], prefix: str) -> Any:
         if dataclasses.is_dataclass(hints[f.name]):
             values[f.name] = _build(hints[f.name], tree, name + ".")
         elif name in tree:
-            values[f.name] = _checked(name, tree[name], hints[f.name], f.metadata.get("check"))
+            values[f.name] = checked(name, tree[name].value, tree[name].source, hints[f.name], f.metadata.get("check"))
     return cls(**values)
-
-
-def _checked(name: str, sourced: _Sourced, hint: Any, check: Check | None) -> Any:
-    where, raw = sourced.source, sourced.value
-    try:
-        value = _convert(raw, hint)
-    except TypeError:
-        raise UserError(f"{where}: {name}={_shown(raw)}: must be {_type_name(hint)}") from None
-    if name in PATHS:
-        value = _path(f"{where}: {name}", value)
-    if check is not None and value is not None and not check.holds(value):
-        raise UserError(f"{where}: {name}={_shown(raw)}: must be {check.expects}")
-    return value
-
-
-def _path(name: str, value: str) -> str:
-    """Return a path with ``~`` expanded."""
-    if "\0" in value:
-        raise UserError(f"{name}={_shown(value)}: must not contain a null character")
-    try:
-        return os.fspath(user_path(value)) if value.startswith("~") else value
-    except UserError as error:
-        raise UserError(f"{name}={error}") from None
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message, shortened."""
-    return printable(_REPR.repr(value), 200)
-
-
-def _convert(value: Any, hint: Any) -> Any:
-    if isinstance(hint, types.UnionType):
-        inner = next(a for a in typing.get_args(hint) if a is not types.NoneType)
-        none = value is None or value == "None" or (isinstance(value, Plain) and value.value is None)  # None: Python's
-        return None if none else _convert(value, inner)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise TypeError
-        return tuple(_convert(v, typing.get_args(hint)[0]) for v in value)
-    if isinstance(value, Plain):
-        value = value.text if hint is str and value.value is not None else value.value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < LARGEST else math.inf
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise TypeError
-    if hint is float and not (value == 0 or SMALLEST <= abs(value) <= LARGEST):
-        raise TypeError
-    if hint is int and not -MAX_INT <= value <= MAX_INT:
-        raise TypeError
-    return value
-
-
-def _type_name(hint: Any) -> str:
-    if isinstance(hint, types.UnionType):
-        return " or ".join(_type_name(a) for a in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return f"a list, each entry {_type_name(typing.get_args(hint)[0])}"
-    names = {
-        int: "a whole number, at most 2147483647",
-        float: "a finite number in single precision",
-        bool: "True or False",
-        str: "text",
-    }
-    return names.get(hint, "None")
 
 
 def _to_tree(config: Any) -> dict[str, Any]:

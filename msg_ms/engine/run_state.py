@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import yaml
 from mindspore import Parameter
 
 from ..checkpoint import (
+    CONFIG_KEY,
     EMA_PREFIX,
     OPTIMIZER_PREFIX,
     SCALER_PREFIX,
@@ -19,10 +19,11 @@ from ..checkpoint import (
     load_parameters,
     read_checkpoint,
     select_prefix,
+    stored_config,
     to_numpy,
     write_checkpoint,
 )
-from ..config import Config, to_yaml
+from ..config import Config, StoredConfig, flat_items, stored_items, to_yaml
 from ..errors import UserError, shorten
 from ..files import remove_partial
 from .log import RunLog
@@ -109,7 +110,7 @@ class Checkpoints:
         self.ranks.assert_same_on_all_ranks("the weights", parameter_bytes(self.state[""].values()), remedy)
 
     def _write(self, path: Path, arrays: Arrays, state: TrainState) -> bool:
-        metadata: Metadata = {**state.to_metadata(), "config": to_yaml(self.config), **self.metadata}
+        metadata: Metadata = {**state.to_metadata(), CONFIG_KEY: to_yaml(self.config), **self.metadata}
         try:
             write_checkpoint(path, arrays, metadata)
         except UserError as error:
@@ -164,7 +165,7 @@ class Checkpoints:
         state, lines = TrainState.from_metadata(metadata).resume_into(start)
         load_parameters(self.state[OPTIMIZER_PREFIX], select_prefix(arrays, OPTIMIZER_PREFIX), path)
         lines += self._load_optional(arrays, path)
-        lines += _changed_settings(str(metadata["config"]), self.config)
+        lines += _changed_settings(stored_config(path, metadata), self.config)
         self.log.info(f"resuming from {path}: epoch {state.epoch}, step {state.step}")
         for line in lines:
             self.log.info(line)
@@ -202,19 +203,17 @@ class Checkpoints:
         return lines
 
 
-def _changed_settings(saved: str, config: Config) -> list[str]:
+def _changed_settings(stored: StoredConfig | None, config: Config) -> list[str]:
     """Return a line on the keys whose values differ from those in the checkpoint."""
-    old, new = _flat(yaml.safe_load(saved)), _flat(yaml.safe_load(to_yaml(config)))
+    if stored is None:
+        return []
+    try:
+        old = dict(stored_items(stored))
+    except UserError as error:  # a key or value that an earlier version accepted
+        return [f"the settings can't be compared: {error}"]
     changed = [
-        f"{name} {old.get(name)!r} is now {value!r}"
-        for name, value in new.items()
-        if name not in PER_RUN_KEYS and old.get(name) != value
+        f"{name} {old[name]!r} is now {value!r}"
+        for name, value in flat_items(config)
+        if name not in PER_RUN_KEYS and old[name] != value
     ]
     return [f"changed settings: {shorten(changed, 10)}"] if changed else []
-
-
-def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
-    result: dict[str, object] = {}
-    for name, value in tree.items():
-        result |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return result

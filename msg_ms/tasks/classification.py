@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..data import DeviceCollate, EvalDataset, ImageFolder, Shard, TrainDataset,
 from ..data.images.splits import folders_from_arrays, folders_to_arrays
 from ..data.pipeline import Batch
 from ..data.pixels.device_collate import can_erase_on_device
+from ..data.pixels.preprocessing import NORMALIZATION, PREPROCESSING_KEY, Preprocessing
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
 from ..engine.task import Metric, Metrics
@@ -76,6 +78,11 @@ class ClassificationTask(ClassesTask):
     def class_names(self) -> Sequence[str]:
         """Names of the class folders in the order of their labels."""
         return self.folders[1].classes
+
+    def metadata(self) -> dict[str, str]:
+        """Return the names of the classes and the preprocessing of images."""
+        steps = Preprocessing.of(self.config).as_metadata() | NORMALIZATION
+        return {**super().metadata(), PREPROCESSING_KEY: json.dumps(steps)}
 
     def build_model(self) -> MSGTransformer:
         """Return the classifier in the configured precision."""

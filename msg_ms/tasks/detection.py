@@ -23,6 +23,7 @@ from ..data.coco.arrays import data_pieces, splits_from_arrays, splits_to_arrays
 from ..data.coco.split import CocoSplit, ground_truth_warnings, load_coco
 from ..data.detection import DetectionEvalDataset, DetectionTrainDataset
 from ..data.pipeline import Batch, Shard
+from ..data.pixels.preprocessing import NORMALIZATION, PREPROCESSING_KEY
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
 from ..errors import UserError, shorten
@@ -85,8 +86,13 @@ class DetectionTask(ClassesTask):
         return self.splits[1].class_names
 
     def metadata(self) -> dict[str, str]:
-        """Return names and COCO's ids of the categories in the order of their labels."""
-        return {**super().metadata(), CATEGORIES_KEY: json.dumps(list(self.splits[1].category_ids))}
+        """Return names and COCO's ids of the categories in the order of their labels, and the preprocessing."""
+        sides = {key: getattr(self.config.detection, key) for key in ("test_short_side", "test_long_side")}
+        return {
+            **super().metadata(),
+            CATEGORIES_KEY: json.dumps(list(self.splits[1].category_ids)),
+            PREPROCESSING_KEY: json.dumps(sides | NORMALIZATION),
+        }
 
     def build_model(self) -> CascadeMaskRCNN:
         """Return the detector in the configured precision."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ...errors import UserError, shorten
+from ...errors import UserError, printable, shorten
 from .class_files import ClassName, class_lines, composed, read_class_file, read_text
 from .entries import is_directory
 from .splits import class_names
@@ -58,6 +58,24 @@ def read_class_names(source: Path, num_classes: int, class_index: str = "") -> l
     return classes
 
 
+def stored_classes(text: str) -> list[str]:
+    """Return the class folders in a checkpoint's metadata, in the order of their labels.
+
+    Args:
+        text: The ``CLASSES_KEY`` entry, may be empty.
+
+    Raises:
+        UserError: It is not a list of names.
+    """
+    try:
+        folders = json.loads(text) if text else []
+    except (ValueError, RecursionError):
+        folders = None
+    if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+        raise UserError(f"the class names in the checkpoint are no list of names: {printable(text, 100)}")
+    return [composed(folder) for folder in folders]
+
+
 def default_class_names(num_classes: int, stored: str) -> list[ClassName]:
     """Return the class names of a model for which the user named none.
 
@@ -68,9 +86,9 @@ def default_class_names(num_classes: int, stored: str) -> list[ClassName]:
     Returns:
         The stored classes, else ImageNet's for 1,000 classes, else numbers.
     """
-    folders = json.loads(stored) if stored else []
+    folders = stored_classes(stored)
     if len(folders) == num_classes:
-        return named_classes(composed(folder) for folder in folders)
+        return named_classes(folders)
     if num_classes == len(imagenet_classes()):
         return list(imagenet_classes())
     return [ClassName(str(i), str(i)) for i in range(num_classes)]
@@ -83,7 +101,7 @@ def class_order_warning(names: Sequence[ClassName], stored: str) -> list[str]:
         names: The classes of ``--classes``.
         stored: The checkpoint's ``CLASSES_KEY`` entry, may be empty.
     """
-    trained = [composed(folder) for folder in json.loads(stored or "[]")]
+    trained = stored_classes(stored)
     given = [row.folder for row in names]
     moved = [
         f"{i}: {here} here, {there} there"

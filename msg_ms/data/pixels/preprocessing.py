@@ -9,6 +9,7 @@ import numpy as np
 from ...config import Config
 from .transforms import MEAN, STD, eval_interpolation, eval_shorter_edge, resize_and_crop
 
+PREPROCESSING_KEY = "preprocessing"  # in a checkpoint's metadata: JSON of the steps, for other programs
 # Metadata of the normalisation, (value / 255 - mean) / std.
 NORMALIZATION = {"channels": "RGB", "mean": ",".join(map(str, MEAN)), "std": ",".join(map(str, STD))}
 
