@@ -56,7 +56,8 @@ def annotation_entries(annotation: Any) -> tuple[array, array]:
         crowd = annotation.get("iscrowd", 0)
         integers = array("q", (annotation["id"], annotation["image_id"], annotation["category_id"], crowd))
         x, y, width, height = annotation["bbox"]
-        numbers = array("d", (x, y, width, height, annotation["area"]))
+        area = annotation.get("area")
+        numbers = array("d", (x, y, width, height, width * height if area is None else area))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         integers = array("q", (whole_number(annotation, key) for key in ("id", "image_id", "category_id")))
         crowd = 0 if annotation.get("iscrowd") is None else whole_number(annotation, "iscrowd")

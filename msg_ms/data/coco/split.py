@@ -119,7 +119,10 @@ def read_split(root: Path, name: str, annotated: bool = True) -> CocoSplit:
     content, found = Content(), Findings(file)
     keys = read_lists(file, content.receivers())
     required = [key for key in content.receivers() if annotated or key != "annotations"]
-    if lacking := [key for key in required if key not in keys]:
+    lacking = [key for key in required if key not in keys]
+    if lacking == ["annotations"]:
+        raise UserError(f"{file}: the key 'annotations' is missing, as in files of COCO's test images")
+    if lacking:
         raise UserError(f"{file}: the key {', '.join(map(repr, lacking))} is missing; {NOT_ANNOTATIONS}")
     content.check(found)
     content.match_files(folder, found)

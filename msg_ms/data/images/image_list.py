@@ -48,7 +48,9 @@ def scan_list(
     if not reader.words:
         raise UserError(f"{list_file} lists no images")
     if reader.missing:
-        raise UserError(f"{list_file} lists files that are missing or empty in {root}: {shorten(reader.missing)}")
+        windows = any("\\" in file for file in reader.missing)
+        hint = "; write / for \\, and paths relative to that folder" if windows else ""
+        raise UserError(f"{list_file} lists files that are missing or empty in {root}: {shorten(reader.missing)}{hint}")
     twice = [file for file, count in Counter(reader.files).items() if count > 1]
     if twice:
         raise UserError(f"{list_file} lists files twice: {shorten(twice)}")
@@ -96,6 +98,8 @@ class _Reader:
 
     def _find(self, file: str) -> str:
         """Return the path of a file, or an empty string."""
+        if "/./" in f"/{file}" or "//" in file:  # one file has one name, so that it is found twice
+            file = os.path.normpath(file)
         path = os.path.join(self.root, file)  # noqa: PTH118 (speed)
         if has_content(path):
             return path

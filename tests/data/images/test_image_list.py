@@ -50,8 +50,13 @@ def test_blanks_and_sub_folders_in_a_list(tmp_path):
     for missing in ("val/y.png", "x.png", "sub dir", "gone.png"):
         with pytest.raises(UserError, match=rf"val.txt lists files that are missing or empty in \S+/val: {missing}"):
             listed(tmp_path, None, classes, f"{missing} newt")
-    with pytest.raises(UserError, match=r"lists files twice: \S+y.png"):
-        listed(tmp_path, None, classes, "y.png newt\ny.png 0")
+    with pytest.raises(
+        UserError, match=r"missing or empty in \S+/val: sub dir\\x.png; write / for \\, and paths relat"
+    ):
+        listed(tmp_path, None, classes, "sub dir\\x.png newt")
+    for same in ("y.png", "./y.png", "sub dir//x.png\nsub dir/./x.png"):
+        with pytest.raises(UserError, match=r"lists files twice: \S+y.png|lists files twice: \S+/sub dir/x.png"):
+            listed(tmp_path, None, classes, "y.png newt\n" + "\n".join(f"{name}\t0" for name in same.split("\n")))
 
 
 def test_evaluation_with_a_list_needs_no_training_images(tmp_path):
