@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..images.class_files import composed
-from ..images.entries import entries_of, file_sizes, is_file, is_folder, paths_by_composed_name
+from ..images.entries import entries_of, file_sizes, is_file, is_folder, paths_by_composed_name, stored_name
 from ..images.folder import IMAGE_SUFFIXES
 from .findings import Findings
 
@@ -87,10 +87,10 @@ class _Folder:
             return name
         if _is_outside(name):
             return ""
-        path = posixpath.normpath(name)
+        path = stored_name(posixpath.normpath(name))
         if path in self.files or ("/" in path and os.path.isfile(f"{self.folder}/{path}")):  # noqa: PTH113 (speed)
             return path
-        return "" if path.isascii() else self._composed.get(composed(path), "")
+        return "" if name.isascii() else self._composed.get(composed(posixpath.normpath(name)), "")
 
     @functools.cached_property
     def _composed(self) -> dict[str, str]:

@@ -59,11 +59,16 @@ def is_file(entry: os.DirEntry) -> bool:
         return False
 
 
+def stored_name(name: str) -> str:
+    """Return a UTF-8 name as Python decodes it from the disk, which depends on the locale."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
 def paths_by_composed_name(root: Path) -> dict[str, str]:
     """Return the paths of all files below a folder by their composed form: lists and disks differ in accents."""
     paths = [os.path.join(top, name) for top, _, names in os.walk(root) for name in names]  # noqa: PTH118 (speed)
     below = [os.path.relpath(path, root) for path in paths]
-    return {composed(path): path for path in below}
+    return {composed(os.fsencode(path).decode("utf-8", "surrogateescape")): path for path in below}
 
 
 def folder_identity(path: str) -> tuple[int, int]:

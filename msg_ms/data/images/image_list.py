@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...errors import UserError, shorten
 from .class_files import composed, number_order_hint, read_text
-from .entries import has_content, is_directory, paths_by_composed_name
+from .entries import has_content, is_directory, paths_by_composed_name, stored_name
 from .file_list import FileList
 from .folder import ImageFolder
 from .tar_index import INDEX
@@ -100,7 +100,7 @@ class _Reader:
         """Return the path of a file, or an empty string."""
         if "/./" in f"/{file}" or "//" in file:  # one file has one name, so that it is found twice
             file = os.path.normpath(file)
-        path = os.path.join(self.root, file)  # noqa: PTH118 (speed)
+        path = os.path.join(self.root, stored_name(file))  # noqa: PTH118 (speed)
         if has_content(path):
             return path
         other = "" if file.isascii() else self._by_composed_name.get(composed(os.path.normpath(file)), "")

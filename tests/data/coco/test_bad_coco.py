@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -610,6 +611,21 @@ def test_turned_images_are_named(orientation, reason, root):
         f"{file} is 80 x 60 pixels (width x height), but the annotations have 60 x 80: "
     )
     assert reason in bad_files.mismatch and bad_files.mismatch.endswith("); the boxes would not match")
+
+
+@pytest.mark.slow
+def test_names_beyond_ascii_in_a_locale_without_them(root):
+    name("\u7ea2.png", "\u7ea2.png")(root)
+    code = f"""
+import os
+from msg_ms.data.coco.split import read_split
+split = read_split({Path("coco")!r}, "train2017")
+print([os.path.isfile(split.path(i)) for i in range(3)])
+"""
+    variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-c", code.replace("PosixPath", "__import__('pathlib').Path")]
+    done = subprocess.run(line, env={**os.environ, **variables}, cwd=root.parent, capture_output=True, encoding="utf-8")
+    assert done.stdout == "[True, True, True]\n", done.stderr
 
 
 def test_the_fuzz_script_finds_nothing():
