@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..checkpoint import Metadata
-from ..data.images.class_files import composed
 from ..data.images.class_names import CLASSES_KEY, stored_classes
 from ..engine.task import Task
 from ..errors import UserError, shorten
@@ -46,7 +45,7 @@ class ClassesTask(Task):
 
     def _class_difference(self, metadata: Metadata) -> str:
         """Return how the classes of the data differ from those of a checkpoint; empty if they do not."""
-        trained = map(composed, stored_classes(str(metadata.get(CLASSES_KEY, ""))))
+        trained = stored_classes(str(metadata.get(CLASSES_KEY, "")))
         pairs = enumerate(zip(self.class_names, trained))  # noqa: B905
         different = [f"{i}: {here} here, {there} there" for i, (here, there) in pairs if here != there]
         if not different:
