@@ -31,10 +31,10 @@ from ..engine.device import setup_device
 from ..errors import UserError
 from ..files import readable
 from ..models.build import build_model
+from ..models.detection.build import build_detector
 from ..models.layers import PatchConv
 from ..models.msg_transformer import MSGTransformer
 from ..ops import use_backend
-from ..tasks.detection import build_detector
 from ..version import __version__
 
 CONVOLUTIONS = ("unfold", "conv2d")

@@ -19,9 +19,9 @@ from ..models.detection.cascade_rcnn import CascadeMaskRCNN
 from ..models.msg_transformer import MSGTransformer
 from ..tasks import build_task
 from ..tasks.classification import ClassificationTask
+from ..tasks.classification_predictor import ClassificationPredictor, Unreadable
 from ..tasks.detection import DetectionTask
 from ..tasks.detection_predictor import DetectionPredictor
-from ..tasks.predictor import Predictor, Unreadable
 from ..visualize.contact_sheet import check_ours
 from .predict_outputs import (
     SCORE_THR,
@@ -80,7 +80,7 @@ def main() -> None:
 
 def prepare_classifier(
     args: argparse.Namespace, runtime: Runtime, model: MSGTransformer, names: list[ClassName], files: Sequence[Path]
-) -> tuple[Predictor, ClassificationOutputs]:
+) -> tuple[ClassificationPredictor, ClassificationOutputs]:
     """Return the predictor and the outputs of a classifier."""
     if args.score_thr is not None:
         raise UserError("--score-thr is for detectors")
@@ -90,7 +90,9 @@ def prepare_classifier(
     if not messages:  # --show-messages needs the original parameters
         runtime.task.optimize_for_inference(model, strassen=True)
     batch = min(args.batch_size or BATCH, len(files))
-    return Predictor(model, runtime.config, batch, messages), ClassificationOutputs(args, names, model, files)
+    return ClassificationPredictor(model, runtime.config, batch, messages), ClassificationOutputs(
+        args, names, model, files
+    )
 
 
 def prepare_detector(

@@ -19,8 +19,8 @@ from ..data.images.class_names import ClassName
 from ..errors import UserError
 from ..files import atomic_write, head_of_file, readable
 from ..models.msg_transformer import MSGTransformer
+from ..tasks.classification_predictor import ClassificationPrediction, Unreadable
 from ..tasks.detection_predictor import DetectionPrediction
-from ..tasks.predictor import Prediction, Unreadable
 from ..visualize.attention import draw_msg_attention, stack_rows
 from ..visualize.contact_sheet import TILE, as_tile, write_png, write_sheet
 from ..visualize.detections import SMALLEST, draw_objects
@@ -127,7 +127,7 @@ class ClassificationOutputs(Outputs):
         self.model, self.common = model, common_folder(files)
         self.rows: list[np.ndarray] = []
 
-    def add(self, result: Prediction) -> str:
+    def add(self, result: ClassificationPrediction) -> str:
         """Record a prediction, draw the requested images, and return its line of the table."""
         probabilities, names = result.probabilities, self.names
         best = [int(i) for i in np.argsort(-probabilities, kind="stable")[: self.args.top_k or TOP_K]]
@@ -139,7 +139,7 @@ class ClassificationOutputs(Outputs):
             self._draw_attention(result, caption)
         return f"{result.file}: " + " | ".join(f"{probabilities[i]:.1%} {names[i].name}" for i in best)
 
-    def _draw_attention(self, result: Prediction, caption: str) -> None:
+    def _draw_attention(self, result: ClassificationPrediction, caption: str) -> None:
         drawing = draw_msg_attention(result.crop, result.weights, self.model.geometry, self.model.window_size, caption)
         if is_folder(self.args.show_messages):
             write_png(drawing_file(self.args.show_messages, self.common, result.file), drawing)

@@ -18,7 +18,7 @@ from ..checkpoint import (
     read_checkpoint,
     select_prefix,
 )
-from ..config import Config, ModelConfig
+from ..config import Config
 from ..data.coco.arrays import data_pieces, splits_from_arrays, splits_to_arrays
 from ..data.coco.split import CocoSplit, ground_truth_warnings, load_coco
 from ..data.detection import DetectionEvalDataset, DetectionTrainDataset
@@ -27,18 +27,17 @@ from ..data.pixels.preprocessing import NORMALIZATION, PREPROCESSING_KEY
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
 from ..errors import UserError, shorten
-from ..models.build import backbone_arguments, check_supported
+from ..models.build import check_supported
+from ..models.detection.build import build_detector
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN
 from ..models.detection.decay import has_detection_decay
 from ..models.detection.detection_loss import LOSS_NAMES, DetectionLoss
-from ..models.detection.variants import create_detector
 from ..models.precision import set_precision
 from .classes import ClassesTask
 from .coco_evaluator import METRICS, CocoEvaluator, check_results
 
 CATEGORIES_KEY = "category_ids"  # COCO's ids of the classes, in checkpoints
 CLASS_LAYERS = ("fc_cls", "fc_reg", "conv_logits")  # layers with outputs for every class
-POSITIVE_SHARE = 4  # a quarter of the sampled regions is positive at most
 
 
 class DetectionTask(ClassesTask):
@@ -180,32 +179,3 @@ class DetectionTask(ClassesTask):
 def _is_of_classes(name: str, values: np.ndarray, parameter: Parameter) -> bool:
     """Return whether a parameter's shape depends on the number of classes, and the values are for another number."""
     return name.split(".")[-2] in CLASS_LAYERS and values.shape != tuple(parameter.shape)
-
-
-def build_detector(config: ModelConfig) -> CascadeMaskRCNN:
-    """Build the detector of the section ``MODEL`` with random weights.
-
-    Args:
-        config: The section ``MODEL``.
-
-    Raises:
-        UserError: If a setting is out of range or does not fit the others.
-    """
-    msg, rcnn = config.msg, config.rcnn
-    levels = len(msg.depths) + 1
-    return create_detector(
-        "cascade_mask_rcnn_msg_tiny",  # every argument of the backbone follows
-        config.num_classes,
-        **backbone_arguments(config),
-        strides=tuple(msg.patch_size * 2**level for level in range(levels)),
-        fpn_channels=rcnn.fpn_channels,
-        fc_channels=rcnn.fc_channels,
-        train_candidates=rcnn.train_proposals,
-        train_proposals=rcnn.train_proposals,
-        test_candidates=rcnn.test_proposals,
-        test_proposals=rcnn.test_proposals,
-        region_samples=rcnn.roi_samples,
-        region_positives=rcnn.roi_samples // POSITIVE_SHARE,
-        score_threshold=rcnn.score_thr,
-        max_detections=rcnn.max_per_img,
-    )

@@ -15,7 +15,7 @@ from ..data.canvases import by_area, choose_canvases
 from ..data.pixels.detection_transforms import eval_transform, place, transform_image
 from ..data.pixels.image_files import BadFiles, decode_file
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN, Detections
-from .predictor import Unreadable
+from .classification_predictor import Unreadable
 
 
 @dataclass(frozen=True)

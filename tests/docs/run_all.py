@@ -93,7 +93,7 @@ from msg_ms.checkpoint import EMA_PREFIX, parameters_by_name, to_numpy, write_ch
 from msg_ms.config import load_config
 from msg_ms.convert import export_state_dict, write_torch_file
 from msg_ms.models.build import build_model
-from msg_ms.tasks.detection import build_detector
+from msg_ms.models.detection.build import build_detector
 
 generator = np.random.default_rng(0)
 

@@ -21,7 +21,7 @@ from ..models.msg_transformer import MSGTransformer
 
 
 @dataclass(frozen=True)
-class Prediction:
+class ClassificationPrediction:
     """The model's output for one image.
 
     Attributes:
@@ -47,7 +47,7 @@ class Unreadable:
     reason: str
 
 
-class Predictor:
+class ClassificationPredictor:
     """Reads images as evaluation does and classifies them.
 
     Args:
@@ -61,7 +61,7 @@ class Predictor:
         self.config, self.batch_size, self.messages = config, batch_size, messages
         self.network = MessageAttention(model) if messages else model
 
-    def predict(self, files: Sequence[Path]) -> Iterator[Prediction | Unreadable]:
+    def predict(self, files: Sequence[Path]) -> Iterator[ClassificationPrediction | Unreadable]:
         """Yield one result per file, in the order of the files.
 
         Raises:
@@ -70,7 +70,7 @@ class Predictor:
         for begin in range(0, len(files), self.batch_size):
             yield from self._predict_batch(files[begin : begin + self.batch_size])
 
-    def _predict_batch(self, files: Sequence[Path]) -> Iterator[Prediction | Unreadable]:
+    def _predict_batch(self, files: Sequence[Path]) -> Iterator[ClassificationPrediction | Unreadable]:
         bad, data = BadFiles(limit=sys.maxsize), self.config.data
         images = [decode_file(str(file), bad) for file in files]
         crops = [
@@ -83,7 +83,7 @@ class Predictor:
             if image is None:
                 yield Unreadable(file, bad.reasons[str(file)])
             else:
-                yield Prediction(file, image, *next(outputs))
+                yield ClassificationPrediction(file, image, *next(outputs))
 
     def _run(self, crops: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[np.ndarray, ...]]]:
         """Return probabilities (n, K) and attention weights of every crop; batches are padded to one size."""
