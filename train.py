@@ -12,9 +12,9 @@ from msg_ms.tasks import build_task
 
 def main() -> None:
     """Train, or with --eval or --throughput evaluate a checkpoint."""
-    config = config_from_arguments(train_parser().parse_args())
-    require(config.data.data_path, "--data-path")
-    runtime = start(config, build_task)  # device, ranks, precision, task, compile cache
+    asked = config_from_arguments(train_parser().parse_args())
+    require(asked.data.data_path, "--data-path")
+    runtime = start(asked, build_task)  # device, ranks, precision, task, compile cache
     config, task = runtime.config, runtime.task
     model = task.build_model()
 
@@ -22,9 +22,10 @@ def main() -> None:
     log.info(f"device: {runtime.devices}; output: {config.run_dir} (full configuration in config.yaml)")
     log.info(task.describe(model))
     if config.eval_mode:
-        log.info(CheckpointRun(runtime, model, log).evaluate())
+        run = CheckpointRun(runtime, model, log.info, log.progress_bar)
+        log.info(f"{run.checkpoint}: {run.evaluate().require_finite()}")
     elif config.throughput_mode:
-        log.info(CheckpointRun(runtime, model, log).measure_throughput())
+        log.info(CheckpointRun(runtime, model, log.info).measure_throughput())
     else:
         Trainer(runtime, model, log).fit()
     log.close()

@@ -42,3 +42,16 @@ def printable(text: str, limit: int = 1000) -> str:
     """
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])
     return shown if len(text) <= limit else f"{shown}..."
+
+
+def refuse_options(options: object, *names: str, reason: str) -> None:
+    """Raise UserError if an option is set that does not suit the task.
+
+    Args:
+        options: An object with the values of flags; None and False mean that a flag is not set.
+        names: Names of the fields, which are those of the flags with ``_`` for ``-``.
+        reason: The end of the message, after the flag.
+    """
+    for name in names:
+        if getattr(options, name) not in (None, False):
+            raise UserError(f"--{name.replace('_', '-')} {reason}")

@@ -1,4 +1,4 @@
-"""Classify images or detect objects in them, and draw the results; see docs/predict.md."""
+"""Make predictions for files, such as classes or objects of images, and draw them; see docs/predict.md."""
 
 from __future__ import annotations
 
@@ -10,33 +10,16 @@ from pathlib import Path
 
 from ..checkpoint import load_for_inference
 from ..cli import config_from_arguments, model_parser, path_argument, require
-from ..data.images.class_names import CLASSES_KEY, ClassName, class_order_warning, default_class_names, read_class_names
 from ..data.images.folder import IMAGE_SUFFIXES
 from ..engine.log import progress_bar
-from ..engine.runtime import Runtime, start
+from ..engine.predictor import SCORE_THR, TOP_K, PredictOptions, Unreadable
+from ..engine.runtime import start
 from ..errors import UserError, shorten
-from ..models.detection.cascade_rcnn import CascadeMaskRCNN
-from ..models.msg_transformer import MSGTransformer
 from ..tasks import build_task
-from ..tasks.classification import ClassificationTask
-from ..tasks.classification_predictor import ClassificationPredictor, Unreadable
-from ..tasks.detection import DetectionTask
-from ..tasks.detection_predictor import DetectionPredictor
 from ..visualize.contact_sheet import check_ours
-from .predict_outputs import (
-    SCORE_THR,
-    STANDARD_OUTPUT,
-    TOP_K,
-    ClassificationOutputs,
-    DetectionOutputs,
-    check_own_json,
-    common_folder,
-    drawing_file,
-    is_folder,
-)
+from .predict_outputs import STANDARD_OUTPUT, Outputs, check_own_json, common_folder, drawing_file, is_folder
 
 SUFFIXES = IMAGE_SUFFIXES  # files to find in folders
-BATCH = 16  # default of --batch-size
 MAX_SHEET, MAX_STACK = 500, 50  # images in one contact sheet, and in one PNG with attention
 CLASSES_HELP = """class names: a folder of class folders, or a text file with one name per line (default: those
 stored in the checkpoint; for 1000 classes ImageNet's)"""
@@ -45,25 +28,25 @@ per image"""
 
 
 def main() -> None:
-    """Classify the images and write the requested outputs."""
+    """Make predictions for the files and write the requested outputs."""
     args = parse_arguments()
     config = config_from_arguments(args)
     checkpoint = Path(require(config.model.resume, "--resume"))
-    names = read_class_names(args.classes, config.model.num_classes, config.data.class_index) if args.classes else None
     files, unreadable = list_images(args.files)
     check_outputs(args, len(files))
     others = (Path(name) for name in (args.cfg, config.model.resume, config.data.class_index) if name)
     check_overwriting(args, files, (*files, *others))
-    runtime = start(config, build_task, uses_data=False)
-    model = runtime.task.build_model().set_train(False)
+    task = start(config, build_task, uses_data=False).task
+    model = task.build_model().set_train(False)
     lines, metadata = load_for_inference(model, checkpoint)
-    stored = str(metadata.get(CLASSES_KEY, ""))
-    for line in (*lines, *class_order_warning(names or [], stored)):
+    options = PredictOptions(
+        args.batch_size, args.classes, args.top_k, args.score_thr, args.show_messages is not None, bool(args.picture)
+    )
+    predictor = task.predictor(model, metadata, options)
+    for line in (*lines, *predictor.warnings):
         print(line, file=sys.stderr)
-    names = names or default_class_names(config.model.num_classes, stored)
 
-    prepare = {ClassificationTask: prepare_classifier, DetectionTask: prepare_detector}[type(runtime.task)]
-    predictor, outputs = prepare(args, runtime, model, names, files)
+    outputs = Outputs(args, predictor, files)
     for folder in unreadable:
         line = outputs.add_unreadable(folder)
         if not args.json:
@@ -76,33 +59,6 @@ def main() -> None:
     if outputs.unreadable:
         count = len(files) + len(unreadable)
         raise UserError(f"{len(outputs.unreadable)} of {count} files can't be read: {shorten(outputs.unreadable)}")
-
-
-def prepare_classifier(
-    args: argparse.Namespace, runtime: Runtime, model: MSGTransformer, names: list[ClassName], files: Sequence[Path]
-) -> tuple[ClassificationPredictor, ClassificationOutputs]:
-    """Return the predictor and the outputs of a classifier."""
-    if args.score_thr is not None:
-        raise UserError("--score-thr is for detectors")
-    messages = args.show_messages is not None
-    if messages and runtime.config.inference_precision != "float32":
-        raise UserError("--show-messages: the attention is drawn in single precision; leave out --inference-precision")
-    if not messages:  # --show-messages needs the original parameters
-        runtime.task.optimize_for_inference(model, strassen=True)
-    batch = min(args.batch_size or BATCH, len(files))
-    return ClassificationPredictor(model, runtime.config, batch, messages), ClassificationOutputs(
-        args, names, model, files
-    )
-
-
-def prepare_detector(
-    args: argparse.Namespace, runtime: Runtime, model: CascadeMaskRCNN, names: list[ClassName], files: Sequence[Path]
-) -> tuple[DetectionPredictor, DetectionOutputs]:
-    """Return the predictor and the outputs of a detector."""
-    for flag, value in (("--top-k", args.top_k), ("--show-messages", args.show_messages)):
-        if value is not None:
-            raise UserError(f"{flag} is for classifiers")
-    return DetectionPredictor(model, runtime.config), DetectionOutputs(args, names)
 
 
 def parse_arguments() -> argparse.Namespace:

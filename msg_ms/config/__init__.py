@@ -16,6 +16,7 @@ from .schema import (
     TestConfig,
     TrainConfig,
 )
+from .task_keys import installed_tasks
 
 __all__ = [
     "KEYS",
@@ -33,6 +34,7 @@ __all__ = [
     "TestConfig",
     "TrainConfig",
     "flat_items",
+    "installed_tasks",
     "load_config",
     "schedule_warnings",
     "stored_items",

@@ -32,6 +32,7 @@ from .checks import (
     stages,
     within,
 )
+from .task_keys import KNOWN_TASK
 
 
 def key(default: Any, check: Check | None = None) -> Any:
@@ -215,7 +216,7 @@ class TestConfig:
 class Config:
     """The whole configuration; ``load_config`` builds it, ``to_yaml`` writes it."""
 
-    task: str = key("classification", one_of("classification", "detection"))  # this project's own: the task
+    task: str = key("classification", KNOWN_TASK)  # this project's own: the task
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

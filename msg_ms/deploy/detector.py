@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from ..errors import UserError
-from ..files import atomic_write
+from ..checkpoint import load_for_inference
+from ..config import Config
+from ..data.images.class_names import CLASSES_KEY
+from ..data.pixels.preprocessing import NORMALIZATION
+from ..errors import UserError, refuse_options
+from ..files import atomic_write, readable
+from ..models.detection.build import build_detector
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN
+from ..ops import use_backend
 from ..version import __version__
 from .check import TOLERANCE
+from .exporter import Exported, ExportOptions
 from .files import first_line, plain_name
 
 INPUTS = ("images", "img_shapes", "scale_factors")
 OUTPUTS = ("boxes", "scores", "labels", "masks", "used")
-
-
-def refuse_onnx(path: Path) -> None:
-    """Raise UserError for the name of an ONNX file."""
-    if path.suffix == ".onnx":
-        raise UserError(
-            f"--output {path}: a detector can't be an ONNX file. NMSWithMask has no ONNX counterpart of fixed size "
-            "of boxes (NonMaxSuppression returns any number), and RoIAlign none over several maps; write X.mindir"
-        )
+CANVAS_UNIT = 32
 
 
 def export_detector(
@@ -68,3 +67,53 @@ def export_detector(
             if values.shape != own.shape or not difference <= TOLERANCE * max(1.0, float(np.abs(own).max())):
                 raise UserError(f"{path} was not kept: {name} differ from the model's by {difference:.1e}")
     return f"MindSpore {ms.__version__}: all outputs within {TOLERANCE:g} of the model's, batch {batch}"
+
+
+class DetectorExporter:
+    """Exports the detector of a configuration for one canvas: ``--img-size``, or the largest one.
+
+    Args:
+        config: The whole configuration.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    def export(self, checkpoint: Path, options: ExportOptions, log: Callable[[str], None]) -> Exported:
+        """Write the detector; see ``Exporter``."""
+        _refuse_onnx(options.output)
+        refuse_options(options, "dynamic_batch", "softmax", "convolution", reason="is for classifiers")
+        canvas = options.img_size or max(self.config.detection.canvases, key=lambda c: c[0] * c[1])
+        if canvas[0] % CANVAS_UNIT or canvas[1] % CANVAS_UNIT:
+            raise UserError(
+                f"--img-size {canvas[0]} {canvas[1]}: a canvas has sides that are multiples of {CANVAS_UNIT}"
+            )
+        with use_backend("composed"):
+            model = build_detector(self.config.model).set_train(False)
+        lines, stored = load_for_inference(model, checkpoint)
+        for line in lines:
+            log(line)
+        shape = f"{options.batch_size},3,{canvas[0]},{canvas[1]}"
+        metadata = {
+            "model_name": self.config.model.name,
+            "num_classes": self.config.model.num_classes,
+            "classes": stored.get(CLASSES_KEY, "[]"),
+            "input_names": ",".join(INPUTS),
+            "input_shape": shape,
+            "output_names": ",".join(OUTPUTS),
+            "checkpoint": checkpoint.name,
+            "mindspore_version": ms.__version__,
+            **NORMALIZATION,
+        }
+        metadata = {name: readable(str(value)) for name, value in metadata.items()}
+        line = export_detector(model, options.output, canvas, options.batch_size, metadata)
+        return Exported(f"images, float32 {shape}; img_shapes (B, 2); scale_factors (B, 4)", ", ".join(OUTPUTS), line)
+
+
+def _refuse_onnx(path: Path) -> None:
+    """Raise UserError for the name of an ONNX file."""
+    if path.suffix == ".onnx":
+        raise UserError(
+            f"--output {path}: a detector can't be an ONNX file. NMSWithMask has no ONNX counterpart of fixed size "
+            "of boxes (NonMaxSuppression returns any number), and RoIAlign none over several maps; write X.mindir"
+        )

@@ -2,57 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from mindspore import nn
 
 from ..checkpoint import load_for_inference
-from ..errors import UserError
-from .evaluate import Evaluation
-from .log import RunLog
+from .evaluate import Evaluation, ShowProgress
+from .log import progress_bar
 from .runtime import Runtime
+from .task import Metrics
 from .throughput import measure_throughput
 
 
 class CheckpointRun:
-    """Evaluates a checkpoint of a run, or measures the speed of its model.
+    """Evaluates a checkpoint, or measures the speed of its model.
 
     Args:
         runtime: Configuration, task and ranks.
         model: The task's model.
-        log: The log of the run.
+        log: Is called with a line on each difference between the checkpoint and the model or its data.
+        show_progress: Wraps the batches in a progress bar.
+
+    Attributes:
+        checkpoint: ``MODEL.RESUME``, or the run's best checkpoint.
+        evaluation: The evaluation, after ``evaluate``.
     """
 
-    def __init__(self, runtime: Runtime, model: nn.Cell, log: RunLog):
-        self.model, self.log, self.config, self.task = model, log, runtime.config, runtime.task
-        self.evaluation = Evaluation.of_run(runtime, model, log.progress_bar)
+    evaluation: Evaluation
 
-    def evaluate(self) -> str:
-        """Return a line with the metrics of ``MODEL.RESUME``, or of the run's best checkpoint.
+    def __init__(
+        self,
+        runtime: Runtime,
+        model: nn.Cell,
+        log: Callable[[str], None],
+        show_progress: ShowProgress = progress_bar,
+    ):
+        self.runtime, self.model, self.log, self.show_progress = runtime, model, log, show_progress
+        self.config, self.task = runtime.config, runtime.task
+        self.checkpoint = Path(self.config.model.resume or self.config.run_dir / "best.ckpt")
 
-        Raises:
-            UserError: If the model's outputs are not finite, or ``INFERENCE_PRECISION`` is not float32.
+    def evaluate(self) -> Metrics:
+        """Return the metrics of the checkpoint, which may not be finite.
+
+        In single precision they have the same bits as those of validation during training.
         """
-        path = self._load_checkpoint()
-        if self.config.inference_precision != "float32":
-            raise UserError("train.py --eval evaluates in the precision of training; use eval.py --inference-precision")
-        return f"{path}: {self.evaluation.run().require_finite()}"
+        self._load_checkpoint()
+        self.task.optimize_for_inference(self.model, strassen=False)
+        self.evaluation = Evaluation.of_run(self.runtime, self.model, self.show_progress)
+        cache = self.runtime.cache
+        if cache is not None:
+            with cache.use(f"evaluate {self.evaluation.data.signatures}"):
+                self.evaluation.compile_graphs()
+        return self.evaluation.run()
 
     def measure_throughput(self) -> str:
         """Return a line with the inference speed on the first evaluation batch, with random weights if need be."""
-        if self.config.model.resume or (self.config.run_dir / "best.ckpt").exists():
+        if self.config.model.resume or self.checkpoint.exists():
             self._load_checkpoint()
         else:
-            self.log.info("no checkpoint: the speed is that of a model with random weights")
-        batch = next(self.evaluation.data.batches())
+            self.log("no checkpoint: the speed is that of a model with random weights")
+        batch = next(self.task.eval_data(self.runtime.shard, self.runtime.workers).batches())
         self.task.optimize_for_inference(self.model, strassen=True)
         line = measure_throughput(self.model, self.task.inference_inputs(batch), self.task.sample_name)
         half = self.config.inference_precision if self.config.inference_precision != "float32" else ""
         return f"{line}, precision {half or self.config.amp_opt_level}"
 
-    def _load_checkpoint(self) -> Path:
-        path = Path(self.config.model.resume or self.config.run_dir / "best.ckpt")
-        lines, metadata = load_for_inference(self.model, path)
-        for line in (*lines, *self.task.check_inference(path, metadata)):
-            self.log.info(line)
-        return path
+    def _load_checkpoint(self) -> None:
+        lines, metadata = load_for_inference(self.model, self.checkpoint)
+        for line in (*lines, *self.task.check_inference(self.checkpoint, metadata)):
+            self.log(line)

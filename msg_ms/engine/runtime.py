@@ -8,12 +8,11 @@ from pathlib import Path
 
 from ..config import Config, to_yaml
 from ..data.pipeline import Shard
+from ..models.precision import default_level
 from .compile_cache import CompileCache, build_cache
 from .device import check_half_precision, clamp_workers, setup_device
 from .ranks import Ranks
 from .task import Task
-
-DEFAULT_AMP_LEVEL = {"CPU": "O0"}  # half precision saves no time on CPU; the paper's code trains at O1
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def start(config: Config, build_task: Callable[[Config], Task], uses_data: bool 
         UserError: If the device, the configuration or the data can't be used, or the ranks differ.
     """
     target, ranks = setup_device(config.device_target, config.seed, config.jit_level)
-    config = replace(config, amp_opt_level=config.amp_opt_level or DEFAULT_AMP_LEVEL.get(target, "O1"))
+    config = replace(config, amp_opt_level=config.amp_opt_level or default_level(target))
     check_half_precision(config.amp_opt_level, config.amp.dtype)
     task = build_task(config)
     if uses_data:

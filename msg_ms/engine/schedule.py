@@ -7,7 +7,6 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from ..config import TrainConfig
-from ..errors import UserError
 
 LINEAR_FLOOR = 0.01  # the paper code's linear schedule ends at this fraction of the base learning rate
 
@@ -64,16 +63,8 @@ def build_schedule(config: TrainConfig, steps_per_epoch: int, samples_per_step: 
         config: The section ``TRAIN``.
         steps_per_epoch: Optimizer steps per epoch.
         samples_per_step: Samples per step on all ranks; the learning rates scale linearly with them.
-
-    Raises:
-        UserError: If a multistep schedule has no milestones.
     """
     scale, decay = samples_per_step / config.base_batch_size, config.lr_scheduler
-    if decay.name == "multistep" and not decay.milestones:
-        raise UserError(
-            "TRAIN.LR_SCHEDULER.NAME=multistep needs TRAIN.LR_SCHEDULER.MILESTONES, the epochs after which it decays, "
-            "such as [27, 33]"
-        )
     return Schedule(
         kind=decay.name,
         base_lr=config.base_lr * scale,

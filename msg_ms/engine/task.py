@@ -17,8 +17,10 @@ from mindspore import Parameter, Tensor, nn
 
 from ..checkpoint import Metadata, load_pretrained
 from ..data.pipeline import Batch, EpochOrder, Shard, Signature
+from ..deploy.exporter import Exporter
 from ..errors import UserError
 from ..models.decay import has_weight_decay
+from .predictor import DEFAULT_OPTIONS, PredictOptions, Predictor
 from .ranks import Ranks
 
 
@@ -240,6 +242,23 @@ class Task:
         for flag, wanted in (("--results", results is not None), ("--per-class", per_class)):
             if wanted:
                 raise UserError(f"{flag}: the evaluation of this TASK has no such output")
+
+    def predictor(self, model: nn.Cell, metadata: Metadata, options: PredictOptions = DEFAULT_OPTIONS) -> Predictor:
+        """Return the predictor of a model, and prepare the model for inference.
+
+        Args:
+            model: The task's model, with its weights, in evaluation mode.
+            metadata: That of the checkpoint of the weights.
+            options: The wishes of the person who asks.
+
+        Raises:
+            UserError: The task has no such predictions.
+        """
+        raise UserError("this TASK makes no predictions for files")
+
+    def exporter(self) -> Exporter:
+        """Return the exporter of the task's models; raise UserError if there is none."""
+        raise UserError("the models of this TASK can't be exported")
 
     def optimize_for_inference(self, model: nn.Cell, **options: Any) -> None:
         """Prepare the model for faster inference, in place, where possible.

@@ -5,21 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..checkpoint import Metadata
-from ..data.images.class_names import CLASSES_KEY, stored_classes
+from ..config import Config
+from ..data.images.class_names import (
+    CLASSES_KEY,
+    ClassName,
+    class_order_warning,
+    default_class_names,
+    read_class_names,
+    stored_classes,
+)
 from ..engine.task import Task
 from ..errors import UserError, shorten
+from ..files import readable
 
 
 class ClassesTask(Task):
     """A task whose data names its classes. Subclasses implement ``class_names`` as well.
 
     Attributes:
+        config: The whole configuration.
         classes_title: The word for the classes of the data, in the plural.
         comparison: The beginning of "... different classes", for metrics on other classes than those of training.
     """
 
+    config: Config
     classes_title: str
     comparison: str
 
@@ -43,6 +55,25 @@ class ClassesTask(Task):
         difference = self._class_difference(metadata)
         return [f"warning: {path}: {difference}; {self.comparison} different classes"] if difference else []
 
+    def names_for_predictions(self, given: Path | None, metadata: Metadata) -> tuple[list[ClassName], list[str]]:
+        """Return the names of a model's classes in the order of their labels.
+
+        Args:
+            given: File or folder with the names, of ``--classes``; None for those of the checkpoint.
+            metadata: That of the checkpoint.
+
+        Returns:
+            The names, and lines on differences between the file and the checkpoint.
+
+        Raises:
+            UserError: The file can't be read, or has another number of names.
+        """
+        count, stored = self.config.model.num_classes, str(metadata.get(CLASSES_KEY, ""))
+        if given is None:
+            return default_class_names(count, stored), []
+        names = read_class_names(given, count, self.config.data.class_index)
+        return names, class_order_warning(names, stored)
+
     def _class_difference(self, metadata: Metadata) -> str:
         """Return how the classes of the data differ from those of a checkpoint; empty if they do not."""
         trained = stored_classes(str(metadata.get(CLASSES_KEY, "")))
@@ -52,3 +83,8 @@ class ClassesTask(Task):
             return ""
         title = self.classes_title
         return f"the {title} of the data are not those that it was trained with ({shorten(different)})"
+
+
+def class_record(names: Sequence[ClassName], label: int) -> dict[str, Any]:
+    """Return a class for JSON: label, class folder and readable name."""
+    return {"label": label, "class": readable(names[label].folder), "name": readable(names[label].name)}

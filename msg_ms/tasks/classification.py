@@ -11,21 +11,26 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from ..checkpoint import Metadata
 from ..config import Config
 from ..data import DeviceCollate, EvalDataset, ImageFolder, Shard, TrainDataset, load_folders
 from ..data.images.splits import folders_from_arrays, folders_to_arrays
 from ..data.pipeline import Batch
 from ..data.pixels.device_collate import can_erase_on_device
 from ..data.pixels.preprocessing import NORMALIZATION, PREPROCESSING_KEY, Preprocessing
+from ..deploy import ClassifierExporter
+from ..engine.predictor import DEFAULT_OPTIONS, PredictOptions
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
 from ..engine.task import Metric, Metrics
+from ..errors import UserError, refuse_options
 from ..models.build import build_model, check_supported
 from ..models.inference import optimize_for_inference
 from ..models.losses import SmoothedCrossEntropy
 from ..models.msg_transformer import MSGTransformer
 from ..models.precision import set_precision
 from .classes import ClassesTask
+from .classification_predictor import ClassificationPredictor
 
 
 class ClassificationTask(ClassesTask):
@@ -33,9 +38,6 @@ class ClassificationTask(ClassesTask):
 
     Args:
         config: The whole configuration.
-
-    Raises:
-        UserError: If the configuration asks for something that this package does not support.
     """
 
     metrics = (
@@ -46,7 +48,6 @@ class ClassificationTask(ClassesTask):
     classes_title, comparison = "class folders", "accuracies compare"
 
     def __init__(self, config: Config):
-        check_supported(config)
         self.config = config
 
     @functools.cached_property
@@ -87,8 +88,9 @@ class ClassificationTask(ClassesTask):
     def build_model(self) -> MSGTransformer:
         """Return the classifier in the configured precision."""
         config = self.config
+        check_supported(config)
         model = build_model(config.model, config.data.img_size)
-        set_precision(model, config.amp_opt_level or "O0", config.amp.dtype)
+        set_precision(model, config.amp_opt_level, config.amp.dtype)
         return model
 
     def describe(self, model: MSGTransformer) -> str:
@@ -128,6 +130,24 @@ class ClassificationTask(ClassesTask):
     def evaluator(self, model: MSGTransformer) -> ClassificationEvaluator:
         """Return the evaluator of top-1, top-5 and cross entropy."""
         return ClassificationEvaluator(model, self.config.model.num_classes)
+
+    def predictor(
+        self, model: MSGTransformer, metadata: Metadata, options: PredictOptions = DEFAULT_OPTIONS
+    ) -> ClassificationPredictor:
+        """Return the predictor of classes."""
+        refuse_options(options, "score_thr", reason="is for detectors")
+        if options.show_messages and self.config.inference_precision != "float32":
+            raise UserError(
+                "--show-messages: the attention is drawn in single precision; leave out --inference-precision"
+            )
+        names, warnings = self.names_for_predictions(options.classes, metadata)
+        if not options.show_messages:  # the attention needs the original parameters
+            self.optimize_for_inference(model, strassen=True)
+        return ClassificationPredictor(model, self.config, names, options, warnings)
+
+    def exporter(self) -> ClassifierExporter:
+        """Return the exporter of classifiers."""
+        return ClassifierExporter(self.config)
 
     def optimize_for_inference(self, model: MSGTransformer, **options: Any) -> None:
         """Pack the model's weights for the native kernels, in place."""

@@ -6,11 +6,13 @@ import functools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mindspore import Parameter, nn
 
 from ..checkpoint import (
+    Metadata,
     adapt_weights,
     load_parameters,
     load_pretrained,
@@ -24,17 +26,21 @@ from ..data.coco.split import CocoSplit, ground_truth_warnings, load_coco
 from ..data.detection import DetectionEvalDataset, DetectionTrainDataset
 from ..data.pipeline import Batch, Shard
 from ..data.pixels.preprocessing import NORMALIZATION, PREPROCESSING_KEY
+from ..deploy import DetectorExporter
+from ..engine.predictor import DEFAULT_OPTIONS, PredictOptions
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
-from ..errors import UserError, shorten
+from ..errors import UserError, refuse_options, shorten
 from ..models.build import check_supported
 from ..models.detection.build import build_detector
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN
 from ..models.detection.decay import has_detection_decay
 from ..models.detection.detection_loss import LOSS_NAMES, DetectionLoss
+from ..models.inference import optimize_for_inference
 from ..models.precision import set_precision
 from .classes import ClassesTask
 from .coco_evaluator import METRICS, CocoEvaluator, check_results
+from .detection_predictor import DetectionPredictor
 
 CATEGORIES_KEY = "category_ids"  # COCO's ids of the classes, in checkpoints
 CLASS_LAYERS = ("fc_cls", "fc_reg", "conv_logits")  # layers with outputs for every class
@@ -97,7 +103,7 @@ class DetectionTask(ClassesTask):
         """Return the detector in the configured precision."""
         config = self.config
         model = build_detector(config.model)
-        set_precision(model, config.amp_opt_level or "O0", config.amp.dtype)
+        set_precision(model, config.amp_opt_level, config.amp.dtype)
         return model
 
     def describe(self, model: CascadeMaskRCNN) -> str:
@@ -170,6 +176,23 @@ class DetectionTask(ClassesTask):
             )
         if results is not None:
             check_results(results)
+
+    def predictor(
+        self, model: CascadeMaskRCNN, metadata: Metadata, options: PredictOptions = DEFAULT_OPTIONS
+    ) -> DetectionPredictor:
+        """Return the predictor of objects."""
+        refuse_options(options, "top_k", "show_messages", reason="is for classifiers")
+        names, warnings = self.names_for_predictions(options.classes, metadata)
+        self.optimize_for_inference(model, strassen=True)
+        return DetectionPredictor(model, self.config, names, options, warnings)
+
+    def exporter(self) -> DetectorExporter:
+        """Return the exporter of detectors."""
+        return DetectorExporter(self.config)
+
+    def optimize_for_inference(self, model: CascadeMaskRCNN, **options: Any) -> None:
+        """Pack the backbone's weights for the native kernels, in place."""
+        optimize_for_inference(model, precision=self.config.inference_precision, **options)
 
     def inference_inputs(self, batch: Batch) -> tuple[np.ndarray, ...]:
         """Return images, sizes without padding and scale factors."""

@@ -6,16 +6,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor
 
+from ..boxes.rle import decode_rle
 from ..config import Config
 from ..data.canvases import by_area, choose_canvases
+from ..data.images.class_names import ClassName
 from ..data.pixels.detection_transforms import eval_transform, place, transform_image
 from ..data.pixels.image_files import BadFiles, decode_file
+from ..engine.predictor import DEFAULT_OPTIONS, SCORE_THR, PredictOptions, Unreadable
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN, Detections
-from .classification_predictor import Unreadable
+from ..visualize.detections import SMALLEST, draw_objects
+from .classes import class_record
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,23 @@ class DetectionPredictor:
     Args:
         model: The detector in evaluation mode.
         config: The whole configuration.
+        names: Names of the classes.
+        options: The wishes of the person who asks.
+        warnings: Lines that a person should read first.
     """
 
-    def __init__(self, model: CascadeMaskRCNN, config: Config):
-        self.model, self.detection = model, config.detection
+    tile = SMALLEST
+
+    def __init__(
+        self,
+        model: CascadeMaskRCNN,
+        config: Config,
+        names: Sequence[ClassName],
+        options: PredictOptions = DEFAULT_OPTIONS,
+        warnings: Sequence[str] = (),
+    ):
+        self.model, self.detection, self.names, self.warnings = model, config.detection, names, warnings
+        self.score_thr = SCORE_THR if options.score_thr is None else options.score_thr
         self.canvases = by_area(config.detection.canvases)
 
     def predict(self, files: Sequence[Path]) -> Iterator[DetectionPrediction | Unreadable]:
@@ -66,3 +84,35 @@ class DetectionPredictor:
         place(transform_image(image, transform), pixels[0])
         sizes, factors = np.array([transform.size]), np.array([transform.scale_factors * 2])
         return self.model.predict(Tensor(pixels), sizes, np.array([transform.original]), factors)[0]
+
+    def record(self, prediction: DetectionPrediction) -> dict[str, Any]:
+        """Return the objects with a score of at least ``score_thr``."""
+        found = prediction.detections
+        objects = [
+            {
+                **class_record(self.names, int(found.labels[i])),
+                "score": float(found.scores[i]),
+                "box": found.boxes[i].tolist(),
+                "segmentation": found.masks[i],
+            }
+            for i in self._kept(found)
+        ]
+        return {"objects": objects}
+
+    def text(self, prediction: DetectionPrediction) -> str:
+        """Return names and scores of these objects in a line."""
+        found = prediction.detections
+        names = [f"{self.names[found.labels[i]].name} {found.scores[i]:.2f}" for i in self._kept(found)]
+        return " | ".join(names) or f"no object with a score of {self.score_thr:g}"
+
+    def picture(self, prediction: DetectionPrediction) -> tuple[np.ndarray, str]:
+        """Return the image with boxes and masks of these objects, and the file's name."""
+        found = prediction.detections
+        kept = self._kept(found)
+        labels = found.labels[kept].tolist()
+        texts = [f"{self.names[label].short} {found.scores[i]:.2f}" for i, label in zip(kept, labels, strict=True)]
+        masks = [decode_rle(found.masks[i]) for i in kept]
+        return draw_objects(prediction.image, found.boxes[kept], labels, texts, masks), prediction.file.name
+
+    def _kept(self, found: Detections) -> np.ndarray:
+        return np.flatnonzero(found.scores >= self.score_thr)

@@ -13,8 +13,8 @@ from mindspore.train.mind_ir_pb2 import ModelProto
 from support.reference import FIXTURES, SMALL, Case, random_weights
 
 from msg_ms import MSGTransformer, UserError
-from msg_ms.commands.export import choose_convolution
 from msg_ms.deploy import Reference, export_mindir
+from msg_ms.deploy.classifier import choose_convolution
 from msg_ms.models.variants import create_model
 from msg_ms.ops import backend, use_backend
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from mindspore import Tensor
+from support import toy_task
 from support.small_run import CONFIG, write_images
 from test_ranks import launch
 
@@ -20,7 +22,9 @@ STEPS, PRINTED, BATCH = 12, 5, 8  # per epoch of the toy task on one rank
 
 @pytest.mark.parametrize("ranks", (1, pytest.param(2, marks=pytest.mark.slow)))
 def test_a_step_is_read_once_and_late_and_gathers_nothing(ranks, tmp_path):
-    launch(ranks, "count_reads.py", tmp_path, cwd=tmp_path, PRINT_FREQ=str(PRINTED))
+    (tmp_path / "toy.yaml").write_text(toy_task.CONFIG, "utf-8")
+    flags = ("--cfg", "toy.yaml", "--data-path", ".", "--opts", "PRINT_FREQ", str(PRINTED))
+    launch(ranks, "count_reads.py", ROOT / "train.py", *flags, cwd=tmp_path)
     steps = STEPS // ranks
     # The first step, the printed ones and the last one are read at once.
     waits = len({1, steps, *range(PRINTED, steps + 1, PRINTED)})

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from support.reference import FIXTURES
 
-from msg_ms import UserError
 from msg_ms.config import load_config
 from msg_ms.engine.schedule import build_schedule
 
@@ -60,8 +59,3 @@ def test_warm_up_in_steps_and_milestones():
     assert s.value(500) == s.value(2699) == pytest.approx(1e-3)
     assert s.value(2700) == s.value(3299) == pytest.approx(1e-4) and s.value(3300) == pytest.approx(1e-5)
     assert schedule(BASE_BATCH_SIZE=1024).base_lr == pytest.approx(5e-4)
-
-
-def test_multistep_needs_milestones():
-    with pytest.raises(UserError, match=r"multistep needs TRAIN.LR_SCHEDULER.MILESTONES"):
-        schedule(LR_SCHEDULER__NAME="multistep")

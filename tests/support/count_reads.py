@@ -1,17 +1,17 @@
-"""Count what a step costs beside its graph, on the toy task: count_reads.py OUTPUT.
+"""Count what a step costs beside its graph: count_reads.py TRAIN_PY ARGUMENT...
 
 Each rank writes counts_rank<rank>.json for its last epoch: reads of device values and those among them of the newest
 step, gathers, bytes to the device, and steps.
 """
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
 from mindspore import Tensor
 
 from msg_ms.engine import ranks, train_step, trainer
-from support import toy_task
 
 counts = dict.fromkeys(("reads", "waits", "gathers", "bytes", "steps"), 0)
 newest = []
@@ -62,4 +62,5 @@ def counted_steps(self, *args):
 
 train_step.TrainStep.launch = counted_launch
 trainer.Trainer._run_steps = counted_steps
-toy_task.main(*sys.argv[1:])
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")

@@ -8,10 +8,9 @@ LAYERS = (
     {"ops", "boxes"},
     {"models", "data"},
     {"checkpoint"},
-    {"convert", "cli"},
+    {"convert", "deploy", "visualize", "cli"},
     {"engine"},
     {"tasks"},
-    {"deploy", "visualize"},
     {"launch", "commands"},
 )
 # The rooms of a package, from low to high. Its other modules are above them.

@@ -1,22 +1,34 @@
-"""A second task: regression on numbers, in batches of two widths. As a script it trains, or evaluates with --eval.
+"""A task of another package: regression on numbers, in batches of two widths. All of it is in this file.
 
-toy_task.py OUTPUT [--eval] [KEY VALUE]...
+``tests/toy_task-1.0.dist-info`` holds what pip would write for the package: the entry point that names the class. So
+the task runs in every command where ``tests`` is on the path, with ``CONFIG``.
 """
 
 import os
 import signal
-import sys
+from dataclasses import dataclass
+from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from msg_ms.config import load_config
+from msg_ms import UserError
+from msg_ms.checkpoint import load_for_inference
 from msg_ms.data import EpochOrder, EvalPipeline, TrainPipeline
-from msg_ms.engine.checkpoint_run import CheckpointRun
-from msg_ms.engine.log import RunLog
-from msg_ms.engine.runtime import start
+from msg_ms.deploy import Exported
+from msg_ms.engine.predictor import Unreadable
 from msg_ms.engine.task import Metric, Metrics, Task
-from msg_ms.engine.trainer import Trainer
+from msg_ms.errors import refuse_options
+
+CONFIG = """
+TASK: toy
+MODEL: {NAME: toy}
+DATA: {BATCH_SIZE: 8}
+TRAIN: {EPOCHS: 4, WARMUP_EPOCHS: 0, BASE_LR: 3.0}
+PRINT_FREQ: 1
+DEVICE_TARGET: CPU
+"""
 
 
 def numbers(indices, width):
@@ -86,6 +98,56 @@ class Evaluator:
         return Metrics(Toy.metrics, {"error": error}, int(count), "numbers", "there is nothing to compare")
 
 
+@dataclass
+class Result:
+    file: Path
+    x: float
+    y: float
+
+
+class Predictor:
+    """Predicts y for files that hold x."""
+
+    warnings, tile = (), 160
+
+    def __init__(self, model):
+        self.model = model
+
+    def predict(self, files):
+        for file in files:
+            try:
+                x = float(file.read_text("utf-8"))
+            except (OSError, ValueError):
+                yield Unreadable(file, "holds no number")
+                continue
+            yield Result(file, x, float(self.model(Tensor([[x]], ms.float32)).asnumpy()[0]))
+
+    def record(self, result):
+        return {"x": result.x, "y": result.y}
+
+    def text(self, result):
+        return f"{result.x:g} -> {result.y:.3f}"
+
+    def picture(self, result):
+        return np.full((8, 8, 3), 255 * (result.y > 2), np.uint8), self.text(result)
+
+
+class Exporter:
+    """Writes a MindIR for batches of width 3."""
+
+    def export(self, checkpoint, options, log):
+        refuse_options(options, "dynamic_batch", "softmax", "img_size", reason="is not for numbers")
+        if options.output.suffix != ".mindir":
+            raise UserError(f"--output {options.output}: numbers have no such format")
+        model, x = Line().set_train(False), Tensor(numbers(range(options.batch_size), 3)[0])
+        for line in load_for_inference(model, checkpoint)[0]:
+            log(line)
+        ms.export(model, x, file_name=str(options.output), file_format="MINDIR")
+        found = nn.GraphCell(ms.load(str(options.output)))(x).asnumpy()
+        difference = float(np.abs(found - model(x).asnumpy()).max())
+        return Exported(f"x, float32 {options.batch_size},3", f"y, float32 {options.batch_size}", f"{difference:.0e}")
+
+
 class Toy(Task):
     metrics, loss_names, sample_name = (Metric("error", "error", higher_is_better=False),), ("absolute",), "numbers"
 
@@ -111,25 +173,9 @@ class Toy(Task):
     def evaluator(self, model):
         return Evaluator(model)
 
+    def predictor(self, model, metadata, options):
+        refuse_options(options, "classes", "top_k", "score_thr", "show_messages", reason="is not for numbers")
+        return Predictor(model)
 
-def main(output, *words):
-    options = [word for word in words if word != "--eval"]
-    settings = dict(
-        OUTPUT=output,
-        DEVICE_TARGET="CPU",
-        PRINT_FREQ=int(os.environ.get("PRINT_FREQ", 1)),
-        EVAL_MODE="--eval" in words,
-        MODEL__NAME="toy",
-    )
-    settings |= dict(DATA__BATCH_SIZE=8, TRAIN__BASE_LR=3.0, TRAIN__WARMUP_EPOCHS=0, TRAIN__EPOCHS=4)
-    runtime = start(load_config(None, options, **settings), Toy)
-    model = runtime.task.build_model()
-    log = RunLog(runtime.config.run_dir, runtime.ranks.rank)
-    if runtime.config.eval_mode:
-        log.info(CheckpointRun(runtime, model, log).evaluate())
-    else:
-        Trainer(runtime, model, log).fit()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    def exporter(self):
+        return Exporter()
