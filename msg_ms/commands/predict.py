@@ -39,9 +39,8 @@ def main() -> None:
     task = start(config, build_task, uses_data=False).task
     model = task.build_model().set_train(False)
     lines, metadata = load_for_inference(model, checkpoint)
-    options = PredictOptions(
-        args.batch_size, args.classes, args.top_k, args.score_thr, args.show_messages is not None, bool(args.picture)
-    )
+    messages = args.show_messages is not None
+    options = PredictOptions(args.batch_size, args.classes, args.top_k, args.score_thr, messages)
     predictor = task.predictor(model, metadata, options)
     for line in (*lines, *predictor.warnings):
         print(line, file=sys.stderr)

@@ -22,7 +22,6 @@ class PredictOptions:
         top_k: Predictions for each file.
         score_thr: Least score of an object.
         show_messages: Whether drawings of the MSG tokens' attention are asked for.
-        picture: Whether a contact sheet is asked for.
     """
 
     batch_size: int | None = None
@@ -30,7 +29,6 @@ class PredictOptions:
     top_k: int | None = None
     score_thr: float | None = None
     show_messages: bool = False
-    picture: bool = False
 
 
 DEFAULT_OPTIONS = PredictOptions()
