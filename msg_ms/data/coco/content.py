@@ -191,8 +191,8 @@ class Content:
         if len(tiny) and tiny.all() and fractions.all():
             found.warn("all boxes are from 0 to 1, as fractions of the image", [right_form])
         corners = (right > x) & (bottom > y) & (right <= widths + 1) & (bottom <= heights + 1)
-        if corners.all() and beyond.sum() > len(beyond) / 2:
-            found.warn("most boxes reach outside, and all would fit as corners [x1, y1, x2, y2]", [right_form])
+        if corners.all() and beyond.sum() > len(beyond) / 4:
+            found.warn("many boxes reach outside, and all would fit as corners [x1, y1, x2, y2]", [right_form])
 
     def ground_truth(self, images: np.ndarray, labels: np.ndarray) -> GroundTruth:
         """Return all annotations as pycocotools counts them.

@@ -15,6 +15,7 @@ from ..images.entries import entries_of, file_sizes, is_file, is_folder, paths_b
 from ..images.folder import IMAGE_SUFFIXES
 from .findings import Findings
 
+_MOST_EXAMINED = 500  # missing files; a network's file system needs milliseconds for each
 _ABSOLUTE = re.compile(r"[/~]|[A-Za-z]:[\\/]|\\\\|[a-z]+://")
 
 
@@ -31,11 +32,11 @@ def match_files(names: Sequence[str], folder: Path, found: Findings) -> list[str
     disk = _Folder(folder)
     paths = [disk.find(name) for name in names]
     missing = [name for name, path in zip(names, paths, strict=True) if not path]
-    reasons = Counter(reason for name in missing if (reason := disk.reason(name)))
-    for reason in reasons:
-        cases = [disk.shown(name, reason) for name in missing if disk.reason(name) == reason]
+    examined = {name: disk.reason(name) for name in missing[:_MOST_EXAMINED]}
+    for reason in dict.fromkeys(filter(None, examined.values())):
+        cases = [disk.shown(name, reason) for name, own in examined.items() if own == reason]
         found.error(f"file names that {reason}", cases, _REMEDIES[reason].format(folder=folder))
-    cases = [name for name in missing if not disk.reason(name)]
+    cases = [name for name in missing if not examined.get(name)]
     found.error(
         f"{len(cases)} images are not in {folder}", cases, "copy them there or remove them from the annotation file"
     )
@@ -104,7 +105,6 @@ class _Folder:
     def _stems(self) -> dict[str, str]:
         return {posixpath.splitext(path)[0]: path for path in self.files}
 
-    @functools.cache  # noqa: B019 (the object is short-lived)
     def reason(self, name: str) -> str:
         """Return why a file is not found, to follow "file names that"; empty if it is just missing."""
         if _ABSOLUTE.match(name):

@@ -16,8 +16,9 @@ _PARTS = {"train2017": ("train",), "val2017": ("valid", "val", "test")}
 
 
 def has_coco_files(root: Path) -> bool:
-    """Return whether a folder looks like one of COCO data: annotation files, or objects in other formats."""
-    return (root / "annotations").is_dir() or bool(other_layout(root, "train2017"))
+    """Return whether a folder holds annotations of objects, in COCO's layout or in another one."""
+    others = (_roboflow, _deeper, _yolo, _voc)
+    return (root / "annotations").is_dir() or any(find(root, name) for find in others for name in _PARTS)
 
 
 def other_layout(root: Path, name: str) -> str:

@@ -613,6 +613,32 @@ def test_turned_images_are_named(orientation, reason, root):
     assert reason in bad_files.mismatch and bad_files.mismatch.endswith("); the boxes would not match")
 
 
+def test_boxes_as_corners_are_noted(root):
+    def corners(annotation):
+        x, y, width, height = annotation["bbox"]
+        annotation["bbox"] = [x, y, x + width, y + height]
+
+    every(corners)(root)
+    lines = load(root)[0].warnings
+    assert any("reach more than 1 pixel outside their images are clipped" in line for line in lines)
+    assert lines[-1].endswith("as corners [x1, y1, x2, y2]: COCO's are [x, y, width, height] in pixels")
+
+
+def test_evaluation_counts_what_training_leaves_out(root):
+    file = root / FILE.replace("train", "val")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["annotations"][0]["ignore"] = 1
+    content["annotations"] += [square(90, 10, 100, 20), {**square(91, 10, 1, 1), "area": 0}]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    val = load(root)[1]
+    assert len(val.labels) == 5 and len(val.truth.labels) == 8
+    assert [line.rpartition(": ")[0].rpartition(": ")[2] for line in val.warnings] == [
+        "boxes less than a pixel wide or high, or without area, count in the AP",
+        "boxes outside their images count in the AP",
+        "annotations with 'ignore' count in the AP",
+    ]
+
+
 @pytest.mark.slow
 def test_names_beyond_ascii_in_a_locale_without_them(root):
     name("\u7ea2.png", "\u7ea2.png")(root)
