@@ -54,10 +54,10 @@ class MethodGraph(FastCompilePhase):
 def graph_method(prepare: Callable[..., tuple]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a method of ``GraphMethods`` so that a call from Python compiles it in graph mode, as ``construct`` is.
 
-    MindSpore runs other methods operator by operator and compiles a graph for every Cell in them: for ``msg_tiny`` that
-    takes three times as long at first, and eight times as long afterwards. Inside another Cell's graph the method is a
-    part of that graph, as MindSpore's parser unwraps decorators. ``mindspore.jit`` leaves its method as that which is
-    compiled for the Cell inside others, and does not see new sub-cells.
+    MindSpore runs other methods operator by operator and compiles a graph for every Cell in them: for ``msg_tiny`` the
+    first call is three times as long, and later ones are eight times as long. Inside another Cell's graph the method is
+    a part of that graph, as MindSpore's parser unwraps decorators. ``mindspore.jit`` does not see new sub-cells, and
+    leaves its method as the one that is compiled for the Cell inside others.
 
     Args:
         prepare: Is called before with the Cell and the arguments; returns all of them by position, or raises UserError.

@@ -86,7 +86,7 @@ class MSGBackbone(AcceptsArrays, GraphMethods, FastCompilePhase, FastRepeatedCal
         return new
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what a copy has of this Cell: not the graphs of its methods."""
+        """Return the state that a copy shares: everything except the graphs of its methods."""
         base, attributes = self.__getstate__()
         return base, {**attributes, "_graph_methods": {}}
 

@@ -32,19 +32,19 @@ class FeatureInfo(list):
         return self
 
     def channels(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Return the channels of the maps; of one or several if ``idx`` names them."""
+        """Return the channels of the maps; of one stage or several if ``idx`` names them."""
         return self.get("num_chs", idx)
 
     def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Return the strides of the maps in pixels; of one or several if ``idx`` names them."""
+        """Return the strides of the maps in pixels; of one stage or several if ``idx`` names them."""
         return self.get("reduction", idx)
 
     def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Return the names of the stages; of one or several if ``idx`` names them."""
+        """Return the names of the stages; of one stage or several if ``idx`` names them."""
         return self.get("module", idx)
 
     def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
-        """Return a property of all maps, of the map ``idx``, or of the maps in ``idx``.
+        """Return a property of all maps, or of those of the stage or stages ``idx``.
 
         Raises:
             UserError: If there is no such property or map.
@@ -55,7 +55,10 @@ class FeatureInfo(list):
             return [info[key] for info in self]
         if isinstance(idx, list | tuple):
             return [self.get(key, i) for i in idx]
-        return self[whole_number("idx", idx, 0, len(self) - 1)][key]
+        stage = whole_number("idx", idx)
+        if stage not in self.out_indices:
+            raise UserError(f"idx={stage}: must be a stage with a map, one of {list(self.out_indices)}")
+        return self[self.out_indices.index(stage)][key]
 
 
 def take_indices(stages: int, indices: Any) -> tuple[int, ...]:

@@ -176,35 +176,3 @@ class DetectionTask(ClassesTask):
     def inference_inputs(self, batch: Batch) -> tuple[np.ndarray, ...]:
         """Return images, sizes without padding and scale factors."""
         return batch[:3]
-
-
-<<CONFLICT>>def _is_of_classes(name: str, values: np.ndarray, parameter: Parameter) -> bool:
-    """Return whether a parameter's shape depends on the number of classes, and the values are for another number."""
-    return name.split(".")[-2] in CLASS_LAYERS and values.shape != tuple(parameter.shape)
-==def build_detector(config: ModelConfig) -> CascadeMaskRCNN:
-    """Build the detector of the section ``MODEL`` with random weights.
-
-    Args:
-        config: The section ``MODEL``.
-
-    Raises:
-        UserError: If a setting is out of range or does not fit the others.
-    """
-    msg, rcnn = config.msg, config.rcnn
-    levels = len(msg.depths) + 1
-    return create_detector(
-        "cascade_mask_rcnn_msg_tiny",  # every argument of the backbone follows
-        config.num_classes,
-        **backbone_arguments(config),
-        strides=tuple(msg.patch_size * 2**level for level in range(levels)),
-        fpn_channels=rcnn.fpn_channels,
-        fc_channels=rcnn.fc_channels,
-        train_candidates=rcnn.train_proposals,
-        train_proposals=rcnn.train_proposals,
-        test_candidates=rcnn.test_proposals,
-        test_proposals=rcnn.test_proposals,
-        region_samples=rcnn.roi_samples,
-        region_positives=rcnn.roi_samples // POSITIVE_SHARE,
-        score_threshold=rcnn.score_thr,
-        max_detections=rcnn.max_per_img,
-    )

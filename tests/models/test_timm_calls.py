@@ -30,6 +30,7 @@ SIZES = dict(embed_dim=16, depths=(1, 2, 3, 1), num_heads=(1, 2, 4, 8))
 MISSING = {
     "set_input_size": "the window and image sizes of a built model are fixed; create_model(img_size=, window_size=)",
     "prune_intermediate_layers": "create_model(features_only=True, out_indices=)",
+    "init_weights": "a new model has the initial weights of the paper's code",
     "load_pretrained": "no weights are published",
     "forward": "MSGTransformer is called, as MindSpore's Cells are; their method is construct",
 }

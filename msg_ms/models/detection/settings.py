@@ -86,7 +86,8 @@ def _checked_list(name: str, values: Any, default: tuple) -> tuple:
     """Return a list as a tuple; raise UserError unless it has the default's length and kind."""
     least = int(isinstance(default[0], int))
     if isinstance(values, list | tuple):
-        values = tuple((whole_number if least else number)(f"{name}[{i}]", value) for i, value in enumerate(values))
-        if len(values) == len(default) and min(values) >= least:
-            return values
+        entries = tuple((whole_number if least else number)(f"{name}[{i}]", value) for i, value in enumerate(values))
+        if len(entries) == len(default) and min(entries) >= least:
+            return entries
+        values = list(values)
     raise UserError(f"{name}={shown(values)}: must have {len(default)} entries of at least {least}")
