@@ -55,7 +55,7 @@ def measure(name: str, batch: int, recompute: bool) -> dict:
     setup_device("CPU", seed=1)
     model = classifier(name)
     if recompute:
-        model.recompute_blocks()
+        model.set_grad_checkpointing()
     optimizer = build_optimizer(load_config(None).train, model.trainable_params())
     gradients = LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets)
     step = build_step(gradients, OptimizerStep(optimizer, 5.0), 1)

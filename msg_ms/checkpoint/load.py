@@ -9,7 +9,6 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from ..errors import UserError, shorten
-from ..models.features import FeatureBackbone
 from .files import check_finite, parameters_by_name, read_checkpoint, select_prefix
 from .resize import HEAD, adapt_weights, is_adaptable
 from .types import Metadata
@@ -38,7 +37,8 @@ def load_parameters(targets: Mapping[str, Parameter], arrays: Mapping[str, np.nd
     if names or shapes:
         text = f"{source} does not fit this configuration: {shorten(names + shapes, separator='; ')}"
         if not names and all(map(is_adaptable, wrong_shape)):
-            text += "; --pretrained and another --tag start a run from weights of other classes, windows or image sizes"
+            others = "classes, channels, windows or image sizes"
+            text += f"; --pretrained and another --tag start a run from weights of other {others}"
         raise UserError(text)
     for name, parameter in targets.items():
         parameter.set_data(Tensor(arrays[name], parameter.dtype))
@@ -60,9 +60,10 @@ def load_weights(model: nn.Cell, path: Path) -> None:
 def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
     """Set the model's parameters from a checkpoint for fine-tuning.
 
-    Weights for other windows and image sizes are resampled, and a head for other classes keeps its initial values
-    (see ``msg_ms.checkpoint.adapt_weights``). A backbone (``msg_ms.MSGFeatures``, or a detector's) accepts the
-    checkpoint of a classifier; it ignores the head, the last norm and the stages that the backbone lacks.
+    Weights for other windows and image sizes are resampled, the first layer is adapted to other channels, and a head
+    for other classes keeps its initial values (see ``msg_ms.checkpoint.adapt_weights``). A backbone
+    (``msg_ms.MSGFeatures``, or a detector's) accepts the checkpoint of a classifier; it ignores the head, the last norm
+    and the stages that the backbone lacks.
 
     Args:
         model: The model, or the part of a larger model that the checkpoint is for.
@@ -81,7 +82,7 @@ def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
     if prefix:
         arrays = select_prefix(arrays, prefix) or arrays
     optional: tuple[str, ...] = (f"{HEAD}.",)
-    if isinstance(model, FeatureBackbone):
+    if hasattr(model, "ignores"):  # a ``FeatureBackbone``; models are above this package
         arrays = {name: value for name, value in arrays.items() if name in targets or not model.ignores(name)}
         optional += model.output_norms
     check_finite(arrays, path)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from ..errors import UserError
+from .arguments import number, shown, switch, whole_number, whole_numbers
 from .windows import StageGeometry, fitting_size, stage_geometry
 
 EMBED_KERNEL, EMBED_PADDING = 7, 2  # of the overlapped patch embedding, in pixels
+MOST_STAGES, LARGEST_SIDE = 16, 2**14
+# The largest values of the arguments, beyond any machine: larger ones are mistakes.
+LARGEST = {
+    **dict(patch_size=1024, in_chans=1024, embed_dim=2**14, window_size=1024),
+    **dict(depths=1000, num_heads=1024, shuffle_size=1024),
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,25 @@ class Architecture:
     patch_norm: bool = True
     shuffle_size: Sequence[int] = (4, 4, 2, 1)
     manip_type: str = "shuf"
+
+    def __post_init__(self):
+        values: dict[str, object] = {"img_size": _image_size(self.img_size)}
+        for name in ("patch_size", "in_chans", "embed_dim", "window_size"):
+            values[name] = whole_number(name, getattr(self, name), most=LARGEST[name])
+        for name in ("depths", "num_heads", "shuffle_size"):
+            values[name] = whole_numbers(name, getattr(self, name), LARGEST[name])
+            if len(values[name]) > MOST_STAGES:
+                raise UserError(f"{name}={shown(values[name])}: must have at most {MOST_STAGES} entries")
+        for name in ("mlp_ratio", "drop_rate", "attn_drop_rate", "drop_path_rate"):
+            values[name] = number(name, getattr(self, name))
+        for name in ("qkv_bias", "ape", "patch_norm"):
+            values[name] = switch(name, getattr(self, name))
+        if self.qk_scale is not None and number("qk_scale", self.qk_scale) <= 0:
+            raise UserError(f"qk_scale={self.qk_scale}: must be above 0, or None")
+        if not isinstance(self.manip_type, str) or self.manip_type not in ("shuf", "none"):
+            raise UserError(f"manip_type={shown(self.manip_type)}: must be 'shuf' or 'none'")
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
     def image_sides(self) -> tuple[int, int]:
@@ -93,12 +119,24 @@ class Architecture:
             rate = getattr(self, name)
             if not 0 <= rate < 1:
                 raise UserError(f"{name}={rate}: must be at least 0 and below 1")
-        if self.manip_type not in ("shuf", "none"):
-            raise UserError(f"manip_type={self.manip_type!r}: must be 'shuf' or 'none'")
+        if not 1e-4 <= self.mlp_ratio <= 64 or int(self.embed_dim * self.mlp_ratio) < 1:
+            raise UserError(f"mlp_ratio={self.mlp_ratio}: must leave at least one channel, and be at most 64")
         for i, (dim, heads, size) in enumerate(zip(self.dims, self.num_heads, self.shuffle_size, strict=True)):
             check_heads(i, dim, heads)
             if self.manip_type == "shuf":
                 check_region(i, dim, size, self.embed_dim)
+
+
+ARGUMENTS = tuple(field.name for field in fields(Architecture))
+
+
+def _image_size(value: object) -> int | tuple[int, int]:
+    """Return a valid ``img_size``; raise UserError otherwise."""
+    if not isinstance(value, list | tuple):
+        return whole_number("img_size", value, 1, LARGEST_SIDE)
+    if len(value) != 2:
+        raise UserError(f"img_size={shown(value)}: must be a whole number, or (height, width)")
+    return tuple(whole_number(f"img_size[{i}]", side, 1, LARGEST_SIDE) for i, side in enumerate(value))
 
 
 def check_stage_counts(depths: Sequence[int], num_heads: Sequence[int], shuffle_size: Sequence[int]) -> None:

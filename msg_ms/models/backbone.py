@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import initializer
@@ -16,17 +17,22 @@ from mindspore.ops import constexpr
 
 from ..errors import UserError
 from ..framework.compile_phase import FastCompilePhase
+from ..framework.graph_method import GraphMethods
+from ..framework.recompute import set_recompute
 from ..framework.repeated_call import FastRepeatedCall
 from .architecture import EMBED_KERNEL, Architecture
+from .arguments import check_noise, switch
 from .block import MSGBlock
 from .decay import is_no_decay
-from .inputs import AcceptsArrays
+from .feature_info import FeatureInfo
+from .inputs import AcceptsArrays, as_images
+from .layer_decay import layer_key
 from .layers import DropPath, truncated_normal
 from .stages import PatchEmbed, PatchMerging, Stage
 from .windows import StageGeometry, stage_geometry, window_partition
 
 
-class MSGBackbone(AcceptsArrays, FastCompilePhase, FastRepeatedCall):
+class MSGBackbone(AcceptsArrays, GraphMethods, FastCompilePhase, FastRepeatedCall):
     """Patch embedding and stages: the part that the classifier and the feature extractor share.
 
     Args:
@@ -36,6 +42,8 @@ class MSGBackbone(AcceptsArrays, FastCompilePhase, FastRepeatedCall):
         geometry: A ``StageGeometry`` for every stage, for images of ``img_size``.
         dims: Channels of every stage.
         num_features: Channels of the last stage.
+        feature_info: For every stage the channels ``num_chs`` and the stride ``reduction`` of its map, see
+            ``FeatureInfo``.
 
     Raises:
         UserError: If an argument is out of range or does not fit the others.
@@ -52,6 +60,7 @@ class MSGBackbone(AcceptsArrays, FastCompilePhase, FastRepeatedCall):
         self.patch_size, self.window_size, self.shuffle_size = a.patch_size, a.window_size, tuple(a.shuffle_size)
         self.in_chans, self.mlp_ratio, self.patch_norm = a.in_chans, a.mlp_ratio, a.patch_norm
         self.depths, self.dims, self.num_features = tuple(a.depths), a.dims, a.dims[-1]
+        self.feature_info = FeatureInfo(a.dims, a.patch_size, range(len(a.depths)))
 
         # The order of these lines is the order in which random numbers are drawn.
         self.patch_embed = PatchEmbed(a.patch_size, a.in_chans, a.embed_dim, a.patch_norm)
@@ -66,15 +75,20 @@ class MSGBackbone(AcceptsArrays, FastCompilePhase, FastRepeatedCall):
         """Return a copy with its own parameters, which compiles its own graphs."""
         new = type(self).__new__(type(self))
         memo[id(self)] = new
-        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        new.__setstate__(copy.deepcopy(self._state(), memo))
         new.compile_cache.clear()  # MindSpore would delete the original's graphs with the copy
         return new
 
     def __copy__(self) -> MSGBackbone:
         """Return a copy that shares parameters and Cells."""
         new = type(self).__new__(type(self))
-        new.__setstate__(self.__getstate__())
+        new.__setstate__(self._state())
         return new
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the state that a copy shares: everything except the graphs of its methods."""
+        base, attributes = self.__getstate__()
+        return base, {**attributes, "_graph_methods": {}}
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Raise PicklingError: MindSpore's operators can't be pickled."""
@@ -87,11 +101,38 @@ class MSGBackbone(AcceptsArrays, FastCompilePhase, FastRepeatedCall):
         """Return the names of parameters without weight decay, apart from vectors; mindcv's optimizers ask for them."""
         return {parameter.name for parameter in self.trainable_params() if is_no_decay(parameter.name)}
 
-    def recompute_blocks(self) -> None:
-        """Save memory in training: keep only the blocks' inputs, and recompute the rest in the backward pass."""
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[float, ...]]:
+        """Return the function from a parameter's name to its layer's key, as timm's and mindcv's optimizers accept it.
+
+        Args:
+            coarse: Count a stage as one layer.
+        """
+        coarse = switch("coarse", coarse)
+        return lambda name: layer_key(name, coarse)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Save memory in training: keep only the blocks' inputs, and recompute the rest in the backward pass.
+
+        Graphs that are compiled already, such as those of a training step, do not change.
+        """
+        enable = switch("enable", enable)
         for stage in self.layers:
             for block in stage.blocks:
-                block.recompute()
+                set_recompute(block, enable)
+        self.forget_graphs()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the outputs of ``construct``; raise UserError for inputs of other kinds."""
+        noise = args[1] if len(args) > 1 else kwargs.get("drop_path_noise")
+        if noise is not None:
+            check_noise(noise, sum(self.depths), as_images(args[0] if args else kwargs.get("x")).shape[0])
+        return super().__call__(*args, **kwargs)
+
+    def checked_inputs(self, x: Any, drop_path_noise: Any = None) -> tuple[Tensor, Tensor | None]:
+        """Return the arguments of ``construct`` as Tensors; raise UserError if they are none."""
+        x = as_images(x)
+        check_noise(drop_path_noise, sum(self.depths), x.shape[0])
+        return x, drop_path_noise
 
     def embed(self, x: Tensor, geometry: StageGeometry) -> Tensor:
         """Return the patch tokens in windows, each window with its MSG token in front.

@@ -10,8 +10,10 @@ from mindspore.ops import constexpr
 
 from ..errors import UserError
 from ..ops import pad_axis
-from .architecture import Architecture
+from .architecture import ARGUMENTS, Architecture
+from .arguments import only_known, switch, whole_numbers
 from .backbone import MSGBackbone
+from .feature_info import FeatureInfo
 from .layers import LayerNorm
 from .windows import fitting_size, window_reverse
 
@@ -58,7 +60,9 @@ class MSGFeatures(FeatureBackbone):
         arguments: The other arguments of ``msg_ms.MSGTransformer``.
 
     Attributes:
-        feature_info: For every map its channels ``chs``, its stride ``reduction`` in pixels, and its stage's ``name``.
+        feature_info: For every map its channels ``num_chs``, its stride ``reduction`` in pixels, and its stage, the
+            ``module``, with timm's methods ``channels()``, ``reduction()`` and ``module_name()``. mindcv's names of the
+            keys are there, too: ``chs`` and ``name``.
         out_channels: The channels alone, as in mindcv's backbones.
 
     Raises:
@@ -74,9 +78,11 @@ class MSGFeatures(FeatureBackbone):
         num_classes: int = 0,
         **arguments: Any,
     ):
+        only_known("MSGFeatures", arguments, ARGUMENTS)
         architecture = Architecture(**arguments)
         stages = len(architecture.depths)
-        outputs = tuple(range(stages)) if out_indices is None else tuple(out_indices)
+        out_norm, pad = switch("out_norm", out_norm), switch("pad", pad)
+        outputs = tuple(range(stages)) if out_indices is None else whole_numbers("out_indices", out_indices)
         if not outputs or list(outputs) != sorted(set(outputs) & set(range(stages))):
             raise UserError(f"out_indices={list(outputs)}: must be stages in rising order, of 0 to {stages - 1}")
         architecture = architecture.first_stages(outputs[-1] + 1)
@@ -85,16 +91,14 @@ class MSGFeatures(FeatureBackbone):
             architecture = architecture.padded()
         super().__init__(architecture)
         self.pad, self.out_indices, self.out_norm = pad, outputs, out_norm
-        self.feature_info = [
-            dict(chs=self.dims[i], reduction=self.patch_size * 2**i, name=f"layers.{i}") for i in outputs
-        ]
+        self.feature_info = FeatureInfo(self.dims, self.patch_size, outputs)
         if out_norm:
             self.add_output_norms(outputs)
 
     @property
     def out_channels(self) -> list[int]:
         """Channels of every map."""
-        return [info["chs"] for info in self.feature_info]
+        return self.feature_info.channels()
 
     def ignores(self, name: str) -> bool:
         """Return whether the backbone has no place for a classifier's parameter: its norm, head or a later stage."""

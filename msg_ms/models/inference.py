@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ..errors import UserError
+from ..framework.graph_method import GraphMethods
 from ..native.huge_pages import HugePages
 from ..ops import (
     PRECISIONS,
@@ -24,6 +25,7 @@ from ..ops import (
 )
 from ..ops.conv import LARGE_TILE
 from ..ops.packed import SINGLE, join
+from .arguments import shown, switch
 from .backbone import MSGBackbone
 from .block import MSGBlock
 from .layers import PatchConv
@@ -59,11 +61,13 @@ def optimize_for_inference(model: nn.Cell, strassen: bool = False, precision: st
         UserError: If ``model`` contains no MSG-Transformer, or ``precision`` is unknown, or it is "bfloat16" and the
             CPU, the operators in use or the model's form do not support it.
     """
-    backbones = [cell for _, cell in model.cells_and_names() if isinstance(cell, MSGBackbone)]
+    cells = model.cells_and_names() if isinstance(model, nn.Cell) else ()
+    backbones = [cell for _, cell in cells if isinstance(cell, MSGBackbone)]
     if not backbones:
         raise UserError(f"{type(model).__name__} contains no MSG-Transformer to optimize for inference")
-    if precision not in PRECISIONS:
-        raise UserError(f"precision={precision!r}: must be one of {', '.join(PRECISIONS)}")
+    strassen = switch("strassen", strassen)
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise UserError(f"precision={shown(precision)}: must be one of {', '.join(PRECISIONS)}")
     if precision != SINGLE:
         for backbone in backbones:
             _require_bfloat16(backbone)
@@ -73,6 +77,8 @@ def optimize_for_inference(model: nn.Cell, strassen: bool = False, precision: st
         if strassen and isinstance(cell, MapConv):
             cell.set_tile(LARGE_TILE)
         cell.compile_cache.clear()  # graphs of the replaced blocks
+        if isinstance(cell, GraphMethods):
+            cell.forget_graphs()
     return model.set_train(False)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from mindcv.models.registry import register_model
 
-from ..errors import UserError
 from .features import MSGFeatures
 from .msg_transformer import MSGTransformer
 from .variants import SIZES, VARIANTS, create_model
@@ -24,11 +23,9 @@ def _factory(name: str) -> Callable[..., MSGTransformer | MSGFeatures]:
     def create(
         pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any
     ) -> MSGTransformer | MSGFeatures:
-        if pretrained:
-            raise UserError(f"pretrained=True: no trained weights of {name} are published; load a checkpoint instead")
         if "image_size" in kwargs:  # the name that mindcv's Swin and vision transformers use
             kwargs["img_size"] = kwargs.pop("image_size")
-        return create_model(name, num_classes, in_chans=in_channels, **kwargs)
+        return create_model(name, num_classes, pretrained, in_channels, **kwargs)
 
     parameters, flops = SIZES[name]
     create.__name__ = create.__qualname__ = name

@@ -3,12 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from mindspore import Tensor, nn
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+from mindspore.ops import constexpr
 
+from ..errors import UserError
+from ..framework.graph_method import graph_method
 from .architecture import Architecture, check_at_least
+from .arguments import shown, switch, whole_number
 from .backbone import MSGBackbone
+from .feature_info import take_indices
+from .inputs import FLOATS
 from .layers import LayerNorm, Linear
+from .precision import set_layer_precision
+from .windows import StageGeometry, window_reverse
+
+MOST_CLASSES = 2**24
+LAYOUTS = ("NCHW", "NHWC")
+_taken = constexpr(take_indices)
+
+
+def _features_inputs(model: MSGTransformer, x: Any = None, drop_path_noise: Any = None, pooled: Any = False) -> tuple:
+    """Return the arguments of ``forward_features``; raise UserError unless they fit."""
+    return *model.checked_inputs(x, drop_path_noise), switch("pooled", pooled)
+
+
+def _head_inputs(model: MSGTransformer, x: Any = None, pre_logits: Any = False) -> tuple:
+    """Return the arguments of ``forward_head``; raise UserError unless they fit."""
+    channels, tokens = model.num_features, model.window_size**2 + 1
+    layout = f"features must be a Tensor (B, {channels}), or (B, M + H*W, {channels}) as forward_features returns them"
+    if not isinstance(x, Tensor):
+        raise UserError(f"{layout}, not {type(x).__name__} {shown(x)}")
+    whole = x.ndim == 2 or (x.ndim == 3 and x.shape[1] > 0 and x.shape[1] % tokens == 0)
+    if not whole or x.shape[-1] != channels or x.dtype not in FLOATS:
+        raise UserError(f"{layout}, not {str(x.dtype).lower()} of shape {tuple(x.shape)}")
+    return x, switch("pre_logits", pre_logits)
+
+
+def _intermediates_inputs(
+    model: MSGTransformer,
+    x: Any = None,
+    indices: Any = None,
+    norm: Any = False,
+    stop_early: Any = False,
+    output_fmt: Any = "NCHW",
+    intermediates_only: Any = False,
+) -> tuple:
+    """Return the arguments of ``forward_intermediates``; raise UserError unless they fit."""
+    x, _ = model.checked_inputs(x)
+    taken = take_indices(len(model.depths), indices)
+    norm, stop_early = switch("norm", norm), switch("stop_early", stop_early)
+    if not isinstance(output_fmt, str) or output_fmt not in LAYOUTS:
+        raise UserError(f"output_fmt={shown(output_fmt)}: must be one of {', '.join(LAYOUTS)}")
+    return x, taken, norm, stop_early, output_fmt, switch("intermediates_only", intermediates_only)
 
 
 class MSGTransformer(MSGBackbone):
@@ -83,29 +132,51 @@ class MSGTransformer(MSGBackbone):
             shuffle_size=shuffle_size,
             manip_type=manip_type,
         )
+        num_classes = whole_number("num_classes", num_classes, most=MOST_CLASSES)
         check_at_least("num_classes", num_classes, 0)
         super().__init__(architecture)
-        self.num_classes = num_classes
         self.norm = LayerNorm(self.num_features)
+        self._set_head(num_classes)
+
+    def _set_head(self, num_classes: int) -> None:
+        self.num_classes = num_classes
         head = Linear(self.num_features, num_classes, output_float32=True) if num_classes > 0 else nn.Identity()
         self.head = head
 
-    def forward_features(self, x: Tensor, drop_path_noise: Tensor | None = None) -> Tensor:
-        """Return the features of the last stage's MSG token.
+    @property
+    def head_hidden_size(self) -> int:
+        """Channels of the features that the head receives, as timm calls them."""
+        return self.num_features
 
-        If the input leaves several windows in the last stage, the features are the mean over their MSG tokens. The
-        paper's code fails on such inputs.
+    def get_classifier(self) -> nn.Cell:
+        """Return the head: a linear layer, or ``nn.Identity`` without classes."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the head by a new one with random weights.
+
+        Optimizers and graphs of larger Cells that were built before keep the old one.
 
         Args:
-            x: Images (B, in_chans, height, width).
-            drop_path_noise: See ``walk_stages``.
-
-        Returns:
-            Features (B, num_features).
+            num_classes: Number of classes; 0 leaves out the head.
+            global_pool: None: the features are always the mean over the MSG tokens.
 
         Raises:
-            UserError: If the image does not fit the model.
+            UserError: If the number is out of range, or there is a ``global_pool``.
         """
+        if global_pool is not None:
+            raise UserError(f"global_pool={shown(global_pool)}: must be None, as the MSG tokens are the features")
+        num_classes = whole_number("num_classes", num_classes, 0, MOST_CLASSES)
+        prefix = self.msg_tokens.name.removesuffix("msg_tokens")  # the path in a larger model
+        matmul = next((c.matmul_dtype for _, c in self.cells_and_names() if hasattr(c, "matmul_dtype")), ms.float32)
+        self._set_head(num_classes)
+        for name, parameter in self.head.parameters_and_names():
+            parameter.name = f"{prefix}head.{name}"
+        set_layer_precision(self.head, matmul)
+        self.forget_graphs()
+
+    def _pooled(self, x: Tensor, drop_path_noise: Tensor | None = None) -> Tensor:
+        """Return the normalised MSG tokens of the last stage, averaged over its windows: (B, num_features)."""
         height, width = x.shape[2:]
         window_pixels = self.patch_size * self.window_size * 2 ** (len(self.depths) - 1)
         windows = (height // window_pixels) * (width // window_pixels)
@@ -115,9 +186,107 @@ class MSGTransformer(MSGBackbone):
             return x.reshape(-1, self.num_features)
         return x.reshape(-1, windows, self.num_features).mean(1)
 
+    def _in_order(self, x: Tensor, geometry: StageGeometry) -> Tensor:
+        """Return the tokens (B*R, G, N, C) of a stage as (B, M + H*W, C): MSG tokens, then patch tokens, row by row."""
+        rows, columns, region = geometry
+        channels, windows = x.shape[3], (rows // self.window_size) * (columns // self.window_size)
+        messages = window_reverse(x[:, :, :1], 1, region, rows // self.window_size, columns // self.window_size)
+        patches = window_reverse(x[:, :, 1:], self.window_size, region, rows, columns)
+        return ops.cat((messages.reshape(-1, windows, channels), patches.reshape(-1, rows * columns, channels)), 1)
+
+    @graph_method(_features_inputs)
+    def forward_features(self, x: Tensor, drop_path_noise: Tensor | None = None, pooled: bool = False) -> Tensor:
+        """Return the normalised tokens of the last stage, or the features that the head receives.
+
+        timm's ``forward_features`` returns tokens, mindcv's pooled features; ``forward_head`` accepts both.
+
+        Args:
+            x: Images (B, in_chans, height, width).
+            drop_path_noise: See ``walk_stages``.
+            pooled: Return the features, without the last block's MLP for patch tokens that they do not need.
+
+        Returns:
+            Tokens (B, M + H*W, num_features): first the MSG token of each of the M windows, then the H x W patch
+            tokens, both row by row. M is 1 at the paper's image size. If ``pooled``, the mean over the MSG tokens
+            (B, num_features); the paper's code fails on inputs that leave several windows.
+
+        Raises:
+            UserError: If the image does not fit the model.
+        """
+        if pooled:
+            return self._pooled(x, drop_path_noise)
+        walked = self.walk_stages(x, drop_path_noise)
+        return self._in_order(self.norm(walked[1][-1]), walked[0][len(self.depths) - 1])
+
+    @graph_method(_head_inputs)
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return the logits (B, num_classes) of features or tokens.
+
+        Args:
+            x: The result of ``forward_features``: tokens (B, M + H*W, num_features), or features (B, num_features).
+            pre_logits: Return the features (B, num_features) in place of the logits.
+
+        Raises:
+            UserError: If ``x`` has another shape.
+        """
+        if x.ndim == 3:
+            x = x[:, : x.shape[1] // (self.window_size**2 + 1)].mean(1)
+        return x if pre_logits else self.head(x)
+
+    @graph_method(_intermediates_inputs)
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> tuple:
+        """Return the tokens of the last stage and the maps of several stages, as timm's models do.
+
+        Args:
+            x: Images (B, in_chans, height, width).
+            indices: The stages whose maps are returned: None for all, a number for the last ones, or a list.
+            norm: Normalise the last stage's map by the classifier's norm.
+            stop_early: Compute no stages after the last one of ``indices``; the tokens are that stage's then.
+            output_fmt: "NCHW" or "NHWC", the layout of the maps.
+            intermediates_only: Return the maps alone.
+
+        Returns:
+            Tokens as in ``forward_features``, and a tuple of maps (B, C_i, H_i, W_i). Tokens of an earlier stage are
+            not normalised.
+
+        Raises:
+            UserError: If an argument is out of range or the image does not fit the model.
+        """
+        walked, last = self.walk_stages(x), len(self.depths) - 1
+        geometry, tokens = walked[0], walked[1]  # the compiler warns of unused parts of an unpacked tuple
+        taken, maps = _taken(last + 1, indices), ()
+        for i in taken:
+            patches = tokens[i][:, :, 1:]
+            if norm and i == last:
+                patches = self.norm(patches)
+            rows, columns, region = geometry[i]
+            channels_first = output_fmt == "NCHW"
+            maps = (*maps, window_reverse(patches, self.window_size, region, rows, columns, channels_first))
+        if intermediates_only:
+            return maps
+        if stop_early and taken[-1] < last:
+            return self._in_order(tokens[taken[-1]], geometry[taken[-1]]), maps
+        return self._in_order(self.norm(tokens[last]), geometry[last]), maps
+
     def construct(self, x: Tensor, drop_path_noise: Tensor | None = None) -> Tensor:
-        """Return the logits (B, num_classes); arguments and errors as in ``forward_features``."""
-        return self.head(self.forward_features(x, drop_path_noise))
+        """Return the logits (B, num_classes).
+
+        Args:
+            x: Images (B, in_chans, height, width).
+            drop_path_noise: See ``walk_stages``.
+
+        Raises:
+            UserError: If the image does not fit the model.
+        """
+        return self.head(self._pooled(x, drop_path_noise))
 
     def flops(self) -> float:
         """Return the multiply-adds for one image of ``img_size``, counted as in the paper's code."""

@@ -15,6 +15,8 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import nn
 
+from ..framework.graph_method import GraphMethods
+
 HALVES = {"float16": ms.float16, "bfloat16": ms.bfloat16}
 
 
@@ -41,5 +43,12 @@ def set_precision(model: nn.Cell, level: str, half: str = "float16") -> None:
     matmul = ms.float32 if level == "O0" else HALVES[half]
     residual = HALVES[half] if level == "O2" else ms.float32
     for _, cell in model.cells_and_names():
-        if hasattr(cell, "set_compute_dtype"):
-            cell.set_compute_dtype(matmul, ms.float32 if getattr(cell, "output_float32", False) else residual)
+        set_layer_precision(cell, matmul, residual)
+        if isinstance(cell, GraphMethods):
+            cell.forget_graphs()
+
+
+def set_layer_precision(layer: nn.Cell, matmul: ms.Type, residual: ms.Type = ms.float32) -> None:
+    """Set the types of a layer's matrix product and of its output, if it has any."""
+    if hasattr(layer, "set_compute_dtype"):
+        layer.set_compute_dtype(matmul, ms.float32 if getattr(layer, "output_float32", False) else residual)

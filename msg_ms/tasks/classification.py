@@ -124,7 +124,7 @@ class ClassificationTask(ClassesTask):
     def loss_cell(self, model: MSGTransformer) -> ClassificationLoss:
         """Return the smoothed cross entropy of the model's logits."""
         if self.config.train.use_checkpoint:
-            model.recompute_blocks()
+            model.set_grad_checkpointing()
         return ClassificationLoss(model, self.config.model.label_smoothing)
 
     def evaluator(self, model: MSGTransformer) -> ClassificationEvaluator:

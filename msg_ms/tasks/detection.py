@@ -11,15 +11,7 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter, nn
 
-from ..checkpoint import (
-    Metadata,
-    adapt_weights,
-    load_parameters,
-    load_pretrained,
-    parameters_by_name,
-    read_checkpoint,
-    select_prefix,
-)
+from ..checkpoint import Metadata
 from ..config import Config
 from ..data.coco.arrays import data_pieces, splits_from_arrays, splits_to_arrays
 from ..data.coco.split import CocoSplit, ground_truth_warnings, load_coco
@@ -30,12 +22,13 @@ from ..deploy import DetectorExporter
 from ..engine.predictor import DEFAULT_OPTIONS, PredictOptions
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
-from ..errors import UserError, refuse_options, shorten
+from ..errors import UserError, refuse_options
 from ..models.build import check_supported
 from ..models.detection.build import build_detector
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN
 from ..models.detection.decay import has_detection_decay
 from ..models.detection.detection_loss import LOSS_NAMES, DetectionLoss
+from ..models.detection.pretrained import load_detector
 from ..models.inference import optimize_for_inference
 from ..models.precision import set_precision
 from .classes import ClassesTask
@@ -43,7 +36,6 @@ from .coco_evaluator import METRICS, CocoEvaluator, check_results
 from .detection_predictor import DetectionPredictor
 
 CATEGORIES_KEY = "category_ids"  # COCO's ids of the classes, in checkpoints
-CLASS_LAYERS = ("fc_cls", "fc_reg", "conv_logits")  # layers with outputs for every class
 
 
 class DetectionTask(ClassesTask):
@@ -121,20 +113,7 @@ class DetectionTask(ClassesTask):
 
     def load_pretrained(self, model: CascadeMaskRCNN, path: Path) -> list[str]:
         """Set the weights from a classifier's checkpoint (the backbone's) or a detector's; return the changes."""
-        arrays = select_prefix(read_checkpoint(path)[0], "")
-        if not any(name.startswith("roi_head.") for name in arrays):
-            return load_pretrained(model.backbone, path, prefix="backbone.")
-        targets = parameters_by_name(model.get_parameters())
-        arrays, lines = adapt_weights(arrays, {name: tuple(p.shape) for name, p in targets.items()})
-        other = [name for name in arrays if name in targets and _is_of_classes(name, arrays[name], targets[name])]
-        if other:
-            lines.append(f"layers for other classes keep their initial values: {shorten(other)}")
-        load_parameters(
-            {name: parameter for name, parameter in targets.items() if name not in other},
-            {name: values for name, values in arrays.items() if name not in other},
-            path,
-        )
-        return lines
+        return load_detector(model, path)
 
     def train_data(self, shard: Shard, workers: int) -> DetectionTrainDataset:
         """Return batches of images, ground truth, the region proposal network's targets, and random numbers."""
@@ -159,7 +138,7 @@ class DetectionTask(ClassesTask):
     def loss_cell(self, model: CascadeMaskRCNN) -> nn.Cell:
         """Return the detector's losses."""
         if self.config.train.use_checkpoint:
-            model.recompute_blocks()
+            model.set_grad_checkpointing()
         return DetectionLoss(model)
 
     def evaluator(self, model: CascadeMaskRCNN) -> CocoEvaluator:
@@ -197,8 +176,3 @@ class DetectionTask(ClassesTask):
     def inference_inputs(self, batch: Batch) -> tuple[np.ndarray, ...]:
         """Return images, sizes without padding and scale factors."""
         return batch[:3]
-
-
-def _is_of_classes(name: str, values: np.ndarray, parameter: Parameter) -> bool:
-    """Return whether a parameter's shape depends on the number of classes, and the values are for another number."""
-    return name.split(".")[-2] in CLASS_LAYERS and values.shape != tuple(parameter.shape)

@@ -17,7 +17,7 @@ def test_gradients_are_the_same():
     for again in (False, True):
         model = case.model(drop_path_rate=0.3)
         if again:
-            model.recompute_blocks()
+            model.set_grad_checkpointing()
         gradients = LossAndGradients(ClassificationLoss(model, 0.1), model.trainable_params())
         (loss,), found = gradients(images, labels, draws)
         results.append([loss.asnumpy(), *(gradient.asnumpy() for gradient in found)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -13,7 +13,9 @@ from ...boxes.masks import paste_masks
 from ...errors import UserError
 from ...framework.compile_memory import CompactAfterCompile
 from ...framework.compile_phase import FastCompilePhase
-from ..inputs import AcceptsArrays, as_images, as_numbers
+from ..arguments import check_rows
+from ..feature_info import FeatureInfo
+from ..inputs import as_images, as_numbers
 from .backbone import DetectionBackbone
 from .boxes import decode_boxes
 from .fpn import FPN
@@ -42,7 +44,7 @@ class Detections(NamedTuple):
     masks: list[dict]
 
 
-class CascadeMaskRCNN(AcceptsArrays, CompactAfterCompile, FastCompilePhase):
+class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
     """Cascade Mask R-CNN: backbone, feature pyramid, region proposals, three stages of box and mask heads.
 
     Parameters have mmdetection's names, with MindSpore's names for the parameters of normalisations.
@@ -80,6 +82,13 @@ class CascadeMaskRCNN(AcceptsArrays, CompactAfterCompile, FastCompilePhase):
         maps = self.neck(self.backbone(images, drop_path_noise))
         logits, deltas = self.rpn_head(maps)
         return maps, logits, deltas
+
+    def __call__(self, images: Any = None, img_shapes: Any = None, scale_factors: Any = None) -> Any:
+        """Return the outputs of ``construct``; raise UserError for inputs of other kinds or shapes."""
+        images = as_images(images)
+        for name, value, columns in (("img_shapes", img_shapes, 2), ("scale_factors", scale_factors, 4)):
+            check_rows(name, value, images.shape[0], columns)
+        return super().__call__(images, img_shapes, scale_factors)
 
     def construct(
         self, images: Tensor, img_shapes: Tensor, scale_factors: Tensor
@@ -173,9 +182,19 @@ class CascadeMaskRCNN(AcceptsArrays, CompactAfterCompile, FastCompilePhase):
             for i, shape in enumerate(originals)
         ]
 
-    def recompute_blocks(self) -> None:
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Save memory in training: keep only the inputs of the backbone's blocks, and recompute the rest."""
-        self.backbone.recompute_blocks()
+        self.backbone.set_grad_checkpointing(enable)
+        self.compile_cache.clear()
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of the backbone's parameters without weight decay, see ``MSGTransformer``."""
+        return self.backbone.no_weight_decay()
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """Channels and stride of the backbone's maps."""
+        return self.backbone.feature_info
 
     def flops(self, height: int, width: int, regions: int = 1000, masks: int = 100) -> float:
         """Return the multiply-adds for one image, counted as in the paper's table.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ...errors import UserError
+from ..arguments import number, shown, whole_number
 
 STAGES = 3
 # Standard deviations of each stage's deltas (dx, dy, dw, dh).
@@ -66,11 +68,11 @@ class DetectorSettings:
         for field in fields(self):
             value, default = getattr(self, field.name), field.default
             if isinstance(default, tuple):
-                # YAML has lists.
-                object.__setattr__(self, field.name, tuple(value))
-                _check_list(field.name, tuple(value), len(default), positive=isinstance(default[0], int))
-            elif isinstance(default, int) and value < 1:
-                raise UserError(f"{field.name}={value}: must be at least 1")
+                value = _checked_list(field.name, value, default)
+            else:
+                kind = (lambda name, v: whole_number(name, v, 1)) if isinstance(default, int) else number
+                value = kind(field.name, value)
+            object.__setattr__(self, field.name, value)
         for name in ("proposal_iou", "score_threshold", "detection_iou", "mask_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be from 0 to 1")
@@ -80,7 +82,12 @@ class DetectorSettings:
             )
 
 
-def _check_list(name: str, values: tuple, length: int, positive: bool) -> None:
-    """Raise UserError unless a list has its length and no value below 0, or below 1 if ``positive``."""
-    if len(values) != length or min(values) < int(positive):
-        raise UserError(f"{name}={list(values)}: must have {length} entries of at least {int(positive)}")
+def _checked_list(name: str, values: Any, default: tuple) -> tuple:
+    """Return a list as a tuple; raise UserError unless it has the default's length and kind."""
+    least = int(isinstance(default[0], int))
+    if isinstance(values, list | tuple):
+        entries = tuple((whole_number if least else number)(f"{name}[{i}]", value) for i, value in enumerate(values))
+        if len(entries) == len(default) and min(entries) >= least:
+            return entries
+        values = list(values)
+    raise UserError(f"{name}={shown(values)}: must have {len(default)} entries of at least {least}")

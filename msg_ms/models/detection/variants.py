@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from ...errors import UserError, nearest
-from ..architecture import Architecture
-from ..variants import VARIANTS
+from ...errors import UserError
+from ..architecture import ARGUMENTS
+from ..arguments import file_path, filtered, known_name, only_known, refuse_pretrained, whole_number
+from ..msg_transformer import MOST_CLASSES
+from ..variants import OWN_ARGUMENTS, VARIANTS, channels_argument, load_and_report
 from .backbone import DetectionBackbone
 from .cascade_rcnn import CascadeMaskRCNN
+from .pretrained import load_detector
 from .settings import DetectorSettings
 
 # Stochastic depth of Swin Transformer's recipe for models of the same sizes. The paper reports no other values.
@@ -20,38 +25,58 @@ DETECTORS: dict[str, dict[str, Any]] = {
 }
 
 
-def list_detectors() -> list[str]:
-    """Return the names that ``create_detector`` accepts."""
-    return list(DETECTORS)
-
-
-def create_detector(name: str, num_classes: int = 80, **kwargs: Any) -> CascadeMaskRCNN:
-    """Build one of the paper's detectors with random weights.
+def list_detectors(filter: str | Sequence[str] = "") -> list[str]:
+    """Return the names that ``create_detector`` accepts.
 
     Args:
-        name: A name of ``list_detectors``.
-        num_classes: Classes, without background.
-        kwargs: Arguments of ``MSGTransformer`` that replace the variant's own, and fields of ``DetectorSettings``. So
-            any smaller detector can be built, too. The backbone has one stage less than ``strides`` has entries.
+        filter: Only names that match this pattern, such as ``"*tiny"``, or one of several.
 
     Raises:
-        UserError: If the name is unknown, or an argument is out of range or does not fit the others.
+        UserError: If the filter is of another kind.
     """
-    if name not in DETECTORS:
-        raise UserError(f"no detector is called {name!r}{nearest(name, DETECTORS)}; there are {', '.join(DETECTORS)}")
-    if num_classes < 1:
-        raise UserError(f"num_classes={num_classes}: must be at least 1")
-    own, others = ({field.name for field in fields(kind)} for kind in (DetectorSettings, Architecture))
-    for key in kwargs:
-        if key not in own | others:
-            raise UserError(f"no detector has an argument {key!r}{nearest(key, own | others)}")
+    return filtered(DETECTORS, filter)
+
+
+def create_detector(
+    model_name: str,
+    num_classes: int = 80,
+    pretrained: bool = False,
+    in_channels: int = 3,
+    checkpoint_path: str | Path = "",
+    **kwargs: Any,
+) -> CascadeMaskRCNN:
+    """Build one of the paper's detectors, with the arguments of ``create_model``.
+
+    Args:
+        model_name: A name of ``list_detectors``.
+        num_classes: Classes, without background.
+        pretrained: Published weights; there are none, so True is an error.
+        in_channels: Channels of the images. ``in_chans`` is accepted as well.
+        checkpoint_path: Weights of such a detector, or of a classifier for the backbone. Empty for random weights.
+        kwargs: Arguments of ``MSGTransformer`` that replace the variant's own, and fields of ``DetectorSettings``. So
+            any smaller detector can be built, too. The backbone has one stage less than ``strides`` has entries. None
+            means the default.
+
+    Raises:
+        UserError: If an argument is unknown, out of range or does not fit the others, or the checkpoint does not fit.
+    """
+    known_name("detector", model_name, DETECTORS)
+    refuse_pretrained(pretrained, model_name)
+    checkpoint = file_path("checkpoint_path", checkpoint_path)
+    num_classes = whole_number("num_classes", num_classes, 1, MOST_CLASSES)
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    own = {field.name for field in fields(DetectorSettings)} - {"num_classes"}
+    only_known("create_detector", kwargs, {*own, *ARGUMENTS, *OWN_ARGUMENTS} - {"features_only"})
     settings = {key: value for key, value in kwargs.items() if key in own}
-    arguments = {**DETECTORS[name], **{key: value for key, value in kwargs.items() if key not in own}}
-    backbone, settings = DetectionBackbone(**arguments), DetectorSettings(num_classes=num_classes, **settings)
+    arguments = {key: value for key, value in kwargs.items() if key not in own}
+    backbone = DetectionBackbone(**{**DETECTORS[model_name], **channels_argument(in_channels, arguments)})
+    settings = DetectorSettings(num_classes=num_classes, **settings)
     expected = tuple(backbone.patch_size * 2**level for level in range(len(backbone.depths) + 1))
     if settings.strides != expected:
         raise UserError(
             f"strides={list(settings.strides)}: with patch_size={backbone.patch_size} and {len(backbone.depths)} stages"
             f" they are {list(expected)}"
         )
-    return CascadeMaskRCNN(backbone, settings)
+    detector = CascadeMaskRCNN(backbone, settings)
+    load_and_report(detector, checkpoint, load_detector)
+    return detector
