@@ -6,12 +6,13 @@ from msg_ms.cli import config_from_arguments, require, run_command_line, train_p
 from msg_ms.engine.checkpoint_run import CheckpointRun
 from msg_ms.engine.log import RunLog
 from msg_ms.engine.runtime import start
+from msg_ms.engine.stop import stopped_status
 from msg_ms.engine.trainer import Trainer
 from msg_ms.tasks import build_task
 
 
-def main() -> None:
-    """Train, or with --eval or --throughput evaluate a checkpoint."""
+def main() -> int:
+    """Train, or with --eval or --throughput evaluate a checkpoint; returns the exit status."""
     asked = config_from_arguments(train_parser().parse_args())
     require(asked.data.data_path, "--data-path")
     runtime = start(asked, build_task)  # device, ranks, precision, task, compile cache
@@ -21,14 +22,16 @@ def main() -> None:
     log = RunLog(config.run_dir, runtime.ranks.rank)
     log.info(f"device: {runtime.devices}; output: {config.run_dir} (full configuration in config.yaml)")
     log.info(task.describe(model))
+    finished = True
     if config.eval_mode:
         run = CheckpointRun(runtime, model, log.info, log.progress_bar)
         log.info(f"{run.checkpoint}: {run.evaluate().require_finite()}")
     elif config.throughput_mode:
         log.info(CheckpointRun(runtime, model, log.info).measure_throughput())
     else:
-        Trainer(runtime, model, log).fit()
+        finished = Trainer(runtime, model, log).fit()
     log.close()
+    return 0 if finished else stopped_status()
 
 
 if __name__ == "__main__":

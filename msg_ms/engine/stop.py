@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
-# The end of a job, Ctrl-C, and the end of a terminal or connection.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# The end of a job, Ctrl-C, the end of a terminal or connection, and the warning that clusters send before a time limit.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+STOPPED = os.EX_TEMPFAIL  # 75, exit status of a run that the same command continues
+# Variables of the processes that a launcher has started: its mark, and the file that reports a stop to it.
+LAUNCHED = "MSG_MS_JOB"
+STOP_FILE = "MSG_MS_STOP_FILE"
 
 
-def _active() -> list[signal.Signals]:
+def active_signals() -> list[signal.Signals]:
     """Return the signals that this process does not ignore, as under nohup or as a shell's background job."""
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
@@ -19,15 +25,19 @@ def _active() -> list[signal.Signals]:
 class StopRequest:
     """Within the block, the first signal sets ``requested``; a second one has its usual effect.
 
+    Under a launcher all further signals are ignored, also after the block: a cluster and the launcher may both send
+    one, and the launcher ends processes that take too long.
+
     with StopRequest() as stop:
         while not stop.requested: ...
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.launched = LAUNCHED in os.environ
 
     def __enter__(self) -> StopRequest:
-        self.previous = {number: signal.signal(number, self._request) for number in _active()}
+        self.previous = {number: signal.signal(number, self._request) for number in active_signals()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,7 +49,7 @@ class StopRequest:
 
     def _restore(self) -> None:
         for number, handler in self.previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self.launched else handler)
 
 
 @contextlib.contextmanager
@@ -48,9 +58,22 @@ def end_at_once() -> Iterator[None]:
 
     Python runs its own handlers only between two instructions. Use it where there is nothing to save.
     """
-    previous = {number: signal.signal(number, signal.SIG_DFL) for number in _active()}
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in active_signals()}
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def stopped_status() -> int:
+    """Return the exit status of a process whose run was stopped.
+
+    It is ``STOPPED``, but 0 under msrun, which would kill the other processes of the job. A launcher learns of the stop
+    from its file, and exits with ``STOPPED`` itself.
+    """
+    if not os.environ.get("MS_ROLE"):
+        return STOPPED
+    if os.environ.get(STOP_FILE):
+        Path(os.environ[STOP_FILE]).touch()
+    return 0

@@ -49,8 +49,11 @@ class Trainer:
         self.config, self.task, self.ranks = runtime.config, runtime.task, runtime.ranks
         self.evaluation = Evaluation.of_run(runtime, model, log.progress_bar)
 
-    def fit(self) -> None:
+    def fit(self) -> bool:
         """Train until ``TRAIN.EPOCHS``, from the newest checkpoint of the run if there is one.
+
+        Returns:
+            Whether all epochs are finished; False if a signal stopped the run.
 
         Raises:
             UserError: If a loss is not finite, the ranks disagree, or the last checkpoint could not be written.
@@ -80,14 +83,16 @@ class Trainer:
         log.begin_metrics(state.step, state.epoch)
         if state.epoch >= epochs:
             log.info(f"all {epochs} epochs are finished; {self._best(state)}, weights in {self.checkpoints.best}")
-            return
+            return True
         samples = f"{len(data):,} training {self.task.sample_name}"
         log.info(f"{samples}, {data.steps} steps per epoch; compiling")
         self._compile()
         self.schedule = build_schedule(config.train, data.steps, state.samples_per_step)
         started = time.time()
         state = self._run_epochs(state)
+        self.ranks.any(False)  # no process ends before rank 0 has written: a cluster might then kill the job
         self._report_end(state, timedelta(seconds=int(time.time() - started)))
+        return state.epoch >= epochs
 
     def _build(self) -> None:
         """Build optimizer, loss scaler, EMA, the step and the checkpoints."""

@@ -13,8 +13,14 @@ Environment variables configure it:
 | LOG_DIR | logs | folder of ``worker_<rank>.log``, ``scheduler.log`` and ``launch.log``, for one job at a time |
 | MAX_RESTARTS | 0 | how often a failed job is restarted from its newest valid checkpoint |
 | CLUSTER_TIMEOUT | 300 | seconds until all nodes must have come, then until all processes must have connected |
-| STOP_TIMEOUT | 120 | seconds after SIGTERM, SIGHUP or Ctrl-C to finish the current step and write a checkpoint |
+| STOP_TIMEOUT | 120 | seconds after a signal to finish the current step and write a checkpoint |
 | RANK_TABLE_FILE | none | rank table of an Ascend cluster |
+
+``platforms.py`` lists the clusters whose own variables replace NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT.
+
+SIGTERM, SIGHUP, SIGUSR1 and Ctrl-C stop a job; a second Ctrl-C ends it at once. Exit status: 0 for a job that has
+finished, 75 for a training that was stopped, 143 for an evaluation that was, 2 for an error that a restart can't fix,
+else 1.
 """
 
 from __future__ import annotations
@@ -32,16 +38,18 @@ from pathlib import Path
 
 from ..cli import config_from_arguments, run_command_line, train_parser
 from ..engine.run_state import checkpoint_files
-from ..engine.stop import SIGNALS
+from ..engine.stop import SIGNALS, STOPPED
 from ..errors import UserError
 from .address import reserve_port
-from .job import Job, parse_integer, read_job
+from .job import Job, read_job
 from .logs import open_logs, remove_logs, say
 from .meeting import meet
-from .processes import find_workers, kill_all
+from .processes import end_with_parent, find_workers, kill_all
+from .settings import parse_integer
+from .signals import StoppedError, StopSignals, blocked
 
 POLL = 0.5  # seconds
-STOPPED = 128 + signal.SIGTERM
+ENDED = 128 + signal.SIGTERM
 BACK_OFF = 5  # seconds before a restart; doubled if the last attempt wrote no checkpoint
 LAST_LINES = 12
 NOISE = ("[WARNING]", "[INFO]")  # prefixes of MindSpore's own log lines
@@ -57,8 +65,8 @@ class Outcome:
     """Result of a job.
 
     Attributes:
-        status: 0 if the job succeeded or a signal stopped its training in order, ``STOPPED`` if a signal ended another
-            job, else 1.
+        status: 0 if the job has finished, ``STOPPED`` if a signal stopped its training, ``ENDED`` if a signal ended
+            another job, else 1.
         rank: The first rank that failed, or None if it is not known.
         code: Exit code of that rank; negative for a signal.
         stopped: Whether a signal stopped the job.
@@ -73,13 +81,11 @@ class Outcome:
 class Watch:
     """One run of a job: prints its first process's output, forwards signals, and leaves no process behind."""
 
-    def __init__(self, job: Job):
-        self.job = job
+    def __init__(self, job: Job, signals: StopSignals):
+        self.job, self.signals = job, signals
         self.mark = uuid.uuid4().hex
-        self.signals = 0
-        self.forwarded = 0
         self.signalled: set[int] = set()  # process ids
-        self.deadline = float("inf")
+        self.deadline: float | None = None  # once a signal has come
         self.printed = 0  # bytes of the first process's log
         self.ranks: dict[int, int] = {}  # by process id
 
@@ -90,14 +96,16 @@ class Watch:
         command, environment = self.job.command(), self.job.environment(self.mark)
         if not Path(command[0]).exists():
             raise UserError(f"{command[0]} is missing: install MindSpore for {sys.executable}")
-        # A signal that is ignored stays so, as SIGHUP under nohup.
-        active = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        previous = {number: signal.signal(number, self._on_signal) for number in active}
         process = None
         try:
-            with log.open("x", encoding="utf-8") as output:  # never through a link that someone else has put there
+            with log.open("x", encoding="utf-8") as output, blocked():  # never through a link of someone else
                 process = subprocess.Popen(
-                    command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                    command,
+                    env=environment,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=end_with_parent,
                 )
             failures = self._wait(process, log)
         finally:
@@ -105,18 +113,17 @@ class Watch:
             if process is not None:
                 process.wait()
             self._print_new_lines()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-        return self._outcome(failures)
+            reported = self.job.stop_file.exists()
+            self.job.stop_file.unlink(missing_ok=True)
+        return self._outcome(failures, reported)
 
-    def _outcome(self, failures: list[Failure]) -> Outcome:
-        stopped = self.signals > 0
-        if not failures:
-            return Outcome(0, stopped=stopped)
-        if stopped and any(code == -signal.SIGTERM for _, code in failures):
+    def _outcome(self, failures: list[Failure], reported: bool) -> Outcome:
+        stopped = self.signals.requested
+        if not failures:  # a signal to another node's launcher stops this one's processes too
+            return Outcome(STOPPED if reported else 0, stopped=stopped)
+        if stopped and any(code in [-number for number in SIGNALS] for _, code in failures):
             # A process ends at once while it starts or compiles, when it has nothing to save.
-            say("stopped before the first step; rerun the same command to resume")
-            return Outcome(0 if self.job.script.name == "train.py" else STOPPED, stopped=True)
+            return stopped_early(self.job)
         return Outcome(1, *failures[0], stopped=stopped)
 
     def _wait(self, process: subprocess.Popen, log: Path) -> list[Failure]:
@@ -130,22 +137,15 @@ class Watch:
                 return [(self.ranks.get(int(pid)), int(code)) for pid, code in failures]
             if done:
                 return [] if process.returncode == 0 else [(None, None)]
-            if self.signals:
+            if self.signals.requested:
                 self._forward_signal()
-            if time.monotonic() > self.deadline:
+            if self.signals.insisted or time.monotonic() > (self.deadline or float("inf")):
                 return [(None, None)]
             time.sleep(POLL)
 
-    def _on_signal(self, number: int, frame: object) -> None:
-        self.signals += 1
-
     def _forward_signal(self) -> None:
-        """Let the processes save and exit at the first signal, also those that start later; kill them at the second."""
-        if self.signals > 1:
-            self.deadline = 0.0
-            return
-        if not self.forwarded:
-            self.forwarded = self.signals
+        """Let the processes save and exit, also those that start later."""
+        if self.deadline is None:
             self.deadline = time.monotonic() + self.job.stop_timeout
             say(f"stopping {len(self.ranks)} processes within {self.job.stop_timeout} seconds")
         for pid in find_workers(self.mark).keys() - self.signalled:
@@ -169,16 +169,26 @@ def main() -> int:
     script, devices, config, data, *flags = read_arguments()
     restarts = parse_integer("MAX_RESTARTS", 0)
     job = read_job(script, devices, config, data, flags)
-    with reserve_port(job), open_logs(job) as job:
-        return run_with_restarts(job, restarts)
+    with StopSignals() as signals, reserve_port(job), open_logs(job) as job:
+        try:
+            return run_with_restarts(job, restarts, signals)
+        except StoppedError:
+            return stopped_early(job).status
 
 
-def run_with_restarts(job: Job, restarts: int) -> int:
+def stopped_early(job: Job) -> Outcome:
+    """Report that a signal has ended a job which had nothing to save."""
+    training = job.script.name == "train.py"
+    say("stopped before the first step; rerun the same command to resume" if training else "stopped")
+    return Outcome(STOPPED if training else ENDED, stopped=True)
+
+
+def run_with_restarts(job: Job, restarts: int, signals: StopSignals) -> int:
     """Run a job until it ends in order, fails for good, or was restarted ``restarts`` times; returns its status."""
     without_progress = 0
     for attempt in range(restarts + 1):
         before = newest_checkpoint(job)
-        outcome = Watch(meet(job)).run()
+        outcome = Watch(meet(job, signals.check), signals).run()
         if outcome.status != 1:
             return outcome.status
         explain(job, outcome)
@@ -192,7 +202,7 @@ def run_with_restarts(job: Job, restarts: int) -> int:
             return 1
         pause = BACK_OFF * 2**without_progress
         say(f"restart {attempt + 1} of {restarts} in {pause} seconds")
-        time.sleep(pause)
+        signals.pause(pause)
     return 1
 
 

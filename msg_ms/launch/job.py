@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import load_config
+from ..engine.stop import STOP_FILE
 from ..errors import UserError
 from ..native.threads import thread_count, usable_cores
+from .platforms import read_place
 from .processes import MARK
+from .settings import parse_integer, setting
 
 PROCESSES_PER_CORE = 4  # more CPU processes must be a mistake
+WORKER = Path(__file__).with_name("worker.py")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Job:
         cluster_timeout: Seconds until all processes must have connected.
         stop_timeout: Seconds between a signal and SIGKILL.
         rank_table: Path of an Ascend rank table, or empty.
+        foreign: Environment variables that the processes must not have.
         master: Numeric address of the first node, once the nodes have met.
     """
 
@@ -51,6 +56,7 @@ class Job:
     cluster_timeout: int
     stop_timeout: int
     rank_table: str
+    foreign: tuple[str, ...] = ()
     master: str = ""
 
     def command(self) -> list[str]:
@@ -63,23 +69,32 @@ class Job:
             "master_port": self.port,
             "log_dir": self.log_dir,
             "join": True,
-            "tail_worker_log": 0,
+            # msrun would copy the worker of this number to its own output with a process that outlives it.
+            "tail_worker_log": self.devices * self.nodes,
             "cluster_time_out": self.cluster_timeout,
         }
         if self.rank_table:
             options["rank_table_file"] = self.rank_table
         msrun = str(Path(sys.executable).with_name("msrun"))
-        return [msrun, *(f"--{name}={value}" for name, value in options.items()), str(self.script), *self.flags]
+        return [
+            msrun,
+            *(f"--{name}={value}" for name, value in options.items()),
+            str(WORKER),
+            str(self.script),
+            *self.flags,
+        ]
 
     def environment(self, mark: str) -> dict[str, str]:
         """Return the environment of all processes, which contains ``mark``."""
         binaries = str(Path(sys.executable).parent)  # msrun starts the "python" of the search path
         own = {"PATH": f"{binaries}:{os.environ.get('PATH', '')}", "PYTHONUNBUFFERED": "1", MARK: mark}
         own["PYTHONIOENCODING"] = "utf-8"  # logs are read as UTF-8 in every locale
+        own[STOP_FILE] = str(self.stop_file.absolute())
         if self.target == "CPU":
             own["OMP_NUM_THREADS"] = str(max(1, usable_cores() // self.devices))
         # Seconds without a heartbeat after which a process counts as dead; MindSpore's default is 30.
-        return {"MS_NODE_TIMEOUT": "20", "MS_RECEIVE_MSG_TIMEOUT": "20", **os.environ, **own}
+        inherited = {name: value for name, value in os.environ.items() if name not in self.foreign}
+        return {"MS_NODE_TIMEOUT": "20", "MS_RECEIVE_MSG_TIMEOUT": "20", **inherited, **own}
 
     @property
     def first_log(self) -> Path:
@@ -92,22 +107,14 @@ class Job:
         return self.log_dir / (f"launch_node{self.node}.log" if self.node else "launch.log")
 
     @property
+    def stop_file(self) -> Path:
+        """File that a process of this node writes if the run was stopped; nodes may share a folder."""
+        return self.log_dir / f".stopped_node{self.node}"
+
+    @property
     def ranks(self) -> range:
         """Ranks of the processes on this node."""
         return range(self.node * self.devices, (self.node + 1) * self.devices)
-
-
-def setting(name: str) -> str:
-    """Return the environment variable ``name``; empty, which means the default, if it is not set or blank."""
-    return os.environ.get(name, "").strip()
-
-
-def parse_integer(name: str, default: int, least: int = 0) -> int:
-    """Return the integer in the environment variable ``name``; raises UserError if it is invalid or below ``least``."""
-    text = setting(name) or str(default)
-    if not text.isascii() or not text.isdigit() or int(text) < least:
-        raise UserError(f"{name}={text}: must be an integer of at least {least}")
-    return int(text)
 
 
 def read_job(script: str, devices: str, config: str, data: str, flags: list[str]) -> Job:
@@ -126,20 +133,14 @@ def read_job(script: str, devices: str, config: str, data: str, flags: list[str]
     """
     if not devices.isascii() or not devices.isdigit() or int(devices) < 1:
         raise UserError(f"DEVICE_NUM={devices}: must be an integer of at least 1, the number of devices on this node")
-    nodes = parse_integer("NNODES", 1, 1)
-    node = parse_integer("NODE_RANK", 0)
-    if node >= nodes:
-        raise UserError(f"NODE_RANK={node}: must be less than NNODES={nodes}; nodes are numbered from 0")
-    address = setting("MASTER_ADDR") or ("" if nodes > 1 else "127.0.0.1")
-    if not address:
-        raise UserError(f"MASTER_ADDR is missing: with NNODES={nodes} each node needs the first node's address")
+    place = read_place(int(devices))
     load_config(config)
     check_readable("DATA_PATH", data, folder=True)
     target = setting("DEVICE_TARGET")
     check_devices(target, int(devices))
     if target == "CPU":
         thread_count()  # refuses an odd MSG_MS_THREADS, once instead of on every process
-    rank_table = setting("RANK_TABLE_FILE")
+    rank_table = "" if "RANK_TABLE_FILE" in place.foreign else setting("RANK_TABLE_FILE")
     if rank_table:
         check_readable("RANK_TABLE_FILE", rank_table, folder=False)
     path = Path(__file__).parents[2] / script
@@ -149,15 +150,16 @@ def read_job(script: str, devices: str, config: str, data: str, flags: list[str]
         flags=flags,
         devices=int(devices),
         target=target,
-        nodes=nodes,
-        node=node,
-        numbered=bool(setting("NODE_RANK")),
-        address=address,
-        port=parse_integer("MASTER_PORT", 8118, 1),
+        nodes=place.nodes,
+        node=place.node,
+        numbered=place.numbered,
+        address=place.address,
+        port=place.port,
         log_dir=expand_home(setting("LOG_DIR") or "logs"),
         cluster_timeout=parse_integer("CLUSTER_TIMEOUT", 300, 1),
         stop_timeout=parse_integer("STOP_TIMEOUT", 120, 1),
         rank_table=rank_table,
+        foreign=place.foreign,
     )
 
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import time
 from pathlib import Path
 
-MARK = "MSG_MS_JOB"  # environment variable that holds the job's mark
+from ..engine.stop import LAUNCHED as MARK  # environment variable that holds the job's mark
+
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+C_LIBRARY = ctypes.CDLL(None)
+
+
+def end_with_parent() -> None:
+    """In a new process, let the kernel kill it when its parent ends; worker.py does so for the next generation."""
+    C_LIBRARY.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def job_environments(mark: str) -> dict[int, dict[str, str]]:

@@ -97,7 +97,7 @@ def test_a_signal_stops_after_a_step_and_the_same_command_resumes(number, run, t
                 process.send_signal(number)
                 break
         rest = process.stdout.read()
-    assert process.returncode == 0, rest
+    assert process.returncode == 75, rest
     folder = tmp_path / "output" / "small" / "cut"
     assert "rerun the same command to resume" in rest and "Traceback" not in rest
     _, metadata = read_checkpoint(newest(folder))

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
-from support.faults import node, run_fault, two_nodes
+from support.faults import node, run_fault, serve, two_nodes
 from support.run_files import result
 from support.script import Script
 from support.small_run import CONFIG, write_images
@@ -83,21 +83,21 @@ def test_empty_variables_are_defaults(small, monkeypatch):
 )
 def test_a_fault_ends_the_job_and_a_rerun_resumes(fault, tmp_path):
     row = run_fault(fault, tmp_path)
-    assert row.left == 0 and row.seconds < 60 and row.status == (fault == "killed")
+    assert row.left == 0 and row.seconds < 60 and row.status == (1 if fault == "killed" else 75)
     assert row.again.startswith("resuming from ") and row.again.endswith("status 0")
 
 
 @pytest.mark.slow
 def test_a_job_that_is_stopped_while_it_compiles_is_stopped_and_has_not_failed(tmp_path):
     row = run_fault("stopped_while_compiling", tmp_path)
-    assert row.status == 0 and row.left == 0 and row.seconds < 60
+    assert row.status == 75 and row.left == 0 and row.seconds < 60
     assert row.reads.endswith("stopped before the first step; rerun the same command to resume")
 
 
 @pytest.mark.slow
 def test_a_closed_terminal_stops_the_job_with_a_checkpoint(tmp_path):
     row = run_fault("terminal_closed", tmp_path)
-    assert row.status == 0 and row.left == 0 and row.again.startswith("resuming from ")
+    assert row.status == 75 and row.left == 0 and row.again.startswith("resuming from ")
 
 
 @pytest.mark.slow
@@ -142,15 +142,42 @@ def test_a_worker_killed_five_times(small):
     compare_with_restarts(small, "small", flags, kills=5, longest=20)
 
 
+SERVICE = "10.96.0.1"
+
+
+def mindcluster(number: int) -> dict[str, str]:
+    """The variables of a pod of MindCluster: only the first one has its scheduler's own address."""
+    return {
+        "NNODES": "", "NODE_RANK": "", "MASTER_ADDR": "", "MASTER_PORT": "", "MS_SERVER_NUM": "0", "MS_WORKER_NUM": "2",
+        "MS_LOCAL_WORKER": "1", "MS_NODE_RANK": str(number), "MS_SCHED_HOST": SERVICE if number else "10.77.0.1",
+        "MS_SCHED_PORT": "2222", "MS_ROLE": "MS_WORKER" if number else "MS_SCHED", "NPU_POD": "true",
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-def test_two_nodes_train_as_one(small, monkeypatch):
+@pytest.mark.parametrize(
+    "variables",
+    (
+        lambda number: {},
+        lambda number: {"MASTER_ADDR": "fd77::1"},
+        pytest.param(
+            lambda number: {"MASTER_ADDR": SERVICE},
+            marks=pytest.mark.skipif(shutil.which("iptables") is None, reason="needs iptables"),
+        ),
+        pytest.param(mindcluster, marks=pytest.mark.skipif(shutil.which("iptables") is None, reason="needs iptables")),
+    ),
+    ids=("IPv4", "IPv6", "service", "MindCluster"),
+)
+def test_two_nodes_train_as_one(variables, small, monkeypatch):
     """Run the documented command in each of two network namespaces with their own addresses."""
     # One process per node would use all cores, and the number of threads changes the rounding of gradients.
     monkeypatch.setenv("MSG_MS_THREADS", "1")
     flags = ("--opts", "TRAIN.EPOCHS", "4")
     with two_nodes() as names:
-        nodes = [node(small, names[number], number, flags) for number in (0, 1)]
+        if shutil.which("iptables"):
+            serve(names, SERVICE)
+        nodes = [node(small, names[number], number, flags, **variables(number)) for number in (0, 1)]
         assert [script.end() for script in nodes] == [0, 0], nodes[0].output + nodes[1].output
     assert Script(small, flags=flags).start().end() == 0
     assert not list((small / "node1" / "out").glob("**/*.ckpt"))  # the first node's process writes for all

@@ -186,6 +186,14 @@ def two_nodes():
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
+def serve(names: list[str], address: str) -> None:
+    """Let an address that no node has lead to the first node, as Kubernetes does for a service."""
+    for name in names:
+        subprocess.run(["ip", "-n", name, "route", "add", address, "dev", "veth0"], check=True)
+        rule = f"iptables -t nat -A OUTPUT -d {address} -p tcp -j DNAT --to-destination 10.77.0.1"
+        subprocess.run(["ip", "netns", "exec", name, *rule.split()], check=True)
+
+
 def node(
     folder: Path, namespace: str, number: int, flags: tuple[str, ...] = (), devices: str = "1", **environment: str
 ) -> Script:

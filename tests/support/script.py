@@ -21,6 +21,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def other_processes() -> dict[int, tuple[Path, dict[str, str]]]:
+    """The working folder and the environment of all other processes, by process number."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int(entry.name) != os.getpid():
+                pairs = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+                found[int(entry.name)] = (entry / "cwd").resolve(), dict(pair.partition("=")[::2] for pair in pairs)
+    return found
+
+
 @dataclass
 class Script:
     """One of the shipped scripts at work, with everything that it printed."""
@@ -78,11 +89,10 @@ class Script:
         return found
 
     def processes(self) -> dict[int, dict[str, str]]:
-        """What lives of this job: all processes in its folder, but for the script itself."""
-        found, others = {}, (self.process.pid, os.getpid())
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (entry / "cwd").resolve() == self.folder.resolve() and int(entry.name) not in others:
-                    pairs = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
-                    found[int(entry.name)] = dict(pair.partition("=")[::2] for pair in pairs)
-        return found
+        """What lives of this job, but for the script itself."""
+        own, found = self.folder.resolve(), other_processes()
+        return {
+            pid: environment
+            for pid, (folder, environment) in found.items()
+            if folder == own and pid != self.process.pid
+        }
