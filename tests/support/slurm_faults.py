@@ -111,7 +111,7 @@ def warned_and_cancelled(folder: Path) -> Row:
 
 
 def time_limit(folder: Path) -> Row:
-    job = training(folder, slurm="--time=1", epochs=100_000)
+    job = training(folder, slurm="--time=2", epochs=100_000)
     return row("time limit", job, time.monotonic(), seconds=300)
 
 
