@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "attention/position_bias.h"
 #include "attention/transposed_attention.h"
 #include "gemm/micro_kernel_bf16.h"
 
@@ -54,7 +55,9 @@ class HalfHead {
   void run_panel(int64_t window, int64_t head, int64_t first) {
     constexpr int64_t kWidth = kVectors * kLanes;
     const int64_t tokens = attn.tokens, columns = attn.padded_tokens;
-    load_queries<kWidth>(operand(window, head, 0) + first * attn.qkv.stride, std::min(kWidth, attn.queries - first));
+    const int64_t n = std::min(kWidth, attn.queries - first);
+    load_queries<kWidth>(operand(window, head, 0) + first * attn.qkv.stride, attn.qkv.stride, n, pairs, queries,
+                         unchanged);
     const float scale = attn.scale * kLog2E, *const bias = attn.bias + head * tokens * columns + first;
     float *const rows = scores;
     Vec largest[kVectors], total[kVectors] = {};
@@ -76,7 +79,8 @@ class HalfHead {
     }
     for (int v = 0; v < kVectors; ++v) total[v] = 1.0f / total[v];
     multiply_weights<kVectors>(total);
-    store_outputs<kWidth>(window * attn.queries + first, head * attn.head_dim, std::min(kWidth, attn.queries - first));
+    BFloat16 *const to = out_.at(window * attn.queries + first, head * attn.head_dim);
+    store_outputs<kWidth>(outputs, n, pairs, reinterpret_cast<float *>(to), out_.stride, unchanged);
   }
 
   // Compute `outputs` (pairs, width): the values' channels in pairs, times the weights, times `factors`.
@@ -105,44 +109,9 @@ class HalfHead {
     run_tiles(std::integral_constant<int, 2>());
   }
 
-  // Transpose n queries (n, pairs) to (pairs, width), with zeros in the other columns.
-  template <int64_t kWidth>
-  void load_queries(const float *from, int64_t n) {
-    Vec block[kLanes];
-    for (int64_t i = 0; i < kWidth; i += kLanes) {
-      const int64_t rows = std::clamp<int64_t>(n - i, 0, kLanes);
-      for (int64_t c = 0; c < pairs; c += kLanes) {
-        const int64_t lanes = std::min<int64_t>(kLanes, pairs - c);
-        const float *first = from + i * attn.qkv.stride + c;
-        if (rows == kLanes && lanes == kLanes) {
-#pragma GCC unroll 16
-          for (int r = 0; r < kLanes; ++r) block[r] = load(first + r * attn.qkv.stride);
-        } else {
-          for (int r = 0; r < kLanes; ++r) block[r] = r < rows ? load_lanes(first + r * attn.qkv.stride, lanes) : Vec{};
-        }
-        transpose(block);
-#pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) store(queries + (c + r) * kWidth + i, block[r]);
-      }
-    }
-  }
-
-  // Transpose `outputs` to n rows of the result, from row `first` and channel `channel`.
-  template <int64_t kWidth>
-  void store_outputs(int64_t first, int64_t channel, int64_t n) {
-    Vec block[kLanes];
-    for (int64_t i = 0; i < n; i += kLanes) {
-      const int64_t rows = std::min<int64_t>(kLanes, n - i);
-      for (int64_t c = 0; c < pairs; c += kLanes) {
-#pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) block[r] = load(outputs + (c + r) * kWidth + i);
-        transpose(block);
-        for (int r = 0; r < rows; ++r) {
-          float *to = reinterpret_cast<float *>(out_.at(first + i + r, channel + 2 * c));
-          store_lanes(to, block[r], std::min<int64_t>(kLanes, pairs - c));
-        }
-      }
-    }
+  // Leave the vectors of a column as they are, for load_queries() and store_outputs().
+  static auto unchanged(int64_t, int64_t) {
+    return [](Vec v) MSG_MS_INLINE { return v; };
   }
 
   // Interleave the values of tokens 2j and 2j + 1: (tokens, head_dim) to pairs (tokens / 2, padded_dim).

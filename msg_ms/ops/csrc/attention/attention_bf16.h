@@ -7,14 +7,12 @@
 
 namespace msg_ms {
 
-constexpr float kLog2E = 1.44269504088896341f;
-
 // Windows of queries, keys and values: HalfRows (windows * tokens, 3 * heads * head_dim), with bias.
 struct HalfAttention {
   int64_t windows, tokens, heads, head_dim;  // head_dim is even
   float scale;
   const HalfRows &qkv;
-  const float *bias;         // (heads, tokens, padded_tokens): pack_bias by key (window_attention.h), times log2(e)
+  const float *bias;         // (heads, tokens, padded_tokens): pack_bias by key (position_bias.h), times log2(e)
   int64_t queries = tokens;  // the first tokens of a window, for which outputs are computed
   int64_t padded_tokens = round_up(tokens, kLanes), padded_dim = round_up(head_dim, kLanes);
 };

@@ -4,9 +4,9 @@
 // stream are in single precision.
 
 #include "attention/attention_bf16.h"
-#include "attention/normalize_bf16.h"
+#include "attention/normalization.h"
 #include "attention/packed_blocks.h"
-#include "attention/window_attention.h"
+#include "attention/shuffle.h"
 
 namespace msg_ms {
 namespace {
@@ -17,37 +17,45 @@ ProductTarget add_to_residual(const Branch &branch, int64_t first, const float *
   return {ProductTarget::kResidual, bias, nullptr, out + at, branch.x + at, branch.channels};
 }
 
+// Normalize rows [first, first + n) of the branch's input and round them. Padded patches become zeros.
+template <typename Arithmetic>
+void normalize_and_round(const Branch &branch, int64_t first, int64_t n, const float *gamma, const float *beta,
+                         const HalfRows &to) {
+  normalize(
+    branch, first, n, gamma, beta,
+    [&](int64_t i, int64_t c, int64_t lanes, Vec value)
+      MSG_MS_INLINE { store_rounded<Arithmetic>(to.at(i, c), value, lanes); },
+    [&](int64_t i) { std::memset(to.at(i, 0), 0, 2 * to.pairs * sizeof(BFloat16)); });
+}
+
 // out = kept + proj(attention(LayerNorm(x))) at the tokens of `kept`, then the shuffle; out may be x.
 template <typename Arithmetic>
 void attention_branch(const Branch &branch, const Branch &kept, const PackedSettings &settings,
                       const BlockParameters &p, float *out) {
-  const float *gamma = p[0], *beta = p[1], *qkv_weight = p[2], *qkv_bias = p[3], *position_bias = p[4];
-  const float *proj_weight = p[5], *proj_bias = p[6];
   const int64_t channels = branch.channels, tokens = branch.tokens, heads = settings.heads;
-  branch.for_each_chunk(2 * channels, tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
+  for_each_chunk(branch.count, 2 * channels, tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     const int64_t windows = n / tokens, kept_first = first / tokens * kept.tokens;
     const HalfRows normalized(n, channels), qkv(n, 3 * channels), result(windows * kept.tokens, channels);
-    normalize_and_round<Arithmetic>(branch, first, n, gamma, beta, normalized);
-    gemm_bf16<Arithmetic>(n, 3 * channels, normalized, qkv_weight, {ProductTarget::kRound, qkv_bias, &qkv});
-    HalfAttention attention{windows, tokens, heads, channels / heads, settings.scale(), qkv, position_bias};
+    normalize_and_round<Arithmetic>(branch, first, n, p.gamma, p.beta, normalized);
+    gemm_bf16<Arithmetic>(n, 3 * channels, normalized, p.qkv_weight, {ProductTarget::kRound, p.qkv_bias, &qkv});
+    HalfAttention attention{windows, tokens, heads, channels / heads, settings.scale(), qkv, p.position_bias};
     attention.queries = kept.tokens;
     attend_bf16<Arithmetic>(attention, result);
-    gemm_bf16<Arithmetic>(windows * kept.tokens, channels, result, proj_weight,
-                          add_to_residual(kept, kept_first, proj_bias, out));
+    gemm_bf16<Arithmetic>(windows * kept.tokens, channels, result, p.proj_weight,
+                          add_to_residual(kept, kept_first, p.proj_bias, out));
   });
-  if (settings.shuffles()) kept.shuffle_msg_tokens(out);
+  if (settings.shuffles()) shuffle_msg_tokens(kept, out);
 }
 
 // out = x + gelu(LayerNorm(x) w1^T + b1) w2^T + b2; out may be x.
 template <typename Arithmetic>
 void mlp_branch(const Branch &branch, const BlockParameters &p, float *out) {
-  const float *gamma = p[7], *beta = p[8], *w1 = p[9], *b1 = p[10], *w2 = p[11], *b2 = p[12];
-  const int64_t channels = branch.channels, hidden = p.size(10);
-  branch.for_each_chunk(hidden / 2, 1, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
+  const int64_t channels = branch.channels, hidden = p.b1.size;
+  for_each_chunk(branch.count, pair_count(hidden), 1, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     const HalfRows normalized(n, channels), activations(n, hidden);
-    normalize_and_round<Arithmetic>(branch, first, n, gamma, beta, normalized);
-    gemm_bf16<Arithmetic>(n, hidden, normalized, w1, {ProductTarget::kGelu, b1, &activations});
-    gemm_bf16<Arithmetic>(n, channels, activations, w2, add_to_residual(branch, first, b2, out));
+    normalize_and_round<Arithmetic>(branch, first, n, p.mlp_gamma, p.mlp_beta, normalized);
+    gemm_bf16<Arithmetic>(n, hidden, normalized, p.w1, {ProductTarget::kGelu, p.b1, &activations});
+    gemm_bf16<Arithmetic>(n, channels, activations, p.w2, add_to_residual(branch, first, p.b2, out));
   });
 }
 
@@ -73,20 +81,13 @@ void multiply_rows(void **params, int64_t **shapes) {
   const int64_t rows = shapes[0][0], in = shapes[0][1], out = shapes[2][1];
   const float *x = data(params, 0), *weight = data(params, 1);
   float *to = data(params, 2);
-  const auto run = [&](int64_t first, int64_t n) {
+  for_each_chunk(rows, pair_count(in), 1, has_many_rows(rows), [&](int64_t first, int64_t n) {
     const HalfRows rounded(n, in);
     parallel_for(n, kMinElements / in + 1, [&](int, int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) round_row<Arithmetic>(x + (first + i) * in, in, rounded, i);
     });
     gemm_bf16<Arithmetic>(n, out, rounded, weight,
                           {ProductTarget::kStore, nullptr, nullptr, to + first * out, nullptr, out});
-  };
-  // Chunks of rows that stay in the cache, on all threads if there are enough.
-  constexpr int64_t kManyRows = 64, kCacheFloats = 1 << 16;
-  if (rows < kManyRows * num_threads()) return run(0, rows);
-  const int64_t chunk = std::max<int64_t>(kManyRows, 2 * kCacheFloats / in);
-  parallel_for_serial(rows, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += chunk) run(i, std::min(chunk, end - i));
   });
 }
 
@@ -108,17 +109,6 @@ MSG_MS_KERNEL(pack_weight_bf16) {
 MSG_MS_KERNEL(matmul_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;
   msg_ms::multiply_rows<msg_ms::NativeBFloat16>(params, shapes);
-  return 0;
-}
-
-// inputs and output as those of pack_position_bias, for the blocks in bfloat16
-MSG_MS_KERNEL(pack_position_bias_bf16) {
-  using namespace msg_ms;
-  const Attention attention = attention_of_table(shapes[0]);
-  float *const bias = data(params, 2);
-  std::memset(bias, 0, size(shapes[2], dims[2]) * sizeof(float));
-  pack_bias(attention, data(params, 0), data(params, 1), true, bias);
-  for (int64_t i = 0; i < attention.bias_size(); ++i) bias[i] *= kLog2E;
   return 0;
 }
 

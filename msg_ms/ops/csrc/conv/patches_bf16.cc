@@ -1,8 +1,10 @@
 // Kernels of the patch embedding and the patch merging for inference in bfloat16: patches, product, bias and
 // normalization in one pass over chunks of rows that stay in the cache; see packed.py.
 
-#include "attention/normalize_bf16.h"
+#include "base/chunks.h"
+#include "base/layer_norm.h"
 #include "conv/patches.h"
+#include "gemm/gemm_bf16.h"
 
 namespace msg_ms {
 namespace {
@@ -12,7 +14,7 @@ namespace {
 template <typename Arithmetic, typename Fill, typename RowOf>
 void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *weight, const float *bias,
                      const float *gamma, const float *beta, float *out, const Fill &fill, const RowOf &out_row) {
-  const auto run = [&](int64_t first, int64_t n) {
+  for_each_chunk(rows, pair_count(depth), 1, has_many_rows(rows), [&](int64_t first, int64_t n) {
     const HalfRows patches(n, depth);
     const Workspace product(n * columns);
     parallel_for(n, 4, [&](int, int64_t begin, int64_t end) {
@@ -29,12 +31,6 @@ void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *
                                 MSG_MS_INLINE { store_lanes(to[r] + c, value, lanes); });
       });
     });
-  };
-  constexpr int64_t kManyRows = 64, kCachePairs = 1 << 16;
-  if (rows < kManyRows * num_threads()) return run(0, rows);
-  const int64_t chunk = std::max<int64_t>(kManyRows, 2 * kCachePairs / depth);
-  parallel_for_serial(rows, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += chunk) run(i, std::min(chunk, end - i));
   });
 }
 
