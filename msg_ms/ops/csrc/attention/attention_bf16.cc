@@ -26,7 +26,6 @@ MSG_MS_INLINE inline Vec short_exp2(Vec x) {
 //
 // Weights and outputs are transposed like the scores, see transposed_attention.h: two rows of weights are pairs of the
 // second product.
-template <typename Arithmetic>
 class HalfHead {
  public:
   HalfHead(const HalfAttention &attention, const HalfRows &out)
@@ -61,7 +60,7 @@ class HalfHead {
     const float scale = attn.scale * kLog2E, *const bias = attn.bias + head * tokens * columns + first;
     float *const rows = scores;
     Vec largest[kVectors], total[kVectors] = {};
-    multiply_panel<kVectors, Arithmetic>(
+    multiply_panel<kVectors, BFloat16Arithmetic>(
       tokens, pairs, operand(window, head, 1), attn.qkv.stride, 1, queries, kWidth, NoPrefetch(),
       [&](int64_t i, const auto &tile) MSG_MS_INLINE { store_scores(tile, i, scale, bias, columns, rows, largest); });
     // Weights 2^(score - largest), in pairs in the place of the scores. Their sums are used by the outputs.
@@ -74,7 +73,7 @@ class HalfHead {
         const float *from = rows + i * kWidth + v * kLanes;
         const Vec even = short_exp2(load(from) - largest[v]), odd = short_exp2(load(from + kWidth) - largest[v]);
         total[v] += even + odd;
-        store(rows + i / 2 * kWidth + v * kLanes, Arithmetic::round_pair(even, odd));
+        store(rows + i / 2 * kWidth + v * kLanes, BFloat16Arithmetic::round_pair(even, odd));
       }
     }
     for (int v = 0; v < kVectors; ++v) total[v] = 1.0f / total[v];
@@ -91,7 +90,7 @@ class HalfHead {
     const auto run_tiles = [&](auto rows) {
       NoPrefetch prefetch;
       for (; c + rows <= attn.head_dim; c += rows) {
-        multiply_tile<rows, kVectors, Arithmetic>(
+        multiply_tile<rows, kVectors, BFloat16Arithmetic>(
           ZeroStart(), pair_count(attn.tokens), values + c, 1, attn.padded_dim, scores, kWidth, prefetch,
           [&](const auto &tile) MSG_MS_INLINE {
 #pragma GCC unroll 16
@@ -99,7 +98,7 @@ class HalfHead {
 #pragma GCC unroll 8
               for (int v = 0; v < kVectors; ++v) {
                 store(outputs + (c + r) / 2 * kWidth + v * kLanes,
-                      Arithmetic::round_pair(tile[r][v] * factors[v], tile[r + 1][v] * factors[v]));
+                      BFloat16Arithmetic::round_pair(tile[r][v] * factors[v], tile[r + 1][v] * factors[v]));
               }
             }
           });
@@ -141,17 +140,11 @@ class HalfHead {
 
 }  // namespace
 
-template <typename Arithmetic>
 void attend_bf16(const HalfAttention &attn, const HalfRows &out) {
   parallel_for(attn.windows * attn.heads, 1, [&](int, int64_t begin, int64_t end) {
-    HalfHead<Arithmetic> worker(attn, out);
+    HalfHead worker(attn, out);
     for_each_window(attn.windows, attn.heads, begin, end, [&](int64_t window, int64_t h) { worker.run(window, h); });
   });
 }
-
-template void attend_bf16<PortableBFloat16>(const HalfAttention &, const HalfRows &);
-#if MSG_MS_BFLOAT16
-template void attend_bf16<NativeBFloat16>(const HalfAttention &, const HalfRows &);
-#endif
 
 }  // namespace msg_ms

@@ -18,7 +18,6 @@ struct HalfAttention {
 };
 
 // Write the heads' outputs (windows * queries, heads * head_dim).
-template <typename Arithmetic>
 void attend_bf16(const HalfAttention &attention, const HalfRows &out);
 
 }  // namespace msg_ms

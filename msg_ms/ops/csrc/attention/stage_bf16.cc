@@ -18,65 +18,59 @@ ProductTarget add_to_residual(const Branch &branch, int64_t first, const float *
 }
 
 // Normalize rows [first, first + n) of the branch's input and round them. Padded patches become zeros.
-template <typename Arithmetic>
 void normalize_and_round(const Branch &branch, int64_t first, int64_t n, const float *gamma, const float *beta,
                          const HalfRows &to) {
   normalize(
     branch, first, n, gamma, beta,
-    [&](int64_t i, int64_t c, int64_t lanes, Vec value)
-      MSG_MS_INLINE { store_rounded<Arithmetic>(to.at(i, c), value, lanes); },
+    [&](int64_t i, int64_t c, int64_t lanes, Vec value) MSG_MS_INLINE { store_rounded(to.at(i, c), value, lanes); },
     [&](int64_t i) { std::memset(to.at(i, 0), 0, 2 * to.pairs * sizeof(BFloat16)); });
 }
 
 // out = kept + proj(attention(LayerNorm(x))) at the tokens of `kept`, then the shuffle; out may be x.
-template <typename Arithmetic>
 void attention_branch(const Branch &branch, const Branch &kept, const PackedSettings &settings,
                       const BlockParameters &p, float *out) {
   const int64_t channels = branch.channels, tokens = branch.tokens, heads = settings.heads;
   for_each_chunk(branch.count, 2 * channels, tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     const int64_t windows = n / tokens, kept_first = first / tokens * kept.tokens;
     const HalfRows normalized(n, channels), qkv(n, 3 * channels), result(windows * kept.tokens, channels);
-    normalize_and_round<Arithmetic>(branch, first, n, p.gamma, p.beta, normalized);
-    gemm_bf16<Arithmetic>(n, 3 * channels, normalized, p.qkv_weight, {ProductTarget::kRound, p.qkv_bias, &qkv});
+    normalize_and_round(branch, first, n, p.gamma, p.beta, normalized);
+    gemm_bf16(n, 3 * channels, normalized, p.qkv_weight, {ProductTarget::kRound, p.qkv_bias, &qkv});
     HalfAttention attention{windows, tokens, heads, channels / heads, settings.scale(), qkv, p.position_bias};
     attention.queries = kept.tokens;
-    attend_bf16<Arithmetic>(attention, result);
-    gemm_bf16<Arithmetic>(windows * kept.tokens, channels, result, p.proj_weight,
-                          add_to_residual(kept, kept_first, p.proj_bias, out));
+    attend_bf16(attention, result);
+    gemm_bf16(windows * kept.tokens, channels, result, p.proj_weight,
+              add_to_residual(kept, kept_first, p.proj_bias, out));
   });
   if (settings.shuffles()) shuffle_msg_tokens(kept, out);
 }
 
 // out = x + gelu(LayerNorm(x) w1^T + b1) w2^T + b2; out may be x.
-template <typename Arithmetic>
 void mlp_branch(const Branch &branch, const BlockParameters &p, float *out) {
   const int64_t channels = branch.channels, hidden = p.b1.size;
   for_each_chunk(branch.count, pair_count(hidden), 1, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     const HalfRows normalized(n, channels), activations(n, hidden);
-    normalize_and_round<Arithmetic>(branch, first, n, p.mlp_gamma, p.mlp_beta, normalized);
-    gemm_bf16<Arithmetic>(n, hidden, normalized, p.w1, {ProductTarget::kGelu, p.b1, &activations});
-    gemm_bf16<Arithmetic>(n, channels, activations, p.w2, add_to_residual(branch, first, p.b2, out));
+    normalize_and_round(branch, first, n, p.mlp_gamma, p.mlp_beta, normalized);
+    gemm_bf16(n, hidden, normalized, p.w1, {ProductTarget::kGelu, p.b1, &activations});
+    gemm_bf16(n, channels, activations, p.w2, add_to_residual(branch, first, p.b2, out));
   });
 }
 
-template <typename Arithmetic>
 int run_stage(int count, void **params, int *dims, int64_t **shapes) {
   const bool done = run_blocks(
     count, params, dims, shapes,
     [&](const Branch &branch, const Branch &kept, const PackedSettings &settings, const BlockParameters &p,
         float *stream) {
-      attention_branch<Arithmetic>(branch, kept, settings, p, stream);
+      attention_branch(branch, kept, settings, p, stream);
       return stream;
     },
     [&](const Branch &branch, const BlockParameters &p, float *stream) {
-      mlp_branch<Arithmetic>(branch, p, stream);
+      mlp_branch(branch, p, stream);
       return stream;
     });
   return done ? 0 : 1;
 }
 
 // x (rows, in) times a packed weight (out, in), transposed
-template <typename Arithmetic>
 void multiply_rows(void **params, int64_t **shapes) {
   const int64_t rows = shapes[0][0], in = shapes[0][1], out = shapes[2][1];
   const float *x = data(params, 0), *weight = data(params, 1);
@@ -84,10 +78,9 @@ void multiply_rows(void **params, int64_t **shapes) {
   for_each_chunk(rows, pair_count(in), 1, has_many_rows(rows), [&](int64_t first, int64_t n) {
     const HalfRows rounded(n, in);
     parallel_for(n, kMinElements / in + 1, [&](int, int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) round_row<Arithmetic>(x + (first + i) * in, in, rounded, i);
+      for (int64_t i = begin; i < end; ++i) round_row(x + (first + i) * in, in, rounded, i);
     });
-    gemm_bf16<Arithmetic>(n, out, rounded, weight,
-                          {ProductTarget::kStore, nullptr, nullptr, to + first * out, nullptr, out});
+    gemm_bf16(n, out, rounded, weight, {ProductTarget::kStore, nullptr, nullptr, to + first * out, nullptr, out});
   });
 }
 
@@ -108,7 +101,7 @@ MSG_MS_KERNEL(pack_weight_bf16) {
 // x (rows, in), weight packed in bfloat16 -> (rows, out), float
 MSG_MS_KERNEL(matmul_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;
-  msg_ms::multiply_rows<msg_ms::NativeBFloat16>(params, shapes);
+  msg_ms::multiply_rows(params, shapes);
   return 0;
 }
 
@@ -116,16 +109,8 @@ MSG_MS_KERNEL(matmul_bf16) {
 // the first tokens only
 MSG_MS_KERNEL(stage_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;
-  return msg_ms::run_stage<msg_ms::NativeBFloat16>(count, params, dims, shapes);
+  return msg_ms::run_stage(count, params, dims, shapes);
 }
 
 // The same with the output's shape of the first tokens.
 MSG_MS_KERNEL(stage_bf16_first) { return stage_bf16(count, params, dims, shapes, dtypes, stream, extra); }
-
-// matmul_bf16 and stage_bf16 without the instructions: slow, for tests on any processor.
-MSG_MS_KERNEL(matmul_bf16_portable) {
-  msg_ms::multiply_rows<msg_ms::PortableBFloat16>(params, shapes);
-  return 0;
-}
-
-MSG_MS_KERNEL(stage_bf16_portable) { return msg_ms::run_stage<msg_ms::PortableBFloat16>(count, params, dims, shapes); }

@@ -11,7 +11,7 @@ namespace {
 
 // Compute LayerNorm(patches weight^T + bias), (rows, columns): row i is written to out + out_row(i) * columns. fill(i,
 // n, to) rounds the patches of rows [i, i + n).
-template <typename Arithmetic, typename Fill, typename RowOf>
+template <typename Fill, typename RowOf>
 void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *weight, const float *bias,
                      const float *gamma, const float *beta, float *out, const Fill &fill, const RowOf &out_row) {
   for_each_chunk(rows, pair_count(depth), 1, has_many_rows(rows), [&](int64_t first, int64_t n) {
@@ -20,8 +20,7 @@ void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *
     parallel_for(n, 4, [&](int, int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) fill(first + i, i, patches);
     });
-    gemm_bf16<Arithmetic>(n, columns, patches, weight,
-                          {ProductTarget::kStore, nullptr, nullptr, product, nullptr, columns});
+    gemm_bf16(n, columns, patches, weight, {ProductTarget::kStore, nullptr, nullptr, product, nullptr, columns});
     parallel_for(n, kMinElements / columns + 1, [&](int, int64_t begin, int64_t end) {
       for_rows_at_once(begin, end, [&](int64_t i, auto count) {
         float *to[count];
@@ -34,7 +33,6 @@ void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *
   });
 }
 
-template <typename Arithmetic>
 void embed(void **params, int64_t **shapes) {
   const float *const sizes = data(params, 1), *const messages = data(params, 6);
   const ImagePatches patches(shapes[0], sizes);
@@ -51,10 +49,10 @@ void embed(void **params, int64_t **shapes) {
   const float *x = data(params, 0);
   parallel_for(pixels, 4 * kMinElements, [&](int, int64_t begin, int64_t end) {
     for_each_vector(end - begin, [&](int64_t i, int64_t lanes) {
-      store_rounded<Arithmetic>(images + begin + i, load_lanes(x + begin + i, lanes), lanes);
+      store_rounded(images + begin + i, load_lanes(x + begin + i, lanes), lanes);
     });
   });
-  project_patches<Arithmetic>(
+  project_patches(
     patches.batch * tokens, depth, columns, data(params, 2), data(params, 3), data(params, 4), data(params, 5), out,
     [&](int64_t row, int64_t i, const HalfRows &to) {
       const int64_t at = position[row % tokens], y = at / patches.columns, column = at % patches.columns;
@@ -79,7 +77,6 @@ void embed(void **params, int64_t **shapes) {
   }
 }
 
-template <typename Arithmetic>
 void merge(void **params, int64_t **shapes) {
   const int64_t channels = shapes[0][1], columns = shapes[4][0];
   const TokenPatches patches(channels, data(params, 1), shapes[0][0]);
@@ -91,7 +88,7 @@ void merge(void **params, int64_t **shapes) {
     }
   });
   const float *x = data(params, 0);
-  project_patches<Arithmetic>(
+  project_patches(
     patches.batch * patches.next_rows, 9 * channels, columns, data(params, 2), data(params, 3), data(params, 4),
     data(params, 5), data(params, 6),
     [&](int64_t row, int64_t i, const HalfRows &to) {
@@ -104,7 +101,7 @@ void merge(void **params, int64_t **shapes) {
         }
         for_each_vector(channels, [&](int64_t c, int64_t lanes) {
           const Vec entries = load_lanes(image + from[k] * channels + c, lanes);
-          store_rounded<Arithmetic>(to.at(i, k * channels + c), entries, lanes);
+          store_rounded(to.at(i, k * channels + c), entries, lanes);
         });
       }
     },
@@ -119,7 +116,7 @@ void merge(void **params, int64_t **shapes) {
 // window's MSG token first
 MSG_MS_KERNEL(embed_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;
-  msg_ms::embed<msg_ms::NativeBFloat16>(params, shapes);
+  msg_ms::embed(params, shapes);
   return 0;
 }
 
@@ -127,17 +124,6 @@ MSG_MS_KERNEL(embed_bf16) {
 // C), bias, gamma, beta (O,) -> (rows / 4, O)
 MSG_MS_KERNEL(merge_bf16) {
   if (!msg_ms::has_bfloat16()) return 1;
-  msg_ms::merge<msg_ms::NativeBFloat16>(params, shapes);
-  return 0;
-}
-
-// The same without the instructions, for tests.
-MSG_MS_KERNEL(embed_bf16_portable) {
-  msg_ms::embed<msg_ms::PortableBFloat16>(params, shapes);
-  return 0;
-}
-
-MSG_MS_KERNEL(merge_bf16_portable) {
-  msg_ms::merge<msg_ms::PortableBFloat16>(params, shapes);
+  msg_ms::merge(params, shapes);
   return 0;
 }

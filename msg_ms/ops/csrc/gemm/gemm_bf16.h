@@ -9,7 +9,7 @@
 
 namespace msg_ms {
 
-// Whether this processor has the instructions for NativeBFloat16, and the library was compiled with them.
+// Whether the library was compiled with the instructions of bfloat16 and this processor has them.
 bool has_bfloat16();
 
 // Rows of bfloat16 numbers in pairs. Rows that are a multiple of 4 KB apart would compete for the same cache lines.
@@ -34,10 +34,8 @@ class HalfRows {
 };
 
 // Round n floats into row i.
-template <typename Arithmetic>
 inline void round_row(const float *from, int64_t n, const HalfRows &to, int64_t i) {
-  for_each_vector(
-    n, [&](int64_t c, int64_t lanes) { store_rounded<Arithmetic>(to.at(i, c), load_lanes(from + c, lanes), lanes); });
+  for_each_vector(n, [&](int64_t c, int64_t lanes) { store_rounded(to.at(i, c), load_lanes(from + c, lanes), lanes); });
 }
 
 // Pack the weight (columns, depth), whose entry (j, k) is weight[j * row_stride + k]: panels of pairs. `to` has room
@@ -63,7 +61,6 @@ struct ProductTarget {
 };
 
 // Multiply `rows` rows by a packed weight.
-template <typename Arithmetic>
 void gemm_bf16(int64_t rows, int64_t columns, const HalfRows &a, const float *packed, const ProductTarget &target);
 
 }  // namespace msg_ms
