@@ -1,7 +1,7 @@
 // The common part of a block's two residual branches, x + drop_path_scale * f(LayerNorm(x)): their input.
 //
-// What both do with it is in chunks.h (rows that stay in the cache), normalization.h, residual.h, gradients.h (of the
-// parameters) and shuffle.h.
+// They share chunks.h (rows that stay in the cache), normalization.h, residual.h, gradients.h (of the parameters) and
+// shuffle.h.
 #pragma once
 
 #include <algorithm>

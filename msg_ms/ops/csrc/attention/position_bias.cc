@@ -86,7 +86,7 @@ MSG_MS_KERNEL(pack_position_bias) {
 }
 
 // The same for the blocks in bfloat16.
-MSG_MS_KERNEL(pack_position_bias_bf16) {
+MSG_MS_KERNEL(pack_position_bias_bfloat16) {
   msg_ms::pack_parameters(params, dims, shapes, msg_ms::kLog2E);
   return 0;
 }

@@ -4,7 +4,7 @@
 #include "base/chunks.h"
 #include "base/layer_norm.h"
 #include "conv/patches.h"
-#include "gemm/gemm_bf16.h"
+#include "gemm/gemm_bfloat16.h"
 
 namespace msg_ms {
 namespace {
@@ -15,12 +15,12 @@ template <typename Fill, typename RowOf>
 void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *weight, const float *bias,
                      const float *gamma, const float *beta, float *out, const Fill &fill, const RowOf &out_row) {
   for_each_chunk(rows, pair_count(depth), 1, has_many_rows(rows), [&](int64_t first, int64_t n) {
-    const HalfRows patches(n, depth);
+    const BFloat16Rows patches(n, depth);
     const Workspace product(n * columns);
     parallel_for(n, 4, [&](int, int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) fill(first + i, i, patches);
     });
-    gemm_bf16(n, columns, patches, weight, {ProductTarget::kStore, nullptr, nullptr, product, nullptr, columns});
+    gemm_bfloat16(n, columns, patches, weight, {ProductTarget::kStore, nullptr, nullptr, product, nullptr, columns});
     parallel_for(n, kMinElements / columns + 1, [&](int, int64_t begin, int64_t end) {
       for_rows_at_once(begin, end, [&](int64_t i, auto count) {
         float *to[count];
@@ -54,7 +54,7 @@ void embed(void **params, int64_t **shapes) {
   });
   project_patches(
     patches.batch * tokens, depth, columns, data(params, 2), data(params, 3), data(params, 4), data(params, 5), out,
-    [&](int64_t row, int64_t i, const HalfRows &to) {
+    [&](int64_t row, int64_t i, const BFloat16Rows &to) {
       const int64_t at = position[row % tokens], y = at / patches.columns, column = at % patches.columns;
       const BFloat16 *const image = images + row / tokens * image_pixels;
       const bool fits = patches.kernel <= kPiece && depth + kPiece - patches.kernel <= 2 * to.stride;
@@ -91,7 +91,7 @@ void merge(void **params, int64_t **shapes) {
   project_patches(
     patches.batch * patches.next_rows, 9 * channels, columns, data(params, 2), data(params, 3), data(params, 4),
     data(params, 5), data(params, 6),
-    [&](int64_t row, int64_t i, const HalfRows &to) {
+    [&](int64_t row, int64_t i, const BFloat16Rows &to) {
       const int64_t *from = &sources[row % patches.next_rows * 9];
       const float *image = x + row / patches.next_rows * patches.rows * channels;
       for (int64_t k = 0; k < 9; ++k) {
@@ -114,7 +114,7 @@ void merge(void **params, int64_t **shapes) {
 // images (B, C, height, width), sizes [window, region, kernel, stride, padding], packed weight (O, C * kernel *
 // kernel), bias, gamma, beta (O,), MSG tokens of a region (windows, O) -> tokens (rows, O) in window order, each
 // window's MSG token first
-MSG_MS_KERNEL(embed_bf16) {
+MSG_MS_KERNEL(embed_bfloat16) {
   if (!msg_ms::has_bfloat16()) return 1;
   msg_ms::embed(params, shapes);
   return 0;
@@ -122,7 +122,7 @@ MSG_MS_KERNEL(embed_bf16) {
 
 // tokens (rows, C), sizes [height, width, window, region, next region], packed weight (O, 9 * C) with columns (3, 3,
 // C), bias, gamma, beta (O,) -> (rows / 4, O)
-MSG_MS_KERNEL(merge_bf16) {
+MSG_MS_KERNEL(merge_bfloat16) {
   if (!msg_ms::has_bfloat16()) return 1;
   msg_ms::merge(params, shapes);
   return 0;

@@ -1,6 +1,6 @@
-// GEMM in bfloat16; see gemm_bf16.h.
+// GEMM in bfloat16; see gemm_bfloat16.h.
 
-#include "gemm/gemm_bf16.h"
+#include "gemm/gemm_bfloat16.h"
 
 #include "base/gelu.h"
 #include "gemm/gemm_common.h"
@@ -17,7 +17,7 @@ bool has_bfloat16() {
 #endif
 }
 
-void pack_bf16(int64_t depth, int64_t columns, const float *weight, float *to) {
+void pack_bfloat16(int64_t depth, int64_t columns, const float *weight, float *to) {
   const int64_t pairs = pair_count(depth), width = tile_vectors(columns) * kLanes;
   parallel_for((columns + width - 1) / width, 1, [&](int, int64_t begin, int64_t end) {
     for (int64_t p = begin * width; p < end * width; p += width) {
@@ -107,7 +107,8 @@ MSG_MS_INLINE inline void finish_tile(const ProductTarget &target, const Vec (&t
 
 }  // namespace
 
-void gemm_bf16(int64_t rows, int64_t columns, const HalfRows &a, const float *packed, const ProductTarget &target) {
+void gemm_bfloat16(int64_t rows, int64_t columns, const BFloat16Rows &a, const float *packed,
+                   const ProductTarget &target) {
   with_tile_vectors(columns, [&](auto vectors) {
     constexpr int64_t kRows = tile_rows(vectors), kWidth = vectors * kLanes;
     const int64_t pairs = a.pairs;

@@ -1,9 +1,9 @@
-// Kernels of inference in bfloat16: a stage's blocks in one call, products with packed weights; see packed.py.
+// Kernels of a stage's blocks in bfloat16, in one call; see packed.py.
 //
 // Weights and the left-hand sides of products are rounded to bfloat16. Sums, softmax, LayerNorm, GELU and the residual
 // stream are in single precision.
 
-#include "attention/attention_bf16.h"
+#include "attention/attention_bfloat16.h"
 #include "attention/normalization.h"
 #include "attention/packed_blocks.h"
 #include "attention/shuffle.h"
@@ -19,7 +19,7 @@ ProductTarget add_to_residual(const Branch &branch, int64_t first, const float *
 
 // Normalize rows [first, first + n) of the branch's input and round them. Padded patches become zeros.
 void normalize_and_round(const Branch &branch, int64_t first, int64_t n, const float *gamma, const float *beta,
-                         const HalfRows &to) {
+                         const BFloat16Rows &to) {
   normalize(
     branch, first, n, gamma, beta,
     [&](int64_t i, int64_t c, int64_t lanes, Vec value) MSG_MS_INLINE { store_rounded(to.at(i, c), value, lanes); },
@@ -32,14 +32,14 @@ void attention_branch(const Branch &branch, const Branch &kept, const PackedSett
   const int64_t channels = branch.channels, tokens = branch.tokens, heads = settings.heads;
   for_each_chunk(branch.count, 2 * channels, tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     const int64_t windows = n / tokens, kept_first = first / tokens * kept.tokens;
-    const HalfRows normalized(n, channels), qkv(n, 3 * channels), result(windows * kept.tokens, channels);
+    const BFloat16Rows normalized(n, channels), qkv(n, 3 * channels), result(windows * kept.tokens, channels);
     normalize_and_round(branch, first, n, p.gamma, p.beta, normalized);
-    gemm_bf16(n, 3 * channels, normalized, p.qkv_weight, {ProductTarget::kRound, p.qkv_bias, &qkv});
-    HalfAttention attention{windows, tokens, heads, channels / heads, settings.scale(), qkv, p.position_bias};
+    gemm_bfloat16(n, 3 * channels, normalized, p.qkv_weight, {ProductTarget::kRound, p.qkv_bias, &qkv});
+    BFloat16Attention attention{windows, tokens, heads, channels / heads, settings.scale(), qkv, p.position_bias};
     attention.queries = kept.tokens;
-    attend_bf16(attention, result);
-    gemm_bf16(windows * kept.tokens, channels, result, p.proj_weight,
-              add_to_residual(kept, kept_first, p.proj_bias, out));
+    attend_bfloat16(attention, result);
+    gemm_bfloat16(windows * kept.tokens, channels, result, p.proj_weight,
+                  add_to_residual(kept, kept_first, p.proj_bias, out));
   });
   if (settings.shuffles()) shuffle_msg_tokens(kept, out);
 }
@@ -48,10 +48,10 @@ void attention_branch(const Branch &branch, const Branch &kept, const PackedSett
 void mlp_branch(const Branch &branch, const BlockParameters &p, float *out) {
   const int64_t channels = branch.channels, hidden = p.b1.size;
   for_each_chunk(branch.count, pair_count(hidden), 1, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
-    const HalfRows normalized(n, channels), activations(n, hidden);
+    const BFloat16Rows normalized(n, channels), activations(n, hidden);
     normalize_and_round(branch, first, n, p.mlp_gamma, p.mlp_beta, normalized);
-    gemm_bf16(n, hidden, normalized, p.w1, {ProductTarget::kGelu, p.b1, &activations});
-    gemm_bf16(n, channels, activations, p.w2, add_to_residual(branch, first, p.b2, out));
+    gemm_bfloat16(n, hidden, normalized, p.w1, {ProductTarget::kGelu, p.b1, &activations});
+    gemm_bfloat16(n, channels, activations, p.w2, add_to_residual(branch, first, p.b2, out));
   });
 }
 
@@ -70,47 +70,15 @@ int run_stage(int count, void **params, int *dims, int64_t **shapes) {
   return done ? 0 : 1;
 }
 
-// x (rows, in) times a packed weight (out, in), transposed
-void multiply_rows(void **params, int64_t **shapes) {
-  const int64_t rows = shapes[0][0], in = shapes[0][1], out = shapes[2][1];
-  const float *x = data(params, 0), *weight = data(params, 1);
-  float *to = data(params, 2);
-  for_each_chunk(rows, pair_count(in), 1, has_many_rows(rows), [&](int64_t first, int64_t n) {
-    const HalfRows rounded(n, in);
-    parallel_for(n, kMinElements / in + 1, [&](int, int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) round_row(x + (first + i) * in, in, rounded, i);
-    });
-    gemm_bf16(n, out, rounded, weight, {ProductTarget::kStore, nullptr, nullptr, to + first * out, nullptr, out});
-  });
-}
-
 }  // namespace
 }  // namespace msg_ms
 
-// Return 1 if the bfloat16 kernels run on this processor.
-extern "C" __attribute__((visibility("default"))) int supports_bfloat16() { return msg_ms::has_bfloat16(); }
-
-// weight (out, in) -> weight packed in bfloat16, two numbers in a float (in / 2 rounded up * out rounded up to 64,)
-MSG_MS_KERNEL(pack_weight_bf16) {
-  using namespace msg_ms;
-  std::memset(data(params, 1), 0, size(shapes[1], dims[1]) * sizeof(float));
-  pack_bf16(shapes[0][1], shapes[0][0], data(params, 0), data(params, 1));
-  return 0;
-}
-
-// x (rows, in), weight packed in bfloat16 -> (rows, out), float
-MSG_MS_KERNEL(matmul_bf16) {
-  if (!msg_ms::has_bfloat16()) return 1;
-  msg_ms::multiply_rows(params, shapes);
-  return 0;
-}
-
 // x (regions, windows, tokens, C), settings, the parameters of each block; see packed_blocks.h -> output, as x or with
 // the first tokens only
-MSG_MS_KERNEL(stage_bf16) {
+MSG_MS_KERNEL(stage_bfloat16) {
   if (!msg_ms::has_bfloat16()) return 1;
   return msg_ms::run_stage(count, params, dims, shapes);
 }
 
 // The same with the output's shape of the first tokens.
-MSG_MS_KERNEL(stage_bf16_first) { return stage_bf16(count, params, dims, shapes, dtypes, stream, extra); }
+MSG_MS_KERNEL(stage_bfloat16_first) { return stage_bfloat16(count, params, dims, shapes, dtypes, stream, extra); }

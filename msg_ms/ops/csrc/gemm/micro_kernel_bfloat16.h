@@ -25,7 +25,7 @@
 namespace msg_ms {
 
 using BFloat16 = uint16_t __attribute__((may_alias));
-using HalfVec = uint16_t __attribute__((vector_size(kLanes * 2)));
+using BFloat16Vec = uint16_t __attribute__((vector_size(kLanes * 2)));
 using UIntVec = uint32_t __attribute__((vector_size(kLanes * 4)));
 
 // Return the pairs of n numbers.
@@ -41,13 +41,13 @@ struct PortableBFloat16 {
   }
 
   // Round to the nearest bfloat16, to the even one of two.
-  static MSG_MS_INLINE inline HalfVec round(Vec v) {
+  static MSG_MS_INLINE inline BFloat16Vec round(Vec v) {
     const UIntVec bits = (UIntVec)v, magnitude = bits & 0x7fffffffu;
     const UIntVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet_nan = (bits >> 16) | 0x40u;
     const UIntVec result = magnitude > 0x7f800000u   ? quiet_nan
                            : magnitude < 0x00800000u ? (bits >> 16) & 0x8000u
                                                      : rounded;
-    return __builtin_convertvector(result, HalfVec);
+    return __builtin_convertvector(result, BFloat16Vec);
   }
 
   // Round two vectors to pairs: entry i of the first in the low half of pair i.
@@ -70,7 +70,7 @@ struct NativeBFloat16 {
     tile = (Vec)_mm512_dpbf16_ps((__m512)tile, (__m512bh)_mm512_set1_ps(a), (__m512bh)b);
   }
 
-  static MSG_MS_INLINE inline HalfVec round(Vec v) { return (HalfVec)_mm512_cvtneps_pbh((__m512)v); }
+  static MSG_MS_INLINE inline BFloat16Vec round(Vec v) { return (BFloat16Vec)_mm512_cvtneps_pbh((__m512)v); }
 
   static MSG_MS_INLINE inline Vec round_pair(Vec first, Vec second) {
     static constexpr std::array<uint16_t, 2 * kLanes> order = [] {
@@ -94,7 +94,7 @@ using BFloat16Arithmetic = PortableBFloat16;
 
 // Round n numbers, 1 <= n <= kLanes, and store them.
 MSG_MS_INLINE inline void store_rounded(BFloat16 *to, Vec v, int64_t n) {
-  const HalfVec rounded = BFloat16Arithmetic::round(v);
+  const BFloat16Vec rounded = BFloat16Arithmetic::round(v);
   n == kLanes ? std::memcpy(to, &rounded, sizeof(rounded)) : std::memcpy(to, &rounded, n * sizeof(BFloat16));
 }
 

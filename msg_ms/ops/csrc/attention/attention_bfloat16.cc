@@ -1,12 +1,12 @@
-// Window attention in bfloat16; see attention_bf16.h.
+// Window attention in bfloat16; see attention_bfloat16.h.
 
-#include "attention/attention_bf16.h"
+#include "attention/attention_bfloat16.h"
 
 #include <algorithm>
 
 #include "attention/position_bias.h"
 #include "attention/transposed_attention.h"
-#include "gemm/micro_kernel_bf16.h"
+#include "gemm/micro_kernel_bfloat16.h"
 
 namespace msg_ms {
 namespace {
@@ -26,9 +26,9 @@ MSG_MS_INLINE inline Vec short_exp2(Vec x) {
 //
 // Weights and outputs are transposed like the scores, see transposed_attention.h: two rows of weights are pairs of the
 // second product.
-class HalfHead {
+class BFloat16Head {
  public:
-  HalfHead(const HalfAttention &attention, const HalfRows &out)
+  BFloat16Head(const BFloat16Attention &attention, const BFloat16Rows &out)
       : attn(attention),
         out_(out),
         pairs(attn.head_dim / 2),
@@ -119,7 +119,7 @@ class HalfHead {
     UIntVec *const to = reinterpret_cast<UIntVec *>(static_cast<float *>(values));
     const auto row = [&](int64_t i) { return reinterpret_cast<const BFloat16 *>(from + i * attn.qkv.stride); };
     const auto part = [&](int64_t i, int64_t c) {
-      HalfVec v{};
+      BFloat16Vec v{};
       const int64_t n = std::min<int64_t>(kLanes, dim - c);
       if (i < tokens) n == kLanes ? std::memcpy(&v, row(i) + c, sizeof(v)) : std::memcpy(&v, row(i) + c, n * 2);
       return __builtin_convertvector(v, UIntVec);
@@ -132,17 +132,17 @@ class HalfHead {
     }
   }
 
-  const HalfAttention &attn;
-  const HalfRows &out_;
+  const BFloat16Attention &attn;
+  const BFloat16Rows &out_;
   const int64_t pairs;
   const Workspace queries, values, scores, outputs;
 };
 
 }  // namespace
 
-void attend_bf16(const HalfAttention &attn, const HalfRows &out) {
+void attend_bfloat16(const BFloat16Attention &attn, const BFloat16Rows &out) {
   parallel_for(attn.windows * attn.heads, 1, [&](int, int64_t begin, int64_t end) {
-    HalfHead worker(attn, out);
+    BFloat16Head worker(attn, out);
     for_each_window(attn.windows, attn.heads, begin, end, [&](int64_t window, int64_t h) { worker.run(window, h); });
   });
 }
