@@ -34,10 +34,11 @@ void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *
 }
 
 void embed(void **params, int64_t **shapes) {
-  const float *const sizes = data(params, 1), *const messages = data(params, 6);
-  const ImagePatches patches(shapes[0], sizes);
+  const float *const messages = data(params, 6);
+  const ImagePatches patches(shapes[0], data(params, 1));
   const int64_t depth = patches.patch_size(), tokens = patches.rows * patches.columns, columns = shapes[4][0];
-  const int64_t window = sizes[0] * sizes[0], region = sizes[1] * sizes[1];  // patches, windows
+  const int64_t window = patches.window_size * patches.window_size;  // patches
+  const int64_t region = patches.region_size * patches.region_size;  // windows
   float *const out = data(params, 7);
   std::vector<int64_t> position(tokens);  // in the map, of each row in window order
   for (int64_t i = 0; i < tokens; ++i) position[patches.order[i]] = i;
