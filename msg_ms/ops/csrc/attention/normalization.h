@@ -13,10 +13,12 @@ template <typename Store, typename Clear>
 void normalize(const Branch &branch, int64_t first, int64_t n, const float *gamma, const float *beta,
                const Store &store, const Clear &clear) {
   const int64_t channels = branch.channels;
+  const float *const x = branch.x + first * channels;
   parallel_for(n, branch.grain(), [&](int, int64_t begin, int64_t end) {
-    for_rows_at_once(begin, end, [&](int64_t i, auto rows) {
-      normalize_rows<rows>(branch.x + (first + i) * channels, channels, nullptr, gamma, beta, channels,
-                           [&](int r, int64_t c, int64_t lanes, Vec value)
+    // By value, so that the variables of `store` are in registers.
+    for_rows_at_once(begin, end, [=](int64_t i, auto rows) {
+      normalize_rows<rows>(x + i * channels, channels, nullptr, gamma, beta, channels,
+                           [=](int r, int64_t c, int64_t lanes, Vec value)
                              MSG_MS_INLINE { store(i + r, c, lanes, value); });
     });
     for (int64_t i = begin; branch.padding && i < end; ++i) {

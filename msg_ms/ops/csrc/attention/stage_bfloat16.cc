@@ -20,10 +20,13 @@ ProductTarget add_to_residual(const Branch &branch, int64_t first, const float *
 // Normalize rows [first, first + n) of the branch's input and round them. Padded patches become zeros.
 void normalize_and_round(const Branch &branch, int64_t first, int64_t n, const float *gamma, const float *beta,
                          const BFloat16Rows &to) {
+  BFloat16 *const rows = to.at(0, 0);
+  const int64_t stride = 2 * to.stride, padded_channels = 2 * to.pairs;
   normalize(
     branch, first, n, gamma, beta,
-    [&](int64_t i, int64_t c, int64_t lanes, Vec value) MSG_MS_INLINE { store_rounded(to.at(i, c), value, lanes); },
-    [&](int64_t i) { std::memset(to.at(i, 0), 0, 2 * to.pairs * sizeof(BFloat16)); });
+    [=](int64_t i, int64_t c, int64_t lanes, Vec value)
+      MSG_MS_INLINE { store_rounded(rows + i * stride + c, value, lanes); },
+    [=](int64_t i) { std::memset(rows + i * stride, 0, padded_channels * sizeof(BFloat16)); });
 }
 
 // out = kept + proj(attention(LayerNorm(x))) at the tokens of `kept`, then the shuffle; out may be x.
