@@ -1,5 +1,5 @@
 // Kernels of the attention branch, x + drop_path_scale * proj(attention(LayerNorm(x))), then the shuffle of the MSG
-// tokens, and its gradients; see branches.py. Windows are processed in chunks that fit into the cache; see branch.h.
+// tokens, and its gradients; see branches.py. Windows are processed in chunks that fit into the cache; see chunks.h.
 
 #include <cmath>
 

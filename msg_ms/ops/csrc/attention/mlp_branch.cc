@@ -1,6 +1,6 @@
 // Kernels of the MLP branch, x + drop_path_scale * (gelu(LayerNorm(x) w1^T + b1) w2^T + b2), and its gradients; see
 // branches.py. Rows are processed in chunks, so that the activations between the two GEMMs stay in the cache; see
-// branch.h.
+// chunks.h.
 
 #include "attention/branch.h"
 #include "attention/gradients.h"
