@@ -14,11 +14,11 @@ from ..framework.graph_method import GraphMethods
 from ..native.huge_pages import HugePages
 from ..ops import (
     PRECISIONS,
+    BFloat16Embedding,
+    BFloat16Merging,
     MapConv,
     PackedBlocks,
     PackedMatMul,
-    RoundedEmbedding,
-    RoundedMerging,
     WeightPacker,
     bfloat16_supported,
     get_backend,
@@ -124,20 +124,20 @@ def _pack(backbone: MSGBackbone, strassen: bool, precision: str) -> None:
     if not packer.available or not all(_is_native(block) for stage in backbone.layers for block in stage.blocks):
         return
     prefix = backbone.msg_tokens.name.removesuffix("msg_tokens")  # the backbone's path in a larger model
-    half = packer.precision != SINGLE
+    single = packer.precision == SINGLE
     if backbone.patch_norm and not backbone.any_size:
-        if half:
-            backbone.patch_embed = InferenceEmbed(backbone.patch_embed, backbone.window_size, packer)
-        else:
+        if single:
             backbone.patch_embed.proj = InferenceConv(backbone.patch_embed.proj, packer)
+        else:
+            backbone.patch_embed = InferenceEmbed(backbone.patch_embed, backbone.window_size, packer)
     for stage in backbone.layers:
         stage.blocks = nn.CellList([_inference_blocks(stage, packer)])
         if stage.downsample is None or backbone.any_size:
             continue
-        if half:
-            stage.downsample = InferenceMerging(stage.downsample, packer)
-        else:
+        if single:
             stage.downsample.reduction = InferenceConv(stage.downsample.reduction, packer)
+        else:
+            stage.downsample = InferenceMerging(stage.downsample, packer)
     for name, parameter in backbone.parameters_and_names():
         parameter.name = prefix + name
     backbone.repeats_calls = True
@@ -203,7 +203,7 @@ class InferenceEmbed(nn.Cell):
         out, _, side, _ = conv.weight.shape
         weight = packer.weight(conv.weight.reshape(out, -1))
         self.values = _frozen(packer.memory, "proj", weight, conv.bias, norm.gamma, norm.beta)
-        self.embedding = RoundedEmbedding(out, window_size, (side, conv.stride, conv.padding))
+        self.embedding = BFloat16Embedding(out, window_size, (side, conv.stride, conv.padding))
 
     def tokens(self, x: Tensor, messages: Tensor, region: int) -> Tensor:
         """Return the patch tokens with the MSG tokens (1, G, 1, C) in front: (B*R, G, N, C)."""
@@ -225,7 +225,7 @@ class InferenceMerging(nn.Cell):
         weight = packer.weight(conv.weight.transpose(0, 2, 3, 1).reshape(out, -1))
         self.window_size = merging.window_size
         self.values = _frozen(packer.memory, "reduction", weight, conv.bias, norm.gamma, norm.beta)
-        self.merging = RoundedMerging(out)
+        self.merging = BFloat16Merging(out)
 
     def construct(self, x: Tensor, geometry: StageGeometry, next_geometry: StageGeometry) -> Tensor:
         """Return the tokens in the geometry of the next stage."""

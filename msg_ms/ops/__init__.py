@@ -17,10 +17,10 @@ from .matmul import MatMul
 from .nms import NMS
 from .packed import (
     PRECISIONS,
+    BFloat16Embedding,
+    BFloat16Merging,
     PackedBlocks,
     PackedMatMul,
-    RoundedEmbedding,
-    RoundedMerging,
     WeightPacker,
     bfloat16_supported,
 )
@@ -40,6 +40,8 @@ __all__ = [
     "PRECISIONS",
     "AdamWStep",
     "AttentionBranch",
+    "BFloat16Embedding",
+    "BFloat16Merging",
     "BiasGelu",
     "BiasLayerNorm",
     "ImagePatches",
@@ -51,8 +53,6 @@ __all__ = [
     "PackedMatMul",
     "Residual",
     "RoIAlign",
-    "RoundedEmbedding",
-    "RoundedMerging",
     "ShuffleMessages",
     "SquaredNorm",
     "TokenPatches",

@@ -34,7 +34,7 @@ def _round_up(n: int, multiple: int) -> int:
 
 
 class WeightPacker:
-    """Pack parameters for ``PackedMatMul``, ``PackedBlocks``, ``RoundedEmbedding`` and ``RoundedMerging``.
+    """Pack parameters for ``PackedMatMul``, ``PackedBlocks``, ``BFloat16Embedding`` and ``BFloat16Merging``.
 
     It needs the native kernels: check ``available``. ``memory`` is for the packed weights.
 
@@ -55,9 +55,9 @@ class WeightPacker:
             "pack_weight_strassen", lambda weight: [7 * _round_up(weight[0] // 2, 64) * (weight[1] // 2)]
         )
         self._pack_bfloat16 = kernel(
-            "pack_weight_bf16", lambda weight: [_round_up(weight[0], 64) * ((weight[1] + 1) // 2)]
+            "pack_weight_bfloat16", lambda weight: [_round_up(weight[0], 64) * ((weight[1] + 1) // 2)]
         )
-        pack_bias = {SINGLE: "pack_position_bias", BFLOAT16: "pack_position_bias_bf16"}[precision]
+        pack_bias = {SINGLE: "pack_position_bias", BFLOAT16: "pack_position_bias_bfloat16"}[precision]
         self._pack_bias = kernel(pack_bias, self._bias_shape)
         self.available = self._pack is not None
 
@@ -131,7 +131,7 @@ class PackedMatMul(nn.Cell):
         return self.native(x, weight)
 
 
-class RoundedEmbedding(nn.Cell):
+class BFloat16Embedding(nn.Cell):
     """The patch embedding in bfloat16 with its bias and normalization, for inference, as one native kernel.
 
     Args:
@@ -149,7 +149,7 @@ class RoundedEmbedding(nn.Cell):
             rows, columns = ((pixels + 2 * padding - side) // stride + 1 for pixels in x[2:])
             return [x[0] * rows * columns // window_size**2, window_size**2 + 1, out]
 
-        self.native = kernel("embed_bf16", shape)
+        self.native = kernel("embed_bfloat16", shape)
 
     def construct(self, x: Tensor, region: int, parameters: Sequence[Tensor], messages: Tensor) -> Tensor:
         """Convolve and normalize images, and put the MSG tokens in front.
@@ -166,7 +166,7 @@ class RoundedEmbedding(nn.Cell):
         return self.native(x, constant(self.window_size, region, *self.sizes), *parameters, messages)
 
 
-class RoundedMerging(nn.Cell):
+class BFloat16Merging(nn.Cell):
     """The patch merging in bfloat16 with its bias and normalization, for inference, as one native kernel.
 
     Args:
@@ -175,7 +175,7 @@ class RoundedMerging(nn.Cell):
 
     def __init__(self, out: int):
         super().__init__()
-        self.native = kernel("merge_bf16", lambda x, *_: [x[0] // 4, out])
+        self.native = kernel("merge_bfloat16", lambda x, *_: [x[0] // 4, out])
 
     def construct(self, x: Tensor, settings: tuple[int, ...], parameters: Sequence[Tensor]) -> Tensor:
         """Convolve and normalize tokens.
@@ -217,7 +217,7 @@ class PackedBlocks(nn.Cell):
         super().__init__()
         # The sizes are exact: those beyond 2**24 are multiples of 64.
         self.settings = Tensor(np.array([scale, shuffle, heads, *sizes], np.float32))
-        name = {SINGLE: "stage_packed", BFLOAT16: "stage_bf16"}[precision]
+        name = {SINGLE: "stage_packed", BFLOAT16: "stage_bfloat16"}[precision]
         self.native = kernel(name, lambda x, *_: x)
         # MindSpore needs another name for another shape of the output.
         self.native_first = kernel(f"{name}_first", lambda x, *_: [*x[:2], self.FIRST_TOKENS, x[3]])

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.bfloat16 import (
-    NATIVE,
-    PORTABLE,
-    block_parameters,
     expected_patches,
+    pack,
     portable_product,
     random_patches,
     random_stages,
@@ -24,10 +23,31 @@ from support.bfloat16 import (
 from support.kernels import Kernels
 from support.sanitizer import sanitizer_environment
 
-from msg_ms.native.build import SANITIZE
-from msg_ms.ops.backend import kernel_library
+from msg_ms.native.build import SANITIZE, build_library
+from msg_ms.ops.backend import SOURCES, kernel_library
 
 SCRIPT = Path(__file__).parents[1] / "support" / "bfloat16.py"
+
+
+# The kernels in bfloat16, and all that they need.
+PORTABLE_FILES = (
+    "base/parallel.cc",
+    "gemm/gemm_bfloat16.cc",
+    "gemm/matmul_bfloat16.cc",
+    "attention/attention_bfloat16.cc",
+    "attention/position_bias.cc",
+    "attention/stage_bfloat16.cc",
+    "conv/patches_bfloat16.cc",
+)
+
+
+def portable_library(folder: Path, flags: tuple[str, ...] = ()) -> Path:
+    """Build a library of the kernels without the processor's instructions for bfloat16, which no other code runs."""
+    for path in (*SOURCES.rglob("*.h"), *(SOURCES / name for name in PORTABLE_FILES)):
+        target = folder / path.relative_to(SOURCES)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return build_library("portable_kernels", folder, ("-DMSG_MS_PORTABLE_BFLOAT16", *flags))
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +55,22 @@ def kernels():
     return Kernels(str(kernel_library()))
 
 
-@pytest.fixture(params=[NATIVE, PORTABLE])
-def suffix(request, kernels):
-    """The kernels' names end in this: with the processor's instructions, or their portable twins."""
-    if request.param == NATIVE and not kernels.library.supports_bfloat16():
+@pytest.fixture(scope="module")
+def portable(tmp_path_factory):
+    return Kernels(str(portable_library(tmp_path_factory.mktemp("csrc"))))
+
+
+@pytest.fixture
+def native(kernels):
+    if not kernels.library.supports_bfloat16():
         pytest.skip("this CPU has no bfloat16 instructions")
-    return request.param
+    return kernels
+
+
+@pytest.fixture(params=["native", "portable"])
+def twin(request):
+    """The kernels with the processor's instructions for bfloat16, or their portable twins."""
+    return request.getfixturevalue(request.param)
 
 
 def products():
@@ -52,87 +82,94 @@ def products():
         )
 
 
-def test_numbers_are_rounded_to_the_nearest_even(kernels, suffix):
+def test_numbers_are_rounded_to_the_nearest_even(twin):
     # Multiply by 1: the product is the rounded number. Halfway cases, overflow, subnormals and both infinities.
     odd = [0x3F808000, 0x3F818000, 0x7F7FFFFF, 0x00012345, 0x80012345, 0x7F800000, 0xFF800000]
     draws = np.random.RandomState(0).randint(0, 2**32, 5000, np.uint64)
     bits = np.concatenate([draws, np.array(odd, np.uint64)]).astype(np.uint32)
     x = bits.view(np.float32)
     x = x[~np.isnan(x)]
-    out = run_matmul(kernels, suffix, x[:, None], np.ones((1, 1), np.float32))[:, 0]
+    out = run_matmul(twin, x[:, None], np.ones((1, 1), np.float32))[:, 0]
     assert np.array_equal(out, rounded(x))
 
 
-def test_products_are_sums_of_rounded_numbers(kernels, suffix):
+def test_products_are_sums_of_rounded_numbers(twin):
     for x, weight in products():
-        out = run_matmul(kernels, suffix, x, weight)
+        out = run_matmul(twin, x, weight)
         exact = rounded(x).astype(np.float64) @ rounded(weight).astype(np.float64).T
         assert np.abs(out - exact).max() <= 1e-6 * np.abs(exact).max() * len(weight[0]) ** 0.5, x.shape
 
 
-def test_the_order_of_the_sum_is_known(kernels, suffix):
+def test_the_order_of_the_sum_is_known(twin):
     """Bit for bit: the second number of a pair first, each step rounded."""
     x, weight = (np.random.RandomState(i).standard_normal((9, 33)).astype(np.float32) for i in range(2))
-    assert np.array_equal(run_matmul(kernels, suffix, x, weight), portable_product(x, weight))
+    assert np.array_equal(run_matmul(twin, x, weight), portable_product(x, weight))
 
 
-def test_both_twins_return_the_same_bits(kernels):
-    if not kernels.library.supports_bfloat16():
-        pytest.skip("this CPU has no bfloat16 instructions")
+def test_both_twins_return_the_same_bits(native, portable):
     for case in random_stages(6):
-        assert np.array_equal(run_stage(kernels, NATIVE, case), run_stage(kernels, PORTABLE, case))
+        assert np.array_equal(run_stage(native, case), run_stage(portable, case))
+    for case in random_patches(6):
+        assert np.array_equal(run_patches(native, *case), run_patches(portable, *case))
 
 
 @pytest.mark.parametrize("count", [6, pytest.param(60, marks=pytest.mark.slow)])
-def test_blocks_equal_those_in_single_precision(kernels, suffix, count):
+def test_blocks_equal_those_in_single_precision(kernels, twin, count):
     for i, case in enumerate(random_stages(count)):
-        out, expected = run_stage(kernels, suffix, case), run_stage(kernels, None, case)
+        out, expected = run_stage(twin, case), run_stage(kernels, case, bfloat16=False)
         change = np.abs(expected - case["x"]).max()
         assert np.abs(out - expected).max() <= 0.03 * change, i
         # Rounding has no direction: the mean of many errors is far smaller.
         assert np.abs((out - expected).mean()) <= 0.002 * change, i
 
 
-def test_a_stage_is_its_blocks_one_after_the_other(kernels, suffix):
+def test_a_hidden_layer_may_have_one_neuron(kernels, twin):
     case = next(random_stages(1))
-    once = run_stage(kernels, suffix, case)
+    for block in case["blocks"]:
+        block |= {"w1": block["w1"][:1], "b1": block["b1"][:1], "w2": block["w2"][:, :1]}
+    out, expected = run_stage(twin, case), run_stage(kernels, case, bfloat16=False)
+    assert np.abs(out - expected).max() <= 0.03 * np.abs(expected - case["x"]).max()
+
+
+def test_a_stage_is_its_blocks_one_after_the_other(twin):
+    case = next(random_stages(1))
+    once = run_stage(twin, case)
     first = {**case, "blocks": case["blocks"][:1]}
-    x = run_stage(kernels, suffix, first)
-    assert np.array_equal(once, run_stage(kernels, suffix, {**case, "x": x, "blocks": case["blocks"][1:]}))
+    x = run_stage(twin, first)
+    assert np.array_equal(once, run_stage(twin, {**case, "x": x, "blocks": case["blocks"][1:]}))
 
 
-@pytest.mark.parametrize("ending", [NATIVE, PORTABLE, None])
-def test_the_last_block_may_compute_the_first_tokens_only(kernels, ending):
-    if ending == NATIVE and not kernels.library.supports_bfloat16():
-        pytest.skip("this CPU has no bfloat16 instructions")
+@pytest.mark.parametrize("name, bfloat16", [("native", True), ("portable", True), ("kernels", False)])
+def test_the_last_block_may_compute_the_first_tokens_only(request, name, bfloat16):
+    library = request.getfixturevalue(name)
     for case in random_stages(4):
-        whole = run_stage(kernels, ending, case)
+        whole = run_stage(library, case, bfloat16=bfloat16)
         for kept in (1, 2):
-            assert np.array_equal(run_stage(kernels, ending, case, kept), whole[:, :, :kept])
+            assert np.array_equal(run_stage(library, case, kept, bfloat16), whole[:, :, :kept])
 
 
 @pytest.mark.parametrize("count", [4, pytest.param(40, marks=pytest.mark.slow)])
-def test_patches_are_convolved_and_normalized(kernels, suffix, count):
+def test_patches_are_convolved_and_normalized(kernels, twin, count):
     for i, case in enumerate(random_patches(count)):
-        out, expected = run_patches(kernels, suffix, *case), expected_patches(kernels, *case)
+        out, expected = run_patches(twin, *case), expected_patches(kernels, *case)
         assert np.abs(out - expected).max() <= 1e-4 * np.abs(expected).max(), (i, case[0])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_and_infinity_stay_in_their_window(kernels, suffix, value):
+def test_nan_and_infinity_stay_in_their_window(kernels, twin, value):
     case = next(random_stages(1))
     case["settings"][1] = 0  # no shuffle
     case["x"][0, 0, 1, 1] = value
-    out, expected = run_stage(kernels, suffix, case), run_stage(kernels, None, case)
+    out, expected = run_stage(twin, case), run_stage(kernels, case, bfloat16=False)
     assert np.array_equal(np.isfinite(out), np.isfinite(expected)) and not np.isfinite(out[0, 0]).any()
 
 
-def test_number_of_threads_changes_nothing(tmp_path):
+def test_number_of_threads_changes_nothing(twin, tmp_path):
     """Every sum is computed by one thread."""
     outputs = []
     for threads in ("1", "8"):
         output = tmp_path / f"{threads}.npz"
-        line = [sys.executable, str(SCRIPT), str(kernel_library()), str(output), "6"]
+        line = [sys.executable, str(SCRIPT), twin.library._name, str(output), "6"]
         subprocess.run(line, check=True, env={"MSG_MS_THREADS": threads, "PATH": os.environ["PATH"]})
         with np.load(output) as file:
             outputs.append(dict(file))
@@ -141,27 +178,30 @@ def test_number_of_threads_changes_nothing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", ["-mno-avx512f", "-march=x86-64"])
-def test_the_portable_twin_on_processors_with_shorter_vectors(kernels, flags):
+def test_the_portable_twin_on_processors_with_shorter_vectors(kernels, portable, flags, tmp_path):
     if platform.machine() != "x86_64":
         pytest.skip("the flags are for x86-64")
-    others = Kernels(str(kernel_library((flags,))))
-    assert not others.library.supports_bfloat16()
+    assert not Kernels(str(kernel_library((flags,)))).library.supports_bfloat16()
+    others = Kernels(str(portable_library(tmp_path, (flags,))))
     for x, weight in products():
-        assert np.array_equal(run_matmul(others, PORTABLE, x, weight), run_matmul(kernels, PORTABLE, x, weight))
+        assert np.array_equal(run_matmul(others, x, weight), run_matmul(portable, x, weight))
     for case in random_stages(12):
-        out, expected = run_stage(others, PORTABLE, case), run_stage(others, None, case)
+        out, expected = run_stage(others, case), run_stage(kernels, case, bfloat16=False)
         assert np.abs(out - expected).max() <= 0.03 * np.abs(expected - case["x"]).max()
 
 
 @pytest.mark.slow
-def test_address_sanitizer_finds_nothing(tmp_path):
+@pytest.mark.parametrize("name", ["native", "portable"])
+def test_address_sanitizer_finds_nothing(request, name, tmp_path):
     environment = sanitizer_environment()
-    line = [sys.executable, str(SCRIPT), str(kernel_library(SANITIZE)), str(tmp_path / "o.npz"), "20"]
+    request.getfixturevalue(name)  # skips a CPU without the instructions
+    library = kernel_library(SANITIZE) if name == "native" else portable_library(tmp_path / "csrc", SANITIZE)
+    line = [sys.executable, str(SCRIPT), str(library), str(tmp_path / "o.npz"), "20"]
     done = subprocess.run(line, capture_output=True, encoding="utf-8", env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_packed_weights_hold_two_numbers_each(kernels):
     weight = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
-    parameters = block_parameters(kernels, NATIVE, weight)
-    assert parameters.view(np.uint16).reshape(-1)[:2].tolist() == [0x3F80, 0x4000]  # 1 and 2
+    packed = pack(kernels, weight)
+    assert packed.view(np.uint16).reshape(-1)[:2].tolist() == [0x3F80, 0x4000]  # 1 and 2

@@ -14,7 +14,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.kernels import Kernels, attention_case, image_case, normal_from, token_case
 
-NATIVE, PORTABLE = "_bf16", "_bf16_portable"  # endings of the kernels' names
 PARAMETERS = (
     "gamma",
     "beta",
@@ -57,20 +56,19 @@ def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def block_parameters(kernels: Kernels, suffix: str | None, weight: np.ndarray) -> np.ndarray:
-    """Pack a weight in bfloat16, or in single precision if ``suffix`` is None."""
+def pack(kernels: Kernels, weight: np.ndarray, bfloat16: bool = True) -> np.ndarray:
+    """Pack a weight in bfloat16 or in single precision."""
     outer, inner = weight.shape
-    name, depth = ("pack_weight", inner) if suffix is None else ("pack_weight_bf16", (inner + 1) // 2)
+    name, depth = ("pack_weight_bfloat16", (inner + 1) // 2) if bfloat16 else ("pack_weight", inner)
     return kernels(name, [weight], [(round_up(outer, 64) * depth,)])[0]
 
 
-def run_matmul(kernels: Kernels, suffix: str, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    packed = block_parameters(kernels, suffix, weight)
-    return kernels(f"matmul{suffix}", [x, packed], [(len(x), len(weight))])[0]
+def run_matmul(kernels: Kernels, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return kernels("matmul_bfloat16", [x, pack(kernels, weight)], [(len(x), len(weight))])[0]
 
 
-def run_stage(kernels: Kernels, suffix: str | None, case: dict, kept: int | None = None) -> np.ndarray:
-    """Run the blocks of a case in bfloat16, or in single precision if ``suffix`` is None.
+def run_stage(kernels: Kernels, case: dict, kept: int | None = None, bfloat16: bool = True) -> np.ndarray:
+    """Run the blocks of a case in bfloat16 or in single precision.
 
     The last block computes the first ``kept`` tokens of every window, or all.
     """
@@ -78,19 +76,18 @@ def run_stage(kernels: Kernels, suffix: str | None, case: dict, kept: int | None
     for block in case["blocks"]:
         tokens = case["x"].shape[2]
         shape = (block["table"].shape[1] * tokens * round_up(tokens, 16),)
-        pack_bias = f"pack_position_bias{'' if suffix is None else '_bf16'}"
+        pack_bias = "pack_position_bias_bfloat16" if bfloat16 else "pack_position_bias"
         (bias,) = kernels(pack_bias, [block["table"], block["msg_bias"]], [shape])
         values = {**block, "bias": bias}
-        values |= {name: block_parameters(kernels, suffix, block[name]) for name in WEIGHTS}
+        values |= {name: pack(kernels, block[name], bfloat16) for name in WEIGHTS}
         blocks.append([values[name].reshape(-1) for name in PARAMETERS])
     sizes = [len(value) for value in blocks[0]]
     settings = np.array([*case["settings"][:3], *sizes, *case["settings"][3:]], np.float32)
     joined = [np.concatenate([np.pad(value, (0, -len(value) % 16)) for value in block]) for block in blocks]
     inputs = [case["x"], settings, *joined]
-    name = "stage_packed" if suffix is None else f"stage{suffix}"
     shape = list(case["x"].shape)
     shape[2] = kept or shape[2]
-    return kernels(name, inputs, [tuple(shape)])[0]
+    return kernels("stage_bfloat16" if bfloat16 else "stage_packed", inputs, [tuple(shape)])[0]
 
 
 def random_stages(count: int) -> Iterator[dict]:
@@ -139,12 +136,11 @@ def random_patches(count: int) -> Iterator[tuple[str, list[np.ndarray], tuple[in
             yield name, [case["x"], case["sizes"], weight, *rest], (rows, out)
 
 
-def run_patches(kernels: Kernels, suffix: str, name: str, inputs: list, shape: tuple[int, int]) -> np.ndarray:
+def run_patches(kernels: Kernels, name: str, inputs: list, shape: tuple[int, int]) -> np.ndarray:
     x, sizes, weight, *rest = inputs
     if name == "merge":  # the columns (C, 3, 3) of a Conv2d become (3, 3, C)
         weight = weight.reshape(len(weight), -1, 9).transpose(0, 2, 1).reshape(len(weight), -1)
-    packed = block_parameters(kernels, suffix, weight)
-    return kernels(f"{name}{suffix}", [x, sizes, packed, *rest], [shape])[0]
+    return kernels(f"{name}_bfloat16", [x, sizes, pack(kernels, weight), *rest], [shape])[0]
 
 
 def expected_patches(kernels: Kernels, name: str, inputs: list, shape: tuple[int, int]) -> np.ndarray:
@@ -166,13 +162,11 @@ def expected_patches(kernels: Kernels, name: str, inputs: list, shape: tuple[int
 if __name__ == "__main__":
     kernels = Kernels(sys.argv[1])
     outputs = {}
-    suffixes = [NATIVE, PORTABLE] if kernels.library.supports_bfloat16() else [PORTABLE]
-    for suffix in suffixes:
-        for i, case in enumerate(random_stages(int(sys.argv[3]))):
-            outputs[f"stage{suffix}/{i}"] = run_stage(kernels, suffix, case)
-            outputs[f"kept{suffix}/{i}"] = run_stage(kernels, suffix, case, 1)
-        for i, case in enumerate(random_patches(int(sys.argv[3]))):
-            outputs[f"patches{suffix}/{i}"] = run_patches(kernels, suffix, *case)
-        x = np.random.RandomState(0).standard_normal((301, 147)).astype(np.float32)
-        outputs[f"matmul{suffix}"] = run_matmul(kernels, suffix, x, x[:70])
+    for i, case in enumerate(random_stages(int(sys.argv[3]))):
+        outputs[f"stage/{i}"] = run_stage(kernels, case)
+        outputs[f"kept/{i}"] = run_stage(kernels, case, 1)
+    for i, case in enumerate(random_patches(int(sys.argv[3]))):
+        outputs[f"patches/{i}"] = run_patches(kernels, *case)
+    x = np.random.RandomState(0).standard_normal((301, 147)).astype(np.float32)
+    outputs["matmul"] = run_matmul(kernels, x, x[:70])
     np.savez(sys.argv[2], **outputs)

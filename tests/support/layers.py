@@ -15,4 +15,4 @@ LAYERS = (
 # The rooms of a package, from low to high. Its other modules are above them.
 ROOMS = {"data": ("pixels", "images", "coco")}
 # Folders of the kernels' C++ code, from low to high.
-KERNELS = ({"base"}, {"gemm"}, {"attention"}, {"conv", "detection"})
+KERNELS = ({"base"}, {"gemm"}, {"attention", "conv", "detection"})

@@ -1,19 +1,39 @@
 // Kernels of the attention branch, x + drop_path_scale * proj(attention(LayerNorm(x))), then the shuffle of the MSG
-// tokens, and its gradients; see branches.py. Windows are processed in chunks that fit into the cache; see branch.h.
+// tokens, and its gradients; see branches.py. Windows are processed in chunks that fit into the cache; see chunks.h.
 
 #include <cmath>
 
 #include "attention/branch.h"
+#include "attention/gradients.h"
+#include "attention/normalization.h"
 #include "attention/packed_blocks.h"
+#include "attention/position_bias.h"
+#include "attention/residual.h"
+#include "attention/shuffle.h"
 #include "attention/window_attention.h"
 #include "gemm/gemm.h"
 
 namespace msg_ms {
 namespace {
 
-// x, gamma, beta, qkv weight, qkv bias, table, MSG bias, proj weight, proj bias, drop_path_scale, settings (scale,
-// shuffle)
-constexpr int kInputs = 11;
+// The inputs, the same for all kernels.
+enum Input {
+  kX,
+  kGamma,
+  kBeta,
+  kQkvWeight,
+  kQkvBias,
+  kTable,
+  kMsgBias,
+  kProjWeight,
+  kProjBias,
+  kDropPathScale,
+  kSettings,
+  kInputs
+};
+
+// The settings; then perhaps a Padding (branch.h).
+enum Setting { kScale, kShuffles, kPadding };
 
 struct AttentionBranch : Branch {
   const float *gamma, *beta, *qkv_bias, *proj_bias, *settings;
@@ -21,17 +41,23 @@ struct AttentionBranch : Branch {
 
   Attention attention(int64_t rows, const float *qkv, const float *bias, float *saved) const {
     const int64_t window_size = std::lround(std::sqrt(static_cast<double>(tokens - 1)));
-    return {rows / tokens, tokens, heads, channels / heads, window_size, settings[0], qkv, qkv_bias, bias, saved};
+    return {rows / tokens, tokens, heads, channels / heads, window_size, settings[kScale], qkv, qkv_bias, bias, saved};
   }
 
   Attention attention() const { return attention(0, nullptr, nullptr, nullptr); }
-  bool shuffles() const { return settings[1] != 0; }
+  bool shuffles() const { return settings[kShuffles] != 0; }
 };
 
 AttentionBranch branch_of_parameters(void **params, int64_t **shapes) {
-  Branch branch(shapes[0], data(params, 0), data(params, 9), shapes[9][1]);
-  branch.padding = Padding::read(data(params, 10), 2, shapes[10][0], branch.tokens);
-  return {branch, data(params, 1), data(params, 2), data(params, 4), data(params, 8), data(params, 10), shapes[5][1]};
+  Branch branch(shapes[kX], data(params, kX), data(params, kDropPathScale), shapes[kDropPathScale][1]);
+  branch.padding = Padding::read(data(params, kSettings), kPadding, shapes[kSettings][0], branch.tokens);
+  return {branch,
+          data(params, kGamma),
+          data(params, kBeta),
+          data(params, kQkvBias),
+          data(params, kProjBias),
+          data(params, kSettings),
+          shapes[kTable][1]};
 }
 
 // Compute `out` at the tokens of `kept`, the first ones of every window. Unless they are null, fill saved_qkv (see
@@ -40,29 +66,29 @@ void forward(const AttentionBranch &branch, const Branch &kept, Matrix qkv_weigh
              const float *bias, float *out, float *saved_qkv, float *saved_heads) {
   const int64_t channels = branch.channels;
   const bool saves = saved_qkv != nullptr;
-  branch.for_each_chunk(3 * channels, branch.tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
+  for_each_chunk(branch.count, 3 * channels, branch.tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     const int64_t kept_first = first / branch.tokens * kept.tokens, kept_rows = n / branch.tokens * kept.tokens;
     Workspace normalized(n * channels), qkv(3 * n * channels), heads_workspace(saves ? 1 : kept_rows * channels);
     float *heads = saves ? saved_heads + first * channels : heads_workspace;
-    branch.normalize(first, n, branch.gamma, branch.beta, normalized);
+    normalize(branch, first, n, branch.gamma, branch.beta, normalized);
     gemm(n, 3 * channels, channels, matrix(normalized, channels), qkv_weight, qkv);
     Attention attention = branch.attention(n, qkv, bias, saves ? saved_qkv + first * 3 * channels : nullptr);
     attention.queries = kept.tokens;
     attend(attention, heads);
     gemm(kept_rows, channels, channels, matrix(heads, channels), proj_weight, out + kept_first * channels,
-         kept.residual_epilogue(kept_first, branch.proj_bias, out));
+         residual_epilogue(kept, kept_first, branch.proj_bias, out));
   });
-  if (branch.shuffles()) kept.shuffle_msg_tokens(out);
+  if (branch.shuffles()) shuffle_msg_tokens(kept, out);
 }
 
 void forward(void **params, int64_t **shapes, float *out, float *saved_qkv, float *saved_heads) {
   const AttentionBranch branch = branch_of_parameters(params, shapes);
   const int64_t channels = branch.channels;
   const bool packs = branch.chunk_parallel();
-  const SharedMatrix qkv_weight(packs, channels, 3 * channels, transposed(data(params, 3), channels));
-  const SharedMatrix proj_weight(packs, channels, channels, transposed(data(params, 7), channels));
+  const SharedMatrix qkv_weight(packs, channels, 3 * channels, transposed(data(params, kQkvWeight), channels));
+  const SharedMatrix proj_weight(packs, channels, channels, transposed(data(params, kProjWeight), channels));
   const Workspace bias(branch.attention().bias_size());
-  pack_bias(branch.attention(), data(params, 5), data(params, 6), true, bias);
+  pack_bias(branch.attention(), data(params, kTable), data(params, kMsgBias), true, bias);
   forward(branch, branch, qkv_weight, proj_weight, bias, out, saved_qkv, saved_heads);
 }
 
@@ -70,25 +96,26 @@ void backward(void **params, int64_t **shapes) {
   const AttentionBranch branch = branch_of_parameters(params, shapes);
   float *saved_qkv = data(params, kInputs);
   const float *saved_heads = data(params, kInputs + 1), *dout = data(params, kInputs + 2);
-  const auto gradient = [&](int i) { return data(params, kInputs + 3 + i); };
-  float *dx = gradient(0), *dgamma = gradient(1), *dbeta = gradient(2), *dqkv_weight = gradient(3);
-  float *dqkv_bias = gradient(4), *dtable = gradient(5), *dmsg_bias = gradient(6);
-  float *dproj_weight = gradient(7), *dproj_bias = gradient(8);
+  const auto gradient = [&](Input input) { return data(params, kInputs + 3 + input); };
+  float *dx = gradient(kX), *dgamma = gradient(kGamma), *dbeta = gradient(kBeta);
+  float *dqkv_weight = gradient(kQkvWeight), *dqkv_bias = gradient(kQkvBias);
+  float *dtable = gradient(kTable), *dmsg_bias = gradient(kMsgBias);
+  float *dproj_weight = gradient(kProjWeight), *dproj_bias = gradient(kProjBias);
   const int64_t channels = branch.channels, qkv_channels = 3 * channels;
   // dx holds the gradient before the shuffle until each chunk overwrites its rows.
   const float *dsum = dout;
   if (branch.shuffles()) {
     std::memcpy(dx, dout, branch.count * channels * sizeof(float));
-    branch.shuffle_msg_tokens(dx);
+    shuffle_msg_tokens(branch, dx);
     dsum = dx;
   }
   // A weight's gradient per thread is worth it while it is small beside the activations.
   const bool chunk_parallel = branch.chunk_parallel() && 2 * channels * num_threads() <= branch.count;
-  const SharedMatrix proj_weight(chunk_parallel, channels, channels, matrix(data(params, 7), channels));
-  const SharedMatrix qkv_weight(chunk_parallel, qkv_channels, channels, matrix(data(params, 3), channels));
+  const SharedMatrix proj_weight(chunk_parallel, channels, channels, matrix(data(params, kProjWeight), channels));
+  const SharedMatrix qkv_weight(chunk_parallel, qkv_channels, channels, matrix(data(params, kQkvWeight), channels));
   const Attention shape = branch.attention();
   const Workspace bias(shape.bias_size());
-  pack_bias(shape, data(params, 5), data(params, 6), false, bias);
+  pack_bias(shape, data(params, kTable), data(params, kMsgBias), false, bias);
   const Workspace dbias(shape.bias_size());
   {
     VectorGradient gamma_grad(channels, dgamma), beta_grad(channels, dbeta);
@@ -96,19 +123,19 @@ void backward(void **params, int64_t **shapes) {
     VectorGradient bias_grad(shape.bias_size(), dbias);
     WeightGradient proj_weight_grad(channels, channels, dproj_weight, chunk_parallel);
     WeightGradient qkv_weight_grad(qkv_channels, channels, dqkv_weight, chunk_parallel);
-    branch.for_each_chunk(6 * channels, branch.tokens, chunk_parallel, [&](int64_t first, int64_t n) {
+    for_each_chunk(branch.count, 6 * channels, branch.tokens, chunk_parallel, [&](int64_t first, int64_t n) {
       const int64_t offset = first * channels;
       Workspace normalized(n * channels), scaled(n * channels), dnormalized(n * channels), dheads(n * channels);
       Workspace dqkv(n * qkv_channels);
-      branch.normalize(first, n, branch.gamma, branch.beta, normalized);
-      const float *d = branch.branch_gradient(first, n, dsum + offset, scaled, proj_bias_grad);
+      normalize(branch, first, n, branch.gamma, branch.beta, normalized);
+      const float *d = branch_gradient(branch, first, n, dsum + offset, scaled, proj_bias_grad);
       gemm(n, channels, channels, matrix(d, channels), proj_weight, dheads);
       proj_weight_grad.add(n, transposed(d, channels), matrix(saved_heads + offset, channels));
       const Attention attention = branch.attention(n, nullptr, bias, saved_qkv + 3 * offset);
       attend_grad(attention, dheads, dqkv, bias_grad.of_all_threads(), qkv_bias_grad.of_all_threads());
       qkv_weight_grad.add(n, transposed(dqkv, qkv_channels), matrix(normalized, channels));
       gemm(n, channels, qkv_channels, matrix(dqkv, qkv_channels), qkv_weight, dnormalized);
-      branch.input_gradient(first, n, dsum + offset, dnormalized, branch.gamma, dx + offset, gamma_grad, beta_grad);
+      input_gradient(branch, first, n, dsum + offset, dnormalized, branch.gamma, dx + offset, gamma_grad, beta_grad);
     });
   }
   std::memset(dtable, 0, shape.table_rows() * shape.heads * sizeof(float));
@@ -121,11 +148,11 @@ void backward(void **params, int64_t **shapes) {
 bool packed_attention_branch(const Branch &input, const Branch &kept, const PackedSettings &settings,
                              const BlockParameters &p, float *out) {
   const int64_t channels = input.channels;
-  const Matrix qkv_weight = packed_matrix(p[2], p.size(2), channels, 3 * channels);
-  const Matrix proj_weight = packed_matrix(p[5], p.size(5), channels, channels);
+  const Matrix qkv_weight = packed_matrix(p.qkv_weight.data, p.qkv_weight.size, channels, 3 * channels);
+  const Matrix proj_weight = packed_matrix(p.proj_weight.data, p.proj_weight.size, channels, channels);
   if (!qkv_weight.accepts_rows(input.tokens) || !proj_weight.accepts_rows(kept.tokens)) return false;
-  const AttentionBranch branch{input, p[0], p[1], p[3], p[6], settings.values, settings.heads};
-  forward(branch, kept, qkv_weight, proj_weight, p[4], out, nullptr, nullptr);
+  const AttentionBranch branch{input, p.gamma, p.beta, p.qkv_bias, p.proj_bias, settings.values, settings.heads};
+  forward(branch, kept, qkv_weight, proj_weight, p.position_bias, out, nullptr, nullptr);
   return true;
 }
 
@@ -150,14 +177,5 @@ MSG_MS_KERNEL(attention_branch_train) {
 // the same inputs, the two saved tensors, gradient of the output -> gradients of the first nine inputs
 MSG_MS_KERNEL(attention_branch_grad) {
   msg_ms::backward(params, shapes);
-  return 0;
-}
-
-// table ((2w-1)^2, heads), MSG bias (heads, 2, 1, 1) -> packed position bias (heads * n * n rounded up to 16,), n = w^2
-// + 1
-MSG_MS_KERNEL(pack_position_bias) {
-  using namespace msg_ms;
-  std::memset(data(params, 2), 0, size(shapes[2], dims[2]) * sizeof(float));
-  pack_bias(attention_of_table(shapes[0]), data(params, 0), data(params, 1), true, data(params, 2));
   return 0;
 }

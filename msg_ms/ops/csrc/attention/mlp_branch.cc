@@ -1,16 +1,19 @@
 // Kernels of the MLP branch, x + drop_path_scale * (gelu(LayerNorm(x) w1^T + b1) w2^T + b2), and its gradients; see
 // branches.py. Rows are processed in chunks, so that the activations between the two GEMMs stay in the cache; see
-// branch.h.
+// chunks.h.
 
 #include "attention/branch.h"
+#include "attention/gradients.h"
+#include "attention/normalization.h"
 #include "attention/packed_blocks.h"
+#include "attention/residual.h"
 #include "base/gelu.h"
 #include "gemm/gemm.h"
 
 namespace msg_ms {
 namespace {
 
-constexpr int kInputs = 8;  // x, gamma, beta, w1, b1, w2, b2, drop_path_scale
+enum Input { kX, kGamma, kBeta, kW1, kB1, kW2, kB2, kDropPathScale, kInputs };
 
 // Return the epilogue x = gelu(x + bias). Unless it is null, `saved` receives x + bias.
 auto gelu_epilogue(const float *bias, int64_t hidden, float *x, float *saved) {
@@ -29,7 +32,7 @@ auto gelu_epilogue(const float *bias, int64_t hidden, float *x, float *saved) {
 
 // Return the branch whose drop_path_scale is the second row of input number i.
 Branch mlp_branch_of(void **params, int64_t **shapes, int i) {
-  return {shapes[0], data(params, 0), data(params, i) + shapes[i][1], shapes[i][1]};
+  return {shapes[kX], data(params, kX), data(params, i) + shapes[i][1], shapes[i][1]};
 }
 
 struct Layers {
@@ -42,23 +45,25 @@ void forward(const Branch &branch, const float *gamma, const float *beta, const 
              float *saved) {
   const int64_t channels = branch.channels, hidden = layers.hidden;
   // Strassen's algorithm needs even numbers of rows.
-  branch.for_each_chunk(hidden, branch.count % 2 == 0 ? 2 : 1, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
+  const int64_t unit = branch.count % 2 == 0 ? 2 : 1;
+  for_each_chunk(branch.count, hidden, unit, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     Workspace normalized(n * channels), activations(n * hidden);
-    branch.normalize(first, n, gamma, beta, normalized);
+    normalize(branch, first, n, gamma, beta, normalized);
     gemm(n, hidden, channels, matrix(normalized, channels), layers.w1, activations,
          gelu_epilogue(layers.b1, hidden, activations, saved == nullptr ? nullptr : saved + first * hidden));
     gemm(n, channels, hidden, matrix(activations, hidden), layers.w2, out + first * channels,
-         branch.residual_epilogue(first, layers.b2, out));
+         residual_epilogue(branch, first, layers.b2, out));
   });
 }
 
 void forward(void **params, int64_t **shapes, float *out, float *saved) {
-  const Branch branch = mlp_branch_of(params, shapes, 7);
-  const int64_t channels = branch.channels, hidden = shapes[3][0];
+  const Branch branch = mlp_branch_of(params, shapes, kDropPathScale);
+  const int64_t channels = branch.channels, hidden = shapes[kW1][0];
   const bool packs = branch.chunk_parallel();
-  const SharedMatrix w1(packs, channels, hidden, transposed(data(params, 3), channels));
-  const SharedMatrix w2(packs, hidden, channels, transposed(data(params, 5), hidden));
-  forward(branch, data(params, 1), data(params, 2), {w1, w2, data(params, 4), data(params, 6), hidden}, out, saved);
+  const SharedMatrix w1(packs, channels, hidden, transposed(data(params, kW1), channels));
+  const SharedMatrix w2(packs, hidden, channels, transposed(data(params, kW2), hidden));
+  const Layers layers{w1, w2, data(params, kB1), data(params, kB2), hidden};
+  forward(branch, data(params, kGamma), data(params, kBeta), layers, out, saved);
 }
 
 // Return the epilogue that replaces d, the gradient of gelu(saved), by the gradient of `saved` (count, hidden). It also
@@ -83,7 +88,7 @@ auto gelu_grad_epilogue(const float *saved, int64_t count, int64_t hidden, float
 }
 
 void backward(void **params, int64_t **shapes) {
-  const Branch branch = mlp_branch_of(params, shapes, 6);
+  const Branch branch = mlp_branch_of(params, shapes, 6);  // in the order of the kernel's comment below
   const float *gamma = data(params, 1), *beta = data(params, 2), *w1 = data(params, 3), *w2 = data(params, 4);
   const float *saved = data(params, 5), *dout = data(params, 7);
   float *dx = data(params, 8), *dgamma = data(params, 9), *dbeta = data(params, 10);
@@ -95,29 +100,29 @@ void backward(void **params, int64_t **shapes) {
   const SharedMatrix shared_w1(chunk_parallel, hidden, channels, matrix(w1, channels));
   VectorGradient gamma_grad(channels, dgamma), beta_grad(channels, dbeta), b1_grad(hidden, db1), b2_grad(channels, db2);
   WeightGradient w1_grad(hidden, channels, dw1, chunk_parallel), w2_grad(channels, hidden, dw2, chunk_parallel);
-  branch.for_each_chunk(2 * hidden, 1, chunk_parallel, [&](int64_t first, int64_t n) {
+  for_each_chunk(branch.count, 2 * hidden, 1, chunk_parallel, [&](int64_t first, int64_t n) {
     const int64_t offset = first * channels;
     Workspace normalized(n * channels), scaled(n * channels), dnormalized(n * channels), dhidden(n * hidden);
     Workspace activations(n * round_up(hidden, panel_width(hidden)));
-    branch.normalize(first, n, gamma, beta, normalized);
-    const float *d = branch.branch_gradient(first, n, dout + offset, scaled, b2_grad);
+    normalize(branch, first, n, gamma, beta, normalized);
+    const float *d = branch_gradient(branch, first, n, dout + offset, scaled, b2_grad);
     gemm(n, hidden, channels, matrix(d, channels), shared_w2, dhidden,
          gelu_grad_epilogue(saved + first * hidden, n, hidden, dhidden, activations, b1_grad.of_all_threads()));
     w2_grad.add(n, transposed(d, channels), packed_panels(activations));
     w1_grad.add(n, transposed(dhidden, hidden), matrix(normalized, channels));
     gemm(n, channels, hidden, matrix(dhidden, hidden), shared_w1, dnormalized);
-    branch.input_gradient(first, n, dout + offset, dnormalized, gamma, dx + offset, gamma_grad, beta_grad);
+    input_gradient(branch, first, n, dout + offset, dnormalized, gamma, dx + offset, gamma_grad, beta_grad);
   });
 }
 
 }  // namespace
 
 bool packed_mlp_branch(const Branch &branch, const BlockParameters &p, float *out) {
-  const int64_t channels = branch.channels, hidden = p.size(10);
-  const Matrix w1 = packed_matrix(p[9], p.size(9), channels, hidden),
-               w2 = packed_matrix(p[11], p.size(11), hidden, channels);
+  const int64_t channels = branch.channels, hidden = p.b1.size;
+  const Matrix w1 = packed_matrix(p.w1.data, p.w1.size, channels, hidden);
+  const Matrix w2 = packed_matrix(p.w2.data, p.w2.size, hidden, channels);
   if (!w1.accepts_rows(branch.count) || !w2.accepts_rows(branch.count)) return false;
-  forward(branch, p[7], p[8], {w1, w2, p[10], p[12], hidden}, out, nullptr);
+  forward(branch, p.mlp_gamma, p.mlp_beta, {w1, w2, p.b1, p.b2, hidden}, out, nullptr);
   return true;
 }
 

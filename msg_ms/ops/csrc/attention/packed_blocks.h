@@ -10,29 +10,38 @@ namespace msg_ms {
 // The blocks' settings: scale of the scores, 1 to shuffle, heads, the sizes of a block's parameters; then perhaps a
 // Padding (branch.h).
 struct PackedSettings {
-  static constexpr int kParameters = 13, kSizes = 3;  // number of parameters, index of the first size
+  static constexpr int kParameters = 13;
+  enum Setting { kScale, kShuffles, kHeads, kSizes, kPadding = kSizes + kParameters };
   const float *values;
   int64_t count, heads;
 
-  PackedSettings(const float *v, int64_t n) : values(v), count(n), heads(std::lround(v[2])) {}
-  float scale() const { return values[0]; }
-  bool shuffles() const { return values[1] != 0; }
+  PackedSettings(const float *v, int64_t n) : values(v), count(n), heads(std::lround(v[kHeads])) {}
+  float scale() const { return values[kScale]; }
+  bool shuffles() const { return values[kShuffles] != 0; }
   int64_t size(int i) const { return std::llround(values[kSizes + i]); }
-  Padding padding(int64_t tokens) const { return Padding::read(values, kSizes + kParameters, count, tokens); }
+  Padding padding(int64_t tokens) const { return Padding::read(values, kPadding, count, tokens); }
 };
 
-// A block's parameters, one after the other, each from a multiple of 16 floats. 0 gamma, 1 beta, 2 packed qkv weight, 3
-// qkv bias, 4 packed position bias, 5 packed proj weight, 6 proj bias; 7 gamma, 8 beta, 9 packed w1, 10 b1, 11 packed
-// w2, 12 b2. They are one input of the kernel, since the framework needs time for each.
+// A block's parameters, weights and position bias packed. They are one input of the kernel, since the framework needs
+// time for each: one after the other, each from a multiple of 16 floats.
 struct BlockParameters {
-  const float *data;
-  const PackedSettings &settings;
+  struct Parameter {
+    const float *data;
+    int64_t size;
+    operator const float *() const { return data; }
+  };
+  Parameter gamma, beta, qkv_weight, qkv_bias, position_bias, proj_weight, proj_bias;  // of the attention branch
+  Parameter mlp_gamma, mlp_beta, w1, b1, w2, b2;
 
-  int64_t size(int i) const { return settings.size(i); }
-  const float *operator[](int i) const {
-    const float *p = data;
-    for (int j = 0; j < i; ++j) p += round_up(size(j), 16);
-    return p;
+  static BlockParameters read(const float *data, const PackedSettings &settings) {
+    int i = 0;
+    const auto next = [&] {
+      const Parameter parameter{data, settings.size(i++)};
+      data += round_up(parameter.size, 16);
+      return parameter;
+    };
+    // An initializer list is evaluated from left to right.
+    return {next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next(), next()};
   }
 };
 
@@ -59,7 +68,7 @@ bool run_blocks(int count, void **params, int *dims, int64_t **shapes, const Att
   const Workspace stream(keeps_all ? 1 : input.count * channels), gathered(keeps_all ? 1 : size(shapes[count - 1], 4));
   const float *x = input.x;
   for (int i = 2; i + 1 < count; ++i) {
-    const BlockParameters parameters{data(params, i), settings};
+    const BlockParameters parameters = BlockParameters::read(data(params, i), settings);
     Branch branch(shapes[0], x, &kNoDropPath, 1), kept = branch;
     branch.padding = kept.padding = settings.padding(branch.tokens);
     const bool is_last = i + 2 == count;

@@ -51,4 +51,51 @@ MSG_MS_INLINE inline void store_scores(const Vec (&tile)[kRows][kVectors], int64
   }
 }
 
+// Transpose n queries (n, columns), whose rows are `stride` apart, to (columns rounded up to kLanes, kWidth), with
+// zeros in the other columns. finish(c, lanes) returns the function that finishes the vectors from column c.
+template <int64_t kWidth, typename Finish>
+inline void load_queries(const float *from, int64_t stride, int64_t n, int64_t columns, float *to,
+                         const Finish &finish) {
+  Vec block[kLanes];
+  for_each_vector(columns, [&](int64_t c, int64_t lanes) {
+    const auto finished = finish(c, lanes);
+    for (int64_t i = 0; i < kWidth; i += kLanes) {
+      const int64_t count = std::min<int64_t>(kLanes, n - i);
+      const float *row = from + i * stride + c;
+      if (count == kLanes && lanes == kLanes) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) block[r] = finished(load(row + r * stride));
+      } else {
+        for (int r = 0; r < kLanes; ++r) block[r] = r < count ? finished(load_lanes(row + r * stride, lanes)) : Vec{};
+      }
+      transpose(block);
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) store(to + (c + r) * kWidth + i, block[r]);
+    }
+  });
+}
+
+// The reverse for the outputs: transpose (columns rounded up to kLanes, kWidth) to n rows.
+template <int64_t kWidth, typename Finish>
+inline void store_outputs(const float *from, int64_t n, int64_t columns, float *to, int64_t stride,
+                          const Finish &finish) {
+  Vec block[kLanes];
+  for_each_vector(columns, [&](int64_t c, int64_t lanes) {
+    const auto finished = finish(c, lanes);
+    for (int64_t i = 0; i < n; i += kLanes) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) block[r] = load(from + (c + r) * kWidth + i);
+      transpose(block);
+      const int64_t count = std::min<int64_t>(kLanes, n - i);
+      float *const row = to + i * stride + c;
+      if (count == kLanes && lanes == kLanes) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) store(row + r * stride, finished(block[r]));
+      } else {
+        for (int64_t r = 0; r < count; ++r) store_lanes(row + r * stride, finished(block[r]), lanes);
+      }
+    }
+  });
+}
+
 }  // namespace msg_ms

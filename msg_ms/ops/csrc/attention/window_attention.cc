@@ -12,20 +12,6 @@
 namespace msg_ms {
 namespace {
 
-// Call body(row, column, table_row) for the entries of the position bias between two patch tokens.
-template <typename Body>
-void for_each_offset(const Attention &attn, const Body &body) {
-  const int64_t w = attn.window_size;
-  for (int64_t y = 0; y < w; ++y) {
-    for (int64_t x = 0; x < w; ++x) {
-      for (int64_t ky = 0; ky < w; ++ky) {
-        const int64_t first = (y - ky + w - 1) * (2 * w - 1) + x + w - 1;
-        for (int64_t kx = 0; kx < w; ++kx) body(1 + y * w + x, 1 + ky * w + kx, first - kx);
-      }
-    }
-  }
-}
-
 enum Operand { kQuery, kKey, kValue };
 
 // The workspaces of one thread for the recomputed weights of one head of one window.
@@ -169,7 +155,8 @@ class ForwardHead {
     constexpr int64_t kWidth = kVectors * kLanes;
     const int64_t tokens = attn.tokens, columns = attn.padded_tokens, n = std::min(kWidth, attn.queries - first);
     const float *const bias = attn.bias + head * tokens * columns + first, scale = attn.scale;
-    load_queries<kWidth>(operands, first, n);
+    load_queries<kWidth>(operands.rows[kQuery] + first * row_stride, row_stride, n, attn.head_dim, queries,
+                         adds(operands.bias[kQuery]));
     // The product of the keys' bias with each query, from which the scores start.
     Vec start[kVectors] = {};
     for (int64_t c = 0; c < attn.head_dim; ++c) {
@@ -202,55 +189,15 @@ class ForwardHead {
                                }
                              });
     float *const to = out_ + (window * attn.queries + first) * attn.channels() + head * attn.head_dim;
-    store_outputs<kWidth>(operands.bias[kValue], to, n);
+    store_outputs<kWidth>(results, n, attn.head_dim, to, attn.channels(), adds(operands.bias[kValue]));
   }
 
-  // Transpose n queries (n, head_dim) to (padded_dim, width), with zeros in the other columns.
-  template <int64_t kWidth>
-  void load_queries(const Operands &operands, int64_t first, int64_t n) {
-    const float *const from = operands.rows[kQuery] + first * row_stride, *const bias = operands.bias[kQuery];
-    float *const to = queries;
-    Vec block[kLanes];
-    for_each_vector(attn.head_dim, [&](int64_t c, int64_t lanes) {
+  // Return the function that adds a bias to the vectors of a column, for load_queries() and store_outputs().
+  static auto adds(const float *bias) {
+    return [=](int64_t c, int64_t lanes) {
       const Vec added = load_lanes(bias + c, lanes);
-      for (int64_t i = 0; i < kWidth; i += kLanes) {
-        const int64_t count = std::min<int64_t>(kLanes, n - i);
-        const float *row = from + i * row_stride + c;
-        if (count == kLanes && lanes == kLanes) {
-#pragma GCC unroll 16
-          for (int r = 0; r < kLanes; ++r) block[r] = load(row + r * row_stride) + added;
-        } else {
-          for (int r = 0; r < kLanes; ++r)
-            block[r] = r < count ? load_lanes(row + r * row_stride, lanes) + added : Vec{};
-        }
-        transpose(block);
-#pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) store(to + (c + r) * kWidth + i, block[r]);
-      }
-    });
-  }
-
-  // Transpose `outputs` to n rows, and add the values' bias.
-  template <int64_t kWidth>
-  void store_outputs(const float *bias, float *to, int64_t n) {
-    const float *const from = outputs;
-    Vec block[kLanes];
-    for_each_vector(attn.head_dim, [&](int64_t c, int64_t lanes) {
-      const Vec added = load_lanes(bias + c, lanes);
-      for (int64_t i = 0; i < n; i += kLanes) {
-#pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) block[r] = load(from + (c + r) * kWidth + i);
-        transpose(block);
-        const int64_t count = std::min<int64_t>(kLanes, n - i);
-        float *const row = to + i * attn.channels() + c;
-        if (count == kLanes && lanes == kLanes) {
-#pragma GCC unroll 16
-          for (int r = 0; r < kLanes; ++r) store(row + r * attn.channels(), block[r] + added);
-        } else {
-          for (int64_t r = 0; r < count; ++r) store_lanes(row + r * attn.channels(), block[r] + added, lanes);
-        }
-      }
-    });
+      return [=](Vec v) MSG_MS_INLINE { return v + added; };
+    };
   }
 
   void prefetch(int64_t window, int64_t head) const {
@@ -353,37 +300,6 @@ void attend_grad(const Attention &attn, const float *dout, float *dqkv, float *d
       if (h != gradient.head.h) gradient.head.select(h);
       gradient.run(window);
     });
-  });
-}
-
-void pack_bias(const Attention &attn, const float *table, const float *msg_bias, bool by_key, float *bias) {
-  const int64_t tokens = attn.tokens, columns = attn.padded_tokens;
-  const int64_t query_stride = by_key ? 1 : columns, key_stride = by_key ? columns : 1;
-  parallel_for(attn.heads, 4, [&](int, int64_t begin, int64_t end) {
-    for (int64_t h = begin; h < end; ++h) {
-      float *const rows = bias + h * tokens * columns;
-      for (int64_t i = 0; i < tokens; ++i) {
-        std::fill(rows + i * columns + tokens, rows + (i + 1) * columns, by_key ? 0.0f : -1e30f);
-        rows[i * query_stride] = msg_bias[h * 2];
-      }
-      for (int64_t j = 0; j < tokens; ++j) rows[j * key_stride] = msg_bias[h * 2 + 1];
-      for_each_offset(attn, [&](int64_t query, int64_t key, int64_t table_row) {
-        rows[query * query_stride + key * key_stride] = table[table_row * attn.heads + h];
-      });
-    }
-  });
-}
-
-void unpack_bias_grad(const Attention &attn, const float *dbias, float *dtable, float *dmsg_bias) {
-  parallel_for(attn.heads, 4, [&](int, int64_t begin, int64_t end) {
-    for (int64_t h = begin; h < end; ++h) {
-      const float *rows = dbias + h * attn.tokens * attn.padded_tokens;
-      for_each_offset(attn, [&](int64_t row, int64_t column, int64_t table_row) {
-        dtable[table_row * attn.heads + h] += rows[row * attn.padded_tokens + column];
-      });
-      for (int64_t i = 1; i < attn.tokens; ++i) dmsg_bias[h * 2] += rows[i * attn.padded_tokens];
-      for (int64_t j = 0; j < attn.tokens; ++j) dmsg_bias[h * 2 + 1] += rows[j];
-    }
   });
 }
 

@@ -3,7 +3,6 @@
 // Scores stay in the first-level cache: one head of one window at a time, nothing of size tokens^2 reaches main memory.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include "base/vector.h"
@@ -14,7 +13,7 @@ struct Attention {
   int64_t windows, tokens, heads, head_dim, window_size;  // tokens = window_size^2 + 1, the MSG token first
   float scale;
   const float *qkv, *qkv_bias;  // (windows, tokens, 3 * channels), (3 * channels,): queries, keys, values, head by head
-  const float *bias;            // (heads, tokens, padded_tokens), written by pack_bias: by key in attend()
+  const float *bias;            // (heads, tokens, padded_tokens), by pack_bias (position_bias.h): by key in attend()
   float *saved;  // for backward, or null: (windows, heads, 3, tokens, head_dim) scaled queries, keys, values, with bias
   int64_t padded_tokens = round_up(tokens, kLanes), padded_dim = round_up(head_dim, kLanes);
   int64_t queries = tokens;  // the first tokens of a window, for which attend() computes outputs
@@ -24,17 +23,6 @@ struct Attention {
   int64_t table_rows() const { return (2 * window_size - 1) * (2 * window_size - 1); }
 };
 
-// Return the sizes of the attention that a table of position biases (table_rows, heads) belongs to, without its data.
-inline Attention attention_of_table(const int64_t *shape) {
-  const int64_t window_size = (std::lround(std::sqrt(static_cast<double>(shape[0]))) + 1) / 2;
-  return {0, window_size * window_size + 1, shape[1], 1, window_size, 1.0f, nullptr, nullptr, nullptr, nullptr};
-}
-
-// Write the position bias (heads, tokens, padded_tokens) from the table (table_rows, heads) and the MSG token's bias
-// (heads, 2), see window_attention.py. A row belongs to a query; if `by_key`, to a key. Padded columns are so low that
-// the softmax ignores them, or 0 if they are no queries.
-void pack_bias(const Attention &attention, const float *table, const float *msg_bias, bool by_key, float *bias);
-
 // Compute out (windows, queries, channels); fill `saved` unless it is null.
 void attend(const Attention &attention, float *out);
 
@@ -42,8 +30,5 @@ void attend(const Attention &attention, float *out);
 // position bias and of qkv's bias: dbias (num_threads(), heads, tokens, padded_tokens), dqkv_bias (num_threads(), 3 *
 // channels).
 void attend_grad(const Attention &attention, const float *dout, float *dqkv, float *dbias, float *dqkv_bias);
-
-// Add the gradient of the position bias (heads, tokens, padded_tokens) to those of the table and the MSG token's bias.
-void unpack_bias_grad(const Attention &attention, const float *dbias, float *dtable, float *dmsg_bias);
 
 }  // namespace msg_ms

@@ -28,6 +28,10 @@ struct AdamW {
   }
 };
 
+// The inputs after the four lists of tensors, and the first settings.
+enum Input { kGradScale, kLearningRate, kStep, kSettings, kScalars };
+enum Setting { kOneMinusBeta1, kOneMinusBeta2, kEps, kWeightDecays };
+
 }  // namespace
 }  // namespace msg_ms
 
@@ -36,22 +40,22 @@ struct AdamW {
 // moments change
 MSG_MS_KERNEL(adamw) {
   using namespace msg_ms;
-  const int scalars = 4, tensors = (count - scalars - 1) / 4;
-  const auto scalar = [&](int i) { return data(params, 4 * tensors + i); };
-  const float *settings = scalar(3);
-  const double lr = scalar(1)[0], step = scalar(2)[0];
+  const int tensors = (count - kScalars - 1) / 4;
+  const auto input = [&](Input i) { return data(params, 4 * tensors + i); };
+  const float *settings = input(kSettings);
+  const double lr = *input(kLearningRate), step = *input(kStep);
   const auto correction = [&](float one_minus_beta) {
     return 1 - std::pow(1 - static_cast<double>(one_minus_beta), step);
   };
-  const AdamW adamw{scalar(0)[0],
-                    settings[0],
-                    settings[1],
-                    static_cast<float>(lr / correction(settings[0])),
-                    static_cast<float>(1 / std::sqrt(correction(settings[1]))),
-                    settings[2]};
+  const AdamW adamw{*input(kGradScale),
+                    settings[kOneMinusBeta1],
+                    settings[kOneMinusBeta2],
+                    static_cast<float>(lr / correction(settings[kOneMinusBeta1])),
+                    static_cast<float>(1 / std::sqrt(correction(settings[kOneMinusBeta2]))),
+                    settings[kEps]};
   parallel_for_elements(tensors, shapes, dims, 1 << 14, [&](int, int tensor, int64_t begin, int64_t end) {
     const auto from = [&](int group) { return data(params, group * tensors + tensor) + begin; };
-    const double decay_factor = 1 - lr * settings[3 + tensor];
+    const double decay_factor = 1 - lr * settings[kWeightDecays + tensor];
     adamw.step(end - begin, static_cast<float>(decay_factor), from(0), from(1), from(2), from(3));
   });
   data(params, count - 1)[0] = 0;

@@ -30,15 +30,17 @@ inline std::vector<int64_t> window_order(int64_t height, int64_t width, int64_t 
 
 // The patches of images (B, C, height, width), one for each token of the patch embedding.
 struct ImagePatches {
-  int64_t batch, channels, height, width, kernel, stride, padding, rows, columns;
+  int64_t batch, channels, height, width, rows, columns;
+  int64_t window_size, region_size, kernel, stride, padding;  // the sizes of a kernel call
   std::vector<int64_t> order;
 
   ImagePatches(const int64_t *shape, const float *sizes)
       : batch(shape[0]), channels(shape[1]), height(shape[2]), width(shape[3]) {
+    window_size = sizes[0], region_size = sizes[1];
     kernel = sizes[2], stride = sizes[3], padding = sizes[4];
     rows = (height + 2 * padding - kernel) / stride + 1;
     columns = (width + 2 * padding - kernel) / stride + 1;
-    order = window_order(rows, columns, sizes[0], sizes[1]);
+    order = window_order(rows, columns, window_size, region_size);
   }
 
   int64_t patch_size() const { return channels * kernel * kernel; }

@@ -8,33 +8,14 @@
 // Reference: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.
 #pragma once
 
-#include <functional>
-
 #include "base/kernel.h"
+#include "gemm/matrix.h"
+#include "gemm/strassen.h"
 
 namespace msg_ms {
 
-// A matrix whose entry (i, j) is data[i * row_stride + j * column_stride], or a packed right-hand side.
-struct Matrix {
-  const float *data;
-  int64_t row_stride, column_stride;
-  const float *packed = nullptr;
-  bool strassen = false;  // packed by pack_strassen
-
-  // Whether a left-hand side with this number of rows can be multiplied by this matrix.
-  bool accepts_rows(int64_t rows) const { return !strassen || rows % 2 == 0; }
-};
-
-inline Matrix matrix(const float *data, int64_t columns) { return {data, columns, 1}; }
-inline Matrix transposed(const float *data, int64_t columns) { return {data, 1, columns}; }
-
 // Pack the right-hand side b (depth, columns) into panels. `to` has room for depth times columns rounded up to 64.
 void pack(int64_t depth, int64_t columns, Matrix b, float *to);
-
-// Pack b for Strassen's algorithm, which needs even numbers of rows, columns and depth. `to` has room for
-// strassen_size().
-void pack_strassen(int64_t depth, int64_t columns, Matrix b, float *to);
-inline int64_t strassen_size(int64_t depth, int64_t columns) { return 7 * (depth / 2) * round_up(columns / 2, 64); }
 
 // Wrap the output of pack() or pack_strassen(); `size` shows which of the two it is.
 inline Matrix packed_matrix(const float *data, int64_t size, int64_t depth, int64_t columns) {
@@ -57,9 +38,6 @@ class SharedMatrix {
   Matrix matrix_;
   Workspace workspace_;
 };
-
-// Called once for each finished tile of c, by the thread that computed it.
-using Epilogue = std::function<void(int thread, int64_t row, int64_t rows, int64_t column, int64_t columns)>;
 
 // c (rows, columns) = a (rows, depth) b (depth, columns), or c += a b if `accumulate`.
 void gemm(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c,

@@ -5,7 +5,8 @@
 #include <type_traits>
 #include <utility>
 
-#include "gemm/gemm.h"
+#include "base/parallel.h"
+#include "gemm/matrix.h"
 #include "gemm/micro_kernel.h"
 
 namespace msg_ms {
@@ -78,10 +79,6 @@ inline int64_t even_block(int64_t n, int64_t max_size) {
   const int64_t blocks = std::max<int64_t>(1, (n + max_size - 1) / max_size);
   return (n + blocks - 1) / blocks;
 }
-
-// gemm() for a right-hand side packed by pack_strassen(), with seven eighths of the multiplications.
-void strassen_gemm(int64_t rows, int64_t columns, int64_t depth, Matrix a, const float *b, float *c,
-                   const Epilogue &epilogue);
 
 // Return how many threads a product is worth; 1 inside parallel_for_serial.
 inline int64_t useful_threads(int64_t rows, int64_t columns, int64_t depth) {

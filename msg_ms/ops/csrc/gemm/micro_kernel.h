@@ -42,7 +42,7 @@ struct NoPrefetch {
   void run() {}
 };
 
-// The arithmetic of the micro-kernel: one step of the loop over k. micro_kernel_bf16.h has another.
+// The arithmetic of the micro-kernel: one step of the loop over k. micro_kernel_bfloat16.h has another.
 struct SinglePrecision {
   static MSG_MS_INLINE inline void multiply_add(Vec &tile, float a, Vec b) { tile += a * b; }
 };

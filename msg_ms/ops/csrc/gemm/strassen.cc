@@ -1,12 +1,12 @@
-// Strassen's algorithm: seven products of quadrants in place of eight.
+// Strassen's algorithm; see strassen.h.
 //
 // The combinations of b are computed when it is packed, those of a as they are needed. A product is added to the
 // quadrants of c straight from the registers. The halves of a's and c's rows are the even and the odd rows: only
 // neighbours share a rounding error, an infinity or a NaN.
-//
-// Guarantee: one level of recursion only, so the result differs from gemm() by rounding, about 1e-6 of the largest
-// entry. Reference: Strassen, "Gaussian elimination is not optimal", 1969.
 
+#include "gemm/strassen.h"
+
+#include "base/workspace.h"
 #include "gemm/gemm_common.h"
 
 namespace msg_ms {

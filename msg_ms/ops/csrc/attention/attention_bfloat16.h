@@ -3,24 +3,21 @@
 // One head of one window at a time, as in window_attention.h. Nothing is packed but queries and values.
 #pragma once
 
-#include "gemm/gemm_bf16.h"
+#include "gemm/gemm_bfloat16.h"
 
 namespace msg_ms {
 
-constexpr float kLog2E = 1.44269504088896341f;
-
-// Windows of queries, keys and values: HalfRows (windows * tokens, 3 * heads * head_dim), with bias.
-struct HalfAttention {
+// Windows of queries, keys and values: BFloat16Rows (windows * tokens, 3 * heads * head_dim), with bias.
+struct BFloat16Attention {
   int64_t windows, tokens, heads, head_dim;  // head_dim is even
   float scale;
-  const HalfRows &qkv;
-  const float *bias;         // (heads, tokens, padded_tokens): pack_bias by key (window_attention.h), times log2(e)
+  const BFloat16Rows &qkv;
+  const float *bias;         // (heads, tokens, padded_tokens): pack_bias by key (position_bias.h), times log2(e)
   int64_t queries = tokens;  // the first tokens of a window, for which outputs are computed
   int64_t padded_tokens = round_up(tokens, kLanes), padded_dim = round_up(head_dim, kLanes);
 };
 
 // Write the heads' outputs (windows * queries, heads * head_dim).
-template <typename Arithmetic>
-void attend_bf16(const HalfAttention &attention, const HalfRows &out);
+void attend_bfloat16(const BFloat16Attention &attention, const BFloat16Rows &out);
 
 }  // namespace msg_ms

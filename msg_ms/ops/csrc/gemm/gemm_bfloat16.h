@@ -5,17 +5,17 @@
 #pragma once
 
 #include "base/kernel.h"
-#include "gemm/micro_kernel_bf16.h"
+#include "gemm/micro_kernel_bfloat16.h"
 
 namespace msg_ms {
 
-// Whether this processor has the instructions for NativeBFloat16, and the library was compiled with them.
+// Whether the library was compiled with the instructions of bfloat16 and this processor has them.
 bool has_bfloat16();
 
 // Rows of bfloat16 numbers in pairs. Rows that are a multiple of 4 KB apart would compete for the same cache lines.
-class HalfRows {
+class BFloat16Rows {
  public:
-  HalfRows(int64_t rows, int64_t depth)
+  BFloat16Rows(int64_t rows, int64_t depth)
       : pairs(pair_count(depth)), stride(round_up(pairs, 16) | 16), workspace_(rows * stride) {
     for (int64_t i = 0; depth % 2 != 0 && i < rows; ++i) *at(i, depth) = 0;
   }
@@ -34,16 +34,14 @@ class HalfRows {
 };
 
 // Round n floats into row i.
-template <typename Arithmetic>
-inline void round_row(const float *from, int64_t n, const HalfRows &to, int64_t i) {
-  for_each_vector(
-    n, [&](int64_t c, int64_t lanes) { store_rounded<Arithmetic>(to.at(i, c), load_lanes(from + c, lanes), lanes); });
+inline void round_row(const float *from, int64_t n, const BFloat16Rows &to, int64_t i) {
+  for_each_vector(n, [&](int64_t c, int64_t lanes) { store_rounded(to.at(i, c), load_lanes(from + c, lanes), lanes); });
 }
 
-// Pack the weight (columns, depth), whose entry (j, k) is weight[j * row_stride + k]: panels of pairs. `to` has room
-// for packed_bf16_size(). Zeros complete an odd depth and the last panel.
-void pack_bf16(int64_t depth, int64_t columns, const float *weight, float *to);
-inline int64_t packed_bf16_size(int64_t depth, int64_t columns) { return pair_count(depth) * round_up(columns, 64); }
+// Pack the weight (columns, depth) into panels of pairs. `to` has room for the pairs of a row times columns rounded up
+// to
+// 64. Zeros complete an odd depth and the last panel.
+void pack_bfloat16(int64_t depth, int64_t columns, const float *weight, float *to);
 
 // The use of entry (i, j) of the product.
 struct ProductTarget {
@@ -56,14 +54,14 @@ struct ProductTarget {
 
   Kind kind;
   const float *bias = nullptr;  // by column
-  const HalfRows *rounded = nullptr;
+  const BFloat16Rows *rounded = nullptr;
   float *to = nullptr;  // row i at i * stride, as in `addend`, which may be the same
   const float *addend = nullptr;
   int64_t stride = 0;
 };
 
 // Multiply `rows` rows by a packed weight.
-template <typename Arithmetic>
-void gemm_bf16(int64_t rows, int64_t columns, const HalfRows &a, const float *packed, const ProductTarget &target);
+void gemm_bfloat16(int64_t rows, int64_t columns, const BFloat16Rows &a, const float *packed,
+                   const ProductTarget &target);
 
 }  // namespace msg_ms

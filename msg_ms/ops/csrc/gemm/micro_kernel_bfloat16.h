@@ -1,8 +1,10 @@
 // The arithmetic of the GEMM micro-kernel in bfloat16: products of bfloat16 numbers, summed in single precision.
 //
 // Operands are stored as pairs: the numbers k and k + 1 of the sum, the first in the low half of 32 bits. A pair has
-// the place of a float in micro_kernel.h, so "depth" counts pairs there, and pairs travel in arrays of floats. Two
-// twins: NativeBFloat16 uses the instructions of AVX512-BF16, PortableBFloat16 computes the same bits on any processor.
+// the place of a float in micro_kernel.h, so "depth" counts pairs there, and pairs travel in arrays of floats.
+//
+// NativeBFloat16 has the instructions of AVX512-BF16. PortableBFloat16 computes the same bits on any processor, slowly:
+// it packs weights, and tests define MSG_MS_PORTABLE_BFLOAT16 to run all kernels with it.
 //
 // Guarantees: the sum adds the second number of a pair, then the first, each rounded to the nearest float. Numbers
 // below 1.2e-38 count as zero, as those instructions have it. A NaN stays a NaN.
@@ -13,7 +15,7 @@
 #include "base/gelu.h"
 #include "gemm/micro_kernel.h"
 
-#if defined(__AVX512BF16__) && defined(__AVX512F__)
+#if defined(__AVX512BF16__) && defined(__AVX512F__) && !defined(MSG_MS_PORTABLE_BFLOAT16)
 #include <immintrin.h>
 #define MSG_MS_BFLOAT16 1
 #else
@@ -23,7 +25,7 @@
 namespace msg_ms {
 
 using BFloat16 = uint16_t __attribute__((may_alias));
-using HalfVec = uint16_t __attribute__((vector_size(kLanes * 2)));
+using BFloat16Vec = uint16_t __attribute__((vector_size(kLanes * 2)));
 using UIntVec = uint32_t __attribute__((vector_size(kLanes * 4)));
 
 // Return the pairs of n numbers.
@@ -39,13 +41,13 @@ struct PortableBFloat16 {
   }
 
   // Round to the nearest bfloat16, to the even one of two.
-  static MSG_MS_INLINE inline HalfVec round(Vec v) {
+  static MSG_MS_INLINE inline BFloat16Vec round(Vec v) {
     const UIntVec bits = (UIntVec)v, magnitude = bits & 0x7fffffffu;
     const UIntVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet_nan = (bits >> 16) | 0x40u;
     const UIntVec result = magnitude > 0x7f800000u   ? quiet_nan
                            : magnitude < 0x00800000u ? (bits >> 16) & 0x8000u
                                                      : rounded;
-    return __builtin_convertvector(result, HalfVec);
+    return __builtin_convertvector(result, BFloat16Vec);
   }
 
   // Round two vectors to pairs: entry i of the first in the low half of pair i.
@@ -68,7 +70,7 @@ struct NativeBFloat16 {
     tile = (Vec)_mm512_dpbf16_ps((__m512)tile, (__m512bh)_mm512_set1_ps(a), (__m512bh)b);
   }
 
-  static MSG_MS_INLINE inline HalfVec round(Vec v) { return (HalfVec)_mm512_cvtneps_pbh((__m512)v); }
+  static MSG_MS_INLINE inline BFloat16Vec round(Vec v) { return (BFloat16Vec)_mm512_cvtneps_pbh((__m512)v); }
 
   static MSG_MS_INLINE inline Vec round_pair(Vec first, Vec second) {
     static constexpr std::array<uint16_t, 2 * kLanes> order = [] {
@@ -84,14 +86,15 @@ struct NativeBFloat16 {
     return (Vec)_mm512_permutex2var_ps((__m512)load(table), (__m512i)index, (__m512)load(table + kLanes));
   }
 };
+
+using BFloat16Arithmetic = NativeBFloat16;
 #else
-using NativeBFloat16 = PortableBFloat16;
+using BFloat16Arithmetic = PortableBFloat16;
 #endif
 
 // Round n numbers, 1 <= n <= kLanes, and store them.
-template <typename Arithmetic>
 MSG_MS_INLINE inline void store_rounded(BFloat16 *to, Vec v, int64_t n) {
-  const HalfVec rounded = Arithmetic::round(v);
+  const BFloat16Vec rounded = BFloat16Arithmetic::round(v);
   n == kLanes ? std::memcpy(to, &rounded, sizeof(rounded)) : std::memcpy(to, &rounded, n * sizeof(BFloat16));
 }
 

@@ -1,25 +1,26 @@
 // Kernels of the patch embedding and the patch merging for inference in bfloat16: patches, product, bias and
 // normalization in one pass over chunks of rows that stay in the cache; see packed.py.
 
-#include "attention/normalize_bf16.h"
+#include "base/chunks.h"
+#include "base/layer_norm.h"
 #include "conv/patches.h"
+#include "gemm/gemm_bfloat16.h"
 
 namespace msg_ms {
 namespace {
 
 // Compute LayerNorm(patches weight^T + bias), (rows, columns): row i is written to out + out_row(i) * columns. fill(i,
 // n, to) rounds the patches of rows [i, i + n).
-template <typename Arithmetic, typename Fill, typename RowOf>
+template <typename Fill, typename RowOf>
 void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *weight, const float *bias,
                      const float *gamma, const float *beta, float *out, const Fill &fill, const RowOf &out_row) {
-  const auto run = [&](int64_t first, int64_t n) {
-    const HalfRows patches(n, depth);
+  for_each_chunk(rows, pair_count(depth), 1, has_many_rows(rows), [&](int64_t first, int64_t n) {
+    const BFloat16Rows patches(n, depth);
     const Workspace product(n * columns);
     parallel_for(n, 4, [&](int, int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) fill(first + i, i, patches);
     });
-    gemm_bf16<Arithmetic>(n, columns, patches, weight,
-                          {ProductTarget::kStore, nullptr, nullptr, product, nullptr, columns});
+    gemm_bfloat16(n, columns, patches, weight, {ProductTarget::kStore, nullptr, nullptr, product, nullptr, columns});
     parallel_for(n, kMinElements / columns + 1, [&](int, int64_t begin, int64_t end) {
       for_rows_at_once(begin, end, [&](int64_t i, auto count) {
         float *to[count];
@@ -29,21 +30,15 @@ void project_patches(int64_t rows, int64_t depth, int64_t columns, const float *
                                 MSG_MS_INLINE { store_lanes(to[r] + c, value, lanes); });
       });
     });
-  };
-  constexpr int64_t kManyRows = 64, kCachePairs = 1 << 16;
-  if (rows < kManyRows * num_threads()) return run(0, rows);
-  const int64_t chunk = std::max<int64_t>(kManyRows, 2 * kCachePairs / depth);
-  parallel_for_serial(rows, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += chunk) run(i, std::min(chunk, end - i));
   });
 }
 
-template <typename Arithmetic>
 void embed(void **params, int64_t **shapes) {
-  const float *const sizes = data(params, 1), *const messages = data(params, 6);
-  const ImagePatches patches(shapes[0], sizes);
+  const float *const messages = data(params, 6);
+  const ImagePatches patches(shapes[0], data(params, 1));
   const int64_t depth = patches.patch_size(), tokens = patches.rows * patches.columns, columns = shapes[4][0];
-  const int64_t window = sizes[0] * sizes[0], region = sizes[1] * sizes[1];  // patches, windows
+  const int64_t window = patches.window_size * patches.window_size;  // patches
+  const int64_t region = patches.region_size * patches.region_size;  // windows
   float *const out = data(params, 7);
   std::vector<int64_t> position(tokens);  // in the map, of each row in window order
   for (int64_t i = 0; i < tokens; ++i) position[patches.order[i]] = i;
@@ -55,12 +50,12 @@ void embed(void **params, int64_t **shapes) {
   const float *x = data(params, 0);
   parallel_for(pixels, 4 * kMinElements, [&](int, int64_t begin, int64_t end) {
     for_each_vector(end - begin, [&](int64_t i, int64_t lanes) {
-      store_rounded<Arithmetic>(images + begin + i, load_lanes(x + begin + i, lanes), lanes);
+      store_rounded(images + begin + i, load_lanes(x + begin + i, lanes), lanes);
     });
   });
-  project_patches<Arithmetic>(
+  project_patches(
     patches.batch * tokens, depth, columns, data(params, 2), data(params, 3), data(params, 4), data(params, 5), out,
-    [&](int64_t row, int64_t i, const HalfRows &to) {
+    [&](int64_t row, int64_t i, const BFloat16Rows &to) {
       const int64_t at = position[row % tokens], y = at / patches.columns, column = at % patches.columns;
       const BFloat16 *const image = images + row / tokens * image_pixels;
       const bool fits = patches.kernel <= kPiece && depth + kPiece - patches.kernel <= 2 * to.stride;
@@ -83,7 +78,6 @@ void embed(void **params, int64_t **shapes) {
   }
 }
 
-template <typename Arithmetic>
 void merge(void **params, int64_t **shapes) {
   const int64_t channels = shapes[0][1], columns = shapes[4][0];
   const TokenPatches patches(channels, data(params, 1), shapes[0][0]);
@@ -95,10 +89,10 @@ void merge(void **params, int64_t **shapes) {
     }
   });
   const float *x = data(params, 0);
-  project_patches<Arithmetic>(
+  project_patches(
     patches.batch * patches.next_rows, 9 * channels, columns, data(params, 2), data(params, 3), data(params, 4),
     data(params, 5), data(params, 6),
-    [&](int64_t row, int64_t i, const HalfRows &to) {
+    [&](int64_t row, int64_t i, const BFloat16Rows &to) {
       const int64_t *from = &sources[row % patches.next_rows * 9];
       const float *image = x + row / patches.next_rows * patches.rows * channels;
       for (int64_t k = 0; k < 9; ++k) {
@@ -108,7 +102,7 @@ void merge(void **params, int64_t **shapes) {
         }
         for_each_vector(channels, [&](int64_t c, int64_t lanes) {
           const Vec entries = load_lanes(image + from[k] * channels + c, lanes);
-          store_rounded<Arithmetic>(to.at(i, k * channels + c), entries, lanes);
+          store_rounded(to.at(i, k * channels + c), entries, lanes);
         });
       }
     },
@@ -121,27 +115,16 @@ void merge(void **params, int64_t **shapes) {
 // images (B, C, height, width), sizes [window, region, kernel, stride, padding], packed weight (O, C * kernel *
 // kernel), bias, gamma, beta (O,), MSG tokens of a region (windows, O) -> tokens (rows, O) in window order, each
 // window's MSG token first
-MSG_MS_KERNEL(embed_bf16) {
+MSG_MS_KERNEL(embed_bfloat16) {
   if (!msg_ms::has_bfloat16()) return 1;
-  msg_ms::embed<msg_ms::NativeBFloat16>(params, shapes);
+  msg_ms::embed(params, shapes);
   return 0;
 }
 
 // tokens (rows, C), sizes [height, width, window, region, next region], packed weight (O, 9 * C) with columns (3, 3,
 // C), bias, gamma, beta (O,) -> (rows / 4, O)
-MSG_MS_KERNEL(merge_bf16) {
+MSG_MS_KERNEL(merge_bfloat16) {
   if (!msg_ms::has_bfloat16()) return 1;
-  msg_ms::merge<msg_ms::NativeBFloat16>(params, shapes);
-  return 0;
-}
-
-// The same without the instructions, for tests.
-MSG_MS_KERNEL(embed_bf16_portable) {
-  msg_ms::embed<msg_ms::PortableBFloat16>(params, shapes);
-  return 0;
-}
-
-MSG_MS_KERNEL(merge_bf16_portable) {
-  msg_ms::merge<msg_ms::PortableBFloat16>(params, shapes);
+  msg_ms::merge(params, shapes);
   return 0;
 }

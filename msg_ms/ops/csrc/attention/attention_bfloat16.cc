@@ -1,11 +1,12 @@
-// Window attention in bfloat16; see attention_bf16.h.
+// Window attention in bfloat16; see attention_bfloat16.h.
 
-#include "attention/attention_bf16.h"
+#include "attention/attention_bfloat16.h"
 
 #include <algorithm>
 
+#include "attention/position_bias.h"
 #include "attention/transposed_attention.h"
-#include "gemm/micro_kernel_bf16.h"
+#include "gemm/micro_kernel_bfloat16.h"
 
 namespace msg_ms {
 namespace {
@@ -25,10 +26,9 @@ MSG_MS_INLINE inline Vec short_exp2(Vec x) {
 //
 // Weights and outputs are transposed like the scores, see transposed_attention.h: two rows of weights are pairs of the
 // second product.
-template <typename Arithmetic>
-class HalfHead {
+class BFloat16Head {
  public:
-  HalfHead(const HalfAttention &attention, const HalfRows &out)
+  BFloat16Head(const BFloat16Attention &attention, const BFloat16Rows &out)
       : attn(attention),
         out_(out),
         pairs(attn.head_dim / 2),
@@ -54,11 +54,13 @@ class HalfHead {
   void run_panel(int64_t window, int64_t head, int64_t first) {
     constexpr int64_t kWidth = kVectors * kLanes;
     const int64_t tokens = attn.tokens, columns = attn.padded_tokens;
-    load_queries<kWidth>(operand(window, head, 0) + first * attn.qkv.stride, std::min(kWidth, attn.queries - first));
+    const int64_t n = std::min(kWidth, attn.queries - first);
+    load_queries<kWidth>(operand(window, head, 0) + first * attn.qkv.stride, attn.qkv.stride, n, pairs, queries,
+                         unchanged);
     const float scale = attn.scale * kLog2E, *const bias = attn.bias + head * tokens * columns + first;
     float *const rows = scores;
     Vec largest[kVectors], total[kVectors] = {};
-    multiply_panel<kVectors, Arithmetic>(
+    multiply_panel<kVectors, BFloat16Arithmetic>(
       tokens, pairs, operand(window, head, 1), attn.qkv.stride, 1, queries, kWidth, NoPrefetch(),
       [&](int64_t i, const auto &tile) MSG_MS_INLINE { store_scores(tile, i, scale, bias, columns, rows, largest); });
     // Weights 2^(score - largest), in pairs in the place of the scores. Their sums are used by the outputs.
@@ -71,12 +73,13 @@ class HalfHead {
         const float *from = rows + i * kWidth + v * kLanes;
         const Vec even = short_exp2(load(from) - largest[v]), odd = short_exp2(load(from + kWidth) - largest[v]);
         total[v] += even + odd;
-        store(rows + i / 2 * kWidth + v * kLanes, Arithmetic::round_pair(even, odd));
+        store(rows + i / 2 * kWidth + v * kLanes, BFloat16Arithmetic::round_pair(even, odd));
       }
     }
     for (int v = 0; v < kVectors; ++v) total[v] = 1.0f / total[v];
     multiply_weights<kVectors>(total);
-    store_outputs<kWidth>(window * attn.queries + first, head * attn.head_dim, std::min(kWidth, attn.queries - first));
+    BFloat16 *const to = out_.at(window * attn.queries + first, head * attn.head_dim);
+    store_outputs<kWidth>(outputs, n, pairs, reinterpret_cast<float *>(to), out_.stride, unchanged);
   }
 
   // Compute `outputs` (pairs, width): the values' channels in pairs, times the weights, times `factors`.
@@ -87,7 +90,7 @@ class HalfHead {
     const auto run_tiles = [&](auto rows) {
       NoPrefetch prefetch;
       for (; c + rows <= attn.head_dim; c += rows) {
-        multiply_tile<rows, kVectors, Arithmetic>(
+        multiply_tile<rows, kVectors, BFloat16Arithmetic>(
           ZeroStart(), pair_count(attn.tokens), values + c, 1, attn.padded_dim, scores, kWidth, prefetch,
           [&](const auto &tile) MSG_MS_INLINE {
 #pragma GCC unroll 16
@@ -95,7 +98,7 @@ class HalfHead {
 #pragma GCC unroll 8
               for (int v = 0; v < kVectors; ++v) {
                 store(outputs + (c + r) / 2 * kWidth + v * kLanes,
-                      Arithmetic::round_pair(tile[r][v] * factors[v], tile[r + 1][v] * factors[v]));
+                      BFloat16Arithmetic::round_pair(tile[r][v] * factors[v], tile[r + 1][v] * factors[v]));
               }
             }
           });
@@ -105,44 +108,9 @@ class HalfHead {
     run_tiles(std::integral_constant<int, 2>());
   }
 
-  // Transpose n queries (n, pairs) to (pairs, width), with zeros in the other columns.
-  template <int64_t kWidth>
-  void load_queries(const float *from, int64_t n) {
-    Vec block[kLanes];
-    for (int64_t i = 0; i < kWidth; i += kLanes) {
-      const int64_t rows = std::clamp<int64_t>(n - i, 0, kLanes);
-      for (int64_t c = 0; c < pairs; c += kLanes) {
-        const int64_t lanes = std::min<int64_t>(kLanes, pairs - c);
-        const float *first = from + i * attn.qkv.stride + c;
-        if (rows == kLanes && lanes == kLanes) {
-#pragma GCC unroll 16
-          for (int r = 0; r < kLanes; ++r) block[r] = load(first + r * attn.qkv.stride);
-        } else {
-          for (int r = 0; r < kLanes; ++r) block[r] = r < rows ? load_lanes(first + r * attn.qkv.stride, lanes) : Vec{};
-        }
-        transpose(block);
-#pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) store(queries + (c + r) * kWidth + i, block[r]);
-      }
-    }
-  }
-
-  // Transpose `outputs` to n rows of the result, from row `first` and channel `channel`.
-  template <int64_t kWidth>
-  void store_outputs(int64_t first, int64_t channel, int64_t n) {
-    Vec block[kLanes];
-    for (int64_t i = 0; i < n; i += kLanes) {
-      const int64_t rows = std::min<int64_t>(kLanes, n - i);
-      for (int64_t c = 0; c < pairs; c += kLanes) {
-#pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) block[r] = load(outputs + (c + r) * kWidth + i);
-        transpose(block);
-        for (int r = 0; r < rows; ++r) {
-          float *to = reinterpret_cast<float *>(out_.at(first + i + r, channel + 2 * c));
-          store_lanes(to, block[r], std::min<int64_t>(kLanes, pairs - c));
-        }
-      }
-    }
+  // Leave the vectors of a column as they are, for load_queries() and store_outputs().
+  static auto unchanged(int64_t, int64_t) {
+    return [](Vec v) MSG_MS_INLINE { return v; };
   }
 
   // Interleave the values of tokens 2j and 2j + 1: (tokens, head_dim) to pairs (tokens / 2, padded_dim).
@@ -151,7 +119,7 @@ class HalfHead {
     UIntVec *const to = reinterpret_cast<UIntVec *>(static_cast<float *>(values));
     const auto row = [&](int64_t i) { return reinterpret_cast<const BFloat16 *>(from + i * attn.qkv.stride); };
     const auto part = [&](int64_t i, int64_t c) {
-      HalfVec v{};
+      BFloat16Vec v{};
       const int64_t n = std::min<int64_t>(kLanes, dim - c);
       if (i < tokens) n == kLanes ? std::memcpy(&v, row(i) + c, sizeof(v)) : std::memcpy(&v, row(i) + c, n * 2);
       return __builtin_convertvector(v, UIntVec);
@@ -164,25 +132,19 @@ class HalfHead {
     }
   }
 
-  const HalfAttention &attn;
-  const HalfRows &out_;
+  const BFloat16Attention &attn;
+  const BFloat16Rows &out_;
   const int64_t pairs;
   const Workspace queries, values, scores, outputs;
 };
 
 }  // namespace
 
-template <typename Arithmetic>
-void attend_bf16(const HalfAttention &attn, const HalfRows &out) {
+void attend_bfloat16(const BFloat16Attention &attn, const BFloat16Rows &out) {
   parallel_for(attn.windows * attn.heads, 1, [&](int, int64_t begin, int64_t end) {
-    HalfHead<Arithmetic> worker(attn, out);
+    BFloat16Head worker(attn, out);
     for_each_window(attn.windows, attn.heads, begin, end, [&](int64_t window, int64_t h) { worker.run(window, h); });
   });
 }
-
-template void attend_bf16<PortableBFloat16>(const HalfAttention &, const HalfRows &);
-#if MSG_MS_BFLOAT16
-template void attend_bf16<NativeBFloat16>(const HalfAttention &, const HalfRows &);
-#endif
 
 }  // namespace msg_ms
