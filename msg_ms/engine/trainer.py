@@ -323,7 +323,7 @@ class Trainer:
         """Return the best primary metric so far, in words."""
         metric = self.task.metrics[0]
         if not state.has_score:
-            return f"{metric.title} undefined, so {self.checkpoints.best.name} holds the last weights"
+            return f"{metric.title} undefined, so the last weights are kept"
         return f"best {metric.text(state.best_score if metric.higher_is_better else -state.best_score)}"
 
     def _report_end(self, state: TrainState, duration: timedelta) -> None:
