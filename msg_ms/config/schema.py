@@ -145,6 +145,7 @@ class TrainConfig:
     accumulation_steps: int = key(0, bounded(0, 2**16))
     use_checkpoint: bool = key(False)  # compute the blocks' insides again in the backward pass to save memory
     ema_decay: float = key(0.0, RATE)  # this project's own: moving average of the weights; 0 keeps none
+    early_stopping: int = key(0, at_least(0))  # this project's own: epochs without a better metric; 0 never stops
     lr_scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 

@@ -8,9 +8,9 @@ import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..errors import UserError
@@ -22,8 +22,7 @@ Item = TypeVar("Item")
 class RunLog:
     """Writes lines to the terminal and ``log_rank<rank>.txt``, and metrics to ``metrics.jsonl``.
 
-    A resumed run appends to both. If tensorboardX is installed, metrics also go to ``tensorboard/``. On a full disk
-    lines are lost, but the run continues.
+    A resumed run appends to both. On a full disk lines are lost, but the run continues.
 
     Args:
         run_dir: The folder to write to.
@@ -36,7 +35,7 @@ class RunLog:
     def __init__(self, run_dir: Path, rank: int = 0):
         self.run_dir, self.is_main = run_dir, rank == 0
         self.metrics_file = run_dir / "metrics.jsonl"
-        self.scalars = None
+        self._lock: IO[str] | None = None
         self.logger = logging.getLogger(f"msg_ms.{run_dir}")
         self.logger.setLevel(logging.INFO)
         self.logger.propagate = False
@@ -80,11 +79,6 @@ class RunLog:
             records = read_metrics(self.metrics_file)
             kept = [json.dumps(r) + "\n" for r in records if r["step"] <= step and r.get("epoch", epoch) <= epoch]
             self.write(self.metrics_file.name, "".join(kept))
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            return
-        self.scalars = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=step + 1)
 
     def metrics(self, **values: Any) -> None:
         """Append a record, which has a ``step``, to ``metrics.jsonl``, on rank 0."""
@@ -95,20 +89,15 @@ class RunLog:
                 file.write(json.dumps({key: _valid_json(value) for key, value in values.items()}) + "\n")
         except OSError as error:
             self.info(f"can't write {self.metrics_file}: {error.strerror or error}")
-        self.watch(**values)
-
-    def watch(self, step: int, **values: float) -> None:
-        """Write figures to TensorBoard only."""
-        if self.scalars is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self.scalars.add_scalar(name, value, step)
-            self.scalars.flush()
 
     def close(self) -> None:
-        """Flush the queue of TensorBoard's writer."""
-        if self.scalars is not None:
-            self.scalars.close()
+        """Close the log's files; a process may train several times."""
+        for handler in self.logger.handlers[:]:
+            self.logger.removeHandler(handler)
+            handler.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def progress_bar(self, items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
         """Yield items as ``progress_bar`` does, with this log's lines written above the bar."""
@@ -136,12 +125,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def progress_bar(items: Iterable[Item], total: int, description: str) -> Iterator[tuple[Item, tqdm]]:
-    """Yield each item with a progress bar to write figures to; the bar is shown on a terminal only."""
-    hidden = not sys.stderr.isatty()
+    """Yield each item with a progress bar to write figures to; the bar is shown on a terminal or in a notebook."""
+    hidden = not (sys.stderr.isatty() or in_notebook())
     with tqdm(total=total, desc=description, disable=hidden, leave=False, dynamic_ncols=True) as bar:
         for item in items:
             yield item, bar
             bar.update()
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    shell = sys.modules.get("IPython")
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
 def _valid_json(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -18,7 +19,12 @@ STOP_FILE = "MSG_MS_STOP_FILE"
 
 
 def active_signals() -> list[signal.Signals]:
-    """Return the signals that this process does not ignore, as under nohup or as a shell's background job."""
+    """Return the signals that this process does not ignore, as under nohup or as a shell's background job.
+
+    Only the main thread may set handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return []
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 

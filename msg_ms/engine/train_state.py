@@ -30,6 +30,7 @@ class TrainState:
         score: Primary metric after the last epoch, signed so that larger is better; minus infinity if undefined.
         best_score: The best of these.
         best_tie_breaker: The tie-breaking metric of the best epoch, signed likewise.
+        best_epoch: The finished epochs when the best score was reached.
         loss_sums: Sums of the total loss and the named losses over ``counted`` steps since the last finished epoch.
         counted: Steps with finite loss and gradients since the last finished epoch.
         skipped: Steps skipped because of gradients that were not finite.
@@ -47,6 +48,7 @@ class TrainState:
     score: float = -math.inf
     best_score: float = -math.inf
     best_tie_breaker: float = -math.inf
+    best_epoch: int = 0
     loss_sums: tuple[float, ...] = ()
     counted: int = 0
     skipped: int = 0

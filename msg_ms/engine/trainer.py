@@ -5,47 +5,56 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from mindspore import nn
+from mindspore.train import Callback
 
 from ..checkpoint import EMA_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX, parameters_by_name
 from ..config import schedule_warnings, to_yaml
-from ..data.pipeline import Batch
 from ..errors import UserError
+from .callbacks import Callbacks, TensorBoard, checked_callbacks
 from .ema import WeightEMA
 from .evaluate import Evaluation
 from .log import RunLog
 from .loss_scale import build_scaler, scaler_state
-from .meter import Meter
 from .optim import build_optimizer
 from .ranks import GradientSum
 from .run_state import Checkpoints
 from .runtime import Runtime
 from .schedule import build_schedule
+from .step_loop import REMEDY, StepLoop
 from .stop import StopRequest, end_at_once
 from .task import Metrics
 from .train_state import TrainState
-from .train_step import Figures, LossAndGradients, OptimizerStep, PendingFigures, build_step
-
-REMEDY = "A lower TRAIN.BASE_LR, a longer warm-up or TRAIN.CLIP_GRAD usually helps"  # against diverging losses
+from .train_step import LossAndGradients, OptimizerStep, build_step
 
 
-class Trainer:
+class Trainer(StepLoop):
     """Trains a task's model.
 
     Args:
         runtime: Configuration, task and ranks.
         model: The task's model.
         log: The log of the run.
+        callbacks: Are called at the events of the run, before the one that writes to TensorBoard.
+        ends_at_once: Whether a signal ends the process while graphs are compiled; a notebook must survive it.
     """
 
-    def __init__(self, runtime: Runtime, model: nn.Cell, log: RunLog):
-        self.runtime, self.model, self.log = runtime, model, log
+    def __init__(
+        self,
+        runtime: Runtime,
+        model: nn.Cell,
+        log: RunLog,
+        callbacks: Sequence[Callback] = (),
+        ends_at_once: bool = True,
+    ):
+        self.runtime, self.model, self.log, self.ends_at_once = runtime, model, log, ends_at_once
+        board = [TensorBoard(log.run_dir)] if runtime.ranks.is_main else []
+        self.user_callbacks = [*checked_callbacks(callbacks), *board]
         self.config, self.task, self.ranks = runtime.config, runtime.task, runtime.ranks
         self.evaluation = Evaluation.of_run(runtime, model, log.progress_bar)
 
@@ -81,18 +90,23 @@ class Trainer:
         state = self.checkpoints.restore(start) or start
         log.write("config.yaml", to_yaml(config))
         log.begin_metrics(state.step, state.epoch)
-        if state.epoch >= epochs:
-            log.info(f"all {epochs} epochs are finished; {self._best(state)}, weights in {self.checkpoints.best}")
+        if state.epoch >= epochs or self._stops_early(state):
+            reason = f"all {epochs} epochs are" if state.epoch >= epochs else "the run is"
+            log.info(f"{reason} finished; {self._best(state)}, weights in {self.checkpoints.best}")
             return True
         samples = f"{len(data):,} training {self.task.sample_name}"
         log.info(f"{samples}, {data.steps} steps per epoch; compiling")
         self._compile()
         self.schedule = build_schedule(config.train, data.steps, state.samples_per_step)
         started = time.time()
-        state = self._run_epochs(state)
+        self.callbacks.begin(state)
+        try:
+            state = self._run_epochs(state)
+        finally:
+            self.callbacks.call("on_train_end")
         self.ranks.any(False)  # no process ends before rank 0 has written: a cluster might then kill the job
         self._report_end(state, timedelta(seconds=int(time.time() - started)))
-        return state.epoch >= epochs
+        return state.epoch >= epochs or self._stops_early(state)
 
     def _build(self) -> None:
         """Build optimizer, loss scaler, EMA, the step and the checkpoints."""
@@ -114,6 +128,16 @@ class Trainer:
         }
         if ema is not None:
             state[EMA_PREFIX] = ema.state()
+        self.callbacks = Callbacks(
+            self.user_callbacks,
+            batch_num=self.data.steps,
+            epoch_num=self.config.train.epochs,
+            network=self.model,
+            train_network=self.model,
+            optimizer=optimizer,
+            train_dataset=self.data,
+            device_number=world_size,
+        )
         task = self.task
         self.checkpoints = Checkpoints(self.config, state, self.log, ranks, task.metadata(), task.check_resume)
 
@@ -121,7 +145,8 @@ class Trainer:
         """Compile all graphs, through the compile cache if there is one; a signal may end the process meanwhile."""
         train, evaluation, cache = self.data.signatures, self.evaluation, self.runtime.cache
         graphs = f"train {train} evaluate {evaluation.data.signatures}"
-        with end_at_once(), cache.use(graphs) if cache is not None else contextlib.nullcontext():
+        signals = end_at_once() if self.ends_at_once else contextlib.nullcontext()
+        with signals, cache.use(graphs) if cache is not None else contextlib.nullcontext():
             self.step.compile_graphs(train)
             evaluation.compile_graphs()
 
@@ -132,136 +157,25 @@ class Trainer:
         with StopRequest() as self.stop:
             stopping = False
             while state.epoch < epochs and not stopping:
-                state = self._run_steps(batches, state)
+                self.callbacks.begin_epoch(state)
+                state = self.run_steps(batches, state)
                 stopping = self.ranks.any(self.stop.requested)
                 due = False
                 if state.step == (state.epoch + 1) * self.data.steps:
                     due = (state.epoch + 1) % save_freq == 0 or state.epoch + 1 == epochs
                     if due and not stopping:
                         # Evaluation may fail or be killed: a run that resumes from here evaluates first.
-                        self._save(state)
+                        self.save(state)
                     state = state if stopping else self._finish_epoch(state)
-                    stopping = self.ranks.any(self.stop.requested)
+                    stopping = self.ranks.any(self.stop.requested) or self._stops_early(state)
                 if due or stopping:
-                    self._save(state)
+                    self.save(state)
         return state
 
-    def _run_steps(self, batches: Iterator[Batch], state: TrainState) -> TrainState:
-        """Run the remaining steps of the epoch, or fewer if the run is asked to stop.
-
-        The host launches a step before it reads the figures of the one before, so it waits for the device only where a
-        line or a checkpoint needs them. All ranks read at the same steps, so they count the same losses and stop after
-        the same step.
-        """
-        steps, config = self.data.steps, self.config
-        first, end = state.step, (state.epoch + 1) * steps
-        meter = Meter()
-        groups = (meter.next_batches(batches, state.accumulation) for _ in range(first, end))
-        title = f"epoch {state.epoch + 1}/{config.train.epochs}"
-        pending: deque[PendingFigures] = deque()
-        last: Figures | None = None
-        for step, (group, bar) in enumerate(self.log.progress_bar(groups, end - first, title), first):
-            lr = self.schedule.at_step(step)
-            pending.append(self.step.launch(group, lr, self.stop.requested))
-            done = step + 1 - state.epoch * steps
-            report = done % config.print_freq == 0 or done == steps
-            save = bool(config.save_steps) and (step + 1) % config.save_steps == 0 and done < steps
-            # The first step is read at once, so that the meter starts where its device time ends.
-            if report or save or step == first:
-                state, last = self._read(state, pending, last)
-            else:
-                state, last = self._read(state, pending, last, leave=1)
-            meter.count_step()
-            bar.set_postfix(
-                loss=f"{last.losses[0]:.3f}",
-                lr=f"{lr:.2e}",
-                speed=f"{state.samples_per_step / meter.seconds:.0f}/s",
-                data_wait=f"{meter.data_wait_fraction:.0%}",
-                refresh=False,
-            )
-            # A rank alone stops after this step. Several agree on it in the all-reduce of the gradients.
-            stopping = last.stop_requests > 0 or (self.ranks.world_size == 1 and self.stop.requested)
-            if stopping:
-                self.stop.requested = True
-                state, last = self._read(state, pending, last)
-            if report:
-                self._report(f"{title}, step {done}/{steps}", state, last.norm, lr, meter)
-            if stopping:
-                break
-            if save:
-                self._save(state)
-        return state
-
-    def _read(
-        self, state: TrainState, pending: deque[PendingFigures], last: Figures | None, leave: int = 0
-    ) -> tuple[TrainState, Figures | None]:
-        """Wait for all but the newest ``leave`` of the pending steps and count them.
-
-        Returns:
-            The state, and the figures of the last step that was counted, ``last`` if there is none.
-        """
-        while len(pending) > leave:
-            last = pending.popleft().read()
-            state = self._count(state, last)
-        return state, last
-
-    def _count(self, state: TrainState, figures: Figures) -> TrainState:
-        """Return the state after a step; raise UserError if the run can't continue."""
-        step, loss, norm, scale = state.step, figures.losses[0], figures.norm, figures.scale
-        state = replace(state, step=step + 1)
-        if figures.finite:
-            return state.add_losses(figures.losses)
-        if self.scaler is None or math.isfinite(norm):
-            self._abort(step, f"has loss {loss} and gradient norm {norm}", "")
-        state = replace(state, skipped=state.skipped + 1, skipped_in_a_row=state.skipped_in_a_row + 1)
-        self.log.info(
-            f"step {step + 1} skipped: loss {loss}, gradient norm {norm}; loss scale now {scale:g}, "
-            f"{state.skipped} skipped so far"
-        )
-        if state.skipped_in_a_row >= self.config.amp.max_skipped:
-            reason = f"is the last of {state.skipped_in_a_row} skipped in a row (loss {loss}, loss scale {scale:g})"
-            self._abort(step, reason, "Try AMP_OPT_LEVEL O0 to see whether half precision is the cause. ")
-        return state
-
-    def _save(self, state: TrainState) -> None:
-        self._average_statistics()
-        self.checkpoints.save(state)
-
-    def _average_statistics(self) -> None:
-        """Average the parameters that no gradient moves, such as a normalisation's statistics, over the ranks."""
-        self.ranks.average_parameters(p for p in self.model.get_parameters() if not p.requires_grad)
-
-    def _report(self, title: str, state: TrainState, norm: float, lr: float, meter: Meter) -> None:
-        speed = state.samples_per_step / meter.seconds
-        remaining = self.config.train.epochs * self.data.steps - state.step
-        eta = timedelta(seconds=int(remaining * meter.seconds))
-        loss, *named = state.mean_losses or [math.nan] * (1 + len(self.task.loss_names))
-        named = dict(zip(self.task.loss_names, named, strict=True))
-        details = " (" + ", ".join(f"{name} {value:.4f}" for name, value in named.items()) + ")" if named else ""
-        skipped = f"{state.skipped} skipped, " if state.skipped else ""
-        self.log.info(
-            f"{title}: loss {loss:.4f}{details}, grad norm {norm:.3f}, lr {lr:.3e}, {skipped}{speed:.1f} "
-            f"{self.task.sample_name}/s, data wait {meter.data_wait_fraction:.0%}, ETA {eta}"
-        )
-        self.log.watch(
-            state.step,
-            gradient_norm=norm,
-            lr=lr,
-            running_loss=loss,
-            samples_per_second=speed,
-            data_wait=meter.data_wait_fraction,
-            skipped=state.skipped,
-            **{f"running_loss/{name}": value for name, value in named.items()},
-        )
-
-    def _abort(self, step: int, reason: str, advice: str) -> None:
-        """End the run without saving, since its weights may be spoilt, and list the files of the batch."""
-        files = self.ranks.gather_text("".join(f"{file}\n" for file in self.data.files_of(step)))
-        self.log.write("bad_batch.txt", files)
-        raise UserError(
-            f"step {step + 1} {reason}; {self.checkpoints.newest}, and the files of the batch are listed in "
-            f"{self.log.run_dir / 'bad_batch.txt'}. {advice}{REMEDY}"
-        )
+    def _stops_early(self, state: TrainState) -> bool:
+        """Return whether ``TRAIN.EARLY_STOPPING`` epochs have not improved the primary metric."""
+        patience = self.config.train.early_stopping
+        return patience > 0 and state.epoch - state.best_epoch >= patience
 
     def _finish_epoch(self, state: TrainState) -> TrainState:
         """Evaluate the weights, and their EMA if there is one; keep the better ones as the best.
@@ -272,7 +186,7 @@ class Trainer:
         lr = self.schedule.at_step(state.step - 1)
         state = replace(state, epoch=state.epoch + 1, loss_sums=(), counted=0)
         title, values = f"epoch {state.epoch}/{self.config.train.epochs}", {}
-        self._average_statistics()
+        self.average_statistics()
         metrics = self.evaluation.run(self._stop_requested)
         if metrics is None:
             return unfinished
@@ -293,7 +207,7 @@ class Trainer:
             self.log.info(f"{title}, EMA weights: {averaged}; {self._best(state)}")
             values = {f"ema_{key}": value for key, value in averaged.values.items()}
         named = zip(self.task.loss_names, losses[1:], strict=True)
-        self.log.metrics(
+        record = dict(
             epoch=state.epoch,
             step=state.step,
             primary=self.task.metrics[0].key,
@@ -304,6 +218,12 @@ class Trainer:
             skipped=state.skipped,
             **values,
         )
+        self.log.metrics(**record)
+        self.callbacks.end_epoch({**metrics.values, **values}, record)
+        self.stop.requested |= self.callbacks.stop_requested
+        if self._stops_early(state):
+            patience, epochs = self.config.train.early_stopping, self.config.train.epochs
+            self.log.info(f"no better {self.task.metrics[0].title} for {patience} of {epochs} epochs: the run ends")
         return state
 
     def _stop_requested(self) -> bool:
@@ -315,7 +235,8 @@ class Trainer:
         if metrics.rank <= best and state.has_score and self.checkpoints.best.exists():
             return state
         score, tie_breaker = max(metrics.rank, best)
-        state = replace(state, best_score=score, best_tie_breaker=tie_breaker)
+        best_epoch = state.epoch if score > state.best_score else state.best_epoch
+        state = replace(state, best_score=score, best_tie_breaker=tie_breaker, best_epoch=best_epoch)
         self.checkpoints.save_best(state)
         return state
 
@@ -329,7 +250,7 @@ class Trainer:
     def _report_end(self, state: TrainState, duration: timedelta) -> None:
         if self.checkpoints.failure:
             raise UserError(f"ended after step {state.step} without its last checkpoint: {self.checkpoints.failure}")
-        if state.epoch < self.config.train.epochs:
+        if state.epoch < self.config.train.epochs and not self._stops_early(state):
             newest = self.checkpoints.newest
             self.log.info(f"stopped at step {state.step}; {newest}; rerun the same command to resume")
         else:

@@ -14,9 +14,11 @@ from mindspore import Parameter, Tensor
 from msg_ms import UserError
 from msg_ms.checkpoint import read_checkpoint, to_numpy, write_checkpoint
 from msg_ms.config import load_config
+from msg_ms.engine.callbacks import Callbacks, TensorBoard
 from msg_ms.engine.log import RunLog, read_metrics
 from msg_ms.engine.run_state import Checkpoints
 from msg_ms.engine.train_state import TrainState
+from msg_ms.engine.train_step import Figures
 from msg_ms.files import PARTIAL, remove_partial
 
 START = TrainState(epoch_steps=10, batch_size=8, seed=3, samples=80)
@@ -210,12 +212,13 @@ def test_metrics_continue_after_the_checkpoint(tmp_path):
 
 def test_tensorboard_scalars_where_its_writer_is_installed(tmp_path):
     pytest.importorskip("tensorboardX")
-    log = RunLog(tmp_path)
-    log.begin_metrics(0, 0)
-    log.metrics(epoch=1, step=10, top1=50.0)
-    log.close()
+    callbacks = Callbacks([TensorBoard(tmp_path)])
+    callbacks.begin(TrainState())
+    callbacks.end_step(9, Figures([0.5], 1.0, 1.0, 0), 0.1, {"running_loss": 0.5})
+    callbacks.end_epoch({"top1": 50.0}, dict(epoch=1, step=10, top1=50.0, primary="top1"))
+    callbacks.call("on_train_end")
     (events,) = (tmp_path / "tensorboard").iterdir()
-    assert b"top1" in events.read_bytes()
+    assert b"top1" in events.read_bytes() and b"running_loss" in events.read_bytes()
 
 
 def test_state_is_what_was_saved():
