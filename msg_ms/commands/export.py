@@ -8,17 +8,14 @@ import sys
 from ..checkpoint import config_of_checkpoint
 from ..cli import path_argument
 from ..deploy import OLDEST_OPSET, ExportOptions
+from ..deploy.exporter import CONVOLUTIONS, image_size
 from ..engine.device import setup_device
-from ..errors import UserError
 from ..tasks import build_task
-
-CONVOLUTIONS = ("unfold", "conv2d")
 
 
 def main() -> None:
     """Export the model, and print the file's inputs, outputs and the result of the comparison."""
     args = parse_arguments()
-    config = config_of_checkpoint(args.resume, args.cfg, args.opts, MODEL__MSG__WINDOW_SIZE=args.window_size)
     options = ExportOptions(
         args.output,
         args.batch_size,
@@ -28,6 +25,7 @@ def main() -> None:
         args.opset,
         args.convolution,
     )
+    config = config_of_checkpoint(args.resume, args.cfg, args.opts, MODEL__MSG__WINDOW_SIZE=args.window_size)
     exporter = build_task(config).exporter()
     setup_device(args.device_target or config.device_target, config.seed)
     exported = exporter.export(args.resume, options, lambda line: print(line, file=sys.stderr))
@@ -65,20 +63,4 @@ def parse_arguments() -> argparse.Namespace:
         help="convolutions of a MindIR (default: unfold for CPU, conv2d for other devices)",
     )
     parser.add_argument("--device-target", choices=["CPU", "GPU", "Ascend"], help="default: MindSpore's choice")
-    args = parser.parse_args()
-    suffix = args.output.suffix
-    if suffix not in (".onnx", ".mindir"):
-        raise UserError(f"--output {args.output}: must end in .onnx or .mindir")
-    for flag, value, kind in (("--opset", args.opset, ".onnx"), ("--convolution", args.convolution, ".mindir")):
-        if value is not None and suffix != kind:
-            raise UserError(f"{flag} is for {kind} files, but --output is {args.output}")
-    if args.batch_size < 1:
-        raise UserError(f"--batch-size {args.batch_size}: must be at least 1; --dynamic-batch allows any number")
-    return args
-
-
-def image_size(sides: list[int]) -> tuple[int, int]:
-    """Return (height, width) from the values of --img-size."""
-    if len(sides) > 2:
-        raise UserError(f"--img-size {' '.join(map(str, sides))}: expected the side of a square, or height and width")
-    return sides[0], sides[-1]
+    return parser.parse_args()

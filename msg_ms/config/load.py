@@ -52,6 +52,8 @@ def load_config(
     if isinstance(cfg, Mapping):
         _merge_mapping(tree, cfg, "")
     elif isinstance(cfg, str | os.PathLike):
+        if "\0" in os.fspath(cfg):
+            raise UserError(f"the configuration {shown(cfg)}: must not contain a null character")
         _merge_file(tree, user_path(os.fspath(cfg)), ())
     elif cfg is not None:
         raise UserError(f"the configuration is {shown(cfg)}: must be a file, a dictionary or a Config")

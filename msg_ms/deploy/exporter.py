@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from ..config.checks import MAX_SIDE
+from ..errors import UserError, printable
+
+CONVOLUTIONS = ("unfold", "conv2d")
+MOST_ROWS = 2**16
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,44 @@ class ExportOptions:
     img_size: tuple[int, int] | None = None
     opset: int | None = None
     convolution: str | None = None
+
+    def __post_init__(self):
+        suffix = self.output.suffix
+        if suffix not in (".onnx", ".mindir"):
+            raise UserError(f"--output {self.output}: must end in .onnx or .mindir")
+        for flag, value, kind in (("--opset", self.opset, ".onnx"), ("--convolution", self.convolution, ".mindir")):
+            if value is not None and suffix != kind:
+                raise UserError(f"{flag} is for {kind} files, but --output is {self.output}")
+        for flag, value in (("--dynamic-batch", self.dynamic_batch), ("--softmax", self.softmax)):
+            if not isinstance(value, bool):
+                raise UserError(f"{flag}={printable(repr(value), 60)}: must be True or False")
+        sides = (("--img-size", side) for side in self.img_size or ())
+        numbers = [("--batch-size", self.batch_size), *sides]
+        for flag, value in (*numbers, ("--opset", 1 if self.opset is None else self.opset)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UserError(f"{flag}={printable(repr(value), 60)}: must be a whole number")
+        if not 1 <= self.batch_size <= MOST_ROWS:
+            raise UserError(
+                f"--batch-size {self.batch_size}: must be at least 1 and at most {MOST_ROWS}; --dynamic-batch allows "
+                "any number"
+            )
+        form = self.convolution
+        if form is not None and not (isinstance(form, str) and form in CONVOLUTIONS):
+            raise UserError(f"--convolution {printable(repr(self.convolution), 60)}: must be one of {CONVOLUTIONS}")
+        for side in self.img_size or ():
+            if not 1 <= side <= MAX_SIDE:
+                raise UserError(f"--img-size {side}: must be at least 1 and at most {MAX_SIDE}")
+
+
+def image_size(sides: Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) from the side of a square, or from height and width.
+
+    Raises:
+        UserError: There are more than two numbers, or none.
+    """
+    if not 1 <= len(sides) <= 2:
+        raise UserError(f"--img-size {' '.join(map(str, sides))}: expected the side of a square, or height and width")
+    return sides[0], sides[-1]
 
 
 @dataclass(frozen=True)

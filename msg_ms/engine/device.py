@@ -41,8 +41,10 @@ def setup_device(target: str, seed: int, jit_level: str = "") -> tuple[str, Rank
         if target:
             ms.set_device(target)
     except (ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"device target {target} can't be used on this machine: {reason}") from None
+        # A process that has used its device can't choose it again, in a notebook for example.
+        if ms.get_context("device_target") != target or "has been initialized" not in str(error):
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"device target {target} can't be used on this machine: {reason}") from None
     ms.set_context(mode=ms.GRAPH_MODE)
     if jit_level:
         ms.set_context(jit_config={"jit_level": jit_level})

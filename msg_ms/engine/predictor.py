@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from PIL.Image import Image
 
 TOP_K, SCORE_THR = 5, 0.3  # where the options name none
 
@@ -43,9 +44,16 @@ class Unreadable:
 
 
 class Prediction(Protocol):
-    """The model's output for one file."""
+    """The model's output for one image.
 
-    file: Path
+    Attributes:
+        file: The image file; None for an image from memory.
+    """
+
+    file: Path | None
+
+    def plot(self) -> Image:
+        """Return the image with the prediction drawn."""
 
 
 class Predictor(Protocol):
@@ -59,8 +67,8 @@ class Predictor(Protocol):
     warnings: Sequence[str]
     tile: int
 
-    def predict(self, files: Sequence[Path]) -> Iterator[Prediction | Unreadable]:
-        """Yield one result per file, in the order of the files."""
+    def predict(self, files: Sequence[Path | np.ndarray]) -> Iterator[Prediction | Unreadable]:
+        """Yield one result per file, in the order of the files; an array is an image from memory, uint8 (H, W, 3)."""
 
     def record(self, prediction: Prediction) -> dict[str, Any]:
         """Return a prediction's content for JSON, without the file's name."""

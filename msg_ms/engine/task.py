@@ -256,6 +256,10 @@ class Task:
         """
         raise UserError("this TASK makes no predictions for files")
 
+    def output_names(self, metadata: Metadata) -> Sequence[str]:
+        """Return the names of a model's outputs in their order, from the metadata of its checkpoint; may be empty."""
+        return ()
+
     def exporter(self) -> Exporter:
         """Return the exporter of the task's models; raise UserError if there is none."""
         raise UserError("the models of this TASK can't be exported")

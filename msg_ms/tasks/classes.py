@@ -55,6 +55,10 @@ class ClassesTask(Task):
         difference = self._class_difference(metadata)
         return [f"warning: {path}: {difference}; {self.comparison} different classes"] if difference else []
 
+    def output_names(self, metadata: Metadata) -> Sequence[str]:
+        """Return the readable names of a checkpoint's classes."""
+        return [name.name for name in self.names_for_predictions(None, metadata)[0]]
+
     def names_for_predictions(self, given: Path | None, metadata: Metadata) -> tuple[list[ClassName], list[str]]:
         """Return the names of a model's classes in the order of their labels.
 

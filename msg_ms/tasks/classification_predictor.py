@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +23,9 @@ from ..models.msg_transformer import MSGTransformer
 from ..visualize.attention import draw_msg_attention
 from ..visualize.contact_sheet import TILE
 from .classes import class_record
+from .predictions import ClassificationPrediction
 
 BATCH = 16  # images at a time, where the options name no number
-
-
-@dataclass(frozen=True)
-class ClassificationPrediction:
-    """The model's output for one image.
-
-    Attributes:
-        file: The image file.
-        image: The image, uint8 RGB (H, W, 3).
-        crop: The part that the model saw, uint8 RGB (S, S, 3).
-        probabilities: The classes' probabilities (K,).
-        weights: Attention weights (R, G, N) of each stage's MSG tokens, if they were asked for.
-    """
-
-    file: Path
-    image: np.ndarray
-    crop: np.ndarray
-    probabilities: np.ndarray
-    weights: tuple[np.ndarray, ...] = ()
 
 
 class ClassificationPredictor:
@@ -73,8 +54,8 @@ class ClassificationPredictor:
         self.messages = options.show_messages
         self.network = MessageAttention(model) if self.messages else model
 
-    def predict(self, files: Sequence[Path]) -> Iterator[ClassificationPrediction | Unreadable]:
-        """Yield one result per file, in the order of the files.
+    def predict(self, files: Sequence[Path | np.ndarray]) -> Iterator[ClassificationPrediction | Unreadable]:
+        """Yield one result per file, in the order of the files; see ``Predictor``.
 
         Raises:
             UserError: If the model's outputs are not finite.
@@ -83,9 +64,11 @@ class ClassificationPredictor:
         for begin in range(0, len(files), size or 1):
             yield from self._predict_batch(files[begin : begin + size], size)
 
-    def _predict_batch(self, files: Sequence[Path], size: int) -> Iterator[ClassificationPrediction | Unreadable]:
+    def _predict_batch(
+        self, files: Sequence[Path | np.ndarray], size: int
+    ) -> Iterator[ClassificationPrediction | Unreadable]:
         bad, data = BadFiles(limit=sys.maxsize), self.config.data
-        images = [decode_file(str(file), bad) for file in files]
+        images = [file if isinstance(file, np.ndarray) else decode_file(str(file), bad) for file in files]
         crops = [
             resize_and_crop(image, data.img_size, data.interpolation, self.config.test.crop)
             for image in images
@@ -96,7 +79,8 @@ class ClassificationPredictor:
             if image is None:
                 yield Unreadable(file, bad.reasons[str(file)])
             else:
-                yield ClassificationPrediction(file, image, *next(outputs))
+                name = None if isinstance(file, np.ndarray) else file
+                yield ClassificationPrediction(name, image, *next(outputs), self.names)
 
     def _run(self, crops: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, list[tuple[np.ndarray, ...]]]:
         """Return probabilities (n, K) and attention weights of every crop; batches are padded to ``size``."""
@@ -114,23 +98,19 @@ class ClassificationPredictor:
 
     def record(self, prediction: ClassificationPrediction) -> dict[str, Any]:
         """Return the most probable classes with their probabilities."""
-        rows = ((class_record(self.names, i), prediction.probabilities[i]) for i in self._best(prediction))
+        rows = ((class_record(self.names, i), prediction.probabilities[i]) for i in prediction.best(self.top_k))
         return {"predictions": [{**row, "probability": float(probability)} for row, probability in rows]}
 
     def text(self, prediction: ClassificationPrediction) -> str:
         """Return the most probable classes with their probabilities in a line."""
-        best = self._best(prediction)
+        best = prediction.best(self.top_k)
         return " | ".join(f"{prediction.probabilities[i]:.1%} {self.names[i].name}" for i in best)
 
     def picture(self, prediction: ClassificationPrediction) -> tuple[np.ndarray, str]:
         """Return the image and its most probable class."""
-        best = self._best(prediction)[0]
-        return prediction.image, f"{prediction.probabilities[best]:.0%} {self.names[best].short}"
+        return prediction.image, prediction.caption
 
     def drawing(self, prediction: ClassificationPrediction) -> np.ndarray:
         """Return the attention of each stage's MSG tokens, drawn on the part of the image that the model saw."""
         model, (_, caption) = self.model, self.picture(prediction)
         return draw_msg_attention(prediction.crop, prediction.weights, model.geometry, model.window_size, caption)
-
-    def _best(self, prediction: ClassificationPrediction) -> list[int]:
-        return np.argsort(-prediction.probabilities, kind="stable")[: self.top_k].tolist()

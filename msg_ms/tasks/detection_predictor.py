@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mindspore import Tensor
 
-from ..boxes.rle import decode_rle
 from ..config import Config
 from ..data.canvases import by_area, choose_canvases
 from ..data.images.class_names import ClassName
@@ -19,23 +17,9 @@ from ..data.pixels.detection_transforms import eval_transform, place, transform_
 from ..data.pixels.image_files import BadFiles, decode_file
 from ..engine.predictor import DEFAULT_OPTIONS, SCORE_THR, PredictOptions, Unreadable
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN, Detections
-from ..visualize.detections import SMALLEST, draw_objects
+from ..visualize.detections import SMALLEST
 from .classes import class_record
-
-
-@dataclass(frozen=True)
-class DetectionPrediction:
-    """The model's output for one image.
-
-    Attributes:
-        file: The image file.
-        image: The image, uint8 RGB (H, W, 3).
-        detections: The objects, by falling score.
-    """
-
-    file: Path
-    image: np.ndarray
-    detections: Detections
+from .predictions import DetectionPrediction
 
 
 class DetectionPredictor:
@@ -65,15 +49,17 @@ class DetectionPredictor:
         self.score_thr = SCORE_THR if options.score_thr is None else options.score_thr
         self.canvases = by_area(config.detection.canvases)
 
-    def predict(self, files: Sequence[Path]) -> Iterator[DetectionPrediction | Unreadable]:
-        """Yield one result per file, in the order of the files."""
+    def predict(self, files: Sequence[Path | np.ndarray]) -> Iterator[DetectionPrediction | Unreadable]:
+        """Yield one result per file, in the order of the files; see ``Predictor``."""
         bad = BadFiles(limit=sys.maxsize)
         for file in files:
-            image = decode_file(str(file), bad)
+            in_memory = isinstance(file, np.ndarray)
+            image = file if in_memory else decode_file(str(file), bad)
             if image is None:
                 yield Unreadable(file, bad.reasons[str(file)])
             else:
-                yield DetectionPrediction(file, image, self.detect(image))
+                name = None if in_memory else file
+                yield DetectionPrediction(name, image, self.detect(image), self.names, self.score_thr)
 
     def detect(self, image: np.ndarray) -> Detections:
         """Return the objects in an image, uint8 RGB (H, W, 3)."""
@@ -95,24 +81,15 @@ class DetectionPredictor:
                 "box": found.boxes[i].tolist(),
                 "segmentation": found.masks[i],
             }
-            for i in self._kept(found)
+            for i in prediction.kept
         ]
         return {"objects": objects}
 
     def text(self, prediction: DetectionPrediction) -> str:
         """Return names and scores of these objects in a line."""
-        found = prediction.detections
-        names = [f"{self.names[found.labels[i]].name} {found.scores[i]:.2f}" for i in self._kept(found)]
+        names = [f"{name} {score:.2f}" for name, score in zip(prediction.classes, prediction.scores, strict=True)]
         return " | ".join(names) or f"no object with a score of {self.score_thr:g}"
 
     def picture(self, prediction: DetectionPrediction) -> tuple[np.ndarray, str]:
         """Return the image with boxes and masks of these objects, and the file's name."""
-        found = prediction.detections
-        kept = self._kept(found)
-        labels = found.labels[kept].tolist()
-        texts = [f"{self.names[label].short} {found.scores[i]:.2f}" for i, label in zip(kept, labels, strict=True)]
-        masks = [decode_rle(found.masks[i]) for i in kept]
-        return draw_objects(prediction.image, found.boxes[kept], labels, texts, masks), prediction.file.name
-
-    def _kept(self, found: Detections) -> np.ndarray:
-        return np.flatnonzero(found.scores >= self.score_thr)
+        return prediction.draw(), prediction.file.name if prediction.file else ""

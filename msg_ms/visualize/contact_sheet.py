@@ -55,16 +55,20 @@ def as_tile(image: np.ndarray, tile: int = TILE) -> np.ndarray:
 
 
 def write_sheet(path: Path, images: list[np.ndarray], captions: list[str], tile: int = TILE) -> None:
-    """Write a PNG with images in rows, each scaled to a tile with its caption below.
+    """Write a PNG with images in rows, see ``draw_sheet``; raises UserError if the file cannot be written."""
+    write_png(path, draw_sheet(images, captions, tile))
+
+
+def draw_sheet(images: list[np.ndarray], captions: list[str], tile: int = TILE) -> np.ndarray:
+    """Draw images in rows, each scaled to a tile with its caption below.
 
     Args:
-        path: File to write.
         images: uint8 RGB (H, W, 3), of any sizes.
         captions: One per image.
         tile: Side of a tile in pixels.
 
-    Raises:
-        UserError: The file cannot be written.
+    Returns:
+        The drawing, uint8 RGB.
     """
     rows = -(-len(images) // COLUMNS)
     sheet = np.full((rows * (tile + CAPTION), min(COLUMNS, len(images)) * tile, 3), 255, np.uint8)
@@ -73,4 +77,4 @@ def write_sheet(path: Path, images: list[np.ndarray], captions: list[str], tile:
         scaled = as_tile(image, tile)
         sheet[top + MARGIN :, left + MARGIN :][: scaled.shape[0], : scaled.shape[1]] = scaled
         put_text(sheet, caption, left + 6, top + tile + CAPTION - 8, tile - 8)
-    write_png(path, sheet)
+    return sheet

@@ -15,7 +15,7 @@ from msg_ms.engine import ranks, train_step, trainer
 
 counts = dict.fromkeys(("reads", "waits", "gathers", "bytes", "steps"), 0)
 newest = []
-asnumpy, run_steps = Tensor.asnumpy, trainer.Trainer._run_steps
+asnumpy, run_steps = Tensor.asnumpy, trainer.Trainer.run_steps
 launch = train_step.TrainStep.launch
 
 
@@ -61,6 +61,6 @@ def counted_steps(self, *args):
 
 
 train_step.TrainStep.launch = counted_launch
-trainer.Trainer._run_steps = counted_steps
+trainer.Trainer.run_steps = counted_steps
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -11,6 +11,7 @@ LAYERS = (
     {"engine"},
     {"tasks"},
     {"launch", "commands"},
+    {"api"},
 )
 # The rooms of a package, from low to high. Its other modules are above them.
 ROOMS = {"data": ("pixels", "images", "coco")}

@@ -1,0 +1,166 @@
+"""msg_ms.train: the engine of train.py, callbacks, stopping, and the run as an object."""
+
+import contextlib
+import inspect
+import io
+import json
+import os
+import re
+import signal
+
+import numpy as np
+import pytest
+import yaml
+from mindspore.train import Callback, LossMonitor, TimeMonitor
+from support.small_run import CONFIG, write_images
+
+import msg_ms
+from msg_ms import UserError
+from msg_ms.checkpoint import read_checkpoint
+from msg_ms.config import load_config
+
+TREE = yaml.safe_load(CONFIG)
+
+
+class Recorder(Callback):
+    """Records the events and what a callback may read; stops after a step, or sends a signal there."""
+
+    def __init__(self, stop_after=0, number=None):
+        super().__init__()
+        self.events, self.losses, self.stop_after, self.number = [], [], stop_after, number
+
+    def on_train_begin(self, run_context):
+        self.events.append("begin")
+
+    def epoch_begin(self, run_context):
+        self.events.append(f"epoch {run_context.original_args()['cur_epoch_num']}")
+
+    def on_train_step_end(self, run_context):
+        arguments = run_context.original_args()
+        self.events.append(arguments.cur_step_num)
+        self.losses.append(float(arguments.net_outputs.asnumpy()))
+        if arguments.cur_step_num == self.stop_after:
+            if self.number is None:
+                run_context.request_stop()
+            else:
+                os.kill(os.getpid(), self.number)
+
+    def epoch_end(self, run_context):
+        self.events.append(sorted(run_context.original_args().metrics))
+
+    def on_train_end(self, run_context):
+        self.events.append("end")
+
+
+def weights(run):
+    return {name: value.tobytes() for name, value in read_checkpoint(run.checkpoint)[0].items()}
+
+
+def number_of(run):
+    return int(re.search(r"\d+", run.checkpoint.name)[0])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    write_images(folder)
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def whole(data):
+    """An undisturbed run with callbacks, its recorder, and what it printed."""
+    recorder, printed = Recorder(), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        callbacks = [LossMonitor(2), TimeMonitor(), recorder]
+        run = msg_ms.train(TREE, callbacks, data_path=data, output=data.parent / "out", tag="whole")
+    return run, recorder, printed.getvalue()
+
+
+def test_callbacks_hear_every_event_in_order(whole):
+    run, recorder, printed = whole
+    metrics = ["loss", "top1", "top5"]
+    assert recorder.events == ["begin", "epoch 1", 1, 2, 3, metrics, "epoch 2", 4, 5, 6, metrics, "end"]
+    assert np.mean(recorder.losses[3:]) == pytest.approx(run.history["train_loss"][1], rel=1e-6)
+    assert "epoch: 1 step: 2, loss is" in printed and "Train epoch time:" in printed
+
+
+def test_a_run_is_an_object(whole, data):
+    run, out = whole[0], data.parent / "out"
+    records = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert run.folder == out / "small" / "whole" and run.best == run.folder / "best.ckpt"
+    assert run.history["top1"].tolist() == [record["top1"] for record in records]
+    assert run.history["step"].tolist() == [3, 6] and run.checkpoint.name == "ckpt_00000006.ckpt"
+    assert "top1" in repr(run) and "primary" not in run.history
+    model = run.load()
+    assert model.evaluate(data).values["top1"] == run.history["top1"].max()
+    # A finished run is not trained again, and its folder is free.
+    assert msg_ms.train(TREE, data_path=data, output=out, tag="whole").history["epoch"].tolist() == [1, 2]
+
+
+def test_a_stopped_run_saves_and_the_same_call_continues(whole, data):
+    run = msg_ms.train(TREE, Recorder(stop_after=1), data_path=data, tag="cut")
+    assert 1 <= number_of(run) <= 3 and not run.history
+    with pytest.raises(UserError, match=r"has no best.ckpt: no epoch was finished"):
+        run.load()
+    run = msg_ms.train(TREE, Recorder(stop_after=4, number=signal.SIGINT), data_path=data, tag="cut")  # Ctrl-C
+    assert 4 <= number_of(run) <= 6 and run.history["epoch"].tolist() == [1]
+    run = msg_ms.train(load_config(TREE), None, data_path=data, tag="cut")
+    assert weights(run) == weights(whole[0])
+
+
+def test_early_stopping_ends_a_run_whose_metric_stays(data):
+    tree = {**TREE, "TRAIN": {"EPOCHS": 9, "WARMUP_EPOCHS": 0, "EARLY_STOPPING": 2, "BASE_LR": 1e-12}}
+    run = msg_ms.train(tree, data_path=data)
+    log = (run.folder / "log_rank0.txt").read_text("utf-8")
+    assert run.history["epoch"].tolist() == [1, 2, 3] and "no better top-1 for 2 of 9 epochs: the run ends" in log
+    again = msg_ms.train(tree, data_path=data)
+    assert again.history["epoch"].tolist() == [1, 2, 3]
+
+
+BAD = (None, 3, 0.5, True, b"x", "", "\0", "missing/none", [], [None], {}, {"a": 1}, object(), np.zeros(3), Exception)
+FINE = {  # values of this kind are right for the argument
+    "config": ({},),
+    "callbacks": (None, []),
+    "path": (),
+    "cfg": (None, {}),
+    "device_target": (None, ""),
+    "data_path": (),
+    "output": (None, "missing/none"),
+    "tag": (None, "missing/none"),
+    "images": ([], {}),
+    "batch_size": (None, 3),
+    "score_thr": (None,),
+    "dynamic_batch": (True,),
+    "softmax": (True,),
+    "img_size": (None,),
+    "opset": (None,),
+    "convolution": (None,),
+}
+
+
+@pytest.mark.parametrize("name", ["load", "train", "predict", "evaluate", "export"])
+def test_wrong_arguments_end_in_an_error_of_ours(name, whole, data, tmp_path):
+    run = whole[0]
+    right = {
+        "load": (msg_ms.load, {"path": run.best}),
+        "train": (msg_ms.train, {"config": TREE, "data_path": data, "output": data.parent / "out", "tag": "whole"}),
+    }
+    if name not in right:
+        model = run.load()
+        arguments = {
+            "predict": {"images": data / "val"},
+            "evaluate": {"data_path": data},
+            "export": {"path": "x.mindir"},
+        }
+        right[name] = (getattr(model, name), arguments[name])
+    function, arguments = right[name]
+    before = sorted(tmp_path.rglob("*"))
+    for parameter in inspect.signature(function).parameters:
+        for bad in BAD:
+            if any(type(bad) is type(fine) and bad == fine for fine in FINE[parameter]):
+                continue
+            with pytest.raises(UserError) as raised:
+                function(**{**arguments, parameter: bad})
+            assert str(raised.value) and "\n" not in str(raised.value), (parameter, bad)
+    assert sorted(tmp_path.rglob("*")) == before
