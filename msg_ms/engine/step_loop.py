@@ -94,7 +94,7 @@ class StepLoop:
         return state
 
     def _end_steps(self, report: dict[str, float] | None = None) -> None:
-        """Report the steps that have been read to the callbacks; ``report`` holds the figures of the last one's line."""
+        """Report the steps that have been read to the callbacks, and ``report``, the last step's figures in the log."""
         for step, figures in self.ended:
             last = step == self.ended[-1][0]
             self.callbacks.end_step(step, figures, self.schedule.at_step(step - 1), report if last else None)
