@@ -111,8 +111,11 @@ def _try_lock(lock: IO[str], kind: int) -> bool:
 
 
 def remove_logs(job: Job, everything: bool = False) -> None:
-    """Remove the logs of an earlier attempt: those that this node will write, or all that launchers have written."""
-    own = {job.launch_log.name, *(f"worker_{rank}.log" for rank in job.ranks)}
+    """Remove the logs of an earlier attempt: those that this node will write, or all that launchers have written.
+
+    A launcher that was killed may also have left the report that its run was stopped.
+    """
+    own = {job.launch_log.name, job.stop_file.name, *(f"worker_{rank}.log" for rank in job.ranks)}
     if job.node == 0:
         own.add("scheduler.log")
     for path in job.log_dir.iterdir():

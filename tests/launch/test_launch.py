@@ -95,6 +95,21 @@ def test_a_job_that_is_stopped_while_it_compiles_is_stopped_and_has_not_failed(t
 
 
 @pytest.mark.slow
+def test_a_signal_ends_the_waiting_for_other_nodes(small):
+    script = Script(small, environment={"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}).start()
+    script.wait_for("waiting for 1 of 2 nodes at MASTER_PORT=")
+    script.process.send_signal(signal.SIGUSR1)
+    assert script.end(10) == 75
+    assert script.output.endswith("stopped before the first step; rerun the same command to resume\n")
+
+
+@pytest.mark.slow
+def test_a_killed_script_leaves_no_process(tmp_path):
+    row = run_fault("script_killed", tmp_path)
+    assert row.status == -signal.SIGKILL and row.left == 0 and row.again.startswith("resuming from ")
+
+
+@pytest.mark.slow
 def test_a_closed_terminal_stops_the_job_with_a_checkpoint(tmp_path):
     row = run_fault("terminal_closed", tmp_path)
     assert row.status == 75 and row.left == 0 and row.again.startswith("resuming from ")

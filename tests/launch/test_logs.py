@@ -45,6 +45,14 @@ def test_only_the_launchers_own_logs_are_removed(job):
         assert all((job.log_dir / name).read_text("utf-8") == name for name in foreign)
 
 
+def test_the_report_of_an_earlier_stop_does_not_count(job):
+    with open_logs(job):
+        job.stop_file.touch()
+        replace(job, nodes=2, node=1).stop_file.touch()
+        remove_logs(job)
+        assert names(job.log_dir) == [".stopped_node1"]
+
+
 def test_logs_of_another_program_are_kept_under_another_name(job, capsys):
     write(job.log_dir, "worker_0.log", "worker_0.log.1", "scheduler.log")
     with open_logs(job):

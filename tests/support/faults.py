@@ -123,6 +123,12 @@ def signalled(number: signal.Signals) -> Callable[[Path], Row]:
     return fault
 
 
+def script_killed(folder: Path) -> Row:
+    script = running(folder)
+    script.process.kill()
+    return row("SIGKILL of the script", script, time.monotonic())
+
+
 def stopped_while_compiling(folder: Path) -> Row:
     script = Script(folder).start()
     script.wait_for("; compiling")
@@ -264,6 +270,7 @@ FAULTS: dict[str, Callable[[Path], Row]] = {
     "sigint": signalled(signal.SIGINT),
     "sighup": signalled(signal.SIGHUP),
     "terminal_closed": terminal_closed,
+    "script_killed": script_killed,
     "stopped_while_compiling": stopped_while_compiling,
     "two_jobs": two_jobs,
     "corrupt_image": corrupt_image,
