@@ -12,7 +12,8 @@ from msg_ms.models.detection.variants import DETECTORS
 from msg_ms.models.variants import VARIANTS
 
 SMALL_CLASSIFIER = dict(
-    img_size=64, embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4, shuffle_size=(2, 1), num_classes=10
+    **dict(embed_dim=16, depths=(1, 1, 1), num_heads=(1, 2, 4), window_size=4, shuffle_size=(4, 2, 1)),
+    **dict(img_size=64, num_classes=10),
 )
 SMALL_DETECTOR = dict(
     **dict(embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4, shuffle_size=(2, 2, 1, 1)),

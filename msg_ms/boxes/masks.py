@@ -183,7 +183,9 @@ class _Band:
         size = len(places)
         self.weights = np.zeros((size, columns))
         np.add.at(self.weights, (np.arange(size)[:, None], places), shares)
-        self.first, self.last = (places.min(1), places.max(1)) if places.size else (np.zeros(size, np.int64),) * 2
+        none = np.zeros(size, np.int64)
+        self.first: np.ndarray = places.min(1) if places.size else none
+        self.last: np.ndarray = places.max(1) if places.size else none
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Return the product of the matrix and values (columns, n): (size, n)."""

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import UserError
 from .types import BFLOAT16, Arrays
 
-DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": BFLOAT16}
+DTYPES: dict[str, np.dtype] = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": BFLOAT16}
 KEEP = "keep"
 
 

@@ -96,5 +96,5 @@ def _checksum(state: Mapping[str, np.ndarray]) -> str:
     checksum = 0
     for name in sorted(state):
         data = np.ascontiguousarray(state[name]).reshape(-1)
-        checksum = zlib.crc32(data.view(np.uint8), zlib.crc32(name.encode(), checksum))
+        checksum = zlib.crc32(data.view(np.uint8).data, zlib.crc32(name.encode(), checksum))
     return str(checksum)

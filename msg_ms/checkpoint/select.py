@@ -119,9 +119,10 @@ def _find_key(content: Any, key: str) -> Any:
 
 def _tensor_keys(content: Any, is_tensor: Callable[[Any], bool]) -> list[str]:
     """Return the dotted paths of the dictionaries that hold tensors, down to the depth limit."""
-    paths, level = [], [("", content)]
+    paths: list[str] = []
+    level: list[tuple[str, Any]] = [("", content)]
     for _ in range(_MAX_DEPTH):
-        below = []
+        below: list[tuple[str, Any]] = []
         for path, node in level:
             for name, value in islice(node.items() if isinstance(node, Mapping) else (), _MAX_LISTED):
                 if isinstance(name, str) and isinstance(value, Mapping) and len(below) < _MAX_LISTED:

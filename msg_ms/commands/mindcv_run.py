@@ -50,7 +50,7 @@ def check_mindcv() -> Path:
         raise UserError(f"mindcv is not installed: pip install mindcv=={VERSION}") from None
     if mindcv.__version__ != VERSION:
         raise UserError(f"mindcv {mindcv.__version__} is installed, not {VERSION}: pip install mindcv=={VERSION}")
-    return Path(mindcv.__file__).parent
+    return Path(mindcv.__path__[0])
 
 
 def check_script(script: Path) -> None:

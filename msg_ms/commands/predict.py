@@ -109,7 +109,7 @@ def list_images(paths: Sequence[Path]) -> tuple[list[Path], list[Unreadable]]:
 
 def _images_below(folder: Path, unreadable: list[Unreadable]) -> Iterator[Path]:
     def report(error: OSError) -> None:
-        unreadable.append(Unreadable(Path(error.filename), error.strerror))
+        unreadable.append(Unreadable(Path(error.filename), error.strerror or str(error)))
 
     seen = set()
     for root, folders, names in os.walk(folder, onerror=report, followlinks=True):

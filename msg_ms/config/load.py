@@ -107,7 +107,7 @@ class _Sourced:
     source: str
 
 
-def _merge_file(tree: dict[str, Any], path: Path, parents: tuple[Path, ...]) -> None:
+def _merge_file(tree: dict[str, Any], path: Path, parents: tuple[str, ...]) -> None:
     if (full := os.path.realpath(path)) in parents:
         raise UserError(f"{path}: BASE refers back to this file")
     try:

@@ -122,7 +122,7 @@ class OptimizerConfig:
 
     name: str = key("adamw", one_of("adamw", "sgd"))
     eps: float = key(1e-8, above(0))
-    betas: tuple[float, ...] = key((0.9, 0.999), BETAS)
+    betas: tuple[float, float] = key((0.9, 0.999), BETAS)
     momentum: float = key(0.9, RATE)
 
 
@@ -173,11 +173,11 @@ class DetectionConfig:
     flip: float = key(0.5, PROBABILITY)
     crop: float = key(0.5, PROBABILITY)  # share of the images that are resized, cropped and resized again
     first_short_sides: tuple[int, ...] = key((400, 500, 600), SIDES)  # before the crop, one is drawn
-    crop_sides: tuple[int, ...] = key((384, 600), SIDE_RANGE)  # least and most height and width of the crop
+    crop_sides: tuple[int, int] = key((384, 600), SIDE_RANGE)  # least and most height and width of the crop
     test_short_side: int = key(800, bounded(16, MAX_SIDE))
     test_long_side: int = key(1333, bounded(16, MAX_SIDE))
     # Heights and widths that images are padded to with zeros; every canvas is a graph.
-    canvases: tuple[tuple[int, ...], ...] = key(
+    canvases: tuple[tuple[int, int], ...] = key(
         ((640, 864), (864, 640), (800, 1088), (1088, 800), (800, 1344), (1344, 800)),
         CANVASES,
     )
@@ -195,13 +195,13 @@ class AugConfig:
     recount: int = key(1, bounded(1, 100))
     mixup: float = key(0.8, bounded(0, 1000))
     cutmix: float = key(1.0, bounded(0, 1000))
-    cutmix_minmax: tuple[float, ...] | None = key(None, BOX)
+    cutmix_minmax: tuple[float, float] | None = key(None, BOX)
     mixup_prob: float = key(1.0, PROBABILITY)
     mixup_switch_prob: float = key(0.5, PROBABILITY)
     mixup_mode: str = key("batch", one_of("batch", "pair", "elem"))
     # This project's own; the defaults are timm's, which the paper's code uses.
-    crop_scale: tuple[float, ...] = key((0.08, 1.0), FRACTIONS)
-    crop_ratio: tuple[float, ...] = key((3 / 4, 4 / 3), RANGE)
+    crop_scale: tuple[float, float] = key((0.08, 1.0), FRACTIONS)
+    crop_ratio: tuple[float, float] = key((3 / 4, 4 / 3), RANGE)
     hflip: float = key(0.5, PROBABILITY)
 
 

@@ -127,7 +127,8 @@ class _Values:
 
     def entries(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, int]]:
         """Return node and line of each key; those of ``<<`` come first, so that others replace them."""
-        merged, own = {}, {}
+        merged: dict[str, tuple[yaml.Node, int]] = {}
+        own: dict[str, tuple[yaml.Node, int]] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
@@ -151,7 +152,7 @@ class _Values:
             return [self.convert(inner) for inner in node.value]
         if isinstance(node, yaml.MappingNode):
             return {name: self.convert(inner) for name, (inner, _) in self.entries(node).items()}
-        if node.style is not None or not node.tag.startswith(_TAG):  # quoted
+        if getattr(node, "style", None) is not None or not node.tag.startswith(_TAG):  # quoted
             return node.value
         return _scalar(node.tag.removeprefix(_TAG), node.value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from mindspore import nn
 from mindspore.nn.utils import no_init_parameters
@@ -104,5 +105,5 @@ def _build(weights: Arrays) -> tuple[str, nn.Cell]:
             raise ConversionError(f"the shapes imply {name}={value}; it must be from 1 to {LARGEST[name]}")
     # Only names and shapes are needed: skip the initial values, and the kernels, which compile for half a minute.
     with no_init_parameters(), use_backend("composed"):
-        model = CascadeMaskRCNN(DetectionBackbone(**arguments), DetectorSettings(**sizes))
+        model = CascadeMaskRCNN(DetectionBackbone(**arguments), DetectorSettings(**dict[str, Any](sizes)))
     return f"Cascade Mask R-CNN with {outputs - 1} classes on {variant_name(architecture)}", model

@@ -152,9 +152,9 @@ def expected_parameters(
         arguments |= requested
         # A file may claim any number of blocks. The blocks of a stage are alike, so build one of each.
         model = MSGTransformer(**{**arguments, "depths": (1,) * len(depths)})
-    shapes = {}
-    for stage, parameters in itertools.groupby(model.get_parameters(), _stage_of_block):
-        parameters = list(parameters)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for stage, group in itertools.groupby(model.get_parameters(), _stage_of_block):
+        parameters = list(group)
         for i in range(1 if stage is None else depths[stage]):
             shapes |= {p.name.replace(".blocks.0.", f".blocks.{i}."): tuple(p.shape) for p in parameters}
     return name, shapes

@@ -78,9 +78,9 @@ def export_state_dict(
         result[target] = value
         if buffers:
             for drop in (r for r in rules if isinstance(r, Drop)):
-                numbers = match(drop.source, name)
-                if numbers is not None:
-                    result[drop.torch.format(**numbers)] = drop.rebuild(value)
+                of_drop = match(drop.source, name)
+                if of_drop is not None:
+                    result[drop.torch.format(**of_drop)] = drop.rebuild(value)
     _raise_mismatch(unknown, duplicates, result, None)
     return result
 
@@ -123,8 +123,7 @@ def check_buffers(
     for name, value in converted.items():
         for drop in (rule for rule in rules if isinstance(rule, Drop) and rule.compare):
             numbers = match(drop.source, name)
-            buffer = None if numbers is None else state.get(drop.torch.format(**numbers))
-            if buffer is None:
+            if numbers is None or (buffer := state.get(drop.torch.format(**numbers))) is None:
                 continue
             # Compare the shape first: a small table must not cause a huge buffer to be built.
             # In a model that was cast as a whole the index is rounded to half precision too.

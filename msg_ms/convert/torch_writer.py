@@ -34,7 +34,7 @@ def write_torch_file(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
             contiguous = np.ascontiguousarray(value)
             if contiguous.dtype != BFLOAT16:
                 contiguous = contiguous.astype(contiguous.dtype.newbyteorder("<"), copy=False)
-            add(f"data/{index}", memoryview(contiguous.reshape(-1).view(np.uint8)))
+            add(f"data/{index}", contiguous.reshape(-1).view(np.uint8).data)
         add("version", b"3\n")
 
 

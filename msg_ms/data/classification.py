@@ -130,7 +130,7 @@ class TrainDataset(TrainPipeline):
         if self.mixup is not None:
             # A batch's mixing follows from (seed, batch number, rank).
             rng = np.random.default_rng((self.seed, int(number), rank, _MIXING))
-            weight, box = self.mixup.draw(*images[0].shape[:2], rng)
+            weight, box = self.mixup.draw(images[0].shape[0], images[0].shape[1], rng)
             labels = soft_labels(labels, self.num_classes, self.smoothing, weight)
         if not self.raw:
             return (collate(images, erasings, weight, box, self.buffers), labels, *noise)

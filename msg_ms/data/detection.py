@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -80,13 +81,12 @@ class DetectionTrainDataset(TrainPipeline):
         self.split, self.detection, self.seed, self.blocks, self.anchors = split, detection, seed, blocks, anchors
         self.draws = [detection.max_gt + count for count in (proposals, regions, regions)]
         self.transforms = EpochCache(self._draw_transforms)
-        canvases = [tuple(canvas) for canvas in detection.canvases]
         order = CanvasOrder(
             len(split),
             config.batch_size,
             seed,
             lambda epoch: self.transforms(epoch).sizes,
-            canvases,
+            detection.canvases,
             shard,
             accumulation,
         )
@@ -127,9 +127,10 @@ class DetectionTrainDataset(TrainPipeline):
 
     def build_batch(self, number: int, epoch: int, indices: np.ndarray) -> Batch:
         """Return batch ``number``, counted from the start of the run, made of the images ``indices``."""
-        canvas = self.order.canvas(int(number) // self.order.accumulation)
+        order = cast(CanvasOrder, self.order)
+        canvas = order.canvas(int(number) // order.accumulation)
         signature = self._signature(len(indices), canvas)
-        arrays = [np.zeros(shape, kind) for shape, kind in signature]
+        arrays: list[np.ndarray] = [np.zeros(shape, kind) for shape, kind in signature]
         for row, index in enumerate(indices):
             self._fill(int(epoch), int(index), canvas, [array[row] for array in arrays[: len(TRAIN_COLUMNS)]])
             if self.blocks:
@@ -239,6 +240,6 @@ def read_image(split: CocoSplit, index: int, bad_files: BadFiles) -> np.ndarray 
     image = decode_file(file, bad_files)
     if image is None or image.shape[:2] == split.size(index):
         return image
-    difference = size_difference(read_file(file), image.shape[:2], split.size(index))
+    difference = size_difference(read_file(file), (image.shape[0], image.shape[1]), split.size(index))
     bad_files.mismatch = f"{file} is {difference} ({split.annotation_file}); the boxes would not match"
     return None

@@ -87,7 +87,8 @@ class EpochCache(Generic[Value]):
     """
 
     def __init__(self, compute: Callable[[int], Value]):
-        self.compute, self.values, self.lock = compute, {}, threading.Lock()
+        self.compute, self.lock = compute, threading.Lock()
+        self.values: dict[int, Value] = {}
 
     def __call__(self, epoch: int) -> Value:
         """Return the value of an epoch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -34,10 +35,10 @@ def generators(seed: int, epoch: int, indices: Sequence[int] | np.ndarray) -> li
     if max(seed, epoch, int(indices.max(initial=0))) >= _WORD:  # then one of the numbers is more than one word
         return [np.random.default_rng((seed, epoch, int(index))) for index in indices]
     states = _states([np.uint32(seed), np.uint32(epoch), indices.astype(np.uint32)], len(indices))
-    return [np.random.Generator(np.random.PCG64(_State(state))) for state in states]
+    return [np.random.Generator(np.random.PCG64(cast(np.random.SeedSequence, _State(state)))) for state in states]
 
 
-def _states(entropy: list[np.ndarray], count: int) -> np.ndarray:
+def _states(entropy: Sequence[np.ndarray | np.uint32], count: int) -> np.ndarray:
     """Return uint64 (count, 4): the states of SeedSequences with these words of entropy."""
     constant = _INIT_A
 

@@ -41,13 +41,15 @@ class RunLog:
         self.logger.propagate = False
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            handlers = [logging.FileHandler(run_dir / f"log_rank{rank}.txt", encoding="utf-8", errors=ESCAPE)]
+            handlers: list[logging.Handler] = [
+                logging.FileHandler(run_dir / f"log_rank{rank}.txt", encoding="utf-8", errors=ESCAPE)
+            ]
         except OSError as error:
             raise UserError(f"can't write to the output folder {run_dir}: {error.strerror or error}") from None
         if rank == 0:
             handlers.append(logging.StreamHandler(sys.stdout))
         for handler in handlers:
-            handler.handleError = _ignore
+            setattr(handler, "handleError", _ignore)  # noqa: B010 (a method)
             handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%Y-%m-%d %H:%M:%S"))
             self.logger.addHandler(handler)
 
@@ -103,7 +105,7 @@ class RunLog:
         """Yield items as ``progress_bar`` does, with this log's lines written above the bar."""
         with logging_redirect_tqdm([self.logger]):
             for handler in self.logger.handlers:  # tqdm's own handler is among them
-                handler.handleError = _ignore
+                setattr(handler, "handleError", _ignore)  # noqa: B010 (a method)
             yield from progress_bar(items, total, description)
 
 

@@ -36,8 +36,9 @@ CHECKPOINT_NAME = re.compile(r"ckpt_(\d{8,})\.ckpt")
 
 def checkpoint_files(run_dir: Path) -> list[Path]:
     """Return the checkpoints that a run wrote, newest first; other files, such as copies of them, do not count."""
-    steps = {path: CHECKPOINT_NAME.fullmatch(path.name) for path in run_dir.glob("ckpt_*.ckpt")}
-    return sorted((path for path, match in steps.items() if match), key=lambda path: int(steps[path][1]), reverse=True)
+    matches = ((path, CHECKPOINT_NAME.fullmatch(path.name)) for path in run_dir.glob("ckpt_*.ckpt"))
+    steps = {path: int(match[1]) for path, match in matches if match}
+    return sorted(steps, key=lambda path: steps[path], reverse=True)
 
 
 class Checkpoints:

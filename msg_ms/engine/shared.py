@@ -10,7 +10,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -43,7 +43,9 @@ def once_per_node(
     nodes = ranks.gather_bytes(_node().encode())
     own = nodes[ranks.rank]
     leader = nodes.index(own)
-    value, outcome, folder = None, {}, None
+    value: Any = None
+    outcome: dict[str, str] = {}
+    folder: Path | None = None
     if leader == ranks.rank:
         try:
             value = work()

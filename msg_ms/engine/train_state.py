@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from ..checkpoint import Metadata
 from ..errors import UserError
@@ -82,7 +83,7 @@ class TrainState:
     @classmethod
     def from_metadata(cls, metadata: Metadata) -> TrainState:
         """Return the state in a checkpoint's metadata, which an earlier version may have written."""
-        values = {}
+        values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             name = field.name if field.name in metadata else ALIASES.get(field.name, field.name)
             values[field.name] = metadata.get(name, field.default)

@@ -23,7 +23,7 @@ def resolve(job: Job) -> list[str]:
         found = socket.getaddrinfo(job.address.strip("[]"), job.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):  # UnicodeError: an empty label, as in "node..1"
         raise UserError(f"MASTER_ADDR={job.address} is not a known address") from None
-    return list(dict.fromkeys(address[0] for *_, address in found))
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def family(address: str) -> socket.AddressFamily:

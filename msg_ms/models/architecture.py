@@ -64,7 +64,8 @@ class Architecture:
     @property
     def image_sides(self) -> tuple[int, int]:
         """Height and width of the image in pixels."""
-        return (self.img_size, self.img_size) if isinstance(self.img_size, int) else tuple(self.img_size)
+        height, width = (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
+        return height, width
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -77,9 +78,9 @@ class Architecture:
         return tuple(self.manip_type == "shuf" and size > 1 for size in self.shuffle_size)
 
     @property
-    def drop_path_rates(self) -> np.ndarray:
+    def drop_path_rates(self) -> list[float]:
         """The stochastic-depth probability of every block, which grows linearly from 0."""
-        return np.linspace(0, self.drop_path_rate, sum(self.depths))
+        return np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist()
 
     @property
     def geometry(self) -> tuple[StageGeometry, ...]:

@@ -186,7 +186,9 @@ class MSGBackbone(AcceptsArrays, GraphMethods, FastCompilePhase, FastRepeatedCal
         )
         x = self.embed(x, geometry[0])
         scales = self.drop_path(batch, drop_path_noise)
-        before, after, first = (), (), 0
+        before: tuple[Tensor, ...] = ()
+        after: tuple[Tensor, ...] = ()
+        first = 0
         for i, stage in enumerate(self.layers):
             last = first + self.depths[i]
             is_last = i == len(self.layers) - 1
@@ -207,14 +209,14 @@ class MSGBackbone(AcceptsArrays, GraphMethods, FastCompilePhase, FastRepeatedCal
     def flops(self) -> float:
         """Return the multiply-adds for one image of ``img_size``, counted as in the paper's code."""
         height, width, _ = self.geometry[0]
-        total = height * width * self.dims[0] * (self.in_chans * EMBED_KERNEL**2 + int(self.patch_norm))
+        total: float = height * width * self.dims[0] * (self.in_chans * EMBED_KERNEL**2 + int(self.patch_norm))
         for (height, width, _), dim, depth in zip(self.geometry, self.dims, self.depths, strict=True):
             windows = height * width // self.window_size**2
             total += depth * self._block_flops(windows, dim)
             if dim != self.num_features:
                 merged = height * width // 4 + windows // 4
                 total += (height * width + windows) * dim + merged * 9 * dim * 2 * dim
-        return float(total)
+        return total
 
     def _block_flops(self, windows: int, dim: int) -> float:
         tokens = self.window_size**2 + 1

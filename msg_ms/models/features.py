@@ -124,7 +124,7 @@ class MSGFeatures(FeatureBackbone):
             bottom, right = _padding(height, width, self.patch_size, self.window_size, self.shuffle_size)
             x = pad_axis(pad_axis(x, 2, 0, bottom), 3, 0, right)
         geometry, tokens, _ = self.walk_stages(x, drop_path_noise)
-        maps = ()
+        maps: tuple[Tensor, ...] = ()
         for i in self.out_indices:
             stride = self.patch_size * 2**i
             patches = tokens[i][:, :, 1:]

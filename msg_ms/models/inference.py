@@ -149,7 +149,9 @@ def _is_native(block: nn.Cell) -> bool:
 
 def _inference_blocks(stage: Stage, packer: WeightPacker) -> InferenceBlocks:
     """Convert the stage's blocks one by one, removing each from the stage, so that no weights are in memory twice."""
-    blocks, parameters, sizes = list(stage.blocks)[::-1], [], ()
+    blocks = list(stage.blocks)[::-1]
+    parameters: list[Parameter] = []
+    sizes: tuple[int, ...] = ()
     stage.blocks = nn.CellList()
     first = blocks[-1]
     attention = (first.attn.scale, first.shuffle, first.attn.num_heads)

@@ -68,7 +68,8 @@ class MessageAttention(nn.Cell):
         model = self.model
         batch, _, height, width = images.shape
         geometry = _geometry(height, width, model.patch_size, model.window_size, model.shuffle_size)
-        x, weights = model.embed(images, geometry[0]), ()
+        x = model.embed(images, geometry[0])
+        weights: tuple[Tensor, ...] = ()
         for i, stage in enumerate(model.layers):
             for j, block in enumerate(stage.blocks):
                 if j == model.depths[i] - 1:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType
+from typing import Any
 
 import mindspore as ms
 from mindspore import ops
@@ -142,7 +143,12 @@ class Kernel(ops.Custom):
         return self
 
 
-def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | None = None) -> Kernel | None:
+# A Kernel, or None where operators are composed. Cells decide once, in their constructor or while a graph is compiled,
+# and a checker of types can't follow that.
+Operator = Any
+
+
+def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | None = None) -> Operator:
     """Return a native kernel as an operator.
 
     Args:
@@ -166,7 +172,7 @@ def kernel(name: str, shapes: Callable, outputs: int = 1, gradient: Callable | N
     return Kernel(f"{library}:{name}", shapes, lambda *_: dtypes, "aot", bprop=gradient)
 
 
-def in_place_kernel(name: str, shapes: Callable, writes: int, reads: int) -> Kernel | None:
+def in_place_kernel(name: str, shapes: Callable, writes: int, reads: int) -> Operator:
     """Return a native kernel that changes parameters in place, as an operator.
 
     Args:

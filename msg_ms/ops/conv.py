@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from .backend import kernel
+from .backend import Operator, kernel
 
 # Sides of the tiles of outputs in Winograd's algorithm.
 EXACT_TILE, LARGE_TILE = 2, 4
@@ -33,7 +33,8 @@ class MapConv(nn.Cell):
         super().__init__()
         self.set_tile(EXACT_TILE)
         name = f"conv{kernel_size}x{kernel_size}"
-        self.native = self.native_relu = None
+        self.native: Operator = None
+        self.native_relu: Operator = None
         if kernel_size in (1, 3):
             grad_x = kernel(f"{name}_grad_x", lambda weight, dy: [dy[0], weight[1], dy[2], dy[3]])
             grad_weight = kernel(f"{name}_grad_weight", lambda x, dy: [dy[1], x[1], kernel_size, kernel_size])

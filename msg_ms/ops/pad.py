@@ -20,7 +20,7 @@ def pad_axis(x: Tensor, axis: int, before: int, after: int) -> Tensor:
     Returns:
         A tensor with ``before + after`` more entries along the axis.
     """
-    parts = (x,)
+    parts: tuple[Tensor, ...] = (x,)
     if before > 0:
         parts = (ops.zeros((*x.shape[:axis], before, *x.shape[axis + 1 :]), x.dtype), *parts)
     if after > 0:

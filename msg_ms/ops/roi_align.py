@@ -95,7 +95,8 @@ class RoIAlign(nn.Cell):
             -1, 1, 1
         )
         columns, column_weights = columns.expand_dims(1), column_weights.expand_dims(1)
-        taps, out = 2 * self.max_samples, 0.0
+        taps = 2 * self.max_samples
+        out: Tensor = 0.0
         for tap in range(taps):
             cells = rows[:, :, tap].reshape(-1, self.side, 1, 1) + columns
             weights = row_weights[:, :, tap].reshape(-1, self.side, 1, 1) * column_weights

@@ -38,7 +38,7 @@ class Transpose(nn.Cell):
         """
         if self.native is None or x.dtype != ms.float32:
             return x.transpose(axes)
-        shape = ()
+        shape: tuple[int, ...] = ()
         for axis in axes:
             shape = (*shape, x.shape[axis])
         return self.native(x.reshape(-1), _settings(x.shape, axes), _settings(shape, _inverse(axes))).reshape(shape)

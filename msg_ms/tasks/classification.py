@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import mindspore as ms
 import numpy as np
@@ -105,7 +105,7 @@ class ClassificationTask(ClassesTask):
         """Return batches of images, labels and noise for stochastic depth."""
         config = self.config
         return TrainDataset(
-            self.folders[0],
+            cast(ImageFolder, self.folders[0]),  # training has read them
             config.data,
             config.aug,
             config.model.num_classes,
@@ -229,5 +229,5 @@ class ClassificationEvaluator:
         """Return the metrics over all images of all ranks."""
         *sums, count = ranks.sum([*self.sums, self.count])
         loss, top1, top5 = np.array(sums) / max(1, count)
-        values = {"top1": float(100 * top1), "top5": float(100 * top5), "loss": float(loss)}
+        values: dict[str, float | None] = {"top1": float(100 * top1), "top5": float(100 * top5), "loss": float(loss)}
         return Metrics(ClassificationTask.metrics, values, int(count))

@@ -63,7 +63,7 @@ class DetectionPredictor:
 
     def detect(self, image: np.ndarray) -> Detections:
         """Return the objects in an image, uint8 RGB (H, W, 3)."""
-        transform = eval_transform(image.shape[:2], self.detection)
+        transform = eval_transform((image.shape[0], image.shape[1]), self.detection)
         canvas = tuple(self.canvases[choose_canvases(np.array([transform.size]), self.canvases)[0]].tolist())
         transform = transform.within(canvas)
         pixels = np.zeros((1, 3, *canvas), np.float32)

@@ -34,12 +34,12 @@ def draw_objects(
         captions: Text above each box.
         masks: Mask of each object, bool (H, W); none are drawn if there are none.
     """
-    drawing = image.astype(np.float32)
+    blended = image.astype(np.float32)
     for mask, label in zip(masks, labels, strict=bool(len(masks))):
-        drawing[mask] += OPACITY * (np.array(COLORS[label % len(COLORS)], np.float32) - drawing[mask])
+        blended[mask] += OPACITY * (np.array(COLORS[label % len(COLORS)], np.float32) - blended[mask])
     scale = max(1.0, SMALLEST / max(image.shape[:2]))
     size = [round(side * scale) for side in image.shape[1::-1]]
-    drawing = cv2.resize(drawing.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    drawing = cv2.resize(blended.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     for box, label, caption in zip(boxes, labels, captions, strict=True):
         x1, y1, x2, y2 = (round(float(side) * scale) for side in box)
         color = COLORS[label % len(COLORS)]

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from .types import STORAGE_CLASSES, PickleScan, Storage, StoredTensor
 # Magic number 0x1950A86A20F9469CFC6C and protocol 1001, each as its own pickle.
 _LEGACY_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 
-_DTYPES = (
+_DTYPES: tuple[np.dtype, ...] = (
     np.dtype("<f8"),
     np.dtype("<f4"),
     np.dtype("<f2"),
@@ -33,7 +33,7 @@ _DTYPES = (
     *map(np.dtype, ("<i8", "<i4", "<i2", "i1", "u1", "?")),
 )
 # NumPy type of the elements, by torch's storage class.
-STORAGE_DTYPES = dict(zip(STORAGE_CLASSES, _DTYPES, strict=True))
+STORAGE_DTYPES: dict[str, np.dtype] = dict(zip(STORAGE_CLASSES, _DTYPES, strict=True))
 _MAX_PICKLE_SIZE = 64 << 20
 _CHUNK_SIZE = 1 << 20
 
@@ -81,7 +81,7 @@ class _BoundedFile(io.RawIOBase):
             raise BrokenCheckpoint(f"damaged: a record of {count:,} bytes is larger than a checkpoint needs")
         return self.file.read(count)
 
-    def readline(self, limit: int = -1) -> bytes:
+    def readline(self, limit: int | None = -1) -> bytes:
         return self.file.readline(min(self.max_read, _CHUNK_SIZE))
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -153,11 +153,11 @@ def _read_legacy(file: _BoundedFile, key: str | None) -> LoadedWeights:
         raise BrokenCheckpoint("truncated, or not a PyTorch checkpoint")
     scan = PickleScan()
     file.max_read = _MAX_PICKLE_SIZE
-    system = unpickle(file, scan, limit=1000)
+    system = unpickle(cast(IO[bytes], file), scan, limit=1000)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise BrokenCheckpoint("written on a big-endian machine, which is not supported")
-    content = unpickle(file, scan, max_operations(file.size))
-    order = unpickle(file, scan, limit=1000 + 4 * len(scan.storages))
+    content = unpickle(cast(IO[bytes], file), scan, max_operations(file.size))
+    order = unpickle(cast(IO[bytes], file), scan, limit=1000 + 4 * len(scan.storages))
     file.max_read = file.size
     is_list_of_names = isinstance(order, list) and all(isinstance(name, str) for name in order)
     if not is_list_of_names or sorted(order) != sorted(scan.storages):

@@ -11,7 +11,8 @@ size the file could multiply are never copied, hashed or printed.
 from __future__ import annotations
 
 import pickletools
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from typing import IO, Any
 
 from ...checkpoint.types import BrokenCheckpoint
 from .types import STORAGE_CLASSES, Name, OpaqueObject, PickleScan, Storage, StoredTensor
@@ -29,7 +30,7 @@ def max_operations(file_size: int) -> int:
     return min(50_000 + file_size // 40, 1_000_000)
 
 
-def unpickle(file: BinaryIO, scan: PickleScan, limit: int) -> Any:
+def unpickle(file: IO[bytes], scan: PickleScan, limit: int) -> Any:
     """Read one pickle from the current position of ``file``, leaving it just after.
 
     Args:
@@ -59,7 +60,7 @@ _VALUE_NAMES = (
 _VALUES = frozenset(_VALUE_NAMES.split())
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 # Operations that replace the last few objects on the stack by one.
-_JOINING = {
+_JOINING: dict[str, tuple[int, Callable[[Any], Any]]] = {
     "TUPLE1": (1, tuple),
     "TUPLE2": (2, tuple),
     "TUPLE3": (3, tuple),
@@ -280,7 +281,7 @@ def _rebuild_parameter(data: Any, *_: Any) -> Any:
     return data
 
 
-_CALLS = {
+_CALLS: dict[Name, Callable[..., Any]] = {
     Name("collections", "OrderedDict"): _rebuild_ordered_dict,
     Name("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     Name("torch._utils", "_rebuild_parameter"): _rebuild_parameter,

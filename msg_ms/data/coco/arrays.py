@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -113,6 +113,7 @@ class CocoSplit:
 
     def truth_content(self) -> dict[str, Any]:
         """Return ``truth`` as the content of an annotation file, see ``GroundTruth.to_coco``."""
+        assert self.truth is not None  # evaluation needs it
         return self.truth.to_coco(self.segmentations, self.image_ids, self.sizes, self.category_ids, self.class_names)
 
     def subset(self, chosen: np.ndarray) -> CocoSplit:
@@ -151,8 +152,8 @@ def splits_to_arrays(splits: Splits) -> dict[str, np.ndarray]:
 
 def splits_from_arrays(arrays: Mapping[str, np.ndarray]) -> Splits:
     """Return the splits of ``splits_to_arrays``; arrays that are mapped into memory stay so."""
-    train, val = (_split(name, arrays) if name in arrays else None for name in NAMES)
-    return train, val
+    train, val = NAMES
+    return _split(train, arrays) if train in arrays else None, _split(val, arrays)
 
 
 def data_pieces(split: CocoSplit) -> Iterator[bytes]:
@@ -161,12 +162,13 @@ def data_pieces(split: CocoSplit) -> Iterator[bytes]:
     yield json.dumps(others).encode()
     for name, values in _arrays(split):
         yield f"{name} {values.shape} {values.dtype}".encode()
-        yield np.ascontiguousarray(values).data.cast("B") if values.size else b""
+        # Like bytes, but not copied.
+        yield cast(bytes, np.ascontiguousarray(values).data.cast("B")) if values.size else b""
 
 
 def _others(split: CocoSplit) -> dict[str, Any]:
     """Return the fields that are no arrays."""
-    others = {field: str(getattr(split, field)) for field in _PATHS}
+    others: dict[str, Any] = {field: str(getattr(split, field)) for field in _PATHS}
     others |= {field: list(getattr(split, field)) for field in _TUPLES}
     return {**others, "units": split.segmentations.units}
 
@@ -185,10 +187,10 @@ def _split(name: str, arrays: Mapping[str, np.ndarray]) -> CocoSplit:
     others = json.loads(arrays[name].tobytes())
     masks = Segmentations(units=others["units"], **_fields(f"{name}.segmentations", arrays))
     truth = _fields(f"{name}.truth", arrays)
-    paths = {field: Path(others[field]) for field in _PATHS}
-    tuples = {field: tuple(others[field]) for field in _TUPLES}
-    own = _fields(name, arrays)
-    return CocoSplit(**paths, **tuples, **own, segmentations=masks, truth=GroundTruth(**truth) if truth else None)
+    own: dict[str, Any] = {field: Path(others[field]) for field in _PATHS}
+    own |= {field: tuple(others[field]) for field in _TUPLES}
+    own |= _fields(name, arrays)
+    return CocoSplit(**own, segmentations=masks, truth=GroundTruth(**truth) if truth else None)
 
 
 def _fields(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from PIL import Image
 from ...errors import printable
 
 _MAX_SIDE = 2**20
-_MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Pillow refuses larger images
+_MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**62)  # Pillow refuses larger images
 _LARGEST_ID = 2**63
 # Python's own form of a byte that is not UTF-8 (0xff as U+DCFF) is a name that can be opened.
 _HALF_PAIR = re.compile("[\ud800-\udc7f\udd00-\udfff]")

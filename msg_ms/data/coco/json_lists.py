@@ -125,7 +125,9 @@ class _Reader:
     def next_character(self) -> str:
         """Move to the next character that is not blank, and return it; empty at the end of the file."""
         while True:
-            self.position = _BLANKS.match(self.text, self.position).end()
+            blanks = _BLANKS.match(self.text, self.position)
+            assert blanks is not None  # none at all match, too
+            self.position = blanks.end()
             if self.position < len(self.text) or self.ended:
                 return self.text[self.position : self.position + 1]
             self.extend()

@@ -233,7 +233,8 @@ def _list_images(folder: str, found: Found) -> tuple[list[str], list[os.DirEntry
                 names.append(name)  # most files take this short way
             else:
                 others.append(entry)
-    folders, images = [], []
+    folders: list[os.DirEntry] = []
+    images: list[str] = []
     for entry in sorted(others, key=lambda entry: entry.name):
         name = entry.name
         if name.startswith("."):

@@ -151,5 +151,5 @@ def folders_from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[ImageFolder |
     for key, array in arrays.items():
         part, _, name = key.partition("_")
         groups[part][name] = array
-    train, val = (ImageFolder.from_arrays(group) if group else None for group in groups.values())
-    return train, val
+    train, val = (groups[part] for part in PARTS)
+    return ImageFolder.from_arrays(train) if train else None, ImageFolder.from_arrays(val)

@@ -22,7 +22,7 @@ from .tar_files import COMMAND, TarFile
 
 INDEX = "index.safetensors"  # in the folder of the tar files
 _FORMAT = "msg_ms tar index 1"
-_TYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64}
+_TYPES: dict[str, np.dtype] = {"U8": np.dtype(np.uint8), "I32": np.dtype(np.int32), "I64": np.dtype(np.int64)}
 _COLUMNS = ("names", "ends", "counts", "numbers", "offsets", "sizes")
 
 
@@ -107,12 +107,13 @@ def _map(path: Path) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
     arrays = {}
     for name in _COLUMNS:
         entry = header[name]
-        arrays[name] = np.frombuffer(content, _TYPES[entry["dtype"]], *entry["shape"], begin + entry["data_offsets"][0])
+        (count,), offset = entry["shape"], begin + entry["data_offsets"][0]
+        arrays[name] = np.frombuffer(content, _TYPES[entry["dtype"]], count, offset)
     return header["__metadata__"], arrays
 
 
 def _checksum(content: str, arrays: Mapping[str, np.ndarray]) -> int:
     checksum = zlib.crc32(content.encode())
     for name in _COLUMNS:
-        checksum = zlib.crc32(arrays[name], checksum)
+        checksum = zlib.crc32(arrays[name].data, checksum)
     return checksum

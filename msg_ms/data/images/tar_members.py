@@ -77,7 +77,7 @@ def _read(path: Path, file: BinaryIO, strip: int, progress: Callable[[int], None
     except (tarfile.TarError, ValueError) as error:
         raise UserError(f"{path} is not a tar file ({printable(str(error), 100)}); {_SUPPORTED}") from None
     while (info := _next(archive, path)) is not None:
-        archive.members.clear()  # it keeps a kilobyte for each member
+        archive.members.clear()  # type: ignore[attr-defined]  # it keeps a kilobyte for each member
         _check_kind(path, info)
         progress(archive.offset)
         name = "/".join(_parts(path, info.name)[strip:])

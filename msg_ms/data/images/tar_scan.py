@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,11 @@ def write_index(root: Path, strip: int = 0, title: str = "") -> list[str]:
     """
     total = sum(path.stat().st_size for path in root.glob("*.tar"))
     with tqdm(total=total, desc=f"index {title or root}", unit="B", unit_scale=True) as bar:
-        index = index_tar_files(root, strip, lambda done: bar.update(done - bar.n))
+
+        def advance(done: int) -> None:
+            bar.update(done - bar.n)
+
+        index = index_tar_files(root, strip, advance)
     index.write(root)
     images, classes, tars = len(index.ends), int((index.counts > 0).sum()), len(index.tars)
     return [f"{images} images in {classes} classes, {tars} tar files", *index.ignored]
@@ -62,7 +67,7 @@ def index_tar_files(root: Path, strip: int = 0, progress: Callable[[int], None] 
     tars, done = [], 0
     for number, name in enumerate(names):
         tars.append(tar_status(root / name))
-        for member in tar_members(root / name, strip, lambda end, done=done: progress(done + end)):
+        for member in tar_members(root / name, strip, partial(_after, progress, done)):
             content.add(member, number, found)
         done += tars[-1].size
         progress(done)
@@ -77,6 +82,10 @@ def index_tar_files(root: Path, strip: int = 0, progress: Callable[[int], None] 
     _check_repeated(root, images, names)
     found.raise_problems([composed(folder) for folder in folders.values() if not images[folder]])
     return _pack(tars, tuple(folders.values()), tuple(found.ignored()), images)
+
+
+def _after(progress: Callable[[int], None], done: int, end: int) -> None:
+    progress(done + end)
 
 
 class _Content:

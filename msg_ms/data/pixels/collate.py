@@ -53,7 +53,8 @@ class Buffers:
     _UNUSED = 3  # references to an array in the loop below: the list, the variable, the argument
 
     def __init__(self, limit: int):
-        self.limit, self.arrays, self.lock = limit, [], threading.Lock()
+        self.limit, self.lock = limit, threading.Lock()
+        self.arrays: list[np.ndarray] = []
 
     def take(self, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
         """Return an array with any content."""

@@ -76,11 +76,10 @@ class ImageTransforms:
     sizes: np.ndarray
 
     def __getitem__(self, index: int) -> ImageTransform:
-        original, first, crop, size = (
-            tuple(array[index].tolist()) for array in (self.originals, self.first, self.crop, self.sizes)
+        original, size = (tuple(array[index].tolist()) for array in (self.originals, self.sizes))
+        first, crop = (
+            tuple(array[index].tolist()) if self.cropped[index] else None for array in (self.first, self.crop)
         )
-        if not self.cropped[index]:
-            first = crop = None
         return ImageTransform(original, bool(self.flip[index]), first, crop, size)
 
 
@@ -132,7 +131,8 @@ def _choice(values: Sequence[int], draws: np.ndarray) -> np.ndarray:
 def eval_transform(size: Size, config: DetectionConfig) -> ImageTransform:
     """Return the transform of an evaluation image of a height and width."""
     final = rescaled(np.array(size), config.test_short_side, config.test_long_side)
-    return ImageTransform(tuple(size), False, None, None, tuple(final.tolist()))
+    height, width = final.tolist()
+    return ImageTransform((size[0], size[1]), False, None, None, (height, width))
 
 
 def transform_image(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
@@ -147,7 +147,7 @@ def transform_image(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
     """
     if transform.flip:
         image = cv2.flip(image, 1)
-    if transform.crop is not None:
+    if transform.crop is not None and transform.first is not None:
         top, left, height, width = transform.crop
         image = _resize(image, transform.first, cv2.INTER_LINEAR)[top : top + height, left : left + width]
     return _resize(image, transform.size, cv2.INTER_LINEAR)
@@ -170,7 +170,7 @@ def source_pixels(transform: ImageTransform) -> tuple[np.ndarray, np.ndarray]:
     """
     rows, columns = (np.arange(side, dtype=np.int32) for side in transform.original)
     columns = columns[::-1] if transform.flip else columns
-    if transform.crop is not None:
+    if transform.crop is not None and transform.first is not None:
         top, left, height, width = transform.crop
         rows = _nearest(rows, transform.first[0])[top : top + height]
         columns = _nearest(columns, transform.first[1])[left : left + width]
@@ -195,7 +195,7 @@ def transform_boxes(boxes: np.ndarray, transform: ImageTransform) -> tuple[np.nd
     boxes, kept = np.array(boxes, np.float32).reshape(-1, 4), np.ones(len(boxes), bool)
     if transform.flip:
         boxes[:, [0, 2]] = transform.original[1] - boxes[:, [2, 0]]
-    if transform.crop is not None:
+    if transform.crop is not None and transform.first is not None:
         boxes = _scale_boxes(boxes, transform.original, transform.first)
         top, left, height, width = transform.crop
         boxes = _clip(boxes - np.array([left, top, left, top], np.float32), (height, width))

@@ -64,8 +64,9 @@ class Mixup:
         spans = []
         for side in (height, width):
             length, middle = int(side * fraction), int(rng.integers(side))
-            spans += [max(0, middle - length // 2), min(side, middle + length // 2)]
-        return tuple(spans)
+            spans.append((max(0, middle - length // 2), min(side, middle + length // 2)))
+        (top, bottom), (left, right) = spans
+        return top, bottom, left, right
 
 
 def soft_labels(labels: np.ndarray, num_classes: int, smoothing: float, weight: float) -> np.ndarray:

@@ -9,7 +9,8 @@ import functools
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,8 +45,8 @@ def luminance(image: np.ndarray) -> np.ndarray:
     """Convert to luminance like Pillow's mode "L"; returns uint8 (H, W)."""
     # Each sum is below 2**24, so float32 is exact.
     weighted = cv2.transform(image.astype(np.float32), LUMA[None])
-    weighted += 32768
-    weighted *= 1 / 65536
+    np.add(weighted, 32768, out=weighted)
+    np.multiply(weighted, 1 / 65536, out=weighted)
     return weighted.astype(np.uint8)
 
 
@@ -227,6 +228,7 @@ class RandAugment:
     deviation: float = 0.0
     largest: float = FULL_LEVEL
     increasing: bool = False
+    operations: tuple[tuple[str, Operation], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         object.__setattr__(self, "operations", tuple(operations(self.increasing).items()))
@@ -282,7 +284,7 @@ def parse_rand_augment(text: str) -> RandAugment | None:
     head, *sections = text.split("-")
     if head != "rand":
         raise UserError(f"AUG.AUTO_AUGMENT={text!r}: must be 'none' or start with 'rand', as in 'rand-m9-mstd0.5-inc1'")
-    values: dict[str, float | bool] = {}
+    values: dict[str, Any] = {}
     for section in sections:
         match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", section)
         name = match[1] if match else section
@@ -291,11 +293,11 @@ def parse_rand_augment(text: str) -> RandAugment | None:
                 f"AUG.AUTO_AUGMENT={text!r}: unknown section {section!r}{nearest(name, _SECTIONS)}; "
                 f"known sections, each followed by a number: {', '.join(_SECTIONS)}"
             )
-        field, kind = _SECTIONS[name]
+        key, kind = _SECTIONS[name]
         number = float(match[2])
         if kind is int and (number != int(number) or number < 1):
             raise UserError(f"AUG.AUTO_AUGMENT={text!r}: {section!r} needs an integer of at least 1")
-        values[field] = kind(number)
+        values[key] = kind(number)
     if values.get("deviation", 0) > 100:  # timm's notation for a uniform magnitude
         values["deviation"] = math.inf
     if not 0 <= values.get("probability", 0) <= 1:

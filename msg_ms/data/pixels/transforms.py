@@ -96,7 +96,7 @@ def random_resized_crop(
     Returns:
         uint8 RGB (size, size, 3).
     """
-    top, left, height, width = crop_box(*image.shape[:2], scale, ratio, rng)
+    top, left, height, width = crop_box(image.shape[0], image.shape[1], scale, ratio, rng)
     if interpolation == "random":
         interpolation = ("bilinear", "bicubic")[rng.integers(2)]
     mirror = rng.random() < hflip
@@ -183,7 +183,7 @@ def resize_and_crop(image: np.ndarray, size: int, interpolation: str, crop: bool
     interpolation = eval_interpolation(interpolation)
     if not crop:
         return resize(image, (size, size), interpolation)
-    sides = _shorter_edge(*image.shape[:2], eval_shorter_edge(size))
+    sides = _shorter_edge(image.shape[0], image.shape[1], eval_shorter_edge(size))
     if max(sides) > MAX_ASPECT * min(sides):
         return _resize_centre(image, sides, size, interpolation)
     top, left = (round((side - size) / 2) for side in sides)

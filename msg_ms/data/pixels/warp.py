@@ -22,7 +22,9 @@ FILL = (124, 116, 104)  # ImageNet's mean colour
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
     """Rotate counter-clockwise about the centre; the output has the input's size."""
     # OpenCV's rotation differs from Pillow's by 1.4 of 255 on average.
-    turned = native.affine_bicubic(image, _rotation(*image.shape[:2], degrees), FILL) if degrees % 90 else None
+    turned = (
+        native.affine_bicubic(image, _rotation(image.shape[0], image.shape[1], degrees), FILL) if degrees % 90 else None
+    )
     if turned is not None:
         return turned
     return np.asarray(Image.fromarray(image).rotate(degrees, Image.Resampling.BICUBIC, fillcolor=FILL))
@@ -48,9 +50,10 @@ def shear_y(image: np.ndarray, factor: float) -> np.ndarray:
 
 def _shear(image: np.ndarray, matrix: list[list[float]]) -> np.ndarray:
     """Warp by ``matrix``, which maps output pixels to input pixels; pixel centres are at (0.5, 0.5)."""
-    size, flags = image.shape[1::-1], cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    matrix = np.array(matrix, np.float64)
-    return cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=FILL)
+    size, flags = (image.shape[1], image.shape[0]), cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(
+        image, np.array(matrix, np.float64), size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=FILL
+    )
 
 
 def translate_x(image: np.ndarray, fraction: float) -> np.ndarray:

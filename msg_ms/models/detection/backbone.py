@@ -90,7 +90,9 @@ class DetectionBackbone(FeatureBackbone):
         maps_of_stages = _stage_maps(height, width, self.patch_size, self.window_size, self.shuffle_size)
         tokens = self._embed(x, maps_of_stages[0])
         scales = self.drop_path(batch, drop_path_noise)
-        maps, messages, first = (), (), 0
+        maps: tuple[Tensor, ...] = ()
+        messages: tuple[Tensor, ...] = ()
+        first = 0
         for i, stage in enumerate(self.layers):
             window_map, last = maps_of_stages[i], first + self.depths[i]
             chosen = None if scales is None else scales[first:last]
@@ -139,7 +141,7 @@ class DetectionBackbone(FeatureBackbone):
         messages = window_partition(messages, 1, following.geometry[2])
         return ops.cat((messages, to_windows(patches, following, self.window_size, self.transpose)), 2)
 
-    def flops(self, height: int, width: int) -> float:
+    def flops(self, height: int, width: int) -> float:  # type: ignore[override]
         """Return the multiply-adds for one image, counted as in the paper's code with the output norms.
 
         Padded patches count where they are computed by definition: in the attention.
@@ -150,7 +152,7 @@ class DetectionBackbone(FeatureBackbone):
         """
         maps_of_stages = stage_maps(height, width, self.patch_size, self.window_size, self.shuffle_size)
         tokens = maps_of_stages[0].height * maps_of_stages[0].width
-        total = tokens * self.dims[0] * (self.in_chans * EMBED_KERNEL**2 + int(self.patch_norm))
+        total: float = tokens * self.dims[0] * (self.in_chans * EMBED_KERNEL**2 + int(self.patch_norm))
         for i, (window_map, dim, depth) in enumerate(zip(maps_of_stages, self.dims, self.depths, strict=True)):
             tokens, windows = window_map.height * window_map.width, window_map.rows * window_map.columns
             inside = self.window_size**2 + 1
@@ -162,7 +164,7 @@ class DetectionBackbone(FeatureBackbone):
                 following = maps_of_stages[i + 1]
                 merged = following.height * following.width + following.rows * following.columns
                 total += merged * (9 * dim + 1) * 2 * dim
-        return float(total)
+        return total
 
 
 def padded_block(

@@ -212,7 +212,8 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
         maps_of_stages = stage_maps(height, width, b.patch_size, b.window_size, b.shuffle_size)
         sizes = [(window_map.height, window_map.width) for window_map in maps_of_stages]
         total = b.flops(height, width) + self.neck.flops(sizes)
-        total += self.rpn_head.flops([*sizes, tuple(-(-side // 2) for side in sizes[-1])])
+        height, width = sizes[-1]
+        total += self.rpn_head.flops([*sizes, (-(-height // 2), -(-width // 2))])
         total += sum(head.flops(regions) for head in self.roi_head.bbox_head)
         return total + sum(head.flops(masks, self.settings.mask_size) for head in self.roi_head.mask_head)
 

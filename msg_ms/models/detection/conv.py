@@ -99,7 +99,7 @@ class Conv2d(nn.Cell):
         if k > 1:
             # Channels last, so that every patch is a row of k*k contiguous pieces.
             x = pad_axis(pad_axis(x, 1, k // 2, k // 2), 2, k // 2, k // 2)
-            patches = ()
+            patches: tuple[Tensor, ...] = ()
             for i in range(k):
                 for j in range(k):
                     # On CPU the operator of Python's slices is ten times as slow.

@@ -77,7 +77,7 @@ class DetectionLoss(nn.Cell):
             The total, which is the sum of the others, and the weighted losses in the order of ``LOSS_NAMES``.
         """
         maps, logits, deltas = self.model.pyramid(images, noise)
-        losses = rpn_losses(logits, deltas, rpn_indices, rpn_labels, rpn_weights, rpn_deltas)
+        losses: tuple[Tensor, ...] = rpn_losses(logits, deltas, rpn_indices, rpn_labels, rpn_weights, rpn_deltas)
         proposals = self.proposals(logits, deltas, img_shapes)
         boxes, valid = proposals[0], proposals[2]
         draws = (draws0, draws1, draws2)

@@ -45,8 +45,8 @@ class FPN(nn.Cell):
         """
         levels = len(self.lateral_convs)
         merged = self.lateral_convs[levels - 1](maps[levels - 1])
-        outputs = (self.fpn_convs[levels - 1](merged),)
-        outputs = (*outputs, self.every_second(outputs[0]))
+        smallest = self.fpn_convs[levels - 1](merged)
+        outputs: tuple[Tensor, ...] = (smallest, self.every_second(smallest))
         for i in range(levels - 2, -1, -1):
             lateral = self.lateral_convs[i](maps[i])
             merged = self.upsample_add(lateral, merged)

@@ -94,7 +94,9 @@ class RoIHead(nn.Cell):
         Returns:
             Three tuples with an entry for every stage: its regions (B, P, 4), logits and deltas.
         """
-        regions, logits, deltas = (), (), ()
+        regions: tuple[Tensor, ...] = ()
+        logits: tuple[Tensor, ...] = ()
+        deltas: tuple[Tensor, ...] = ()
         for stage in range(STAGES):
             logit, delta = self.predict_boxes(stage, pyramid, boxes)
             regions, logits, deltas = (*regions, boxes), (*logits, logit), (*deltas, delta)

@@ -36,7 +36,8 @@ class RPNHead(nn.Cell):
             Two tuples, float32: objectness logits (B, A, H_i, W_i), and deltas (B, 4*A, H_i, W_i), in which the four
             deltas of an anchor follow each other.
         """
-        logits, deltas = (), ()
+        logits: tuple[Tensor, ...] = ()
+        deltas: tuple[Tensor, ...] = ()
         for level in maps:
             hidden = self.rpn_conv(level)
             logits, deltas = (*logits, self.rpn_cls(hidden)), (*deltas, self.rpn_reg(hidden))
