@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run ruff, clang-format and all tests: bash scripts/run_tests.sh [pytest flags...]
+# Run ruff, clang-format, mypy, codespell and all tests: bash scripts/run_tests.sh [pytest flags...]
 # Creates .venv if it is missing. Takes minutes on two cores.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
@@ -8,4 +8,6 @@ cd "$ROOT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 find msg_ms tests \( -name '*.cc' -o -name '*.h' \) -exec "$VENV/bin/clang-format" --dry-run --Werror {} +
+"$PYTHON" -m mypy
+"$VENV/bin/codespell"
 exec "$PYTHON" -m pytest "$@"
