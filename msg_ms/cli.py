@@ -17,17 +17,32 @@ from .files import ESCAPE, user_path
 
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)  # of a stream without a name
 
+UTF8_HINT = "set PYTHONUTF8=1, or a locale such as LC_ALL=C.UTF-8"
+
 
 def run_command_line(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit; a ``UserError`` or a file that can't be used becomes one line on stderr and status 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names need not be text, and the encoding may be ASCII
             stream.reconfigure(errors=ESCAPE)
+    if sys.getfilesystemencoding() == "ascii":
+        print(
+            f"warning: this locale's encoding is ascii, so names in files may not be found; {UTF8_HINT}",
+            file=sys.stderr,
+        )
     try:
         status = main() or 0
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except UnicodeEncodeError as error:
+        if error.encoding != sys.getfilesystemencoding() or error.encoding == "utf-8":
+            raise
+        print(
+            f"error: {_name_of(error)!r} can't be a file name: this locale's encoding is {error.encoding}; {UTF8_HINT}",
+            file=sys.stderr,
+        )
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -46,6 +61,12 @@ def run_command_line(main: Callable[[], int | None]) -> None:
             raise
         status = 2
     sys.exit(status)
+
+
+def _name_of(error: UnicodeEncodeError) -> str:
+    """Return the file name that can't be encoded; lists of names are joined by zeros."""
+    names, before = error.object.split("\0"), error.object[: error.start].count("\0")
+    return names[before]
 
 
 def _discard_output() -> None:
