@@ -9,7 +9,7 @@ from support.layers import KERNELS, LAYERS, ROOMS
 
 PACKAGE = ROOT / "msg_ms"
 MOST_ENTRIES = 10  # at the top of a package with rooms
-TOP_LEVEL = {"__init__.py", "version.py", "cli.py", "errors.py", "files.py"}
+TOP_LEVEL = {"__init__.py", "version.py", "cli.py", "errors.py"}
 
 
 def module_name(path):

@@ -70,9 +70,8 @@ def draw(records: list[Record], run: Path) -> None:
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(readable(run), parse_math=False)
-    name, _, value = SOFTWARE.decode().partition("\0")
     with atomic_write(run / "curves.png") as temporary:
-        figure.savefig(temporary, dpi=120, metadata={name: value})
+        figure.savefig(temporary, dpi=120, metadata=dict([SOFTWARE]))
 
 
 def draw_losses(axes, records: list[Record]) -> None:

@@ -35,7 +35,6 @@ FLAGS = (
     "-fvisibility=hidden",
     "-Wno-psabi",
 )
-SANITIZE = ("-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer")
 
 
 def build_library(name: str, sources: Path, flags: tuple[str, ...] = ()) -> Path:

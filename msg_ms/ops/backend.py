@@ -16,7 +16,7 @@ from mindspore import ops
 from mindspore.ops import signature
 
 from ..errors import UserError
-from ..native.build import ENVIRONMENT, build_library, loadable_library
+from ..native.build import ENVIRONMENT, loadable_library
 from ..native.threads import thread_count
 
 LIBRARY, SOURCES = "kernels", Path(__file__).parent / "csrc"
@@ -120,11 +120,6 @@ def native_library() -> Path | None:
         _warned.add(str(library))
         log.warning("using composed operators, slower than native kernels: %s", library)
     return None
-
-
-def kernel_library(flags: tuple[str, ...] = ()) -> Path:
-    """Return the library of the native kernels, built if necessary: see ``msg_ms.native.build.build_library``."""
-    return build_library(LIBRARY, SOURCES, flags)
 
 
 @functools.cache

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ..errors import UserError
 from ..files import atomic_write, head_of_file, readable
 
 TILE, CAPTION, COLUMNS = 160, 24, 5  # pixels, pixels, images per row
 MARGIN = 4
-SOFTWARE = b"Software\0msg_ms"  # the text in every PNG that this package draws
-HEADER = 33  # bytes of a PNG before its second chunk
+SOFTWARE = ("Software", "msg_ms")  # the text in every PNG that this package draws
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write an image, uint8 RGB (H, W, 3), with ``SOFTWARE``; raises UserError if the file cannot be written."""
-    encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-    kind = b"tEXt" + SOFTWARE
-    chunk = struct.pack(">I", len(SOFTWARE)) + kind + struct.pack(">I", zlib.crc32(kind))
+    text = PngInfo()
+    text.add_text(*SOFTWARE)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(encoded[:HEADER] + chunk + encoded[HEADER:])
+        Image.fromarray(image).save(temporary, "PNG", pnginfo=text)
 
 
 def check_ours(path: Path) -> None:
     """Raise UserError if a file exists that this package did not draw, so that it must not be replaced."""
     head = head_of_file(path, 4096)
-    if head is not None and b"tEXt" + SOFTWARE not in head:
+    if head is not None and b"tEXt" + "\0".join(SOFTWARE).encode() not in head:
         raise UserError(f"{path} exists and is not a drawing of this program: move it, or name another folder")
 
 

@@ -108,7 +108,8 @@ import ctypes, sys
 import numpy as np
 from msg_ms.boxes import native
 from msg_ms.boxes.anchor_grid import AnchorGrid
-from msg_ms.native.build import SANITIZE, build_library
+from msg_ms.native.build import build_library
+from support.sanitizer import SANITIZE
 library = ctypes.CDLL(str(build_library("boxes", native.SOURCES, (*native.FLAGS, *SANITIZE))))
 for name, types in native._ARGUMENTS.items():
     getattr(library, name).argtypes = types

@@ -6,13 +6,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
+from support.native import kernel_library
 from support.noisy_model import SMALL, noisy
 
 from msg_ms import MSGFeatures, MSGTransformer, UserError, ops, optimize_for_inference
 from msg_ms.config import load_config
 from msg_ms.models import inference
 from msg_ms.models.precision import set_precision
-from msg_ms.ops.backend import kernel_library
 
 SUPPORTED = bool(ctypes.CDLL(str(kernel_library())).supports_bfloat16())
 needs_instructions = pytest.mark.skipif(not SUPPORTED, reason="this CPU has no bfloat16 instructions")

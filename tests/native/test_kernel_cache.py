@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from support.native import kernel_library
 
 from msg_ms import UserError
 from msg_ms.commands.doctor import kernels
 from msg_ms.native import build
 from msg_ms.native.build import cache_folder, loadable_library
-from msg_ms.ops.backend import LIBRARY, SOURCES, kernel_library
+from msg_ms.ops.backend import LIBRARY, SOURCES
 
 OTHER_USER = 12345
 PLANTED = "#include <cstdlib>\n__attribute__((constructor)) void run() { std::_Exit(66); }\n"
@@ -121,11 +122,11 @@ def test_without_any_safe_folder_the_kernels_are_in_a_temporary_one(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name).chmod(0o777)
     environment = {**os.environ, "MSG_MS_CACHE": "cache", "XDG_CACHE_HOME": str(tmp_path / "home")}
-    environment |= {"PYTHONPATH": str(ROOT), "CXX": str(tmp_path / "c++"), "TMPDIR": str(tmp_path)}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "CXX": str(tmp_path / "c++"), "TMPDIR": str(tmp_path)}
     script = '#!/bin/sh\nwhile [ "$1" ]; do [ "$1" = -o ] && echo > "$2"; shift; done\n'
     (tmp_path / "c++").write_text(script, encoding="utf-8")
     (tmp_path / "c++").chmod(0o755)
-    code = "from msg_ms.ops.backend import kernel_library as k; p = k(); print(p.parent, oct(p.parent.stat().st_mode))"
+    code = "from support.native import kernel_library as k; p = k(); print(p.parent, oct(p.parent.stat().st_mode))"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8", check=True
     )
@@ -142,8 +143,8 @@ def test_a_finished_cache_of_root_is_used_by_a_user_who_cannot_write_there(compi
         monkeypatch.setenv("MSG_MS_CACHE", f"{folder}/cache")
         library = kernel_library()
         code = "import os, msg_ms; os.setgid(12345); os.setuid(12345); "
-        code += "from msg_ms.ops.backend import kernel_library; print(kernel_library())"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        code += "from support.native import kernel_library; print(kernel_library())"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8")
     assert done.stdout.split()[-1:] == [str(library)], done.stderr
 

@@ -80,7 +80,7 @@ def test_a_quota_limits_the_cores(quota, cores, monkeypatch):
 
 def test_the_kernels_use_the_threads_that_the_system_grants():
     """The stacks of 63 more threads don't fit the limit of memory, so that the system refuses some of them."""
-    code = "import resource, numpy as np; from msg_ms.ops.backend import kernel_library; "
+    code = "import resource, numpy as np; from support.native import kernel_library; "
     code += "from support.kernels import Kernels; kernels = Kernels(str(kernel_library())); "
     code += "x, w = np.ones((999, 300)), np.ones((40, 300)); "
     code += "used = int(open('/proc/self/statm').read().split()[0]) * 4096; "

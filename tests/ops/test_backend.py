@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from support.kernels import Kernels
+from support.native import kernel_library
 
 from msg_ms import UserError, ops
 from msg_ms.ops import backend
-from msg_ms.ops.backend import kernel_library
 
 ONES = (np.ones((2, 3)), np.ones((4, 3)))  # every entry of their product is 3
 
@@ -45,7 +45,7 @@ def compiler(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_several_processes_build_once_and_a_damaged_library_is_rebuilt(cache, compiler):
-    code = "import numpy as np; from msg_ms.ops.backend import kernel_library; from support.kernels import Kernels; "
+    code = "import numpy as np; from support.native import kernel_library; from support.kernels import Kernels; "
     code += "x, w = np.ones((2, 3)), np.ones((4, 3)); "
     # Without optimisation the compiler needs a third of the time.
     code += "out, = Kernels(str(kernel_library(('-O0',))))('matmul', [x, w], [(2, 4)]); print(out[1, 2])"
@@ -161,9 +161,7 @@ def test_kernels_use_all_cores_by_default(requested):
 
 
 def test_a_forked_process_computes_without_its_parents_threads():
-    code = (
-        "import os, numpy as np; from msg_ms.ops.backend import kernel_library; from support.kernels import Kernels; "
-    )
+    code = "import os, numpy as np; from support.native import kernel_library; from support.kernels import Kernels; "
     code += "x, w = np.ones((999, 300)), np.ones((40, 300)); "
     code += "run = lambda: Kernels(str(kernel_library()))('matmul', [x, w], [(999, 40)]); "
     code += "run(); child = os.fork(); result = run()[0]; assert (result == 300).all(); "

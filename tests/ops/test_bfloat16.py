@@ -21,10 +21,11 @@ from support.bfloat16 import (
     run_stage,
 )
 from support.kernels import Kernels
-from support.sanitizer import sanitizer_environment
+from support.native import kernel_library
+from support.sanitizer import SANITIZE, sanitizer_environment
 
-from msg_ms.native.build import SANITIZE, build_library
-from msg_ms.ops.backend import SOURCES, kernel_library
+from msg_ms.native.build import build_library
+from msg_ms.ops.backend import SOURCES
 
 SCRIPT = Path(__file__).parents[1] / "support" / "bfloat16.py"
 

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from support.kernels import ATTENTION, BATCH_NORM, CASES, CONV, MAPS, MLP, Kernels, OtherProcess, random_cases
-from support.sanitizer import sanitizer_environment
+from support.native import kernel_library
+from support.sanitizer import SANITIZE, sanitizer_environment
 
 from msg_ms import ops
 from msg_ms.models.attention import position_bias_elements
 from msg_ms.models.detection.window_maps import shuffle_grid
-from msg_ms.native.build import FLAGS, SANITIZE
-from msg_ms.ops.backend import SOURCES, kernel_library
+from msg_ms.native.build import FLAGS
+from msg_ms.ops.backend import SOURCES
 
 TOLERANCE = 1e-5  # relative to a tensor's largest magnitude
 

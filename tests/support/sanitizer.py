@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+SANITIZE = ("-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer")  # flags of the compiler
+
 
 def sanitizer_environment() -> dict[str, str]:
     """The environment of such a process; skips the test if the compiler has no AddressSanitizer."""

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from support.detection import TABLE, model_settings
+from support.native import kernel_library
 
 from msg_ms.models.detection.boxes import region_levels
 from msg_ms.ops import RoIAlign, use_backend
-from msg_ms.ops.backend import kernel_library
 
 pytestmark = pytest.mark.usefixtures("eager")  # the tests of graphs compile
 

@@ -1,0 +1,42 @@
+"""Names and paths of users: bytes that are not text, and home folders."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from pathlib import Path
+
+from ..errors import UserError
+
+ESCAPE = "msg_ms.escape"  # error handler of encodings that can't fail, see ``readable``
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    # Python decodes a byte that is not UTF-8, such as 0xff, as the surrogate 0xdcff.
+    codes = [ord(letter) for letter in error.object[error.start : error.end]]
+    return "".join(
+        f"\\x{code & 0xFF:02x}" if code < 0x100 or 0xDC80 <= code < 0xDD00 else ascii(chr(code))[1:-1] for code in codes
+    ), error.end
+
+
+codecs.register_error(ESCAPE, _escape)
+
+
+def readable(name: str | os.PathLike[str]) -> str:
+    r"""Return a file name as text that can be encoded as UTF-8: a byte that is not UTF-8 becomes ``\xff``."""
+    return os.fspath(name).encode("utf-8", ESCAPE).decode("utf-8")
+
+
+def user_path(text: str) -> Path:
+    """Return the path that a user wrote, with ``~`` and ``~user`` expanded.
+
+    Raises:
+        UserError: If there is no such home folder.
+    """
+    expanded = os.path.expanduser(text)  # noqa: PTH111 (Path's raises RuntimeError)
+    if expanded.startswith("~"):
+        home = text.split("/")[0]
+        raise UserError(f"{text}: there is no home folder {home}; ./{home} is a folder of that name")
+    return Path(expanded)
