@@ -1,4 +1,4 @@
-"""What every package needs of the file system: atomic writes, locks, owners, names, standard streams."""
+"""Atomic writes, locks and owners of folders, names of users, standard streams: for every package."""
 
 from .atomic import PARTIAL, atomic_write, new_folder, remove_partial
 from .locks import LOCK, lock_folder
