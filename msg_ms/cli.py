@@ -25,11 +25,6 @@ def run_command_line(main: Callable[[], int | None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names need not be text, and the encoding may be ASCII
             stream.reconfigure(errors=ESCAPE)
-    if sys.getfilesystemencoding() == "ascii":
-        print(
-            f"warning: this locale's encoding is ascii, so names in files may not be found; {UTF8_HINT}",
-            file=sys.stderr,
-        )
     try:
         status = main() or 0
         sys.stdout.flush()

@@ -123,7 +123,7 @@ def test_folders_that_are_refused(data):
     ):
         load(coco)
     (coco / "annotations").rename(coco / "train")
-    (coco / "train" / "_annotations.coco.json").write_text("{}")
+    (coco / "train" / "_annotations.coco.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match=r"no class folders; it holds COCO annotations, which TASK: detection reads"):
         load(coco)
     (coco / "train" / "_annotations.coco.json").rename(coco / "train" / "0.jpg")

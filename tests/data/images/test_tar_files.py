@@ -133,7 +133,7 @@ def test_a_run_sees_the_same_data_when_it_moves_to_tar_files(both, tmp_path):
     )
     assert b"".join(folders.fingerprint()) == b"".join(tars.fingerprint())
     assert folders.metadata() == tars.metadata()  # the names of the classes, which a resumed run compares
-    (tmp_path / "index.txt").write_text("cafz\ncaf\u00e9\nb\na\n")
+    (tmp_path / "index.txt").write_text("cafz\ncaf\u00e9\nb\na\n", encoding="utf-8")
     keys = dict(DATA__DATA_PATH=str(tmp_path / "folders"), MODEL__NUM_CLASSES=4)
     other = ClassificationTask(load_config(None, DATA__CLASS_INDEX=str(tmp_path / "index.txt"), **keys))
     assert b"".join(other.fingerprint()) != b"".join(folders.fingerprint())
