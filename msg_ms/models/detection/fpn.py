@@ -9,8 +9,6 @@ from mindspore import Tensor, nn
 from ...ops import UpsampleAdd
 from .conv import ConvModule, xavier_uniform
 
-EXTRA_LEVELS = 1  # the fifth level, for the RPN alone
-
 
 class FPN(nn.Cell):
     """Maps of all stages -> as many maps with equal channels, and a fifth at half the size of the last.
