@@ -9,12 +9,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..config import Config
-from ..engine.predictor import Prediction, Predictor, Unreadable
+from ..engine.predictor import DrawingPredictor, Prediction, Predictor, Unreadable
 from ..errors import UserError
 from ..files import atomic_write, head_of_file, readable
 from ..visualize.attention import stack_rows
@@ -75,7 +75,7 @@ class Outputs:
             self.tiles.append(as_tile(picture, predictor.tile))
             self.captions.append(caption)
         if args.show_messages is not None:
-            drawing = predictor.drawing(result)
+            drawing = cast(DrawingPredictor, predictor).drawing(result)
             if is_folder(args.show_messages):
                 write_png(drawing_file(args.show_messages, self.common, result.file), drawing)
             else:

@@ -53,8 +53,10 @@ class ClassifierExporter:
             if options.convolution is not None:
                 choose_convolution(model, options.convolution)
             line = export_mindir(model, options.output, reference, batch, softmax, metadata)
-        texts = (f"{metadata[f'{side}_name']}, float32 {metadata[f'{side}_shape']}" for side in ("input", "output"))
-        return Exported(*texts, line)
+        inputs, outputs = (
+            f"{metadata[f'{side}_name']}, float32 {metadata[f'{side}_shape']}" for side in ("input", "output")
+        )
+        return Exported(inputs, outputs, line)
 
     def _load(self, size: tuple[int, int], checkpoint: Path) -> tuple[MSGTransformer, list[str]]:
         """Return the model with the checkpoint's weights, and a line for each weight resampled to another size."""

@@ -54,7 +54,9 @@ class CheckpointRun:
         if cache is not None:
             with cache.use(f"evaluate {self.evaluation.data.signatures}"):
                 self.evaluation.compile_graphs()
-        return self.evaluation.run()
+        metrics = self.evaluation.run()
+        assert metrics is not None  # nothing stops it
+        return metrics
 
     def measure_throughput(self) -> str:
         """Return a line with the inference speed on the first evaluation batch, with random weights if need be."""

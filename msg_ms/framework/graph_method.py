@@ -47,7 +47,7 @@ class MethodGraph(FastCompilePhase):
         phase = "train" if self.cell.training else "predict"
         if self.phase != phase:  # MindSpore names its graphs by the phase
             self.add_flags(training=self.cell.training)  # not its sub-cells, whose modes may differ
-            self.phase = phase
+            self.phase: str = phase
         return self(*args)
 
 

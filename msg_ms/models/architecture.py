@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class Architecture:
     manip_type: str = "shuf"
 
     def __post_init__(self):
-        values: dict[str, object] = {"img_size": _image_size(self.img_size)}
+        values: dict[str, Any] = {"img_size": _image_size(self.img_size)}
         for name in ("patch_size", "in_chans", "embed_dim", "window_size"):
             values[name] = whole_number(name, getattr(self, name), most=LARGEST[name])
         for name in ("depths", "num_heads", "shuffle_size"):
@@ -137,7 +138,8 @@ def _image_size(value: object) -> int | tuple[int, int]:
         return whole_number("img_size", value, 1, LARGEST_SIDE)
     if len(value) != 2:
         raise UserError(f"img_size={shown(value)}: must be a whole number, or (height, width)")
-    return tuple(whole_number(f"img_size[{i}]", side, 1, LARGEST_SIDE) for i, side in enumerate(value))
+    height, width = (whole_number(f"img_size[{i}]", side, 1, LARGEST_SIDE) for i, side in enumerate(value))
+    return height, width
 
 
 def check_stage_counts(depths: Sequence[int], num_heads: Sequence[int], shuffle_size: Sequence[int]) -> None:

@@ -48,7 +48,7 @@ def number(name: str, value: Any) -> float:
     """Return ``value``; raise UserError unless it is a finite number."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise UserError(f"{name}={shown(value)}: must be a number")
-    if not abs(value) < 2.0**127:
+    if not abs(float(value)) < 2.0**127:
         raise UserError(f"{name}={shown(value)}: must be finite")
     return value if isinstance(value, int | float) else value.item()
 

@@ -262,7 +262,8 @@ class MSGTransformer(MSGBackbone):
         """
         walked, last = self.walk_stages(x), len(self.depths) - 1
         geometry, tokens = walked[0], walked[1]  # the compiler warns of unused parts of an unpacked tuple
-        taken, maps = _taken(last + 1, indices), ()
+        taken = _taken(last + 1, indices)
+        maps: tuple[Tensor, ...] = ()
         for i in taken:
             patches = tokens[i][:, :, 1:]
             if norm and i == last:

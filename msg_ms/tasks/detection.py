@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from mindspore import Parameter, nn
@@ -119,7 +119,7 @@ class DetectionTask(ClassesTask):
         """Return batches of images, ground truth, the region proposal network's targets, and random numbers."""
         config = self.config
         return DetectionTrainDataset(
-            self.splits[0],
+            cast(CocoSplit, self.splits[0]),  # training has read them
             config.data,
             config.detection,
             config.seed,

@@ -67,10 +67,10 @@ def create_detector(
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     own = {field.name for field in fields(DetectorSettings)} - {"num_classes"}
     only_known("create_detector", kwargs, {*own, *ARGUMENTS, *OWN_ARGUMENTS} - {"features_only"})
-    settings = {key: value for key, value in kwargs.items() if key in own}
+    own_arguments = {key: value for key, value in kwargs.items() if key in own}
     arguments = {key: value for key, value in kwargs.items() if key not in own}
     backbone = DetectionBackbone(**{**DETECTORS[model_name], **channels_argument(in_channels, arguments)})
-    settings = DetectorSettings(num_classes=num_classes, **settings)
+    settings = DetectorSettings(num_classes=num_classes, **own_arguments)
     expected = tuple(backbone.patch_size * 2**level for level in range(len(backbone.depths) + 1))
     if settings.strides != expected:
         raise UserError(
