@@ -79,7 +79,7 @@ def test_a_whole_run(run):
     found = json.loads(named(run, "预测.json").read_text("utf-8"))
     assert len(found["images"]) == 9
     if run.encoding == "gbk":  # ASCII has no Chinese letters: they are escaped, as bytes that are no text are
-        assert set(CLASSES) == {row["name"] for image in found["images"] for row in image["predictions"]}
+        assert set(CLASSES) == {row["class"] for image in found["images"] for row in image["predictions"]}
     run("tools/plot_run.py", f"{OUTPUT}/small/{TAG}")
     run("tools/export_weights.py", "--input", best, "--output", "发布")
     run("tools/export.py", *flags[:2], "--resume", best, "--output", "图.mindir")
