@@ -13,7 +13,7 @@ VERSIONS = ("1.31", "1.37")
 
 
 def documents(name):
-    return list(yaml.safe_load_all((FILES / name).read_text()))
+    return list(yaml.safe_load_all((FILES / name).read_text("utf-8")))
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_the_first_host_of_a_list(hosts, first):
 
 def test_variables_of_other_launchers_do_not_reach_the_processes(environment, tmp_path, monkeypatch):
     write_images(tmp_path)
-    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     arguments = ("train.py", "8", "small.yaml", "data", [])
     environment(**MODELARTS, DEVICE_TARGET="")
@@ -141,7 +141,7 @@ def test_variables_of_other_launchers_do_not_reach_the_processes(environment, tm
 
 def test_the_command_reports_an_unsuitable_start_in_one_line(environment, tmp_path):
     write_images(tmp_path)
-    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
     environment(**SLURM, PYTHON=sys.executable, DEVICE_TARGET="CPU")
     for process, expected in (("0", 1), ("1", 0)):
         environment(SLURM_STEP_NUM_TASKS="4", SLURM_PROCID=process)
@@ -149,6 +149,6 @@ def test_the_command_reports_an_unsuitable_start_in_one_line(environment, tmp_pa
             ["bash", ROOT / "scripts" / "run_distribute_train.sh", "2", "small.yaml", "data"],
             cwd=tmp_path,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert done.returncode == 2 and done.stderr.count("\n") == expected == done.stderr.count("error: Slurm has")

@@ -90,13 +90,13 @@ def wait_for(condition):
 
 @pytest.fixture
 def script(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
     return tmp_path / "script.py"
 
 
 def alive(pid):
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        text = Path(f"/proc/{pid}/stat").read_text("utf-8")
         return text.rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
@@ -108,7 +108,7 @@ def test_a_process_ends_with_its_parent(role, script):
     child = int(parent.stdout.readline())
     wait_for(lambda: (script.parent / "started").exists())
     expected = f"{script} --flag {script.parent} __main__"
-    wait_for(lambda: (script.parent / "started").read_text() == expected)
+    wait_for(lambda: (script.parent / "started").read_text("utf-8") == expected)
     parent.kill()
     wait_for(lambda: not alive(child))
 

@@ -76,7 +76,7 @@ def cluster(folder: Path, tracker: str) -> Iterator[None]:
     daemons: list[subprocess.Popen] = []
 
     def start(*line: str) -> None:
-        with (folder / f"daemon{len(daemons)}.out").open("w") as output:
+        with (folder / f"daemon{len(daemons)}.out").open("w", encoding="utf-8") as output:
             daemons.append(
                 subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
             )
@@ -85,8 +85,8 @@ def cluster(folder: Path, tracker: str) -> Iterator[None]:
     for name in ("state", "spool/node1", "spool/node2"):
         (folder / name).mkdir(parents=True)
     values = dict(host=socket.gethostname(), folder=folder, tracker=tracker, kill_wait=KILL_WAIT, cores=os.cpu_count())
-    (folder / "slurm.conf").write_text(CONFIGURATION.format(**values))
-    (folder / "cgroup.conf").write_text("CgroupMountpoint=/sys/fs/cgroup\nCgroupPlugin=autodetect\n")
+    (folder / "slurm.conf").write_text(CONFIGURATION.format(**values), encoding="utf-8")
+    (folder / "cgroup.conf").write_text("CgroupMountpoint=/sys/fs/cgroup\nCgroupPlugin=autodetect\n", encoding="utf-8")
     key = folder / "munge.key"
     key.touch(0o600)
     key.write_bytes(os.urandom(1024))
@@ -160,7 +160,7 @@ class SlurmJob:
     @property
     def output(self) -> str:
         file = self.folder / f"slurm-{self.number}.out"
-        return file.read_text(errors="replace") if file.exists() else ""
+        return file.read_text(errors="replace", encoding="utf-8") if file.exists() else ""
 
     def show(self, name: str) -> str:
         """A field of ``scontrol show job``."""
@@ -229,6 +229,6 @@ def submit(
     done = subprocess.run(
         ["sbatch", "--parsable", f"--output={folder}/slurm-%j.out", "--time=20", *slurm.split(),
          ROOT / "scripts" / "slurm" / f"{script}.sbatch", *arguments, "--output", folder / "out", *flags],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+        cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     return SlurmJob(folder, int(done.stdout.strip().split(";")[0]))

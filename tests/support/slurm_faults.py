@@ -45,7 +45,7 @@ def row(name: str, job: SlurmJob, since: float, again: bool = False, seconds: fl
     """The table's row for a job that is about to end; submits it again with ``again``."""
     state = job.end(seconds)
     duration = time.monotonic() - since
-    left = [Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8") for pid in job.processes()]
+    left = [Path(f"/proc/{pid}/cmdline").read_text("utf-8") for pid in job.processes()]
     words = ("error:", "stopped", "resuming", "training finished", "top-1")
     lines = [
         line.split("] ")[-1].strip()
@@ -165,7 +165,7 @@ FAULTS: dict[str, Callable[[Path], Row]] = {
 def run_fault(name: str, folder: Path) -> Row:
     write_images(folder)
     text = CONFIG.replace("BATCH_SIZE: 4", "BATCH_SIZE: 2")
-    (folder / "small.yaml").write_text(text + "SAVE_STEPS: 2\n")
+    (folder / "small.yaml").write_text(text + "SAVE_STEPS: 2\n", encoding="utf-8")
     return FAULTS[name](folder)
 
 
