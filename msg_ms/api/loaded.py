@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from mindspore import nn
@@ -173,9 +173,10 @@ class TrainedModel:
             UserError: If an argument does not suit the model, or the outputs differ. No file is left.
         """
         if isinstance(img_size, Iterable) and not isinstance(img_size, str | bytes):
-            size = image_size(list(img_size))
+            sides: list[Any] = list(img_size)
+            size: tuple[int, int] | None = image_size(sides)
         else:
-            size = None if img_size is None else image_size([img_size])
+            size = None if img_size is None else image_size([cast(int, img_size)])
         file = as_path("path", path)
         options = ExportOptions(file, batch_size, dynamic_batch, softmax, size, opset, convolution)
         return self.task.exporter().export(self.path, options, lambda line: _report([line]))

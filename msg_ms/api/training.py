@@ -49,7 +49,7 @@ def train(
         raise UserError("config=None: must be a YAML file, a dictionary or a Config")
     if tag is not None and not isinstance(tag, str):
         raise UserError(f"tag={tag!r}: must be text")
-    paths = {
+    paths: dict[str, Any] = {
         key: None if value is None else str(as_path(name, value))
         for key, name, value in (("DATA__DATA_PATH", "data_path", data_path), ("OUTPUT", "output", output))
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ def stored_config(path: Path, metadata: Mapping[str, Any] | None = None) -> Stor
 
 
 def config_of_checkpoint(
-    path: Path, cfg: str | Path | Mapping[str, Any] | Config | None = None, opts: Sequence[str] = (), **overrides: Any
+    path: Path,
+    cfg: str | os.PathLike[str] | Mapping[str, Any] | Config | None = None,
+    opts: Sequence[str] = (),
+    **overrides: Any,
 ) -> Config:
     """Return the configuration for the use of a checkpoint: its own, replaced by ``cfg``, ``opts`` and ``overrides``.
 

@@ -69,6 +69,7 @@ class Outputs:
     def add(self, result: Prediction) -> str:
         """Record a prediction, draw the requested images, and return its line of the table."""
         args, predictor = self.args, self.predictor
+        assert result.file is not None  # a command has no images from memory
         self.records.append({"file": readable(result.file), **predictor.record(result)})
         if args.picture is not None:
             picture, caption = predictor.picture(result)

@@ -28,7 +28,7 @@ class StoredConfig:
 
 
 def load_config(
-    cfg: str | Path | Mapping[str, Any] | Config | None,
+    cfg: str | os.PathLike[str] | Mapping[str, Any] | Config | None,
     opts: Sequence[str] = (),
     stored: StoredConfig | None = None,
     **overrides: Any,

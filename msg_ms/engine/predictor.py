@@ -50,7 +50,9 @@ class Prediction(Protocol):
         file: The image file; None for an image from memory.
     """
 
-    file: Path | None
+    @property
+    def file(self) -> Path | None:
+        """The image file, or None."""
 
     def plot(self) -> Image:
         """Return the image with the prediction drawn."""
@@ -70,14 +72,18 @@ class Predictor(Protocol):
     def predict(self, files: Sequence[Path | np.ndarray]) -> Iterator[Prediction | Unreadable]:
         """Yield one result per file, in the order of the files; an array is an image from memory, uint8 (H, W, 3)."""
 
-    def record(self, prediction: Prediction) -> dict[str, Any]:
+    def record(self, prediction: Any) -> dict[str, Any]:
         """Return a prediction's content for JSON, without the file's name."""
 
-    def text(self, prediction: Prediction) -> str:
+    def text(self, prediction: Any) -> str:
         """Return a prediction as a line for the terminal, without the file's name."""
 
-    def picture(self, prediction: Prediction) -> tuple[np.ndarray, str]:
+    def picture(self, prediction: Any) -> tuple[np.ndarray, str]:
         """Return an image for the contact sheet, uint8 RGB (H, W, 3), and its caption."""
 
-    def drawing(self, prediction: Prediction) -> np.ndarray:
+
+class DrawingPredictor(Predictor, Protocol):
+    """A predictor that accepts ``PredictOptions.show_messages``."""
+
+    def drawing(self, prediction: Any) -> np.ndarray:
         """Return the drawing that ``PredictOptions.show_messages`` asks for, uint8 RGB (H, W, 3)."""

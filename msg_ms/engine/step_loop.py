@@ -103,7 +103,7 @@ class StepLoop:
 
     def _read(
         self, state: TrainState, pending: deque[PendingFigures], last: Figures | None, leave: int = 0
-    ) -> tuple[TrainState, Figures | None]:
+    ) -> tuple[TrainState, Figures]:
         """Wait for all but the newest ``leave`` of the pending steps and count them.
 
         Returns:
@@ -113,6 +113,7 @@ class StepLoop:
             last = pending.popleft().read()
             state = self._count(state, last)
             self.ended.append((state.step, last))
+        assert last is not None  # the first step is read at once
         return state, last
 
     def _count(self, state: TrainState, figures: Figures) -> TrainState:
@@ -138,8 +139,8 @@ class StepLoop:
         speed = state.samples_per_step / meter.seconds
         remaining = self.config.train.epochs * self.data.steps - state.step
         eta = timedelta(seconds=int(remaining * meter.seconds))
-        loss, *named = state.mean_losses or [math.nan] * (1 + len(self.task.loss_names))
-        named = dict(zip(self.task.loss_names, named, strict=True))
+        loss, *others = state.mean_losses or [math.nan] * (1 + len(self.task.loss_names))
+        named = dict(zip(self.task.loss_names, others, strict=True))
         details = " (" + ", ".join(f"{name} {value:.4f}" for name, value in named.items()) + ")" if named else ""
         skipped = f"{state.skipped} skipped, " if state.skipped else ""
         self.log.info(

@@ -182,7 +182,8 @@ class Trainer(StepLoop):
 
         If the run is asked to stop meanwhile, the epoch stays unfinished, and a run that resumes evaluates it.
         """
-        unfinished, losses = state, state.mean_losses or [None] * (1 + len(self.task.loss_names))
+        unfinished = state
+        losses: Sequence[float | None] = state.mean_losses or [None] * (1 + len(self.task.loss_names))
         lr = self.schedule.at_step(state.step - 1)
         state = replace(state, epoch=state.epoch + 1, loss_sums=(), counted=0)
         title, values = f"epoch {state.epoch}/{self.config.train.epochs}", {}

@@ -77,7 +77,7 @@ class ClassificationPredictor:
         outputs = iter(zip(crops, *self._run(crops, size), strict=True) if crops else ())
         for file, image in zip(files, images, strict=True):
             if image is None:
-                yield Unreadable(file, bad.reasons[str(file)])
+                yield Unreadable(Path(str(file)), bad.reasons[str(file)])
             else:
                 name = None if isinstance(file, np.ndarray) else file
                 yield ClassificationPrediction(name, image, *next(outputs), self.names)

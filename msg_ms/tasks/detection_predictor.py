@@ -53,12 +53,11 @@ class DetectionPredictor:
         """Yield one result per file, in the order of the files; see ``Predictor``."""
         bad = BadFiles(limit=sys.maxsize)
         for file in files:
-            in_memory = isinstance(file, np.ndarray)
-            image = file if in_memory else decode_file(str(file), bad)
+            name = None if isinstance(file, np.ndarray) else file
+            image = file if isinstance(file, np.ndarray) else decode_file(str(file), bad)
             if image is None:
-                yield Unreadable(file, bad.reasons[str(file)])
+                yield Unreadable(Path(str(file)), bad.reasons[str(file)])
             else:
-                name = None if in_memory else file
                 yield DetectionPrediction(name, image, self.detect(image), self.names, self.score_thr)
 
     def detect(self, image: np.ndarray) -> Detections:

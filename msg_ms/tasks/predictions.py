@@ -125,7 +125,7 @@ class DetectionPrediction:
         """Return the image with boxes, masks and names, uint8 RGB, enlarged if it is small."""
         labels = self.labels.tolist()
         texts = [f"{self.names[label].short} {score:.2f}" for label, score in zip(labels, self.scores, strict=True)]
-        return draw_objects(self.image, self.boxes, labels, texts, self.masks)
+        return draw_objects(self.image, self.boxes, labels, texts, list(self.masks))
 
     def plot(self) -> Image.Image:
         """Return the image with boxes, masks and names drawn."""
