@@ -89,6 +89,8 @@ class TrainState:
             values[field.name] = metadata.get(name, field.default)
         sums = values["loss_sums"]
         values["loss_sums"] = tuple(json.loads(sums)) if isinstance(sums, str) else sums
+        if "best_epoch" not in metadata:  # early stopping begins to count now
+            values["best_epoch"] = values["epoch"]
         if "loss_sum" in metadata:
             values["loss_sums"] = (metadata["loss_sum"],)
         return cls(**values)

@@ -210,6 +210,13 @@ def test_metrics_continue_after_the_checkpoint(tmp_path):
     assert json.loads(whole[0])["top1"] == 10 / 3
 
 
+def test_early_stopping_counts_from_now_in_checkpoints_of_earlier_versions():
+    metadata = TrainState(epoch=7, best_epoch=3).to_metadata()
+    assert TrainState.from_metadata(metadata).best_epoch == 3
+    del metadata["best_epoch"]
+    assert TrainState.from_metadata(metadata).best_epoch == 7
+
+
 def test_tensorboard_scalars_where_its_writer_is_installed(tmp_path):
     pytest.importorskip("tensorboardX")
     callbacks = Callbacks([TensorBoard(tmp_path)])
