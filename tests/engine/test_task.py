@@ -12,6 +12,7 @@ from support import toy_task
 from support.script import free_port
 
 from msg_ms.checkpoint import read_checkpoint
+from msg_ms.engine.stop import STOPPED
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 CKPT = "toy/default/best.ckpt"
@@ -85,7 +86,7 @@ def test_it_resumes_after_sigkill_with_the_same_bits(whole, tmp_path):
 
 
 def test_a_signal_ends_evaluation_and_the_epoch_is_evaluated_again(whole, tmp_path):
-    output = train(tmp_path, STOP_IN_EVALUATION="1")
+    output = train(tmp_path, STOP_IN_EVALUATION="1", status=STOPPED)
     assert "epoch 1/4:" not in output and "stopped at step 12; the last checkpoint is" in output
     assert "epoch 0, step 12" in train(tmp_path)
     assert weights(tmp_path) == weights(whole[0])
