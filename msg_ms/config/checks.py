@@ -79,6 +79,10 @@ CANVASES = Check(
         and all(len(c) == 2 and all(n % 32 == 0 and 32 <= n <= MAX_SIDE for n in c) for c in v)
     ),
 )
+ENTRIES = Check(
+    "a list of at most 100 stages and name patterns, such as [2] or [layers.0, norm]",
+    lambda v: len(v) <= 100 and all(0 < len(entry) <= 200 and entry.isprintable() for entry in v),
+)
 FILE_NAME = Check("a name without '/' and control characters, at most 200 bytes", _is_file_name)
 # The number of operations per image is one of the numbers.
 AUTO_AUGMENT = Check(

@@ -15,6 +15,7 @@ from .checks import (
     BETAS,
     BOX,
     CANVASES,
+    ENTRIES,
     FILE_NAME,
     FRACTIONS,
     MAX_SIDE,
@@ -144,6 +145,9 @@ class TrainConfig:
     auto_resume: bool = key(True)
     accumulation_steps: int = key(0, bounded(0, 2**16))
     use_checkpoint: bool = key(False)  # compute the blocks' insides again in the backward pass to save memory
+    # This project's own: the learning rate of a layer, in multiples of the next one's; 1 for the same everywhere.
+    layer_decay: float = key(1.0, within(1e-3, 1))
+    freeze: tuple[str, ...] = key((), ENTRIES)  # this project's own: parts that are not trained, see docs/finetune.md
     ema_decay: float = key(0.0, RATE)  # this project's own: moving average of the weights; 0 keeps none
     early_stopping: int = key(0, at_least(0))  # this project's own: epochs without a better metric; 0 never stops
     lr_scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)

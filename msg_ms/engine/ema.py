@@ -17,17 +17,20 @@ class WeightEMA(nn.Cell):
     Args:
         parameters: The weights; the average starts at their present values.
         decay: The decay per step, in [0, 1).
+        frozen: Weights that do not change, and so are their own averages.
     """
 
-    def __init__(self, parameters: Sequence[Parameter], decay: float):
+    def __init__(self, parameters: Sequence[Parameter], decay: float, frozen: Sequence[Parameter] = ()):
         super().__init__(auto_prefix=False)
+        self.frozen = {weight.name: weight for weight in frozen}
         self.targets = ParameterTuple(parameters)
         self.averages = self.targets.clone(prefix="ema")
         self.decay = decay
 
     def state(self) -> dict[str, Parameter]:
         """Return everything that a checkpoint must hold, by the names of the weights."""
-        return {weight.name: average for weight, average in zip(self.targets, self.averages, strict=True)}
+        pairs = zip(self.targets, self.averages, strict=True)
+        return {**self.frozen, **{weight.name: average for weight, average in pairs}}
 
     def construct(self) -> bool:
         """Move the averages towards the present weights."""

@@ -9,6 +9,7 @@ from typing import Any
 from mindspore import Tensor, nn
 
 from ..data.pipeline import Batch
+from ..models.freeze import set_training
 from .log import progress_bar
 from .ranks import SINGLE_PROCESS, Ranks
 from .runtime import Runtime
@@ -78,4 +79,5 @@ class Evaluation:
         try:
             yield
         finally:
-            self.model.set_train(was_training)
+            if was_training:
+                set_training(self.model)

@@ -27,6 +27,7 @@ class AdamW(nn.Cell):
         eps: Term added to the denominator.
         weight_decay: Decay of the parameters that ``decays`` selects.
         decays: Returns whether weight decay applies to a parameter.
+        lr_scales: Factor of each parameter's learning rate; None means 1.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class AdamW(nn.Cell):
         eps: float,
         weight_decay: float,
         decays: Decays = has_weight_decay,
+        lr_scales: Sequence[float] | None = None,
     ):
         super().__init__()
         # These belong to the model: they must not be renamed, nor saved with the state.
@@ -43,7 +45,7 @@ class AdamW(nn.Cell):
         self.moment1 = self.targets.clone(prefix="moment1", init="zeros")
         self.moment2 = self.targets.clone(prefix="moment2", init="zeros")
         self.steps = Parameter(Tensor(0, ms.float32), name="updates")  # the name in checkpoints
-        self.step = AdamWStep([weight_decay if decays(p) else 0.0 for p in parameters], betas, eps)
+        self.step = AdamWStep([weight_decay if decays(p) else 0.0 for p in parameters], betas, eps, lr_scales)
 
     def state(self) -> dict[str, Parameter]:
         """Return everything that a checkpoint must hold, by name."""
@@ -64,6 +66,7 @@ class SGD(nn.Cell):
         momentum: Momentum of the velocities.
         weight_decay: Decay of the parameters that ``decays`` selects.
         decays: Returns whether weight decay applies to a parameter.
+        lr_scales: Factor of each parameter's learning rate; None means 1.
     """
 
     def __init__(
@@ -72,10 +75,12 @@ class SGD(nn.Cell):
         momentum: float,
         weight_decay: float,
         decays: Decays = has_weight_decay,
+        lr_scales: Sequence[float] | None = None,
     ):
         super().__init__()
         self.targets = ParameterTuple(parameters)
         self.decay = tuple(weight_decay if decays(p) else 0.0 for p in parameters)
+        self.lr_scales = (1.0,) * len(self.targets) if lr_scales is None else tuple(lr_scales)
         self.velocity = self.targets.clone(prefix="velocity", init="zeros")
         self.momentum = momentum
 
@@ -86,10 +91,12 @@ class SGD(nn.Cell):
     def construct(self, gradients: tuple[Tensor, ...], lr: Tensor, factor: Tensor) -> bool:
         """Step from ``factor`` times the gradients, which compensates loss scale, clipping and averaging."""
         step = partial(self.step_one, lr, factor)
-        return ops.depend(True, for_each(step, self.decay, self.targets, self.velocity, gradients))
+        return ops.depend(True, for_each(step, self.decay, self.lr_scales, self.targets, self.velocity, gradients))
 
-    def step_one(self, lr, factor, decay, parameter, velocity, gradient):
+    def step_one(self, lr, factor, decay, lr_scale, parameter, velocity, gradient):
         """Step one parameter in place."""
+        if lr_scale != 1.0:
+            lr = lr * lr_scale
         gradient = gradient * factor + decay * parameter
         moved = self.momentum * velocity + gradient
         ops.assign(velocity, moved)
@@ -98,7 +105,10 @@ class SGD(nn.Cell):
 
 
 def build_optimizer(
-    config: TrainConfig, parameters: Sequence[Parameter], decays: Decays = has_weight_decay
+    config: TrainConfig,
+    parameters: Sequence[Parameter],
+    decays: Decays = has_weight_decay,
+    lr_scales: Sequence[float] | None = None,
 ) -> AdamW | SGD:
     """Return the optimizer that ``TRAIN.OPTIMIZER`` names.
 
@@ -106,7 +116,9 @@ def build_optimizer(
         config: The section ``TRAIN``.
         parameters: The parameters to train.
         decays: Returns whether weight decay applies to a parameter.
+        lr_scales: Factor of each parameter's learning rate; None means 1.
     """
     if config.optimizer.name == "sgd":
-        return SGD(parameters, config.optimizer.momentum, config.weight_decay, decays)
-    return AdamW(parameters, config.optimizer.betas, config.optimizer.eps, config.weight_decay, decays)
+        return SGD(parameters, config.optimizer.momentum, config.weight_decay, decays, lr_scales)
+    betas, eps = config.optimizer.betas, config.optimizer.eps
+    return AdamW(parameters, betas, eps, config.weight_decay, decays, lr_scales)

@@ -164,7 +164,9 @@ class Checkpoints:
                 load_parameters(self.state[EMA_PREFIX], select_prefix(arrays, ""), path)
             return None
         state, lines = TrainState.from_metadata(metadata).resume_into(start)
-        load_parameters(self.state[OPTIMIZER_PREFIX], select_prefix(arrays, OPTIMIZER_PREFIX), path)
+        optimizer = select_prefix(arrays, OPTIMIZER_PREFIX)
+        _check_frozen(stored_config(path, metadata), self.config, path)
+        load_parameters(self.state[OPTIMIZER_PREFIX], optimizer, path)
         lines += self._load_optional(arrays, path)
         lines += _changed_settings(stored_config(path, metadata), self.config)
         self.log.info(f"resuming from {path}: epoch {state.epoch}, step {state.step}")
@@ -202,6 +204,19 @@ class Checkpoints:
             else:
                 lines.append(f"the checkpoint's {name} is dropped, since this configuration has none")
         return lines
+
+
+def _check_frozen(stored: StoredConfig | None, config: Config, path: Path) -> None:
+    """Raise UserError if other parts were frozen in the checkpoint's run: the optimizer's state differs then."""
+    try:
+        before = () if stored is None else dict(stored_items(stored)).get("TRAIN.FREEZE", ())
+    except UserError:  # a key or value that an earlier version accepted
+        return
+    if tuple(before) != config.train.freeze:
+        raise UserError(
+            f"TRAIN.FREEZE={list(config.train.freeze)}: the run of {path} had {list(before)}: resume with the same, or "
+            "start a new run from its weights (--pretrained and another --tag)"
+        )
 
 
 def _changed_settings(stored: StoredConfig | None, config: Config) -> list[str]:

@@ -164,7 +164,7 @@ class StepLoop:
 
     def average_statistics(self) -> None:
         """Average the parameters that no gradient moves, such as a normalisation's statistics, over the ranks."""
-        self.ranks.average_parameters(p for p in self.model.get_parameters() if not p.requires_grad)
+        self.ranks.average_parameters(self.statistics)
 
     def _abort(self, step: int, reason: str, advice: str) -> None:
         """End the run without saving, since its weights may be spoilt, and list the files of the batch."""

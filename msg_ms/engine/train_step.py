@@ -13,6 +13,7 @@ from mindspore.amp import LossScaler
 from mindspore.ops import partial
 
 from ..data.pipeline import Batch, Signature
+from ..models.freeze import set_training
 from ..ops import SquaredNorm
 from .ema import WeightEMA
 from .optim import SGD, AdamW, for_each
@@ -86,7 +87,7 @@ class LossAndGradients(nn.Cell):
         super().__init__(auto_prefix=False)  # a prefix would rename the model's parameters
         self.loss_cell, self.scaler = loss_cell, scaler
         self.gradient = ops.value_and_grad(self.forward, None, parameters, has_aux=True)
-        self.set_train()
+        set_training(self)
 
     def forward(self, *batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the scaled loss, and all losses as they are."""

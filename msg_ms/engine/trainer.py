@@ -10,12 +10,14 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from mindspore import nn
+from mindspore import Parameter, nn
 from mindspore.train import Callback
 
 from ..checkpoint import EMA_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX, parameters_by_name
 from ..config import schedule_warnings, to_yaml
 from ..errors import UserError
+from ..models.freeze import freeze, moving_statistics
+from ..models.layer_decay import lr_scales
 from .callbacks import Callbacks, TensorBoard, checked_callbacks
 from .ema import WeightEMA
 from .evaluate import Evaluation
@@ -111,9 +113,12 @@ class Trainer(StepLoop):
     def _build(self) -> None:
         """Build optimizer, loss scaler, EMA, the step and the checkpoints."""
         settings, ranks, world_size = self.config.train, self.ranks, self.ranks.world_size
-        optimizer = build_optimizer(settings, self.model.trainable_params(), self.task.has_weight_decay)
+        frozen = self._freeze()
+        trained = self.model.trainable_params()
+        scales = lr_scales(self.model, trained, settings.layer_decay)
+        optimizer = build_optimizer(settings, trained, self.task.has_weight_decay, scales)
         self.scaler = scaler = build_scaler(self.config.amp_opt_level, self.config.amp)
-        self.ema = ema = WeightEMA(optimizer.targets, settings.ema_decay) if settings.ema_decay > 0 else None
+        self.ema = ema = WeightEMA(optimizer.targets, settings.ema_decay, frozen) if settings.ema_decay > 0 else None
         gradient_sum = GradientSum(optimizer.targets, self.runtime.target) if world_size > 1 else None
         self.step = build_step(
             LossAndGradients(self.task.loss_cell(self.model), optimizer.targets, scaler),
@@ -140,6 +145,15 @@ class Trainer(StepLoop):
         )
         task = self.task
         self.checkpoints = Checkpoints(self.config, state, self.log, ranks, task.metadata(), task.check_resume)
+
+    def _freeze(self) -> list[Parameter]:
+        """Freeze the parts that ``TRAIN.FREEZE`` names, and return their parameters."""
+        frozen = freeze(self.model, self.config.train.freeze)
+        self.statistics = moving_statistics(self.model, frozen)
+        if frozen:
+            count, trained = (sum(p.size for p in part) for part in (frozen, self.model.trainable_params()))
+            self.log.info(f"frozen: {count:,} parameters; {trained:,} are trained")
+        return frozen
 
     def _compile(self) -> None:
         """Compile all graphs, through the compile cache if there is one; a signal may end the process meanwhile."""

@@ -9,6 +9,8 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+from mindspore import Parameter, nn
+
 STEM = ("patch_embed", "msg_tokens", "absolute_pos_embed")
 JOINS_PREVIOUS = 99999.0  # timm's and mindcv's mark of a group that is not a layer of its own
 _BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.")
@@ -66,3 +68,17 @@ def layer_scales(names: Iterable[str], depths: Sequence[int], decay: float, pref
     last = sum(depths) + 1
     layers = [layer_of(n.removeprefix(prefix), depths) if n.startswith(prefix) else last for n in names]
     return [decay ** (last - layer) for layer in layers]
+
+
+def lr_scales(model: nn.Cell, parameters: Sequence[Parameter], decay: float) -> list[float] | None:
+    """Return the factor of each parameter's learning rate, None if all are 1.
+
+    Args:
+        model: A classifier or a detector, whose parts beside the backbone have the factor 1.
+        parameters: Its parameters.
+        decay: Factor from a layer to the one before it.
+    """
+    if decay == 1.0:
+        return None
+    backbone, prefix = (model.backbone, "backbone.") if hasattr(model, "backbone") else (model, "")
+    return layer_scales([parameter.name for parameter in parameters], backbone.depths, decay, prefix)

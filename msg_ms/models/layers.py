@@ -110,6 +110,11 @@ class DropPath(nn.Cell):
         self.limits, self.scales = Tensor(limits), Tensor((1 / (1 - limits)).astype(np.float32))
         # Dropout of ones draws the mask and scales it by 1 / (1 - p) in one kernel on every device.
         self.masks = nn.CellList([nn.Dropout(p=p) for p in self.probabilities])
+        self.kept = (False,) * len(self.probabilities)
+
+    def keep(self, blocks: Sequence[bool]) -> None:
+        """Keep all branches of these blocks, which are frozen."""
+        self.kept = tuple(bool(block) for block in blocks)
 
     def construct(self, batch: int, drop_path_noise: Tensor | None = None) -> tuple[Tensor, ...] | None:
         """Return the scale of every image's branches, or None outside training and if no block drops any.
@@ -120,13 +125,15 @@ class DropPath(nn.Cell):
                 If None, the device draws them.
 
         Returns:
-            For every block float32 (2, B), with entries 0 or 1 / (1 - p).
+            For every block float32 (2, B), with entries 0 or 1 / (1 - p); None for a block that keeps all branches.
         """
-        if not self.training or max(self.probabilities) == 0.0:
+        if not self.training or max(self.probabilities) == 0.0 or all(self.kept):
             return None
         if drop_path_noise is None:
-            return tuple([mask(ops.ones((2, batch), ms.float32)) for mask in self.masks])
-        return ops.unstack(ops.stop_gradient((drop_path_noise >= self.limits).astype(ms.float32) * self.scales))
+            scales = tuple([mask(ops.ones((2, batch), ms.float32)) for mask in self.masks])
+        else:
+            scales = ops.unstack(ops.stop_gradient((drop_path_noise >= self.limits).astype(ms.float32) * self.scales))
+        return tuple([None if self.kept[i] else scales[i] for i in range(len(self.kept))])
 
 
 class Mlp(nn.Cell):
