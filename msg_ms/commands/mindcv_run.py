@@ -18,8 +18,10 @@ from ..errors import UserError, nearest
 from ..models.variants import VARIANTS
 from ..version import __version__
 
-VERSION = "0.3.0"
-CHECKOUT = f"git clone --branch v{VERSION} https://github.com/mindspore-lab/mindcv"
+# PyPI has the oldest one. The newest one is the head of mindcv's repository, without a tag.
+OLDEST, NEWEST = "0.3.0", "0.5.0"
+REPOSITORY = "https://github.com/mindspore-lab/mindcv"
+CHECKOUT = f"git clone --branch v{OLDEST} {REPOSITORY}"
 
 
 def main() -> None:
@@ -30,42 +32,56 @@ def main() -> None:
     parser.add_argument("script", type=path_argument, metavar="SCRIPT", help=f"in a clone of mindcv ({CHECKOUT})")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the script")
     args = parser.parse_args()
-    package = check_mindcv()
-    check_script(args.script)
+    package, version = check_mindcv()
+    check_script(args.script, version)
     # As Python does for a script.
     sys.argv = [str(args.script), *args.arguments]
     sys.path.insert(0, str(args.script.resolve().parent))
     check_arguments(args.script, args.arguments)
-    print(f"{args.script} with mindcv {VERSION} of {package} and msg_ms {__version__}", flush=True)
+    print(f"{args.script} with mindcv {version} of {package} and msg_ms {__version__}", flush=True)
     runpy.run_path(str(args.script), run_name="__main__")
 
 
-def check_mindcv() -> Path:
-    """Return the folder of the installed mindcv; raises UserError unless it has the supported version."""
+def check_mindcv() -> tuple[Path, str]:
+    """Return folder and version of the installed mindcv; raises UserError unless it has a supported version."""
     try:
         mindcv = importlib.import_module("mindcv")
     except ModuleNotFoundError as error:
         if error.name != "mindcv":
             raise
-        raise UserError(f"mindcv is not installed: pip install mindcv=={VERSION}") from None
-    if mindcv.__version__ != VERSION:
-        raise UserError(f"mindcv {mindcv.__version__} is installed, not {VERSION}: pip install mindcv=={VERSION}")
-    return Path(mindcv.__path__[0])
+        raise UserError(f"mindcv is not installed: pip install mindcv=={OLDEST}") from None
+    if not is_supported(mindcv.__version__):
+        raise UserError(
+            f"mindcv {mindcv.__version__} is installed; {OLDEST} to {NEWEST} are supported: "
+            f"pip install mindcv=={OLDEST}"
+        )
+    return Path(mindcv.__path__[0]), mindcv.__version__
 
 
-def check_script(script: Path) -> None:
-    """Raise UserError unless ``script`` belongs to a clone of mindcv at the supported version."""
+def is_supported(version: str) -> bool:
+    """Return whether a version of mindcv is one of the supported range."""
+    numbers = re.match(r"\d+\.\d+\.\d+", version)
+    oldest, found, newest = (
+        tuple(map(int, text.split("."))) for text in (OLDEST, numbers[0] if numbers else "0.0.0", NEWEST)
+    )
+    return oldest <= found <= newest
+
+
+def check_script(script: Path, version: str) -> None:
+    """Raise UserError unless ``script`` belongs to a clone of mindcv at the installed version."""
     if not script.is_file():
         raise UserError(f"{script} does not exist; mindcv's scripts are in a clone, not in its wheel: {CHECKOUT}")
-    version = script.resolve().parent / "mindcv" / "version.py"
-    if not version.is_file():
+    file = script.resolve().parent / "mindcv" / "version.py"
+    if not file.is_file():
         raise UserError(f"{script} is not in the root of a clone of mindcv: {CHECKOUT}")
-    match = re.search(r"""__version__\s*=\s*["'](.+?)["']""", version.read_text(encoding="utf-8"))
-    if match is None or match[1] != VERSION:
-        raise UserError(
-            f"{script} belongs to mindcv {match[1] if match else 'unknown'}, not {VERSION}: "
-            f"git -C {script.parent} checkout v{VERSION}"
-        )
+    match = re.search(r"""__version__\s*=\s*["'](.+?)["']""", file.read_text(encoding="utf-8"))
+    found = match[1] if match else "unknown"
+    if found == version:
+        return
+    remedies = [f"git -C {script.parent} checkout v{version}"]
+    if is_supported(found):
+        remedies.append(f"pip install --no-deps -e {script.parent}")
+    raise UserError(f"{script} belongs to mindcv {found}, but {version} is installed: {' or '.join(remedies)}")
 
 
 def check_arguments(script: Path, arguments: list[str]) -> None:

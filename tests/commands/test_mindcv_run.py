@@ -1,6 +1,7 @@
 """The launcher of mindcv's scripts: set-up, errors, and mindcv's own train.py and validate.py.
 
-Tests of mindcv's scripts need a clone of mindcv 0.3.0 at the path in MSG_MS_MINDCV.
+Tests of mindcv's scripts need a clone of mindcv 0.3.0 at the path in MSG_MS_MINDCV, and one of 0.5.0, the head of its
+repository, in MSG_MS_MINDCV_NEWEST.
 """
 
 import os
@@ -16,9 +17,10 @@ import yaml
 from conftest import ROOT
 
 from msg_ms import UserError
-from msg_ms.commands.mindcv_run import main
+from msg_ms.commands.mindcv_run import is_supported, main
 
 CLONE = os.environ.get("MSG_MS_MINDCV")
+NEWEST_CLONE = os.environ.get("MSG_MS_MINDCV_NEWEST")
 needs_clone = pytest.mark.skipif(CLONE is None, reason="MSG_MS_MINDCV is not set to a clone of mindcv 0.3.0")
 SCRIPT = """
 import sys
@@ -66,16 +68,18 @@ def test_a_script_runs_as_python_runs_it_with_the_models_registered(clone, comma
 
 def test_errors_before_the_script_starts(clone, launch, monkeypatch):
     (clone / "mindcv" / "version.py").write_text('__version__ = "0.5.0"\n', encoding="utf-8")
-    with pytest.raises(
-        UserError, match=r"script.py belongs to mindcv 0.5.0, not 0.3.0: git -C .*clone checkout v0.3.0"
-    ):
+    both = r"script.py belongs to mindcv 0.5.0, but 0.3.0 is installed: git -C .*clone checkout v0.3.0 or pip install "
+    with pytest.raises(UserError, match=both + r"--no-deps -e .*clone$"):
+        launch(clone / "script.py")
+    (clone / "mindcv" / "version.py").write_text('__version__ = "0.2.2"\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"belongs to mindcv 0.2.2, but 0.3.0 is installed: git -C .* checkout v0.3.0$"):
         launch(clone / "script.py")
     (clone / "mindcv" / "version.py").unlink()
     with pytest.raises(UserError, match=r"script.py is not in the root of a clone of mindcv"):
         launch(clone / "script.py")
     with monkeypatch.context() as patch:
         patch.setattr(mindcv, "__version__", "0.2.2")
-        with pytest.raises(UserError, match=r"mindcv 0.2.2 is installed, not 0.3.0: pip install mindcv==0.3.0"):
+        with pytest.raises(UserError, match=r"mindcv 0.2.2 is installed; 0.3.0 to 0.5.0 are supported: pip install"):
             launch(clone / "script.py")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "mindcv", None)
@@ -141,10 +145,22 @@ def test_every_key_of_the_configurations_is_mindcvs(monkeypatch):
     sys.modules.pop("config")
 
 
-@needs_clone
+def test_versions():
+    known = ("0.2.2", "0.3.0", "0.3.1", "0.4.0", "0.5.0", "0.5.1", "0.10.0", "1.0.0", "main")
+    assert [version for version in known if is_supported(version)] == ["0.3.0", "0.3.1", "0.4.0", "0.5.0"]
+    # A range, so that an installation does not replace a user's newer mindcv.
+    assert '"mindcv>=0.3.0,<0.6"' in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
 @pytest.mark.slow
-def test_mindcvs_own_scripts_train_and_validate_msg_tiny(command, tmp_path):
+@pytest.mark.parametrize("version", ("0.3.0", "0.5.0"))
+def test_mindcvs_own_scripts_train_and_validate_msg_tiny(version, command, tmp_path, monkeypatch):
     """Twenty images in two classes of brightness, two epochs, and the same accuracy from validate.py."""
+    folder = CLONE if version == "0.3.0" else NEWEST_CLONE
+    if folder is None:
+        pytest.skip(f"no clone of mindcv {version}")
+    # The clone's package goes before the installed one.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(folder).resolve()), str(ROOT)]))
     for part, count in (("train", 10), ("val", 5)):
         for label in (0, 1):
             (tmp_path / "data" / part / str(label)).mkdir(parents=True)
@@ -153,10 +169,11 @@ def test_mindcvs_own_scripts_train_and_validate_msg_tiny(command, tmp_path):
                 cv2.imwrite(str(tmp_path / "data" / part / str(label) / f"{i}.png"), image.astype(np.uint8))
     flags = ["--data_dir", "data", "--num_classes", "2", "--batch_size", "5", "--ckpt_save_dir", "ckpt", "--config"]
     flags.append(ROOT / "configs" / "mindcv" / "msg_tiny_digits.yaml")
-    command("tools/mindcv_run.py", Path(CLONE) / "train.py", *flags)
+    done = command("tools/mindcv_run.py", Path(folder) / "train.py", *flags)
+    assert f"train.py with mindcv {version} of {Path(folder).resolve()}" in done.stdout
     rows = [line.split() for line in (tmp_path / "ckpt" / "result.log").read_text("utf-8").splitlines()]
     assert rows[0][:3] == ["Epoch", "TrainLoss", "Top_1_Accuracy"] and [row[0] for row in rows[1:]] == ["1", "2"]
     (newest,) = (tmp_path / "ckpt").glob("msg_tiny-2_*.ckpt")
-    done = command("tools/mindcv_run.py", Path(CLONE) / "validate.py", *flags, "--ckpt_path", newest)
+    done = command("tools/mindcv_run.py", Path(folder) / "validate.py", *flags, "--ckpt_path", newest)
     accuracy = re.search(r"'Top_1_Accuracy': ([\d.]+)", done.stdout)
     assert abs(float(accuracy[1]) - float(rows[2][2].rstrip("%")) / 100) < 1e-6
