@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from mindspore import nn
+from mindspore import Parameter, nn
 from mindspore.amp import LossScaler
 
 from ..config import Config
@@ -43,6 +43,7 @@ class StepLoop:
     checkpoints: Checkpoints
     callbacks: Callbacks
     stop: StopRequest
+    statistics: Sequence[Parameter]  # that training changes without a gradient
 
     def run_steps(self, batches: Iterator[Batch], state: TrainState) -> TrainState:
         """Run the remaining steps of the epoch, or fewer if the run is asked to stop.
