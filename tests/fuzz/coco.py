@@ -123,7 +123,7 @@ def change(content: Any, rng: np.random.Generator) -> None:
         del group[key]
     elif kind == 5:
         group[key], group[other] = group[other], group[key]
-    elif kind == 6 and isinstance(value, int | float):
+    elif kind == 6 and isinstance(value, int | float) and abs(value) < 1e300:
         group[key] = value * float(rng.choice([-1, 0, 0.001, 1.5, 1000])) if rng.random() < 0.7 else str(value)
     elif kind == 7:
         group[key] = [value] if rng.random() < 0.5 or not isinstance(value, list) or not value else value[0]
