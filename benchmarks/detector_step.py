@@ -66,12 +66,14 @@ def compare_losses(own: np.ndarray, other: np.ndarray) -> None:
 def prepare(folder: Path, args) -> str:
     """Write a batch of scenes and weights, under the names of both frameworks."""
     from support.coco import write_split
+    from support.detection_learning import NAMES
 
     from msg_ms.config import DataConfig, DetectionConfig
     from msg_ms.convert import export_state_dict
     from msg_ms.convert.detection_rules import DETECTION_RULES
     from msg_ms.data.coco.split import for_training, read_split
-    from msg_ms.data.detection import TRAIN_COLUMNS, DetectionTrainDataset
+    from msg_ms.data.detection import DetectionTrainDataset
+    from msg_ms.data.pipeline import arrays_of
     from msg_ms.engine.device import setup_device
 
     setup_device("CPU", 0)
@@ -86,7 +88,7 @@ def prepare(folder: Path, args) -> str:
     for name in values:
         if name.endswith(("rpn_cls.weight", "rpn_reg.weight")):
             values[name] *= 10  # proposals that differ
-    arrays = {f"batch/{name}": array for name, array in zip(TRAIN_COLUMNS, batch, strict=True)}
+    arrays = {f"batch/{name}": array for name, array in zip(NAMES, arrays_of(batch), strict=True)}
     arrays |= {f"own/{name}": value for name, value in values.items()}
     exported = export_state_dict(values, buffers=False, rules=DETECTION_RULES)
     arrays |= {f"state/{name}": value for name, value in exported.items()}
@@ -127,9 +129,10 @@ def run_child(args) -> None:
 def msg_ms_step(args, data: dict) -> Callable[[], list[float]]:
     """Return a function that trains a step and returns the losses."""
     from mindspore import Tensor
+    from support.detection_learning import NAMES
 
+    from msg_ms.boxes.batches import DetectionBatch
     from msg_ms.config import load_config
-    from msg_ms.data.detection import TRAIN_COLUMNS
     from msg_ms.engine.device import setup_device
     from msg_ms.engine.optim import build_optimizer
     from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, build_step
@@ -145,7 +148,7 @@ def msg_ms_step(args, data: dict) -> Callable[[], list[float]]:
     train = load_config(None, TRAIN__WEIGHT_DECAY=WEIGHT_DECAY).train
     optimizer = build_optimizer(train, model.trainable_params(), has_detection_decay)
     step = build_step(LossAndGradients(loss, optimizer.targets), OptimizerStep(optimizer, 0.0), 0)
-    batch = tuple(data[f"batch/{name}"] for name in TRAIN_COLUMNS)
+    batch = DetectionBatch.of([data[f"batch/{name}"] for name in NAMES])
     return lambda: [float(value) for value in step.run([batch], RATE)[0][1:]]  # without the total
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from msg_ms.boxes.batches import DetectionBatch
 from msg_ms.boxes.masks import paste_masks
 from msg_ms.boxes.rle import decode_rle
 from msg_ms.cli import config_from_arguments, config_parser, path_argument, require, run_command_line
-from msg_ms.data.pipeline import WHOLE, Batch
+from msg_ms.data.classification import ClassificationBatch
+from msg_ms.data.pipeline import WHOLE
 from msg_ms.data.pixels.preprocessing import denormalize
 from msg_ms.errors import UserError
 from msg_ms.tasks import build_task
@@ -42,10 +44,10 @@ def main() -> None:
     print(f"wrote {args.picture}: {len(images)} images of step {args.step}")
 
 
-def draw_classes(task: ClassificationTask, batch: Batch) -> tuple[list[np.ndarray], list[str]]:
+def draw_classes(task: ClassificationTask, batch: ClassificationBatch) -> tuple[list[np.ndarray], list[str]]:
     """Return images and their classes."""
-    images, labels = batch[:2]
-    return [denormalize(image) for image in images], [describe(label, task.folders[0].classes) for label in labels]
+    captions = [describe(label, task.folders[0].classes) for label in batch.labels]
+    return [denormalize(image) for image in batch.images], captions
 
 
 def describe(label: np.ndarray, classes: tuple[str, ...]) -> str:
@@ -58,10 +60,11 @@ def describe(label: np.ndarray, classes: tuple[str, ...]) -> str:
     return " + ".join(f"{classes[i]} {weights[i]:.0%}" if len(best) > 1 else classes[i] for i in best)
 
 
-def draw_ground_truth(task: DetectionTask, batch: Batch) -> tuple[list[np.ndarray], list[str]]:
+def draw_ground_truth(task: DetectionTask, batch: DetectionBatch) -> tuple[list[np.ndarray], list[str]]:
     """Return images with boxes and masks, and the number of objects."""
     names, drawings, captions = task.splits[0].class_names, [], []
-    for image, size, boxes, labels, valid, crops, frames in zip(*batch[:7], strict=True):
+    for image, size, *truth in zip(batch.images, batch.img_shapes, *batch.gt, strict=True):
+        boxes, labels, valid, crops, frames = truth
         height, width = size.astype(int)
         masks = paste_masks(crops[valid] / 255, frames[valid], int(height), int(width))
         pixels, labels = denormalize(image[:, :height, :width]), labels[valid].tolist()

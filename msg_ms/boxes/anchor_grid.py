@@ -11,6 +11,7 @@ from . import native
 from .anchor_assigner import EPS, RPN_RULE, AssignRule
 from .anchor_sampler import sampled_targets
 from .anchors import RATIOS, SCALE, STRIDES, grid_anchors, level_shapes
+from .batches import RpnTargets
 
 _SLACK = 1e-3  # relative, and in pixels: more than the rounding of single precision
 
@@ -104,7 +105,7 @@ class AnchorGrid:
         count: int = 256,
         positives: int = 128,
         rule: AssignRule = RPN_RULE,
-    ) -> dict[str, np.ndarray]:
+    ) -> RpnTargets:
         """Return the same as ``rpn_targets`` for the anchors inside an image."""
         return sampled_targets(self.anchors, self.assign(gt, img_shape, rule), gt, rng, count, positives)
 

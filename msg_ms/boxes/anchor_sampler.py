@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .anchor_assigner import RPN_RULE, AssignRule, assign_anchors
+from .batches import RpnTargets
 
 
 def sample_anchors(
@@ -54,7 +55,7 @@ def rpn_targets(
     count: int = 256,
     positives: int = 128,
     rule: AssignRule = RPN_RULE,
-) -> dict[str, np.ndarray]:
+) -> RpnTargets:
     """Assign and sample anchors of one image; the training targets of the RPN with static shapes.
 
     Args:
@@ -67,8 +68,7 @@ def rpn_targets(
         rule: thresholds of the assignment.
 
     Returns:
-        ``indices`` (count,) int32, positives first, 0 in unused slots; ``labels`` (count,) float32, 1 for positives;
-        ``weights`` (count,) float32, 0 in unused slots; ``deltas`` (count, 4) float32, 0 except for positives.
+        The targets of one image, with N of ``count``.
     """
     assigned = np.full(len(anchors), -1, np.int32)
     assigned[inside] = assign_anchors(anchors[inside], gt, rule)[0]
@@ -82,7 +82,7 @@ def sampled_targets(
     rng: np.random.Generator,
     count: int,
     positives: int,
-) -> dict[str, np.ndarray]:
+) -> RpnTargets:
     """Sample assigned anchors; arguments and result are those of ``rpn_targets``.
 
     Args:
@@ -100,9 +100,5 @@ def sampled_targets(
     if len(positive):
         deltas[: len(positive)] = encode_numpy(anchors[positive], gt[assigned[positive] - 1])
     slots = np.arange(count)
-    return {
-        "indices": indices,
-        "labels": (slots < len(positive)).astype(np.float32),
-        "weights": (slots < sampled).astype(np.float32),
-        "deltas": deltas,
-    }
+    labels, weights = ((slots < end).astype(np.float32) for end in (len(positive), sampled))
+    return RpnTargets(indices, labels, weights, deltas)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from ..config import AugConfig, DataConfig
@@ -17,14 +19,41 @@ from .seeds import generators
 _MIXING = 1  # separates a batch's random numbers from those of the images
 
 
+class ClassificationBatch(NamedTuple):
+    """A training batch of B images with S pixels a side; arrays in data workers, Tensors in graphs.
+
+    Attributes:
+        images: Normalised images, float32 (B, 3, S, S); with ``DATA.NORMALIZE_ON_DEVICE`` and ``can_erase_on_device``
+            uint8 (B, S, S, 3).
+        labels: int32 (B,), or with Mixup or CutMix smoothed and float32 (B, num_classes).
+        noise: Uniform numbers for stochastic depth, float32 (blocks, 2, B), of ``drop_path_noise``; None without it.
+        mixing: Of uint8 images only, float32 (5,), see ``mixing_row``.
+        erasings: Of uint8 images only and if boxes are erased, float32 (B, count, 7), see ``erasing_rows``.
+    """
+
+    images: Any
+    labels: Any
+    noise: Any = None
+    mixing: Any = None
+    erasings: Any = None
+
+
+class ClassificationEvalBatch(NamedTuple):
+    """An evaluation batch.
+
+    Attributes:
+        images: As of ``ClassificationBatch``, without erasing.
+        labels: int32 (B,).
+        valid: 1 for an image, 0 for padding, float32 (B,).
+    """
+
+    images: Any
+    labels: Any
+    valid: Any
+
+
 class TrainDataset(TrainPipeline):
-    """Shuffled, augmented batches: images, labels, and noise for stochastic depth if the model has it.
-
-    Images are float32 (B, 3, S, S). Labels are int32 (B,), or float32 (B, num_classes) with Mixup or CutMix; the latter
-    are smoothed. The noise is float32 (blocks, 2, B), see ``msg_ms.data.pipeline.drop_path_noise``.
-
-    With ``DATA.NORMALIZE_ON_DEVICE`` the images are uint8 (B, S, S, 3) if ``can_erase_on_device``, and the further
-    inputs of ``DeviceCollate`` follow the noise.
+    """Shuffled, augmented batches (``ClassificationBatch``).
 
     Args:
         folder: The images and their labels.
@@ -56,8 +85,7 @@ class TrainDataset(TrainPipeline):
         blocks: int = 0,
     ):
         order = EpochOrder(len(folder), config.batch_size, seed, shard, accumulation)
-        columns = ["image", "label", "noise"] if blocks else ["image", "label"]
-        super().__init__(order, columns, workers, str(folder.root), config.max_bad_files)
+        super().__init__(order, workers, str(folder.root), config.max_bad_files)
         self.folder, self.config, self.aug, self.seed = folder, config, aug, seed
         self.buffers = Buffers(batches_in_memory(workers))
         self.num_classes, self.smoothing, self.blocks = num_classes, smoothing, blocks
@@ -68,17 +96,15 @@ class TrainDataset(TrainPipeline):
         self.raw = config.normalize_on_device and can_erase_on_device(aug)
         batch, size = config.batch_size, config.img_size
         label = ((batch,), np.int32) if self.mixup is None else ((batch, num_classes), np.float32)
-        arrays = [_images_signature(batch, size, self.raw), label]
-        if blocks:
-            arrays.append(((blocks, 2, batch), np.float32))
         self.raw_boxes = aug.recount if self.raw and aug.reprob > 0 else 0
-        if self.raw:
-            arrays.append(((MIXING,), np.float32))
-            self.columns.append("mixing")
-        if self.raw_boxes:
-            arrays.append(((batch, self.raw_boxes, ERASING), np.float32))
-            self.columns.append("erasings")
-        self.signatures = [tuple(arrays)]
+        signature = ClassificationBatch(
+            _images_signature(batch, size, self.raw),
+            label,
+            ((blocks, 2, batch), np.float32) if blocks else None,
+            ((MIXING,), np.float32) if self.raw else None,
+            ((batch, self.raw_boxes, ERASING), np.float32) if self.raw_boxes else None,
+        )
+        self.signatures = [signature]
 
     def name_of(self, index: int) -> str:
         """Return an image's file."""
@@ -119,13 +145,13 @@ class TrainDataset(TrainPipeline):
         boxes = erased_boxes(size, size, self.aug.recount, rng)
         return [Erasing(*box, erasing_fill(self.aug.remode, *box[2:], rng)) for box in boxes]
 
-    def build_batch(self, number: int, epoch: int, indices: np.ndarray) -> Batch:
+    def build_batch(self, number: int, epoch: int, indices: np.ndarray) -> ClassificationBatch:
         """Return batch ``number``, counted from the start of the run, made of the images ``indices``."""
         rngs = generators(self.seed, int(epoch), indices)
         samples = [self.sample(epoch, index, rng) for index, rng in zip(indices.tolist(), rngs, strict=True)]
         images, labels, erasings = zip(*samples, strict=True)
         labels, rank = np.array(labels, np.int32), self.order.shard.rank
-        noise = [drop_path_noise(self.blocks, len(indices), self.seed, number, rank)] if self.blocks else []
+        noise = drop_path_noise(self.blocks, len(indices), self.seed, number, rank) if self.blocks else None
         weight, box = 1.0, None
         if self.mixup is not None:
             # A batch's mixing follows from (seed, batch number, rank).
@@ -133,9 +159,9 @@ class TrainDataset(TrainPipeline):
             weight, box = self.mixup.draw(images[0].shape[0], images[0].shape[1], rng)
             labels = soft_labels(labels, self.num_classes, self.smoothing, weight)
         if not self.raw:
-            return (collate(images, erasings, weight, box, self.buffers), labels, *noise)
-        boxes = [erasing_rows(erasings, self.raw_boxes)] if self.raw_boxes else []
-        return (stack(images, self.buffers), labels, *noise, mixing_row(weight, box), *boxes)
+            return ClassificationBatch(collate(images, erasings, weight, box, self.buffers), labels, noise)
+        boxes = erasing_rows(erasings, self.raw_boxes) if self.raw_boxes else None
+        return ClassificationBatch(stack(images, self.buffers), labels, noise, mixing_row(weight, box), boxes)
 
 
 def _images_signature(batch: int, size: int, raw: bool) -> tuple[tuple[int, ...], type]:
@@ -143,9 +169,7 @@ def _images_signature(batch: int, size: int, raw: bool) -> tuple[tuple[int, ...]
 
 
 class EvalDataset(EvalPipeline):
-    """The images in order: float32 (B, 3, S, S), labels int32 (B,), and which rows are real, float32 (B,).
-
-    With ``DATA.NORMALIZE_ON_DEVICE`` the images are uint8 (B, S, S, 3).
+    """The images in order, in batches (``ClassificationEvalBatch``).
 
     Args:
         folder: The images and their labels.
@@ -155,13 +179,17 @@ class EvalDataset(EvalPipeline):
         shard: The part of this process.
     """
 
+    batch_type = ClassificationEvalBatch
+
     def __init__(self, folder: ImageFolder, config: DataConfig, crop: bool, workers: int, shard: Shard = WHOLE):
-        super().__init__(len(folder), config.batch_size, ["image", "label"], workers, shard)
+        super().__init__(len(folder), config.batch_size, workers, shard)
         self.folder, self.config, self.crop = folder, config, crop
         self.buffers = Buffers(batches_in_memory(workers))
         batch, size = config.batch_size, config.img_size
         self.signatures = [
-            (_images_signature(batch, size, config.normalize_on_device), ((batch,), np.int32), ((batch,), np.float32)),
+            ClassificationEvalBatch(
+                _images_signature(batch, size, config.normalize_on_device), ((batch,), np.int32), ((batch,), np.float32)
+            ),
         ]
 
     def build_batch(self, indices: np.ndarray) -> Batch:

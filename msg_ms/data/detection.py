@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 
 from ..boxes.anchor_grid import AnchorGrid
-from ..boxes.masks import CROP_SIZE, crop_encoded_masks
+from ..boxes.batches import DetectionBatch, DetectionEvalBatch, GroundTruth
+from ..boxes.masks import crop_encoded_masks
 from ..config import DataConfig, DetectionConfig
 from .canvases import Canvas, CanvasOrder, by_area, choose_canvases
 from .coco.split import CocoSplit
-from .pipeline import WHOLE, Batch, EpochCache, EvalPipeline, Shard, Signature, TrainPipeline
+from .pipeline import WHOLE, Batch, EpochCache, EvalPipeline, Shard, TrainPipeline, signature_of
 from .pixels.detection_transforms import (
     DRAWS,
     ImageTransform,
@@ -29,23 +29,10 @@ from .pixels.detection_transforms import (
 from .pixels.image_files import BadFiles, decode_file, read_file, size_difference
 
 _TRANSFORM, _OBJECTS = 3, 4  # separate these random numbers from others
-TRAIN_COLUMNS = (
-    *("images", "img_shapes", "gt", "gt_labels", "gt_valid", "gt_masks", "gt_frames"),
-    *("rpn_indices", "rpn_labels", "rpn_weights", "rpn_deltas", "draws0", "draws1", "draws2"),
-)
-EVAL_COLUMNS = ("images", "img_shapes", "scale_factors", "ori_shapes", "index")
 
 
 class DetectionTrainDataset(TrainPipeline):
-    """Shuffled training batches, with all random numbers that a step needs.
-
-    A batch holds, for B images on a canvas of H x W pixels, G objects at most, P proposals, R regions, N anchors:
-    images float32 (B, 3, H, W), normalised, with zeros below and to the right; their heights and widths float32 (B, 2);
-    boxes float32 (B, G, 4), classes int32 (B, G), which are no padding bool (B, G); the masks' crops uint8
-    (B, G, 112, 112) and the boxes that they show float32 (B, G, 4), see ``msg_ms.boxes.masks.crop_mask``; sampled
-    anchors int32 (B, N), labels float32 (B, N), weights float32 (B, N) and deltas float32 (B, N, 4), see
-    ``msg_ms.boxes.anchor_sampler.rpn_targets``; uniform numbers for each stage's regions,
-    float32 (B, G + P), (B, G + R), (B, G + R); and for stochastic depth, float32 (blocks, 2, B).
+    """Shuffled training batches (``DetectionBatch``), with all random numbers that a step needs.
 
     Args:
         split: The images and annotations.
@@ -57,7 +44,7 @@ class DetectionTrainDataset(TrainPipeline):
         accumulation: Batches per step.
         blocks: Depth of the model; 0 leaves the noise out of the batches.
         proposals: P, the detector's ``train_proposals``.
-        regions: R, its ``region_samples``.
+        rois: R, its ``roi_samples``.
         anchors: N, anchors that the region proposal network is trained on; half of them positive at most.
 
     Raises:
@@ -75,11 +62,11 @@ class DetectionTrainDataset(TrainPipeline):
         accumulation: int = 1,
         blocks: int = 0,
         proposals: int = 2000,
-        regions: int = 512,
+        rois: int = 512,
         anchors: int = 256,
     ):
-        self.split, self.detection, self.seed, self.blocks, self.anchors = split, detection, seed, blocks, anchors
-        self.draws = [detection.max_gt + count for count in (proposals, regions, regions)]
+        self.split, self.detection, self.seed, self.blocks = split, detection, seed, blocks
+        self.sizes = (detection.max_gt, anchors, proposals, rois, blocks)
         self.transforms = EpochCache(self._draw_transforms)
         order = CanvasOrder(
             len(split),
@@ -90,27 +77,9 @@ class DetectionTrainDataset(TrainPipeline):
             shard,
             accumulation,
         )
-        columns = (*TRAIN_COLUMNS, "noise") if blocks else TRAIN_COLUMNS
-        super().__init__(order, columns, workers, str(split.annotation_file), config.max_bad_files)
-        self.signatures = [self._signature(config.batch_size, tuple(canvas)) for canvas in order.canvases.tolist()]
-
-    def _signature(self, batch: int, canvas: Canvas) -> Signature:
-        objects, anchors = (batch, self.detection.max_gt), (batch, self.anchors)
-        shapes = [
-            ((batch, 3, *canvas), np.float32),
-            ((batch, 2), np.float32),
-            ((*objects, 4), np.float32),
-            (objects, np.int32),
-            (objects, np.bool_),
-            ((*objects, CROP_SIZE, CROP_SIZE), np.uint8),
-            ((*objects, 4), np.float32),
-            (anchors, np.int32),
-            (anchors, np.float32),
-            (anchors, np.float32),
-            ((*anchors, 4), np.float32),
-            *(((batch, count), np.float32) for count in self.draws),
-        ]
-        return (*shapes, *([((self.blocks, 2, batch), np.float32)] if self.blocks else []))
+        super().__init__(order, workers, str(split.annotation_file), config.max_bad_files)
+        zeros = (DetectionBatch.zeros(config.batch_size, c, *self.sizes) for c in map(tuple, order.canvases.tolist()))
+        self.signatures = list(map(signature_of, zeros))
 
     def name_of(self, index: int) -> str:
         """Return an image's file."""
@@ -125,45 +94,44 @@ class DetectionTrainDataset(TrainPipeline):
         draws = np.random.default_rng((self.seed, int(epoch), _TRANSFORM)).random((len(self.split), DRAWS))
         return draw_transforms(self.split.sizes, draws, self.detection)
 
-    def build_batch(self, number: int, epoch: int, indices: np.ndarray) -> Batch:
+    def build_batch(self, number: int, epoch: int, indices: np.ndarray) -> DetectionBatch:
         """Return batch ``number``, counted from the start of the run, made of the images ``indices``."""
         order = cast(CanvasOrder, self.order)
         canvas = order.canvas(int(number) // order.accumulation)
-        signature = self._signature(len(indices), canvas)
-        arrays: list[np.ndarray] = [np.zeros(shape, kind) for shape, kind in signature]
-        for row, index in enumerate(indices):
-            self._fill(int(epoch), int(index), canvas, [array[row] for array in arrays[: len(TRAIN_COLUMNS)]])
-            if self.blocks:
-                arrays[-1][:, :, row] = self.rng(epoch, index, 1).random((self.blocks, 2), np.float32)
-        return tuple(arrays)
+        batch = DetectionBatch.zeros(len(indices), canvas, *self.sizes)
+        for position, index in enumerate(indices):
+            self._fill(int(epoch), int(index), canvas, batch.row(position))
+            if batch.noise is not None:
+                batch.noise[:, :, position] = self.rng(epoch, index, 1).random((self.blocks, 2), np.float32)
+        return batch
 
     def rng(self, epoch: int, index: int, purpose: int = 0) -> np.random.Generator:
         """Return the source of an image's random numbers in an epoch; they don't depend on the ranks."""
         return np.random.default_rng((self.seed, int(epoch), int(index), _OBJECTS, purpose))
 
-    def _fill(self, epoch: int, index: int, canvas: Canvas, row: Sequence[np.ndarray]) -> None:
+    def _fill(self, epoch: int, index: int, canvas: Canvas, row: DetectionBatch) -> None:
         """Write an image and its ground truth into a batch's row."""
-        images, img_shapes, gt, gt_labels, gt_valid, gt_masks, gt_frames, *rpn, draws0, draws1, draws2 = row
-        rng = self.rng(epoch, index)
-        for draws in (draws0, draws1, draws2):
+        gt, rng = row.gt, self.rng(epoch, index)
+        for draws in row.draws:
             rng.random(out=draws, dtype=np.float32)
         image, index = self.read_or_replace(index, rng)
         transform = self.transforms(epoch)[index].within(canvas)
         if image is not None:
-            place(transform_image(image, transform), images)
-        img_shapes[:] = transform.size
+            place(transform_image(image, transform), row.images)
+        row.img_shapes[:] = transform.size
         objects = self.split.objects(index)
         chosen = np.flatnonzero(~objects.crowd)
         boxes, kept = transform_boxes(objects.boxes[chosen], transform)
         chosen = chosen[kept]
-        if len(chosen) > len(gt):
-            drawn = np.sort(rng.choice(len(chosen), len(gt), replace=False))
+        if len(chosen) > len(gt.boxes):
+            drawn = np.sort(rng.choice(len(chosen), len(gt.boxes), replace=False))
             boxes, chosen = boxes[drawn], chosen[drawn]
         count = len(chosen)
-        gt[:count], gt_labels[:count], gt_valid[:count] = boxes, objects.labels[chosen], True
-        self._fill_masks(index, transform, boxes, objects.masks[chosen], gt_masks, gt_frames)
-        targets = anchor_grid(canvas).targets(boxes, transform.size, rng, self.anchors, self.anchors // 2)
-        for array, values in zip(rpn, targets.values(), strict=True):
+        gt.boxes[:count], gt.labels[:count], gt.valid[:count] = boxes, objects.labels[chosen], True
+        self._fill_masks(index, transform, boxes, objects.masks[chosen], gt)
+        anchors = len(row.rpn.indices)
+        targets = anchor_grid(canvas).targets(boxes, transform.size, rng, anchors, anchors // 2)
+        for array, values in zip(row.rpn, targets, strict=True):
             array[:] = values
 
     def _fill_masks(
@@ -172,21 +140,15 @@ class DetectionTrainDataset(TrainPipeline):
         transform: ImageTransform,
         boxes: np.ndarray,
         masks: np.ndarray,
-        gt_masks: np.ndarray,
-        gt_frames: np.ndarray,
+        gt: GroundTruth,
     ) -> None:
         counts = [self.split.segmentations.encoded(int(mask), *transform.original)["counts"] for mask in masks]
         rows, columns = source_pixels(transform)
-        crop_encoded_masks(counts, transform.original[0], rows, columns, boxes, gt_masks, gt_frames)
+        crop_encoded_masks(counts, transform.original[0], rows, columns, boxes, gt.masks, gt.frames)
 
 
 class DetectionEvalDataset(EvalPipeline):
-    """Evaluation batches, each with one canvas.
-
-    A batch holds, for B images on a canvas of H x W pixels: images float32 (B, 3, H, W), normalised, with zeros below
-    and to the right; their heights and widths float32 (B, 2); their sizes over those of the files, as (x, y, x, y),
-    float32 (B, 4); heights and widths of the files int32 (B, 2); the images' indices in ``split`` int32 (B,); and
-    which rows are real, float32 (B,).
+    """Evaluation batches (``DetectionEvalBatch``), each with one canvas.
 
     Args:
         split: The images.
@@ -196,17 +158,19 @@ class DetectionEvalDataset(EvalPipeline):
         shard: The part of this process.
     """
 
+    batch_type = DetectionEvalBatch
+
     def __init__(
         self, split: CocoSplit, config: DataConfig, detection: DetectionConfig, workers: int, shard: Shard = WHOLE
     ):
         self.split, self.detection, self.canvases = split, detection, by_area(detection.canvases)
         sizes = rescaled(split.sizes, detection.test_short_side, detection.test_long_side)
         self.canvas_of = choose_canvases(sizes, self.canvases)
-        super().__init__(len(split), config.batch_size, EVAL_COLUMNS, workers, shard, self.canvas_of)
+        super().__init__(len(split), config.batch_size, workers, shard, self.canvas_of)
         batch = config.batch_size
         others = (((batch, 2), np.float32), ((batch, 4), np.float32), ((batch, 2), np.int32), ((batch,), np.int32))
         self.signatures = [
-            (((batch, 3, *self.canvases[i].tolist()), np.float32), *others, ((batch,), np.float32))
+            DetectionEvalBatch(((batch, 3, *self.canvases[i].tolist()), np.float32), *others, ((batch,), np.float32))
             for i in np.unique(self.canvas_of)
         ]
 

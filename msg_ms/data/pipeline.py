@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import cv2
 import mindspore.dataset as ds
@@ -19,10 +19,33 @@ from ..errors import UserError
 from .pixels.image_files import BadFiles, decode_file
 
 Value = TypeVar("Value")
-Batch = tuple[np.ndarray, ...]
-Signature = tuple[tuple[tuple[int, ...], type], ...]  # shape and NumPy type of every array of a batch
+Batch = tuple[Any, ...]  # arrays, and named tuples of arrays; fields that are None are absent
+Signature = tuple[Any, ...]  # of the same form, with the shape and the NumPy type of every array
 REPLACEMENT_TRIES = 20
 _DROP_PATH = 2  # separates these random numbers from those of the samples
+
+
+def map_batch(function: Callable[[Any], Any], batch: Batch | Signature) -> tuple[Any, ...]:
+    """Return a batch of the same form with a function applied to every array, or entry of a signature."""
+
+    def mapped(part: Any) -> Any:
+        if hasattr(part, "_fields"):
+            return type(part)(*map(mapped, part))
+        return None if part is None else function(part)
+
+    return mapped(batch) if hasattr(batch, "_fields") else tuple(map(mapped, batch))
+
+
+def arrays_of(batch: Batch) -> list[np.ndarray]:
+    """Return all arrays of a batch in the order of its fields."""
+    arrays: list[np.ndarray] = []
+    map_batch(arrays.append, batch)
+    return arrays
+
+
+def signature_of(batch: Batch) -> Signature:
+    """Return the signature of a batch."""
+    return map_batch(lambda array: (array.shape, array.dtype.type), batch)
 
 
 @dataclass(frozen=True)
@@ -105,7 +128,6 @@ class TrainPipeline:
 
     Args:
         order: The order of the samples.
-        columns: Names of the arrays of a batch.
         workers: Threads that build batches.
         source: Where the samples come from, for error messages.
         max_bad_files: How many undecodable files training accepts.
@@ -116,10 +138,8 @@ class TrainPipeline:
 
     signatures: Sequence[Signature] = ()
 
-    def __init__(
-        self, order: EpochOrder, columns: Sequence[str], workers: int, source: str = "the data", max_bad_files: int = 0
-    ):
-        self.order, self.columns, self.workers = order, list(columns), workers
+    def __init__(self, order: EpochOrder, workers: int, source: str = "the data", max_bad_files: int = 0):
+        self.order, self.workers = order, workers
         self.steps = order.steps
         self.bad_files = BadFiles(max_bad_files)
         if self.steps == 0:
@@ -183,30 +203,31 @@ class TrainPipeline:
 class EvalPipeline:
     """Evaluation batches in order, each padded to ``batch_size``. Subclasses implement ``build_batch``.
 
+    ``batch_type`` is the named tuple of a batch; its last field is ``valid``.
+
     Rank r of n reads samples r, r + n, ... of all, sorted by group, so every sample is evaluated exactly once. The last
     array of a batch is float32 (batch_size,): 1 for a sample, 0 for padding.
 
     Args:
         samples: Number of samples in the data set.
         batch_size: Samples per batch.
-        columns: Names of the arrays of a batch, without the last one.
         workers: Threads that build batches.
         shard: The part of this process.
         groups: A number for each sample, (samples,): a batch has samples of one number only. None for no groups.
     """
 
+    batch_type: Callable[..., Batch] = staticmethod(lambda *arrays: arrays)
     signatures: Sequence[Signature] = ()
 
     def __init__(
         self,
         samples: int,
         batch_size: int,
-        columns: Sequence[str],
         workers: int = 1,
         shard: Shard = WHOLE,
         groups: np.ndarray | None = None,
     ):
-        self.batch_size, self.columns, self.workers = batch_size, [*columns, "valid"], workers
+        self.batch_size, self.workers = batch_size, workers
         if groups is None:
             groups = np.zeros(samples, np.int64)
         self.indices = np.argsort(groups, kind="stable")[shard.rank :: shard.world_size]
@@ -233,7 +254,7 @@ class EvalPipeline:
                 yield np.int64(step), np.int64(0), indices
 
         def build(_number: int, _epoch: int, indices: np.ndarray) -> Batch:
-            return pad_batch(self.build_batch(indices), size)
+            return self.batch_type(*pad_batch(self.build_batch(indices), size))
 
         for batch in run_in_parallel(parts, build, self.workers):
             if self.bad_files.mismatch is not None:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from mindspore import Tensor, nn
+from mindspore import nn
 
 from ..data.pipeline import Batch
 from ..models.freeze import set_training
@@ -14,7 +14,7 @@ from .log import progress_bar
 from .ranks import SINGLE_PROCESS, Ranks
 from .runtime import Runtime
 from .task import EvalData, Evaluator, Metrics
-from .train_step import example
+from .train_step import arguments, example
 
 ShowProgress = Callable[[Iterable[Batch], int, str], Iterator[tuple[Batch, Any]]]
 
@@ -57,7 +57,7 @@ class Evaluation:
                 stopped = stop_requested()
                 if stopped:
                     break
-                self.evaluator.update(batch, self.evaluator.network(*map(Tensor, batch)))
+                self.evaluator.update(batch, self.evaluator.network(*arguments(batch)))
         return None if self.ranks.any(stopped) else self.evaluator.compute(self.ranks)
 
     def compile_graphs(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -12,7 +13,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.amp import LossScaler
 from mindspore.ops import partial
 
-from ..data.pipeline import Batch, Signature
+from ..data.pipeline import Batch, Signature, map_batch
 from ..models.freeze import set_training
 from ..ops import SquaredNorm
 from .ema import WeightEMA
@@ -67,9 +68,14 @@ class PendingFigures:
         return Figures((means.sum(0) / self.world_size).tolist(), float(norm), float(scale), int(rows[:, -1].sum()))
 
 
-def example(signature: Signature) -> tuple[Tensor, ...]:
-    """Return zeros of the shapes and types of a batch, to compile a graph for."""
-    return tuple(Tensor(np.zeros(shape, dtype)) for shape, dtype in signature)
+def arguments(batch: Batch) -> tuple[Any, ...]:
+    """Return a batch as the arguments of a Cell: its fields as Tensors, or as named tuples of Tensors."""
+    return tuple(field for field in map_batch(Tensor, batch) if field is not None)
+
+
+def example(signature: Signature) -> tuple[Any, ...]:
+    """Return the arguments for a batch of zeros, to compile a graph for."""
+    return arguments(map_batch(lambda entry: np.zeros(*entry), signature))
 
 
 class LossAndGradients(nn.Cell):
@@ -193,7 +199,7 @@ class TrainStep(nn.Cell):
             stop: Whether this rank is asked to stop.
         """
         (batch,) = batches
-        values = self(_control(lr, stop), *map(Tensor, batch))
+        values = self(_control(lr, stop), *arguments(batch))
         return PendingFigures(values, 1, self.optimizer_step.world_size)
 
     def run(self, batches: Sequence[Batch], lr: float) -> tuple[list[float], float]:
@@ -252,7 +258,7 @@ class AccumulatedStep:
         """Begin a step from ``count`` batches; see ``TrainStep.launch``."""
         if len(batches) != self.count:
             raise ValueError(f"a step needs {self.count} batches, got {len(batches)}")
-        losses = [loss for batch in batches for loss in self.accumulate(*map(Tensor, batch))]
+        losses = [loss for batch in batches for loss in self.accumulate(*arguments(batch))]
         values = self.optimizer_step(_control(lr, stop), *losses)
         return PendingFigures(values, self.count, self.optimizer_step.optimizer_step.world_size)
 

@@ -14,8 +14,8 @@ from mindspore import Tensor, nn, ops
 from ..checkpoint import Metadata
 from ..config import Config
 from ..data import DeviceCollate, EvalDataset, ImageFolder, Shard, TrainDataset, load_folders
+from ..data.classification import ClassificationEvalBatch
 from ..data.images.splits import folders_from_arrays, folders_to_arrays
-from ..data.pipeline import Batch
 from ..data.pixels.device_collate import can_erase_on_device
 from ..data.pixels.preprocessing import NORMALIZATION, PREPROCESSING_KEY, Preprocessing
 from ..deploy import ClassifierExporter
@@ -220,10 +220,10 @@ class ClassificationEvaluator:
         """Forget all batches."""
         self.sums, self.count = np.zeros(3), 0
 
-    def update(self, batch: Batch, outputs: tuple[Tensor, ...]) -> None:
+    def update(self, batch: ClassificationEvalBatch, outputs: tuple[Tensor, ...]) -> None:
         """Add the sums over a batch."""
         self.sums += [float(value.asnumpy()) for value in outputs]
-        self.count += int(batch[-1].sum())
+        self.count += int(batch.valid.sum())
 
     def compute(self, ranks: Ranks) -> Metrics:
         """Return the metrics over all images of all ranks."""

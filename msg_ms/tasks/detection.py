@@ -11,12 +11,13 @@ from typing import Any, cast
 import numpy as np
 from mindspore import Parameter, nn
 
+from ..boxes.batches import DetectionEvalBatch
 from ..checkpoint import Metadata
 from ..config import Config
 from ..data.coco.arrays import data_pieces, splits_from_arrays, splits_to_arrays
 from ..data.coco.split import CocoSplit, ground_truth_warnings, load_coco
 from ..data.detection import DetectionEvalDataset, DetectionTrainDataset
-from ..data.pipeline import Batch, Shard
+from ..data.pipeline import Shard
 from ..data.pixels.preprocessing import NORMALIZATION, PREPROCESSING_KEY
 from ..deploy import DetectorExporter
 from ..engine.predictor import DEFAULT_OPTIONS, PredictOptions
@@ -128,7 +129,7 @@ class DetectionTask(ClassesTask):
             config.train.accumulation_steps,
             blocks=sum(config.model.msg.depths),
             proposals=config.model.rcnn.train_proposals,
-            regions=config.model.rcnn.roi_samples,
+            rois=config.model.rcnn.roi_samples,
         )
 
     def eval_data(self, shard: Shard, workers: int) -> DetectionEvalDataset:
@@ -173,6 +174,6 @@ class DetectionTask(ClassesTask):
         """Pack the backbone's weights for the native kernels, in place."""
         optimize_for_inference(model, precision=self.config.inference_precision, **options)
 
-    def inference_inputs(self, batch: Batch) -> tuple[np.ndarray, ...]:
+    def inference_inputs(self, batch: DetectionEvalBatch) -> tuple[np.ndarray, ...]:
         """Return images, sizes without padding and scale factors."""
-        return batch[:3]
+        return batch.images, batch.img_shapes, batch.scale_factors

@@ -43,7 +43,7 @@ def train_set(folder, *opts, workers=1, seed=3, shard=Shard()):  # noqa: B008
 
 
 def rows(batches):
-    return [(image.tobytes(), label.tobytes()) for batch in batches for image, label in zip(*batch, strict=True)]
+    return [(image.tobytes(), label.tobytes()) for batch in batches for image, label in zip(*batch[:2], strict=True)]
 
 
 @pytest.mark.parametrize("file", sorted((FIXTURES / "images").glob("val_*.jpg")), ids=lambda file: file.stem)
@@ -84,8 +84,8 @@ def test_ranks_share_the_images_of_one_process(folder, world):
         list(train_set(folder, *PLAIN, "DATA.BATCH_SIZE", str(size), shard=Shard(rank, world)).batches(0, 2))
         for rank in range(world)
     ]
-    together = [np.concatenate([images for images, _ in step]) for step in zip(*parts, strict=True)]
-    alone = [images for images, _ in train_set(folder, *PLAIN, "DATA.BATCH_SIZE", "6").batches(0, 2)]
+    together = [np.concatenate([batch.images for batch in step]) for step in zip(*parts, strict=True)]
+    alone = [batch.images for batch in train_set(folder, *PLAIN, "DATA.BATCH_SIZE", "6").batches(0, 2)]
     assert len(alone) == 2 and all((a == b).all() for a, b in zip(together, alone, strict=True))
 
 

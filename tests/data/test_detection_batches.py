@@ -13,8 +13,8 @@ from msg_ms.data import Shard
 from msg_ms.data.canvases import CanvasOrder, choose_canvases
 from msg_ms.data.coco.arrays import data_pieces, splits_from_arrays, splits_to_arrays
 from msg_ms.data.coco.split import ground_truth_warnings, load_coco
-from msg_ms.data.detection import EVAL_COLUMNS, TRAIN_COLUMNS, DetectionEvalDataset, DetectionTrainDataset
-from msg_ms.data.pipeline import WHOLE
+from msg_ms.data.detection import DetectionEvalDataset, DetectionTrainDataset
+from msg_ms.data.pipeline import WHOLE, arrays_of, signature_of
 
 CANVASES = [(96, 160), (160, 96), (64, 96)]
 KEYS = {
@@ -48,21 +48,21 @@ def configured(root, **keys):
 def train_data(root, seed=3, shard=WHOLE, accumulation=1, workers=2, **keys):
     config = configured(root, **keys)
     split = load_coco(config.data, 2, training=True)[0]
-    sizes = {"blocks": 3, "proposals": P, "regions": R, "anchors": N}
+    sizes = {"blocks": 3, "proposals": P, "rois": R, "anchors": N}
     return DetectionTrainDataset(split, config.data, config.detection, seed, workers, shard, accumulation, **sizes)
 
 
 def equal(a, b):
-    return all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in zip(a, b, strict=True))
+    pairs = zip(arrays_of(a), arrays_of(b), strict=True)
+    return all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in pairs)
 
 
 def test_batches_have_the_signature_of_a_canvas(root):
     data = train_data(root)
-    assert len(data.signatures) == len(CANVASES) and data.columns == [*TRAIN_COLUMNS, "noise"]
+    assert len(data.signatures) == len(CANVASES)
     seen = set()
     for batch in data.batches(0, 3):
-        signature = tuple((array.shape, array.dtype.type) for array in batch)
-        assert signature in data.signatures
+        assert signature_of(batch) in data.signatures
         seen.add(batch[0].shape[2:])
     assert seen == set(CANVASES)
 
@@ -70,33 +70,29 @@ def test_batches_have_the_signature_of_a_canvas(root):
 def test_what_a_batch_holds(root):
     data = train_data(root)
     for batch in data.batches(0, 2):
-        named = dict(zip(data.columns, batch, strict=True))
-        images, (height, width) = named["images"], named["images"].shape[2:]
+        images, gts, rpn, (height, width) = batch.images, batch.gt, batch.rpn, batch.images.shape[2:]
         anchors = np.concatenate(grid_anchors(level_shapes(height, width)))
-        for i, (h, w) in enumerate(named["img_shapes"].astype(int)):
+        for i, (h, w) in enumerate(batch.img_shapes.astype(int)):
             assert (
                 np.abs(images[i, :, :h, :w]).max() > 1 and not images[i, :, h:].any() and not images[i, :, :, w:].any()
             )
-            valid, gt = named["gt_valid"][i], named["gt"][i]
-            assert not gt[~valid].any() and not named["gt_masks"][i][~valid].any()
+            valid, gt = gts.valid[i], gts.boxes[i]
+            assert not gt[~valid].any() and not gts.masks[i][~valid].any()
             assert (np.diff(valid.astype(int)) <= 0).all()
             assert (gt >= 0).all() and (gt[:, 2] <= w).all() and (gt[:, 3] <= h).all()
-            assert set(named["gt_labels"][i][valid]) <= {0, 1}
-            chosen = anchors[named["rpn_indices"][i]]
+            assert set(gts.labels[i][valid]) <= {0, 1}
+            chosen = anchors[rpn.indices[i]]
             inside = (chosen[:, :2] >= 0).all(1) & (chosen[:, 2] < w) & (chosen[:, 3] < h)
-            assert inside[named["rpn_weights"][i] > 0].all()
-            assert (named["rpn_labels"][i] <= named["rpn_weights"][i]).all()
-        for draws, count in zip((named[f"draws{i}"] for i in range(3)), (P, R, R), strict=True):
+            assert inside[rpn.weights[i] > 0].all()
+            assert (rpn.labels[i] <= rpn.weights[i]).all()
+        for draws, count in zip(batch.draws, (P, R, R), strict=True):
             assert draws.shape == (2, 3 + count) and draws.min() >= 0 and draws.max() < 1 and draws.std() > 0.1
 
 
 def test_masks_show_their_boxes(root):
     data, shares = train_data(root, DETECTION__CROP=0.0), []
     for batch in data.batches(0, 1):
-        named = dict(zip(data.columns, batch, strict=True))
-        for gt, masks, frames, valid in zip(
-            *(named[f"gt{key}"] for key in ("", "_masks", "_frames", "_valid")), strict=True
-        ):
+        for gt, _, valid, masks, frames in zip(*batch.gt, strict=True):
             for (x1, y1, x2, y2), mask, (left, top, right, bottom) in zip(gt[valid], masks, frames, strict=False):
                 y, x = ((np.arange(112) + 0.5) * (b - a) / 112 + a for a, b in ((top, bottom), (left, right)))
                 inside = ((x > x1 - 1) & (x < x2 + 1)) & ((y > y1 - 1) & (y < y2 + 1))[:, None]
@@ -124,8 +120,9 @@ def test_the_samples_of_a_step_do_not_depend_on_ranks_or_accumulation(root):
     for step, batch in enumerate(whole):
         for parts in ([rank[step] for rank in ranks], accumulated[2 * step : 2 * step + 2]):
             # The noise has the batch on its last axis.
-            assert equal(batch[:-1], [np.concatenate(arrays) for arrays in zip(*(p[:-1] for p in parts), strict=True)])
-            assert (batch[-1] == np.concatenate([part[-1] for part in parts], -1)).all()
+            joined = [np.concatenate(arrays) for arrays in zip(*(arrays_of(p)[:-1] for p in parts), strict=True)]
+            assert equal(batch[:-1], joined)
+            assert (batch.noise == np.concatenate([part.noise for part in parts], -1)).all()
 
 
 def test_workers_and_a_resume_change_nothing(root):
@@ -168,8 +165,8 @@ def test_more_objects_than_max_gt_are_dropped_at_random(root, tmp_path):
     data = train_data(tmp_path, DETECTION__CROP=0.0, DETECTION__FLIP=0.0, DETECTION__SHORT_SIDES=[60])
     chosen = set()
     for batch in data.batches(0, 6):
-        assert batch[4].all()
-        chosen |= {tuple(map(tuple, boxes.round(1).tolist())) for boxes in batch[2]}
+        assert batch.gt.valid.all()
+        chosen |= {tuple(map(tuple, boxes.round(1).tolist())) for boxes in batch.gt.boxes}
     assert len(chosen) >= 10  # of 12 draws out of 84 each
     (line,) = ground_truth_warnings(data.split, 3)
     assert "2 of 2 images have more than DETECTION.MAX_GT=3 objects, at most 9" in line and "(12 of 18 objects)" in line
@@ -184,11 +181,11 @@ def test_evaluation_reads_each_image_once_on_any_number_of_ranks(root):
         for rank in range(count):
             data = DetectionEvalDataset(val, config.data, config.detection, 2, Shard(rank, count))
             batches = list(data.batches())
-            assert data.columns == [*EVAL_COLUMNS, "valid"] and len(batches) == data.steps
+            assert len(batches) == data.steps
             for batch in batches:
-                assert tuple((array.shape, array.dtype.type) for array in batch) in data.signatures
-                seen += batch[4][batch[5] > 0].tolist()
-                rows += len(batch[4])
+                assert signature_of(batch) in data.signatures
+                seen += batch.index[batch.valid > 0].tolist()
+                rows += len(batch.index)
         assert sorted(seen) == list(range(len(val))) and rows <= len(val) + 2 * count
 
 
@@ -261,9 +258,10 @@ def test_an_image_with_a_crowd_alone_is_background(tmp_path):
     data = train_data(tmp_path)
     assert len(data) == 2  # mmdetection leaves out only images without any annotation
     batches = data.batches(0, 1)
-    named = dict(zip(data.columns, next(batches), strict=True))
-    assert sorted(named["gt_valid"].sum(1).tolist()) in ([0, 0], [0, 1])
-    assert (named["rpn_labels"][named["gt_valid"].sum(1) == 0] == 0).all() and named["rpn_weights"].any()
+    batch = next(batches)
+    counts = batch.gt.valid.sum(1)
+    assert sorted(counts.tolist()) in ([0, 0], [0, 1])
+    assert (batch.rpn.labels[counts == 0] == 0).all() and batch.rpn.weights.any()
 
 
 def test_splits_that_processes_share_hold_the_same(root, tmp_path):

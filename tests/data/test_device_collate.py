@@ -8,6 +8,7 @@ from test_dataset import config, folder, train_set  # noqa: F401
 
 from msg_ms.config import load_config
 from msg_ms.data import DeviceCollate, EvalDataset, scan_folder
+from msg_ms.data.pipeline import arrays_of, signature_of
 from msg_ms.data.pixels.device_collate import can_erase_on_device
 
 RAW = ["DATA.NORMALIZE_ON_DEVICE", "True"]
@@ -48,19 +49,19 @@ def test_training_batches_are_erased_and_mixed_alike(folder, opts, mode):  # noq
     collate = DeviceCollate()
     plain, raw = train_set(folder, *opts), train_set(folder, *opts, *RAW)
     kinds = set()
-    for (images, labels), batch in zip(plain.batches(0, 6), raw.batches(0, 6), strict=True):
-        pixels, soft, *inputs = batch
+    for (images, labels, *_), batch in zip(plain.batches(0, 6), raw.batches(0, 6), strict=True):
+        pixels, soft, *inputs = arrays_of(batch)
         # Blends have two products and two sums more.
         assert np.abs(on_device(collate, pixels, *inputs) - images).max() <= 4 * ROUNDING
         assert (soft == labels).all()
         mixing = inputs[0]
         kinds.add("cutmix" if mixing[2] > 0 else "mixup" if mixing[0] < 1 else "none")
-        assert raw.signatures == [tuple((array.shape, array.dtype.type) for array in batch)]
+        assert raw.signatures == [signature_of(batch)]
     assert kinds == ({"none"} if "AUG.CUTMIX" in opts else {"cutmix"} if "AUG.MIXUP" in opts else {"mixup", "cutmix"})
 
 
 def test_noise_stays_with_the_float32_batches(folder):  # noqa: F811
     data = train_set(folder, *RAW)
     assert not can_erase_on_device(load_config(None).aug)
-    images, _ = next(data.batches(0, 1))
-    assert images.dtype == np.float32 and data.signatures[0][0] == (images.shape, np.float32)
+    images = next(data.batches(0, 1)).images
+    assert images.dtype == np.float32 and data.signatures[0].images == (images.shape, np.float32)

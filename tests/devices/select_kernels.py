@@ -18,7 +18,7 @@ from mindspore import nn, ops
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from support.reference import SMALL
-from support.tiny_detector import HEIGHT, WIDTH, tensors, tiny_batch, tiny_detector
+from support.tiny_detector import HEIGHT, WIDTH, tiny_batch, tiny_detector
 
 from msg_ms import MSGTransformer
 from msg_ms.config import AmpConfig, load_config
@@ -26,7 +26,7 @@ from msg_ms.data.pixels.device_collate import ERASING, MIXING
 from msg_ms.engine.ema import WeightEMA
 from msg_ms.engine.loss_scale import build_scaler
 from msg_ms.engine.optim import build_optimizer
-from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, TrainStep
+from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, TrainStep, arguments
 from msg_ms.models.detection.detection_loss import DetectionLoss
 from msg_ms.models.precision import set_precision
 from msg_ms.ops import set_backend
@@ -57,10 +57,10 @@ def detector_graph(level: str) -> tuple[nn.Cell, tuple]:
     model = tiny_detector()
     if not level:
         sizes = np.float32([[HEIGHT, WIDTH]]), np.ones((1, 4), np.float32)
-        return model.set_train(False), tensors((np.zeros((1, 3, HEIGHT, WIDTH), np.float32), *sizes))
+        return model.set_train(False), arguments((np.zeros((1, 3, HEIGHT, WIDTH), np.float32), *sizes))
     set_precision(model, level)
     gradients = LossAndGradients(DetectionLoss(model), ms.ParameterTuple(model.trainable_params()))
-    return gradients, tensors(tiny_batch(model))
+    return gradients, arguments(tiny_batch(model))
 
 
 class Control(nn.Cell):

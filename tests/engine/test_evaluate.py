@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from msg_ms.data.classification import ClassificationEvalBatch
 from msg_ms.data.pipeline import pad_batch
 from msg_ms.engine.evaluate import Evaluation
 from msg_ms.engine.task import Metrics
@@ -28,7 +29,8 @@ class Batches:
 
     def batches(self):
         for i in range(0, len(self.labels), self.size):
-            yield pad_batch((self.logits[i : i + self.size], self.labels[i : i + self.size]), self.size)
+            part = slice(i, i + self.size)
+            yield ClassificationEvalBatch(*pad_batch((self.logits[part], self.labels[part]), self.size))
 
 
 def evaluate(logits, labels, size):

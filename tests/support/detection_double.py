@@ -47,10 +47,11 @@ def compare(inputs: Path, losses: Path, first: int, folder: Path) -> None:
     import mindspore as ms
     from mindspore import ParameterTuple, Tensor
 
+    from msg_ms.boxes.batches import DetectionBatch
     from msg_ms.checkpoint import parameters_by_name
     from msg_ms.convert import convert_state_dict
     from msg_ms.convert.detection_rules import DETECTION_RULES
-    from msg_ms.engine.train_step import LossAndGradients
+    from msg_ms.engine.train_step import LossAndGradients, arguments
     from msg_ms.models.detection.decay import has_detection_decay
     from msg_ms.models.detection.detection_loss import LOSS_NAMES, DetectionLoss
     from msg_ms.ops import set_backend
@@ -77,7 +78,7 @@ def compare(inputs: Path, losses: Path, first: int, folder: Path) -> None:
         columns = [name.split("/")[2] for name in file.files if name.startswith("batch/0/")]
         batches = [[double(file[f"batch/{k}/{name}"]) for name in columns] for k in range(first, last)]
     for k, batch in enumerate(batches, first):
-        values, gradients = step(*map(Tensor, batch))
+        values, gradients = step(*arguments(DetectionBatch.of(batch)))
         adamw.update([gradient.asnumpy() for gradient in gradients], learning.rate_at(k))
         found = np.array([value.asnumpy() for value in values[1:]], np.float64)
         errors = np.abs(found - expected[k]) / expected[k]

@@ -14,14 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
+from msg_ms.boxes.batches import DetectionBatch
 from msg_ms.config import DataConfig, DetectionConfig
 from msg_ms.data.coco.split import for_training, read_split
-from msg_ms.data.detection import TRAIN_COLUMNS, DetectionTrainDataset
+from msg_ms.data.detection import DetectionTrainDataset
+from msg_ms.data.pipeline import arrays_of
 
 from .coco import write_split
 
 STEPS, BATCH, CLASSES, SCENES, MAX_GT, ANCHORS = 100, 4, 10, 24, 4, 128
 CANVAS = (128, 160)
+NAMES = (  # of a batch's arrays, for the PyTorch side
+    *("images", "img_shapes", "gt", "gt_labels", "gt_valid", "gt_masks", "gt_frames"),
+    *("rpn_indices", "rpn_labels", "rpn_weights", "rpn_deltas", "draws0", "draws1", "draws2"),
+)
 BACKBONE = dict(
     embed_dim=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2), window_size=4, shuffle_size=(2, 2, 2, 1),
     drop_path_rate=0.0,
@@ -79,7 +85,7 @@ def _annotation(number: int, image: int, category: int, ink: np.ndarray) -> dict
     return {**common, "bbox": box, "area": int(ink.sum()), "segmentation": mask}
 
 
-def batches() -> Iterator[tuple[np.ndarray, ...]]:
+def batches() -> Iterator[DetectionBatch]:
     """The arrays of ``DetectionTrainDataset`` for every step, without noise: there is no stochastic depth."""
     detection = DetectionConfig(
         short_sides=(96, 112, 128), long_side=CANVAS[1], crop=0.0, canvases=(CANVAS,), max_gt=MAX_GT
@@ -87,15 +93,15 @@ def batches() -> Iterator[tuple[np.ndarray, ...]]:
     with tempfile.TemporaryDirectory() as folder:
         write_scenes(Path(folder))
         split = for_training(read_split(Path(folder), "train2017"))
-        counts = {"proposals": SETTINGS["train_proposals"], "regions": SETTINGS["region_samples"], "anchors": ANCHORS}
+        counts = {"proposals": SETTINGS["train_proposals"], "rois": SETTINGS["region_samples"], "anchors": ANCHORS}
         data = DetectionTrainDataset(split, DataConfig(batch_size=BATCH), detection, 0, 1, **counts)
         yield from data.batches(0, STEPS // (SCENES // BATCH) + 1)
 
 
-def checksum(batch: tuple[np.ndarray, ...]) -> int:
+def checksum(batch: DetectionBatch) -> int:
     """Return a checksum of a batch's bytes."""
     value = 0
-    for array in batch:
+    for array in arrays_of(batch):
         value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
     return value
 
@@ -143,7 +149,7 @@ def main(file: str) -> None:
     arrays = {f"state/{name}": values for name, values in initial_weights(torch_shapes()).items()}
     for k, batch in zip(range(STEPS), batches(), strict=False):
         arrays[f"checksum/{k}"] = np.array(checksum(batch), np.uint32)
-        arrays.update({f"batch/{k}/{name}": values for name, values in zip(TRAIN_COLUMNS, batch, strict=True)})
+        arrays.update({f"batch/{k}/{name}": values for name, values in zip(NAMES, arrays_of(batch), strict=True)})
     np.savez_compressed(file, **arrays)
 
 

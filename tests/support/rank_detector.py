@@ -12,7 +12,9 @@ import sys
 import numpy as np
 from mindspore import Tensor
 
+from msg_ms.boxes.batches import DetectionBatch
 from msg_ms.config import load_config
+from msg_ms.data.pipeline import arrays_of
 from msg_ms.engine.device import setup_device
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.ranks import GradientSum, parameter_bytes
@@ -44,13 +46,13 @@ def main(output: str, name: str, parts: int) -> None:
     gradient_sum = GradientSum(optimizer.targets, "CPU") if ranks.world_size > 1 else None
     optimizer_step = OptimizerStep(optimizer, 0.0, None, None, ranks.world_size, gradient_sum)
     step = build_step(gradients, optimizer_step, accumulation, 1 + len(LOSS_NAMES))
-    *arrays, noise = tiny_batch(model, IMAGES)
+    *arrays, noise = arrays_of(tiny_batch(model, IMAGES))
     own = range(ranks.rank * accumulation, (ranks.rank + 1) * accumulation)
     losses = []
     for _ in range(UPDATES):
         arrays[0] = draws.standard_normal(arrays[0].shape).astype(np.float32)
         whole = [np.split(array, parts) for array in arrays] + [np.split(noise, parts, 2)]
-        batches = [tuple(np.ascontiguousarray(pieces[i]) for pieces in whole) for i in own]
+        batches = [DetectionBatch.of([np.ascontiguousarray(pieces[i]) for pieces in whole]) for i in own]
         losses.append(step.run(batches, RATES[name])[0])
         ranks.assert_same_on_all_ranks("the weights", parameter_bytes(optimizer.targets), "")
     if ranks.is_main:

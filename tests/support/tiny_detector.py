@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from mindspore import Tensor
 
 from msg_ms import create_detector
 from msg_ms.boxes.anchor_sampler import rpn_targets
 from msg_ms.boxes.anchors import grid_anchors, inside_flags, level_shapes
+from msg_ms.boxes.batches import CascadeDraws, DetectionBatch, GroundTruth, RpnTargets
 from msg_ms.boxes.masks import crop_masks
 from msg_ms.models.detection.cascade_rcnn import CascadeMaskRCNN
 
@@ -24,7 +24,7 @@ def tiny_detector(**changes) -> CascadeMaskRCNN:
     return create_detector("cascade_mask_rcnn_msg_tiny", CLASSES, **{**BACKBONE, **SETTINGS, **changes})
 
 
-def tiny_batch(model: CascadeMaskRCNN, images: int = 2) -> tuple[np.ndarray, ...]:
+def tiny_batch(model: CascadeMaskRCNN, images: int = 2) -> DetectionBatch:
     """A training batch of ``DetectionLoss``: one or two boxes an image, and uniform draws."""
     rng, s = np.random.RandomState(0), model.settings
     anchors = np.concatenate(grid_anchors(level_shapes(HEIGHT, WIDTH)))
@@ -46,12 +46,9 @@ def tiny_batch(model: CascadeMaskRCNN, images: int = 2) -> tuple[np.ndarray, ...
     candidates = (s.train_proposals, s.region_samples, s.region_samples)
     draws = [rng.uniform(size=(images, BOXES + count)).astype(np.float32) for count in candidates]
     noise = rng.uniform(size=(sum(model.backbone.depths), 2, images)).astype(np.float32)
-    rpn = [np.stack([target[key] for target in targets]) for key in ("indices", "labels", "weights", "deltas")]
+    rpn = RpnTargets(*map(np.stack, zip(*targets, strict=True)))
     pixels = rng.standard_normal((images, 3, HEIGHT, WIDTH)).astype(np.float32)
     shapes = np.float32([[HEIGHT, WIDTH - 3 * i] for i in range(images)])
     labels = (np.arange(images * BOXES) % CLASSES).reshape(images, BOXES).astype(np.int32)
-    return (pixels, shapes, gt, labels, valid, np.stack(crops), np.stack(frames), *rpn, *draws, noise)
-
-
-def tensors(batch: tuple[np.ndarray, ...]) -> list[Tensor]:
-    return [Tensor(array) for array in batch]
+    truth = GroundTruth(gt, labels, valid, np.stack(crops), np.stack(frames))
+    return DetectionBatch(pixels, shapes, truth, rpn, CascadeDraws(*draws), noise)

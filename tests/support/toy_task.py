@@ -158,12 +158,12 @@ class Toy(Task):
         return Line()
 
     def train_data(self, shard, workers):
-        data = Train(EpochOrder(96, self.config.data.batch_size, self.config.seed, shard), ["x", "y"], workers)
+        data = Train(EpochOrder(96, self.config.data.batch_size, self.config.seed, shard), workers)
         data.signatures = signatures(self.config.data.batch_size)
         return data
 
     def eval_data(self, shard, workers):
-        data = Eval(21, 4, ["x", "y"], workers, shard)
+        data = Eval(21, 4, workers, shard)
         data.signatures = signatures(4, ((4,), np.float32))
         return data
 

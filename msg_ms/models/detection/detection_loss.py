@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
 
+from ...boxes.batches import CascadeDraws, GroundTruth, RpnTargets
 from .cascade_rcnn import CascadeMaskRCNN
 from .head_losses import box_losses, mask_loss, rpn_losses
 from .mask_targets import MaskTargets
@@ -40,55 +41,30 @@ class DetectionLoss(nn.Cell):
         self,
         images: Tensor,
         img_shapes: Tensor,
-        gt: Tensor,
-        gt_labels: Tensor,
-        gt_valid: Tensor,
-        gt_masks: Tensor,
-        gt_frames: Tensor,
-        rpn_indices: Tensor,
-        rpn_labels: Tensor,
-        rpn_weights: Tensor,
-        rpn_deltas: Tensor,
-        draws0: Tensor,
-        draws1: Tensor,
-        draws2: Tensor,
+        gt: GroundTruth,
+        rpn: RpnTargets,
+        draws: CascadeDraws,
         noise: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Return the total loss and its parts, float32 scalars.
 
-        Args:
-            images: Normalised images (B, 3, height, width), padded to one size with zeros.
-            img_shapes: Height and width of the images without padding, float32 (B, 2).
-            gt: Ground-truth boxes, padded, float32 (B, G, 4).
-            gt_labels: Their classes, int32 (B, G).
-            gt_valid: Which of them are not padding, bool (B, G).
-            gt_masks: Crops of their masks, uint8 (B, G, crop, crop), of ``boxes.masks.crop_mask``.
-            gt_frames: The boxes in pixels that the crops show, float32 (B, G, 4), of ``boxes.masks.crop_mask``.
-            rpn_indices: Sampled anchors, int32 (B, S); this and the next three as in ``boxes.sample.rpn_targets``.
-            rpn_labels: 1 for positives, float32 (B, S).
-            rpn_weights: 0 in unused slots, float32 (B, S).
-            rpn_deltas: Deltas of the positives, float32 (B, S, 4).
-            draws0: Uniform numbers in [0, 1) that sample the first stage's regions, float32 (B, G + P).
-            draws1: The same for the second stage, float32 (B, G + R).
-            draws2: The same for the third stage, float32 (B, G + R).
-            noise: Uniform numbers for stochastic depth, as in ``CascadeMaskRCNN.pyramid``.
+        The arguments are the fields of ``msg_ms.boxes.batches.DetectionBatch``.
 
         Returns:
             The total, which is the sum of the others, and the weighted losses in the order of ``LOSS_NAMES``.
         """
         maps, logits, deltas = self.model.pyramid(images, noise)
-        losses: tuple[Tensor, ...] = rpn_losses(logits, deltas, rpn_indices, rpn_labels, rpn_weights, rpn_deltas)
+        losses: tuple[Tensor, ...] = rpn_losses(logits, deltas, rpn)
         proposals = self.proposals(logits, deltas, img_shapes)
         boxes, valid = proposals[0], proposals[2]
-        draws = (draws0, draws1, draws2)
         for stage in range(STAGES):
-            boxes, own, labels, is_gt, used = self.sample(stage, boxes, valid, gt, gt_labels, gt_valid, draws[stage])
+            boxes, own, labels, is_gt, used = self.sample(stage, boxes, valid, gt, draws[stage])
             logit, delta = self.model.roi_head.predict_boxes(stage, maps, boxes, used)
-            targets = ops.gather_elements(gt, 1, ops.broadcast_to(own.expand_dims(-1), boxes.shape))
+            targets = ops.gather_elements(gt.boxes, 1, ops.broadcast_to(own.expand_dims(-1), boxes.shape))
             weight = self.settings.stage_weights[stage]
             loss_class, loss_box = box_losses(stage, logit, delta, boxes, labels, used, targets)
             loss_box = loss_box * self.settings.box_loss_weight
-            masks = self.stage_mask_loss(stage, maps, boxes, own, labels, gt_masks, gt_frames)
+            masks = self.stage_mask_loss(stage, maps, boxes, own, labels, gt)
             losses = (*losses, weight * loss_class, weight * loss_box, weight * masks)
             if stage + 1 < STAGES:
                 # Positives move by the deltas of their own class.
@@ -105,9 +81,7 @@ class DetectionLoss(nn.Cell):
         stage: int,
         boxes: Tensor,
         valid: Tensor,
-        gt: Tensor,
-        gt_labels: Tensor,
-        gt_valid: Tensor,
+        gt: GroundTruth,
         draws: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Sample a stage's regions: R of each image, the positives first.
@@ -117,8 +91,6 @@ class DetectionLoss(nn.Cell):
             boxes: Candidates (B, P, 4).
             valid: Which of them are used, bool (B, P).
             gt: As in ``construct``.
-            gt_labels: As in ``construct``.
-            gt_valid: As in ``construct``.
             draws: Uniform numbers (B, G + P).
 
         Returns:
@@ -127,16 +99,16 @@ class DetectionLoss(nn.Cell):
         """
         s, iou = self.settings, self.settings.stage_ious[stage]
         # Indices, as MindSpore's compiler warns of unused parts of an unpacked tuple.
-        assigned = assign_regions(boxes, valid, gt, gt_valid, iou, iou)[0]
-        added = add_gt(boxes, valid, assigned, gt, gt_valid)
+        assigned = assign_regions(boxes, valid, gt.boxes, gt.valid, iou, iou)[0]
+        added = add_gt(boxes, valid, assigned, gt.boxes, gt.valid)
         boxes, assigned = added[0], added[2]
         index, positive, used = sample_regions(assigned, draws, s.region_samples, s.region_positives)
         boxes = ops.gather_elements(boxes, 1, ops.broadcast_to(index.expand_dims(-1), (*index.shape, 4)))
         own = ops.gather_elements(assigned, 1, index) - 1
         own = ops.select(positive, own, ops.zeros_like(own))
-        labels = ops.gather_elements(gt_labels, 1, own)
+        labels = ops.gather_elements(gt.labels, 1, own)
         labels = ops.select(positive, labels, ops.zeros_like(labels) + s.num_classes)
-        is_gt = ops.logical_and(index < gt.shape[1], used)
+        is_gt = ops.logical_and(index < gt.boxes.shape[1], used)
         return ops.stop_gradient(boxes), own, labels, is_gt, used
 
     def stage_mask_loss(
@@ -146,8 +118,7 @@ class DetectionLoss(nn.Cell):
         boxes: Tensor,
         own: Tensor,
         labels: Tensor,
-        gt_masks: Tensor,
-        gt_frames: Tensor,
+        gt: GroundTruth,
     ) -> Tensor:
         """Return a stage's mask loss; only the slots that may hold positives are computed.
 
@@ -157,12 +128,11 @@ class DetectionLoss(nn.Cell):
             boxes: Regions (B, R, 4), the positives first.
             own: The ground-truth box of each region, int32 (B, R).
             labels: Classes (B, R), int32, K for negatives.
-            gt_masks: As in ``construct``.
-            gt_frames: As in ``construct``.
+            gt: As in ``construct``.
         """
         count, classes = self.settings.region_positives, self.settings.num_classes
         boxes, own, labels = boxes[:, :count], own[:, :count], labels[:, :count]
         positive = labels < classes
         labels = ops.select(positive, labels, ops.zeros_like(labels))
         logits = self.model.roi_head.predict_masks(stage, maps, boxes, labels)
-        return mask_loss(logits, self.mask_targets(gt_masks, gt_frames, boxes, own), positive)
+        return mask_loss(logits, self.mask_targets(gt.masks, gt.frames, boxes, own), positive)

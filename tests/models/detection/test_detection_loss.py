@@ -4,10 +4,10 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import ParameterTuple, Tensor
-from support.tiny_detector import HEIGHT, WIDTH, tensors, tiny_batch, tiny_detector
+from support.tiny_detector import HEIGHT, WIDTH, tiny_batch, tiny_detector
 
 from msg_ms import UserError, optimize_for_inference
-from msg_ms.engine.train_step import LossAndGradients
+from msg_ms.engine.train_step import LossAndGradients, arguments
 from msg_ms.models.detection.conv import ConvModule
 from msg_ms.models.detection.detection_loss import LOSS_NAMES, DetectionLoss
 from msg_ms.models.precision import set_precision
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("eager")  # the tests of graphs compile
 
 
 def losses(model, batch) -> np.ndarray:
-    return np.array([float(loss.asnumpy()) for loss in DetectionLoss(model).set_train()(*tensors(batch))])
+    return np.array([float(loss.asnumpy()) for loss in DetectionLoss(model).set_train()(*arguments(batch))])
 
 
 def test_unused_slots_do_not_enter_batch_statistics():
@@ -44,7 +44,7 @@ def test_unused_slots_do_not_enter_batch_statistics():
 def test_a_detector_optimized_for_inference_detects_the_same():
     model, rng = tiny_detector(score_threshold=0.0).set_train(False), np.random.RandomState(0)
     image = Tensor(rng.standard_normal((1, 3, HEIGHT - 4, WIDTH)).astype(np.float32))
-    inputs = image, *tensors((np.float32([[HEIGHT - 4, WIDTH - 5]]), np.ones((1, 4), np.float32)))
+    inputs = image, *arguments((np.float32([[HEIGHT - 4, WIDTH - 5]]), np.ones((1, 4), np.float32)))
     before = [x.asnumpy() for x in model(*inputs)]
     optimize_for_inference(model, strassen=True)
     after = [x.asnumpy() for x in model(*inputs)]
@@ -70,8 +70,9 @@ def test_losses_at_every_precision_level():
 @pytest.mark.slow
 def test_stochastic_depth_follows_the_given_noise():
     model = tiny_detector(drop_path_rate=0.5)
-    *batch, noise = tiny_batch(model)
-    first, again, other = (losses(model, (*batch, x)) for x in (noise, noise, 1 - noise))
+    batch = tiny_batch(model)
+    noise = batch.noise
+    first, again, other = (losses(model, batch._replace(noise=x)) for x in (noise, noise, 1 - noise))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
@@ -88,7 +89,7 @@ def test_recomputation_changes_no_gradient():
         if recompute:
             model.set_grad_checkpointing()
         step = LossAndGradients(DetectionLoss(model), ParameterTuple(model.trainable_params()))
-        (total, *_), gradients = step(*tensors(tiny_batch(model)))
+        (total, *_), gradients = step(*arguments(tiny_batch(model)))
         found.append([total.asnumpy(), *(gradient.asnumpy() for gradient in gradients)])
     for one, other in zip(*found, strict=True):
         assert np.abs(one - other).max() <= 1e-5 * max(np.abs(one).max(), 1e-3)

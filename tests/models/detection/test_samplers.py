@@ -39,11 +39,11 @@ def test_rpn_targets_of_the_detector(detector):
         prefix, gt = f"train_bn/rpn.img{image}", detector[f"gt.img{image}.boxes"]
         inside, positive, negative = (detector[f"{prefix}.{name}"] for name in ("inside", "pos", "neg"))
         found = rpn_targets(anchors, inside, gt, Chosen(positive, negative), count, positives)
-        used = int(found["weights"].sum())
-        TABLE.check("detector rpn.pos and neg", found["indices"][:used], np.concatenate([positive, negative]), "exact")
-        assert found["labels"].sum() == len(positive)
-        TABLE.check("detector rpn.pos_target", found["deltas"][: len(positive)], detector[f"{prefix}.pos_target"])
-        assert not found["deltas"][len(positive) :].any()
+        used = int(found.weights.sum())
+        TABLE.check("detector rpn.pos and neg", found.indices[:used], np.concatenate([positive, negative]), "exact")
+        assert found.labels.sum() == len(positive)
+        TABLE.check("detector rpn.pos_target", found.deltas[: len(positive)], detector[f"{prefix}.pos_target"])
+        assert not found.deltas[len(positive) :].any()
 
 
 def test_regions_of_the_detector(detector):
@@ -89,7 +89,7 @@ def test_few_candidates_leave_slots_unused():
     assert indices.tolist() == [[1, 4, 0, 3, 5, 0], [0] * 6]
     assert positive.sum(1).tolist() == [2, 0] and used.sum(1).tolist() == [5, 0]
     targets = rpn_targets(np.float32([[0, 0, 4, 4]]), np.array([True]), np.zeros((0, 4), np.float32), None, 3, 1)
-    assert targets["weights"].tolist() == [1, 0, 0] and not targets["labels"].any()
+    assert targets.weights.tolist() == [1, 0, 0] and not targets.labels.any()
 
 
 def test_regions_are_a_uniform_sample():
