@@ -130,8 +130,13 @@ class DetectionBatch(NamedTuple):
 
     def row(self, index: int) -> DetectionBatch:
         """Return views of the arrays of one image, without noise."""
-        groups = (type(group)(*(array[index] for array in group)) for group in (self.gt, self.rpn, self.draws))
-        return DetectionBatch(self.images[index], self.img_shapes[index], *groups)
+        return DetectionBatch(
+            self.images[index],
+            self.img_shapes[index],
+            GroundTruth(*(array[index] for array in self.gt)),
+            RpnTargets(*(array[index] for array in self.rpn)),
+            CascadeDraws(*(array[index] for array in self.draws)),
+        )
 
 
 class DetectionEvalBatch(NamedTuple):

@@ -148,7 +148,7 @@ class Evaluator(Protocol):
     def reset(self) -> None:
         """Forget all batches."""
 
-    def update(self, batch: Batch, outputs: tuple[Tensor, ...]) -> None:
+    def update(self, batch: Any, outputs: tuple[Tensor, ...]) -> None:
         """Add the network's outputs for a batch."""
 
     def compute(self, ranks: Ranks) -> Metrics:
@@ -275,6 +275,6 @@ class Task:
             UserError: The task, the device or the CPU does not support the configuration's ``INFERENCE_PRECISION``.
         """
 
-    def inference_inputs(self, batch: Batch) -> tuple[np.ndarray, ...]:
+    def inference_inputs(self, batch: Any) -> tuple[np.ndarray, ...]:
         """Return the arrays of an evaluation batch that the model itself accepts."""
         return batch[:1]
