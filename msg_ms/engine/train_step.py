@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -13,7 +12,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.amp import LossScaler
 from mindspore.ops import partial
 
-from ..data.pipeline import Batch, Signature, map_batch
+from ..data.pipeline import Batch, Signature, arrays_of, map_batch
 from ..models.freeze import set_training
 from ..ops import SquaredNorm
 from .ema import WeightEMA
@@ -68,12 +67,15 @@ class PendingFigures:
         return Figures((means.sum(0) / self.world_size).tolist(), float(norm), float(scale), int(rows[:, -1].sum()))
 
 
-def arguments(batch: Batch) -> tuple[Any, ...]:
-    """Return a batch as the arguments of a Cell: its fields as Tensors, or as named tuples of Tensors."""
-    return tuple(field for field in map_batch(Tensor, batch) if field is not None)
+def arguments(batch: Batch) -> tuple[Tensor, ...]:
+    """Return all arrays of a batch as the arguments of a Cell, in the order of its fields.
+
+    A named tuple stays on the host: as an input of a graph MindSpore 2.10 takes it for a constant.
+    """
+    return tuple(map(Tensor, arrays_of(batch)))
 
 
-def example(signature: Signature) -> tuple[Any, ...]:
+def example(signature: Signature) -> tuple[Tensor, ...]:
     """Return the arguments for a batch of zeros, to compile a graph for."""
     return arguments(map_batch(lambda entry: np.zeros(*entry), signature))
 

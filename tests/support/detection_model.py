@@ -8,7 +8,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from msg_ms.boxes.batches import CascadeDraws, GroundTruth, RpnTargets
 from msg_ms.checkpoint import parameters_by_name
 from msg_ms.convert import convert_state_dict, export_state_dict
 from msg_ms.convert.detection_rules import DETECTION_RULES
@@ -141,7 +140,7 @@ def training_inputs(case: str) -> tuple:
     # Full-size bitmaps in place of crops, for ``FullMaskTargets``, which reads no frames.
     ground_truth = (Tensor(gt), Tensor(labels), Tensor(valid), Tensor(masks), Tensor(gt))
     rpn = tuple(Tensor(np.stack(values)) for values in zip(*targets, strict=True))
-    return Tensor(images), sizes, GroundTruth(*ground_truth), RpnTargets(*rpn), CascadeDraws(*draws)
+    return Tensor(images), sizes, *ground_truth, *rpn, *draws
 
 
 def _rpn_targets(reference, case: str, image: int, count: int) -> tuple[np.ndarray, ...]:

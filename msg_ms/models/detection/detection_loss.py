@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
 
-from ...boxes.batches import CascadeDraws, GroundTruth, RpnTargets
 from .cascade_rcnn import CascadeMaskRCNN
 from .head_losses import box_losses, mask_loss, rpn_losses
 from .mask_targets import MaskTargets
@@ -41,30 +40,42 @@ class DetectionLoss(nn.Cell):
         self,
         images: Tensor,
         img_shapes: Tensor,
-        gt: GroundTruth,
-        rpn: RpnTargets,
-        draws: CascadeDraws,
+        gt: Tensor,
+        gt_labels: Tensor,
+        gt_valid: Tensor,
+        gt_masks: Tensor,
+        gt_frames: Tensor,
+        rpn_indices: Tensor,
+        rpn_labels: Tensor,
+        rpn_weights: Tensor,
+        rpn_deltas: Tensor,
+        draws0: Tensor,
+        draws1: Tensor,
+        draws2: Tensor,
         noise: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Return the total loss and its parts, float32 scalars.
 
-        The arguments are the fields of ``msg_ms.boxes.batches.DetectionBatch``.
+        The arguments are the arrays of a ``msg_ms.boxes.batches.DetectionBatch`` in the order of its fields, which
+        documents them. They arrive one by one: to MindSpore 2.10 a named tuple is a constant, so as an input it is
+        compiled for every batch, and one that is built here has no gradient.
 
         Returns:
             The total, which is the sum of the others, and the weighted losses in the order of ``LOSS_NAMES``.
         """
         maps, logits, deltas = self.model.pyramid(images, noise)
-        losses: tuple[Tensor, ...] = rpn_losses(logits, deltas, rpn)
+        losses: tuple[Tensor, ...] = rpn_losses(logits, deltas, rpn_indices, rpn_labels, rpn_weights, rpn_deltas)
         proposals = self.proposals(logits, deltas, img_shapes)
         boxes, valid = proposals[0], proposals[2]
+        draws = (draws0, draws1, draws2)
         for stage in range(STAGES):
-            boxes, own, labels, is_gt, used = self.sample(stage, boxes, valid, gt, draws[stage])
+            boxes, own, labels, is_gt, used = self.sample(stage, boxes, valid, gt, gt_labels, gt_valid, draws[stage])
             logit, delta = self.model.roi_head.predict_boxes(stage, maps, boxes, used)
-            targets = ops.gather_elements(gt.boxes, 1, ops.broadcast_to(own.expand_dims(-1), boxes.shape))
+            targets = ops.gather_elements(gt, 1, ops.broadcast_to(own.expand_dims(-1), boxes.shape))
             weight = self.settings.stage_weights[stage]
             loss_class, loss_box = box_losses(stage, logit, delta, boxes, labels, used, targets)
             loss_box = loss_box * self.settings.box_loss_weight
-            masks = self.stage_mask_loss(stage, maps, boxes, own, labels, gt)
+            masks = self.stage_mask_loss(stage, maps, boxes, own, labels, gt_masks, gt_frames)
             losses = (*losses, weight * loss_class, weight * loss_box, weight * masks)
             if stage + 1 < STAGES:
                 # Positives move by the deltas of their own class.
@@ -81,7 +92,9 @@ class DetectionLoss(nn.Cell):
         stage: int,
         boxes: Tensor,
         valid: Tensor,
-        gt: GroundTruth,
+        gt: Tensor,
+        gt_labels: Tensor,
+        gt_valid: Tensor,
         draws: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Sample a stage's regions: R of each image, the positives first.
@@ -91,6 +104,8 @@ class DetectionLoss(nn.Cell):
             boxes: Candidates (B, P, 4).
             valid: Which of them are used, bool (B, P).
             gt: As in ``construct``.
+            gt_labels: As in ``construct``.
+            gt_valid: As in ``construct``.
             draws: Uniform numbers (B, G + P).
 
         Returns:
@@ -99,16 +114,16 @@ class DetectionLoss(nn.Cell):
         """
         s, iou = self.settings, self.settings.stage_ious[stage]
         # Indices, as MindSpore's compiler warns of unused parts of an unpacked tuple.
-        assigned = assign_regions(boxes, valid, gt.boxes, gt.valid, iou, iou)[0]
-        added = add_gt(boxes, valid, assigned, gt.boxes, gt.valid)
+        assigned = assign_regions(boxes, valid, gt, gt_valid, iou, iou)[0]
+        added = add_gt(boxes, valid, assigned, gt, gt_valid)
         boxes, assigned = added[0], added[2]
         index, positive, used = sample_regions(assigned, draws, s.region_samples, s.region_positives)
         boxes = ops.gather_elements(boxes, 1, ops.broadcast_to(index.expand_dims(-1), (*index.shape, 4)))
         own = ops.gather_elements(assigned, 1, index) - 1
         own = ops.select(positive, own, ops.zeros_like(own))
-        labels = ops.gather_elements(gt.labels, 1, own)
+        labels = ops.gather_elements(gt_labels, 1, own)
         labels = ops.select(positive, labels, ops.zeros_like(labels) + s.num_classes)
-        is_gt = ops.logical_and(index < gt.boxes.shape[1], used)
+        is_gt = ops.logical_and(index < gt.shape[1], used)
         return ops.stop_gradient(boxes), own, labels, is_gt, used
 
     def stage_mask_loss(
@@ -118,7 +133,8 @@ class DetectionLoss(nn.Cell):
         boxes: Tensor,
         own: Tensor,
         labels: Tensor,
-        gt: GroundTruth,
+        gt_masks: Tensor,
+        gt_frames: Tensor,
     ) -> Tensor:
         """Return a stage's mask loss; only the slots that may hold positives are computed.
 
@@ -128,11 +144,12 @@ class DetectionLoss(nn.Cell):
             boxes: Regions (B, R, 4), the positives first.
             own: The ground-truth box of each region, int32 (B, R).
             labels: Classes (B, R), int32, K for negatives.
-            gt: As in ``construct``.
+            gt_masks: As in ``construct``.
+            gt_frames: As in ``construct``.
         """
         count, classes = self.settings.region_positives, self.settings.num_classes
         boxes, own, labels = boxes[:, :count], own[:, :count], labels[:, :count]
         positive = labels < classes
         labels = ops.select(positive, labels, ops.zeros_like(labels))
         logits = self.model.roi_head.predict_masks(stage, maps, boxes, labels)
-        return mask_loss(logits, self.mask_targets(gt.masks, gt.frames, boxes, own), positive)
+        return mask_loss(logits, self.mask_targets(gt_masks, gt_frames, boxes, own), positive)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from ...boxes.batches import RpnTargets
 from .boxes import decode_boxes, giou_loss, smooth_l1
 from .roi_head import class_deltas
 from .settings import STAGE_STDS
 
 
-def rpn_losses(logits: tuple[Tensor, ...], deltas: tuple[Tensor, ...], targets: RpnTargets) -> tuple[Tensor, Tensor]:
+def rpn_losses(
+    logits: tuple[Tensor, ...],
+    deltas: tuple[Tensor, ...],
+    indices: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    targets: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Return the objectness and box losses of the region proposal network.
 
     Both are sums over the sampled anchors of the batch, over their number. As in mmdetection, every image counts at
@@ -20,12 +26,14 @@ def rpn_losses(logits: tuple[Tensor, ...], deltas: tuple[Tensor, ...], targets: 
     Args:
         logits: Objectness (B, A, H_i, W_i) of every level.
         deltas: Box deltas (B, 4*A, H_i, W_i) of every level.
-        targets: The sampled anchors.
+        indices: Sampled anchors (B, S), int32, numbered by level, row, column and ratio.
+        labels: 1 for positives, float32 (B, S).
+        weights: 0 in unused slots, float32 (B, S).
+        targets: Deltas of the positives, float32 (B, S, 4).
 
     Returns:
         Two float32 scalars.
     """
-    indices, labels, weights = targets.indices, targets.labels, targets.weights
     batch = indices.shape[0]
     flat = ops.cat([level.transpose(0, 2, 3, 1).reshape(batch, -1) for level in logits], 1)
     moves = ops.cat([level.transpose(0, 2, 3, 1).reshape(batch, -1, 4) for level in deltas], 1)
@@ -34,9 +42,9 @@ def rpn_losses(logits: tuple[Tensor, ...], deltas: tuple[Tensor, ...], targets: 
     total = ops.maximum(counts[0], ops.ones_like(counts[0])) + ops.maximum(counts[1], ops.ones_like(counts[1]))
     total = total.sum()
     chosen = ops.gather_elements(flat, 1, indices)
-    moved = ops.gather_elements(moves, 1, ops.broadcast_to(indices.expand_dims(-1), targets.deltas.shape))
+    moved = ops.gather_elements(moves, 1, ops.broadcast_to(indices.expand_dims(-1), targets.shape))
     objectness = (binary_cross_entropy(chosen, labels) * weights).sum() / total
-    return objectness, (smooth_l1(moved, targets.deltas).sum(-1) * positives).sum() / total
+    return objectness, (smooth_l1(moved, targets).sum(-1) * positives).sum() / total
 
 
 def box_losses(

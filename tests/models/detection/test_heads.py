@@ -8,7 +8,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from support.detection import TABLE, vectors
 from support.detection_model import check_flat_gradient, detector, torch_names
 
-from msg_ms.boxes.batches import GroundTruth
 from msg_ms.boxes.masks import CROP_SIZE, crop_masks
 from msg_ms.models.detection.conv import Conv2d, Deconv2x2
 from msg_ms.models.detection.detection_loss import DetectionLoss
@@ -174,8 +173,7 @@ def test_mask_loss_from_crops_matches_mmdetection(stage):
         crops[i, : len(gt)], frames[i, : len(gt)] = crop_masks(reference[f"gt.img{i}.masks"], gt)
         pos_gt = reference[f"{case}.img{i}.pos_gt"]
         own[i, : len(pos_gt)], labels[i, : len(pos_gt)] = pos_gt, reference[f"gt.img{i}.labels"][pos_gt]
-    inputs = [Tensor(x) for x in (boxes, own, labels)]
-    truth = GroundTruth(None, None, None, Tensor(crops), Tensor(frames))
-    loss = DetectionLoss(model).stage_mask_loss(stage, pyramid_of_vectors(), *inputs, truth)
+    inputs = [Tensor(x) for x in (boxes, own, labels, crops, frames)]
+    loss = DetectionLoss(model).stage_mask_loss(stage, pyramid_of_vectors(), *inputs)
     weighted = model.settings.stage_weights[stage] * loss.asnumpy()
     TABLE.check("detector loss_mask, from crops", weighted.reshape(1), reference[f"{case}.loss_mask"], "crop loss")
