@@ -97,10 +97,10 @@ def _classifiers() -> list[Fact]:
 def _versions() -> list[Fact]:
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     low, above = re.search(r'requires-python = ">=(3\.\d+),<3\.(\d+)"', project).groups()
-    mindcv = re.search(r'"mindcv==(\S+)"', project)[1]
+    mindcv = re.search(r'"mindcv>=([\d.]+),', project)[1]
     return [
         Fact("versions of Python", (r"(3\.\d+) (?:to|至) (3\.\d+)",), (low, f"3.{int(above) - 1}")),
-        Fact("version of mindcv", (r"mindcv\D{0,60}?(\d\.\d\.\d)(?=[^\d.])",), (mindcv,)),
+        Fact("oldest version of mindcv", (r"mindcv\D{0,60}?(\d\.\d\.\d) (?:to|至) \d\.\d\.\d",), (mindcv,)),
     ]
 
 

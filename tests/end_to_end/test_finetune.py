@@ -49,4 +49,7 @@ def test_from_one_size_to_another(run, tmp_path):
 
     message = run("train.py", "--tag", "resumed", "--resume", trained, *LARGER, status=2).stderr
     assert f"{TABLE} is (49, 1), the model's is (121, 1)" in message
-    assert "--pretrained and another --tag start a run from weights of other classes, windows or image sizes" in message
+    assert (
+        "--pretrained and another --tag start a run from weights of other classes, channels, windows or image sizes"
+        in message
+    )
