@@ -30,8 +30,8 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module", params=TRACKERS)
-def slurm(request, tmp_path_factory):
-    with cluster(tmp_path_factory.mktemp("slurm"), request.param):
+def slurm(request):
+    with cluster(request.param):
         yield
 
 

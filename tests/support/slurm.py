@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -71,8 +72,14 @@ def run(line: str, **arguments) -> str:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, tracker: str) -> Iterator[None]:
+def cluster(tracker: str) -> Iterator[None]:
     """Bring up two idle nodes, with SLURM_CONF in this process's environment; ends all daemons and namespaces."""
+    # Not pytest's own folder: munge accepts only a path that all users can search.
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        yield from _cluster(Path(folder), tracker)
+
+
+def _cluster(folder: Path, tracker: str) -> Iterator[None]:
     daemons: list[subprocess.Popen] = []
 
     def start(*line: str) -> None:

@@ -173,7 +173,7 @@ def main() -> None:
     names = sys.argv[1:]
     trackers = [name for name in names if name in TRACKERS] or TRACKERS
     for tracker in trackers:
-        with tempfile.TemporaryDirectory() as folder, cluster(Path(folder), tracker):
+        with cluster(tracker):
             for name in [name for name in names if name in FAULTS] or FAULTS:
                 with tempfile.TemporaryDirectory() as own:
                     r = run_fault(name, Path(own))
