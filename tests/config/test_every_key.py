@@ -14,6 +14,7 @@ from msg_ms import UserError
 from msg_ms.config import KEYS, flat_items, load_config, schedule_warnings, to_yaml
 from msg_ms.config.load import PATHS
 from msg_ms.data import Shard
+from msg_ms.data.pipeline import arrays_of
 from msg_ms.engine.optim import build_optimizer
 from msg_ms.engine.schedule import build_schedule
 from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, build_step
@@ -113,7 +114,7 @@ class Bench:
         assert all(np.isfinite(schedule.at_step(step)) for step in (0, 1, data.steps, config.train.epochs * data.steps))
         batches = data.batches(0, 1)
         group = [next(batches) for _ in range(data.order.accumulation)]
-        assert all(np.isfinite(array).all() for batch in group for array in batch)
+        assert all(np.isfinite(array).all() for batch in group for array in arrays_of(batch))
         losses, norm = self.step(config, task, data).run(group, schedule.at_step(0))
         assert len(losses) == 1 and isinstance(norm, float)
 

@@ -66,7 +66,7 @@ def test_training_names_counts_and_replaces_a_bad_file(kind, data):
     lines: list[str] = []
     dataset = TrainDataset(scan_folder(data / "train"), config.data, config.aug, 3, 0.1, 0, 1)
     batches = list(dataset.batches(0, 2, lines.append))
-    assert len(batches) == 6 and all(np.isfinite(images).all() for images, _ in batches)
+    assert len(batches) == 6 and all(np.isfinite(batch.images).all() for batch in batches)
     assert len(lines) == 1 and lines[0].startswith(f"can't decode {bad} (")
     assert lines[0].endswith("another image replaces it")
     again = TrainDataset(scan_folder(data / "train"), config.data, config.aug, 3, 0.1, 0, 2)

@@ -32,8 +32,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 from support.random_coco import compare, random_content, write  # noqa: E402
 
 from msg_ms import UserError  # noqa: E402
+from msg_ms.boxes.batches import DetectionBatch  # noqa: E402
 from msg_ms.config import Config, load_config  # noqa: E402
 from msg_ms.data import DetectionTrainDataset, load_coco  # noqa: E402
+from msg_ms.data.pipeline import arrays_of  # noqa: E402
 
 HANG = 60  # seconds for one case
 LONGEST = 6000  # characters of a message
@@ -218,14 +220,12 @@ def check_batch(data: DetectionTrainDataset) -> str:
     """Return why a training batch can't be used; empty if it can."""
     indices = np.arange(min(2, len(data)))
     batch = data.build_batch(0, 0, indices)
-    signature = data._signature(len(indices), (SIDE, SIDE))
-    for name, array, (shape, kind) in zip(data.columns, batch, signature, strict=True):
-        if array.shape != shape or array.dtype != kind or not np.isfinite(array.astype(np.float64)).all():
-            return f"{name} has shape {array.shape}, {array.dtype}, or values that are not finite"
-    named = dict(zip(data.columns, batch, strict=True))
-    boxes, valid = named["gt"], named["gt_valid"]
+    expected = arrays_of(DetectionBatch.zeros(len(indices), (SIDE, SIDE), *data.sizes))
+    for number, (array, zeros) in enumerate(zip(arrays_of(batch), expected, strict=True)):
+        if array.shape != zeros.shape or array.dtype != zeros.dtype or not np.isfinite(array.astype(np.float64)).all():
+            return f"array {number} has shape {array.shape}, {array.dtype}, or values that are not finite"
+    boxes, valid, labels = batch.gt.boxes, batch.gt.valid, batch.gt.labels
     inside = (boxes >= 0).all() and (boxes <= SIDE).all() and (boxes[..., 2:] >= boxes[..., :2])[valid].all()
-    labels = named["gt_labels"]
     return "" if inside and 0 <= labels.min() <= labels.max() < CLASSES else f"boxes {boxes[valid]}, labels {labels}"
 
 
@@ -246,7 +246,7 @@ def try_case(root: Path, rng: np.random.Generator) -> tuple[str, str]:
     config = replace(config, data=replace(config.data, data_path=str(root)))
     try:
         train, val = load_coco(config.data, CLASSES, training=True)
-        data = DetectionTrainDataset(train, config.data, config.detection, 0, 1, anchors=16, proposals=8, regions=4)
+        data = DetectionTrainDataset(train, config.data, config.detection, 0, 1, anchors=16, proposals=8, rois=4)
     except UserError as error:
         text = str(error)
         wrong = "the message has several lines" if "\n" in text else "a long message" if len(text) > LONGEST else ""

@@ -31,6 +31,7 @@ from msg_ms.data.images.splits import folders_from_arrays, folders_to_arrays
 from msg_ms.data.images.tar_files import TarFileList
 from msg_ms.data.images.tar_index import INDEX
 from msg_ms.data.images.tar_scan import index_tar_files, write_index
+from msg_ms.data.pipeline import arrays_of
 from msg_ms.tasks.classification import ClassificationTask
 
 NFD = unicodedata.normalize("NFD", "café")
@@ -122,7 +123,7 @@ def test_samples_are_bit_equal_in_training_and_evaluation(both, tmp_path):
         train, val = load(tmp_path / kind, 4, training=True)
         data = TrainDataset(train, config.data, config.aug, 4, 0.1, seed=3, workers=2)
         batches = [*data.batches(1, 3), *EvalDataset(val, config.data, True, 2).batches()]
-        results.append([array.tobytes() for batch in batches for array in batch])
+        results.append([array.tobytes() for batch in batches for array in arrays_of(batch)])
     assert results[0] == results[1] and len(results[0]) == 2 * 5 + 3 * 3
 
 
@@ -366,7 +367,7 @@ def test_labels_of_webdataset(tmp_path):
     batches = list(EvalDataset(val, config.data, True, 1).batches())
     assert np.concatenate([labels for _, labels, _ in batches]).tolist() == [0, 0, 2, 2, 3, 3]
     data = TrainDataset(train, config.data, config.aug, 4, 0.1, seed=0, workers=1)
-    assert len(data) == 6 and all(labels.shape == (2, 4) for _, labels in data.batches(0, 1))
+    assert len(data) == 6 and all(batch.labels.shape == (2, 4) for batch in data.batches(0, 1))
     shared = folders_from_arrays(folders_to_arrays((train, val)))
     assert shared[0].labels == train.labels and shared[1].classes == ()
 
