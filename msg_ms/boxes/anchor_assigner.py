@@ -21,32 +21,25 @@ class AssignRule:
     Args:
         positive: least IoU of a positive.
         negative: IoU below which a box is background.
-        low_quality: also assign each ground-truth box to the boxes with its largest IoU.
+        low_quality: also assign each ground-truth box to all boxes with its largest IoU.
         min_positive: least such IoU, above 0.
-        all_best: with ``low_quality``, all boxes of equal largest IoU; otherwise the first.
-        ignore: share of a box inside a crowd above which it is ignored; None ignores none.
-        ignore_by_crowd: the share is that of the crowd instead.
     """
 
     positive: float
     negative: float
     low_quality: bool = False
     min_positive: float = 0.0
-    all_best: bool = True
-    ignore: float | None = None
-    ignore_by_crowd: bool = False
 
 
 RPN_RULE = AssignRule(0.7, 0.3, low_quality=True, min_positive=0.3)
 
 
-def iou_numpy(boxes: np.ndarray, gt: np.ndarray, over_first: bool = False) -> np.ndarray:
+def iou_numpy(boxes: np.ndarray, gt: np.ndarray) -> np.ndarray:
     """Return the IoU of boxes with one ground-truth box.
 
     Args:
         boxes: (N, 4), float32.
         gt: (4,), float32.
-        over_first: divide by the area of ``boxes`` instead of the union.
 
     Returns:
         (N,), float32.
@@ -55,24 +48,20 @@ def iou_numpy(boxes: np.ndarray, gt: np.ndarray, over_first: bool = False) -> np
     size = np.maximum(size, np.float32(0))
     overlap = size[:, 0] * size[:, 1]
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    if not over_first:
-        area = (gt[2] - gt[0]) * (gt[3] - gt[1]) + area - overlap
-    return overlap / np.maximum(area, np.float32(EPS))
+    union = (gt[2] - gt[0]) * (gt[3] - gt[1]) + area - overlap
+    return overlap / np.maximum(union, np.float32(EPS))
 
 
-def assign_anchors(
-    anchors: np.ndarray, gt: np.ndarray, rule: AssignRule = RPN_RULE, crowds: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def assign_anchors(anchors: np.ndarray, gt: np.ndarray, rule: AssignRule = RPN_RULE) -> tuple[np.ndarray, np.ndarray]:
     """Assign anchors to the ground-truth boxes of one image.
 
     Args:
         anchors: (A, 4), float32.
         gt: (G, 4), float32, without padding.
         rule: the thresholds.
-        crowds: boxes of crowds, for ``rule.ignore``.
 
     Returns:
-        The assignment (A,), int32, and the largest IoU (A,), float32, -1 where a crowd is the reason to ignore.
+        The assignment (A,), int32, and the largest IoU (A,), float32.
 
     Raises:
         ValueError: ``rule.low_quality`` with ``rule.min_positive`` 0, which would assign boxes without overlap.
@@ -85,38 +74,20 @@ def assign_anchors(
     if len(gt) == 0:
         assigned[:] = 0
         return assigned, best
-    ignored = _ignored(anchors, rule, crowds)
     near = []
     for k, box in enumerate(gt):
         # Only these can have an IoU above 0; they are few.
         x1, y1, x2, y2 = anchors.T
-        touching = np.flatnonzero((x1 < box[2]) & (x2 > box[0]) & (y1 < box[3]) & (y2 > box[1]) & ~ignored)
+        touching = np.flatnonzero((x1 < box[2]) & (x2 > box[0]) & (y1 < box[3]) & (y2 > box[1]))
         iou = iou_numpy(anchors[touching], box)
         near.append((touching, iou))
         better = iou > best[touching]
         best[touching[better]], best_gt[touching[better]] = iou[better], k
-    best[ignored] = -1
-    assigned[(best >= 0) & (best < np.float32(rule.negative))] = 0
+    assigned[best < np.float32(rule.negative)] = 0
     positive = best >= np.float32(rule.positive)
     assigned[positive] = best_gt[positive] + 1
     for k, (touching, iou) in enumerate(near if rule.low_quality else []):
         largest = iou.max(initial=0)
         if largest >= np.float32(rule.min_positive):
-            chosen = iou == largest if rule.all_best else [np.argmax(iou)]
-            assigned[touching[chosen]] = k + 1
+            assigned[touching[iou == largest]] = k + 1
     return assigned, best
-
-
-def _ignored(boxes: np.ndarray, rule: AssignRule, crowds: np.ndarray | None) -> np.ndarray:
-    share = np.zeros(len(boxes), np.float32)
-    if rule.ignore is None or crowds is None:
-        return np.zeros(len(boxes), bool)
-    for crowd in np.asarray(crowds, np.float32):
-        inside = iou_numpy(boxes, crowd, over_first=True)
-        if rule.ignore_by_crowd:
-            size = np.minimum(boxes[:, 2:], crowd[2:]) - np.maximum(boxes[:, :2], crowd[:2])
-            size = np.maximum(size, np.float32(0))
-            area = (crowd[2] - crowd[0]) * (crowd[3] - crowd[1])
-            inside = size[:, 0] * size[:, 1] / np.maximum(area, np.float32(EPS))
-        share = np.maximum(share, inside)
-    return share > np.float32(rule.ignore)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from .anchor_assigner import RPN_RULE, AssignRule, assign_anchors
 from .batches import RpnTargets
 
 
@@ -47,34 +46,6 @@ def encode_numpy(boxes: np.ndarray, gt: np.ndarray) -> np.ndarray:
     return np.concatenate([shift, np.log(gt_size / size)], 1).astype(np.float32)
 
 
-def rpn_targets(
-    anchors: np.ndarray,
-    inside: np.ndarray,
-    gt: np.ndarray,
-    rng: np.random.Generator,
-    count: int = 256,
-    positives: int = 128,
-    rule: AssignRule = RPN_RULE,
-) -> RpnTargets:
-    """Assign and sample anchors of one image; the training targets of the RPN with static shapes.
-
-    Args:
-        anchors: (A, 4), of all levels.
-        inside: (A,), bool, anchors that take part.
-        gt: (G, 4), without padding.
-        rng: as in ``sample_anchors``.
-        count: anchors to sample.
-        positives: the most positives.
-        rule: thresholds of the assignment.
-
-    Returns:
-        The targets of one image, with N of ``count``.
-    """
-    assigned = np.full(len(anchors), -1, np.int32)
-    assigned[inside] = assign_anchors(anchors[inside], gt, rule)[0]
-    return sampled_targets(anchors, assigned, gt, rng, count, positives)
-
-
 def sampled_targets(
     anchors: np.ndarray,
     assigned: np.ndarray,
@@ -83,7 +54,7 @@ def sampled_targets(
     count: int,
     positives: int,
 ) -> RpnTargets:
-    """Sample assigned anchors; arguments and result are those of ``rpn_targets``.
+    """Sample assigned anchors of one image; return the training targets of the RPN with static shapes.
 
     Args:
         anchors: (A, 4), of all levels.
@@ -92,6 +63,9 @@ def sampled_targets(
         rng: as in ``sample_anchors``.
         count: anchors to sample.
         positives: the most positives.
+
+    Returns:
+        The targets of one image, with N of ``count``.
     """
     positive, negative = sample_anchors(assigned, count, positives, rng)
     sampled = len(positive) + len(negative)

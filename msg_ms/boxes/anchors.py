@@ -70,44 +70,16 @@ def grid_anchors(
     return levels
 
 
-def valid_flags(
-    shapes: Sequence[tuple[int, int]],
-    pad_shape: tuple[int, int],
-    strides: Sequence[int] = STRIDES,
-    ratios: Sequence[float] = RATIOS,
-) -> np.ndarray:
-    """Return which anchors belong to cells of the image itself, not of the batch's padding.
-
-    Args:
-        shapes: rows and columns of each level.
-        pad_shape: height and width of this image, padded to a multiple of 32 but not to the batch.
-        strides: pixels per cell of each level.
-        ratios: anchors per cell.
-
-    Returns:
-        (A,), bool, over all levels.
-    """
-    flags = []
-    for (rows, columns), stride in zip(shapes, strides, strict=True):
-        valid = np.zeros((rows, columns, len(ratios)), bool)
-        valid[: -(-pad_shape[0] // stride), : -(-pad_shape[1] // stride)] = True
-        flags.append(valid.reshape(-1))
-    return np.concatenate(flags)
-
-
-def inside_flags(anchors: np.ndarray, img_shape: tuple[int, int], border: float = 0) -> np.ndarray:
+def inside_flags(anchors: np.ndarray, img_shape: Sequence[int]) -> np.ndarray:
     """Return which anchors are inside the image.
 
     Args:
         anchors: (A, 4).
         img_shape: height and width of the image without padding.
-        border: pixels that an anchor may reach outside; below 0 every anchor counts as inside.
 
     Returns:
         (A,), bool.
     """
-    if border < 0:
-        return np.ones(len(anchors), bool)
     height, width = img_shape
     x1, y1, x2, y2 = anchors.T
-    return (x1 >= -border) & (y1 >= -border) & (x2 < width + border) & (y2 < height + border)
+    return (x1 >= 0) & (y1 >= 0) & (x2 < width) & (y2 < height)

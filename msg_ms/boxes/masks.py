@@ -13,26 +13,18 @@ from .rle import decode_columns, encode_rle
 CROP_SIZE = 112
 
 
-def bin_weights(low: float, high: float, bins: int, size: int) -> np.ndarray:
-    """Return RoIAlign's weights along one axis (scale 1, aligned, adaptive sampling).
+def _bin_samples(low: float, high: float, bins: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels that RoIAlign's bins read along one axis (scale 1, aligned, adaptive sampling).
 
     Args:
-        low: start of the region in pixels.
+        low: start of the box in pixels.
         high: its end.
-        bins: bins of the region.
+        bins: bins of the box.
         size: pixels of the axis.
 
     Returns:
-        (bins, size), float32.
+        The pixels and their shares of each bin, (bins, 2 * samples) each.
     """
-    places, shares = _bin_samples(low, high, bins, size)
-    weights = np.zeros((bins, size), np.float32)
-    np.add.at(weights, (np.arange(bins)[:, None], places), shares)
-    return weights
-
-
-def _bin_samples(low: float, high: float, bins: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels that each bin of ``bin_weights`` reads and their shares, (bins, 2 * samples) each."""
     start, length = float(low) - 0.5, (float(high) - float(low)) / bins
     samples = max(math.ceil(length), 0)
     position = start + length * (np.arange(bins)[:, None] + (np.arange(samples) + 0.5) / max(samples, 1))
@@ -42,53 +34,6 @@ def _bin_samples(low: float, high: float, bins: int, size: int) -> tuple[np.ndar
     fraction = inside - lower
     shares = np.concatenate([used * (1 - fraction), used * fraction], 1) / max(samples, 1)
     return np.concatenate([lower, np.minimum(lower + 1, size - 1)], 1), shares
-
-
-def crop_resize(bitmap: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-    """Return the mean of a mask in size x size bins of a box (RoIAlign of one map).
-
-    Args:
-        bitmap: (height, width).
-        box: (4,), in pixels.
-        size: bins a side.
-
-    Returns:
-        (size, size), float32, from 0 to 1.
-    """
-    x1, y1, x2, y2 = box
-    rows, columns = (bin_weights(*ends, size, n) for ends, n in zip(((y1, y2), (x1, x2)), bitmap.shape, strict=True))
-    return _resample(bitmap, rows, columns)
-
-
-def _resample(bitmap: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
-    """Multiply from both sides, without the rows and columns that have no weight."""
-    rows, columns = _used(row_weights), _used(column_weights)
-    part = bitmap[rows, columns].astype(np.float32)
-    return row_weights[:, rows] @ part @ column_weights[:, columns].T
-
-
-def _used(weights: np.ndarray) -> slice:
-    """Return the pixels (of the second axis) from the first to the last one that has weight."""
-    used = np.flatnonzero(weights.any(0))
-    return slice(used[0], used[-1] + 1) if len(used) else slice(0)
-
-
-def crop_masks(bitmaps: np.ndarray, boxes: np.ndarray, size: int = CROP_SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """Crop ground-truth bitmaps to their boxes.
-
-    Args:
-        bitmaps: (G, height, width), 0 or 1.
-        boxes: (G, 4).
-        size: side of a crop.
-
-    Returns:
-        Crops (G, size, size), uint8, 255 for 1, and the boxes in pixels that they show (G, 4), float32.
-    """
-    rows, columns = (np.arange(side) for side in bitmaps.shape[1:])
-    crops, frames = np.zeros((len(boxes), size, size), np.uint8), np.zeros((len(boxes), 4), np.float32)
-    for i, (bitmap, box) in enumerate(zip(bitmaps, boxes, strict=True)):
-        crops[i], frames[i] = crop_mask(bitmap, rows, columns, box, size)
-    return crops, frames
 
 
 def crop_mask(

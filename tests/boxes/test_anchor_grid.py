@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from msg_ms.boxes.anchor_assigner import AssignRule
+from msg_ms.boxes.anchor_assigner import AssignRule, assign_anchors
 from msg_ms.boxes.anchor_grid import AnchorGrid
-from msg_ms.boxes.anchor_sampler import rpn_targets
+from msg_ms.boxes.anchor_sampler import sampled_targets
 from msg_ms.boxes.anchors import inside_flags
 
 RULES = (AssignRule(0.7, 0.3, True, 0.3), AssignRule(0.5, 0.4, True, 0.1))
@@ -28,7 +28,9 @@ def test_targets_equal_those_of_all_anchors(canvas, rule):
         shape = tuple(int(rng.integers(side // 2, side + 1)) for side in canvas)
         boxes = random_boxes(rng, *shape, whole=seed % 3 == 0)
         inside = inside_flags(grid.anchors, shape)
-        plain = rpn_targets(grid.anchors, inside, boxes, np.random.default_rng(seed), 64, 32, rule)
+        assigned = np.full(len(inside), -1, np.int32)
+        assigned[inside] = assign_anchors(grid.anchors[inside], boxes, rule)[0]
+        plain = sampled_targets(grid.anchors, assigned, boxes, np.random.default_rng(seed), 64, 32)
         fast = grid.targets(boxes, shape, np.random.default_rng(seed), 64, 32, rule)
         assert all(map(np.array_equal, fast, plain))
         positives += int(plain.labels.sum())

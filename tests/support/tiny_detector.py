@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from msg_ms import create_detector
-from msg_ms.boxes.anchor_sampler import rpn_targets
-from msg_ms.boxes.anchors import grid_anchors, inside_flags, level_shapes
+from msg_ms.boxes.anchor_grid import AnchorGrid
 from msg_ms.boxes.batches import CascadeDraws, DetectionBatch, GroundTruth, RpnTargets
-from msg_ms.boxes.masks import crop_masks
 from msg_ms.models.detection.cascade_rcnn import CascadeMaskRCNN
+
+from .mask_crops import crop_masks
 
 BACKBONE = dict(embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4, shuffle_size=(2, 2, 1, 1))
 SETTINGS = dict(
@@ -27,7 +27,7 @@ def tiny_detector(**changes) -> CascadeMaskRCNN:
 def tiny_batch(model: CascadeMaskRCNN, images: int = 2) -> DetectionBatch:
     """A training batch of ``DetectionLoss``: one or two boxes an image, and uniform draws."""
     rng, s = np.random.RandomState(0), model.settings
-    anchors = np.concatenate(grid_anchors(level_shapes(HEIGHT, WIDTH)))
+    grid = AnchorGrid(HEIGHT, WIDTH)
     gt = np.zeros((images, BOXES, 4), np.float32)
     valid = np.zeros((images, BOXES), bool)
     bitmaps = np.zeros((images, BOXES, HEIGHT, WIDTH), np.uint8)
@@ -38,8 +38,7 @@ def tiny_batch(model: CascadeMaskRCNN, images: int = 2) -> DetectionBatch:
             gt[i, k], valid[i, k] = box, True
             bitmaps[i, k, 10:45, 10 + 30 * k : 38 + 30 * k] = 1
         own = gt[i][valid[i]]
-        inside = inside_flags(anchors, (HEIGHT, WIDTH))
-        targets.append(rpn_targets(anchors, inside, own, np.random.default_rng(i), ANCHORS, ANCHORS // 2))
+        targets.append(grid.targets(own, (HEIGHT, WIDTH), np.random.default_rng(i), ANCHORS, ANCHORS // 2))
         crop, frame = crop_masks(bitmaps[i], gt[i])
         crops.append(crop)
         frames.append(frame)

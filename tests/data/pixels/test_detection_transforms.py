@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from support.coco import reference_images, write_split
 from support.detection import FOLDER, available, vectors
+from support.mask_crops import crop_masks
 
-from msg_ms.boxes.masks import crop_mask, crop_masks
+from msg_ms.boxes.masks import crop_mask
 from msg_ms.boxes.rle import decode_columns
 from msg_ms.config import DetectionConfig
 from msg_ms.data.coco.split import read_split

@@ -3,7 +3,7 @@
 import numpy as np
 from support.detection import TABLE, model_settings
 
-from msg_ms.boxes.anchors import base_anchors, grid_anchors, inside_flags, level_shapes, valid_flags
+from msg_ms.boxes.anchors import base_anchors, grid_anchors, inside_flags, level_shapes
 
 
 def generator() -> dict:
@@ -16,10 +16,8 @@ def all_anchors(padded_shape) -> tuple[list, list[np.ndarray]]:
     return shapes, grid_anchors(shapes, **generator())
 
 
-def usable(padded_shape, meta: dict) -> tuple[np.ndarray, np.ndarray]:
-    shapes, anchors = all_anchors(padded_shape)
-    valid = valid_flags(shapes, meta["pad_shape"][:2], generator()["strides"], generator()["ratios"])
-    return valid, valid & inside_flags(np.concatenate(anchors), meta["img_shape"][:2])
+def inside_image(padded_shape, meta: dict) -> np.ndarray:
+    return inside_flags(np.concatenate(all_anchors(padded_shape)[1]), meta["img_shape"][:2])
 
 
 def test_anchors(pieces):
@@ -35,18 +33,11 @@ def test_anchors(pieces):
 
 def test_flags(pieces):
     for i, meta in enumerate(pieces.description["img_metas"]):
-        valid, inside = usable(pieces.description["padded_shape"], meta)
-        TABLE.check(f"anchors.valid.img{i}", valid, pieces[f"anchors.valid.img{i}"], "exact")
+        inside = inside_image(pieces.description["padded_shape"], meta)
         TABLE.check(f"anchors.inside.img{i}", inside, pieces[f"anchors.inside.img{i}"], "exact")
 
 
 def test_flags_of_the_detector(detector):
     for i, meta in enumerate(detector.description["img_metas"]):
-        _, inside = usable(detector["images"].shape[2:], meta)
+        inside = inside_image(detector["images"].shape[2:], meta)
         TABLE.check("detector rpn.inside", inside, detector[f"train_bn/rpn.img{i}.inside"], "exact")
-
-
-def test_a_negative_border_includes_every_anchor():
-    assert inside_flags(np.array([[-50, -50, 500, 500]], np.float32), (20, 20), border=-1).all()
-    assert inside_flags(np.array([[-4, 0, 15, 19]], np.float32), (20, 20), border=5).all()
-    assert not inside_flags(np.array([[0, 0, 20, 19]], np.float32), (20, 20)).any()

@@ -10,16 +10,12 @@ from msg_ms.models.detection.roi_assigner import assign_regions
 
 from .test_anchors import all_anchors
 
-# The settings that the description of the vectors lists.
+# The settings that the description of the vectors lists, without those that ignore crowds.
 RULES = {
     "rpn": RPN_RULE,
     "s0": AssignRule(0.5, 0.5),
     "s1": AssignRule(0.6, 0.6),
     "s2": AssignRule(0.7, 0.7),
-    "ignore": AssignRule(0.5, 0.5, ignore=0.5),
-    "ignore_gt_side": AssignRule(0.5, 0.5, ignore=0.3, ignore_by_crowd=True),
-    "rpn_ignore": AssignRule(0.7, 0.3, low_quality=True, min_positive=0.3, ignore=0.5),
-    "one_each": AssignRule(0.7, 0.3, low_quality=True, min_positive=0.3, all_best=False),
     "no_gt": RPN_RULE,
 }
 
@@ -30,9 +26,9 @@ def labels_of(assigned: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", RULES)
 def test_settings(pieces, name):
-    boxes, crowds = pieces["assign.boxes"], pieces["assign.ignore"]
+    boxes = pieces["assign.boxes"]
     gt, labels = (pieces["assign.gt"], pieces["assign.labels"]) if name != "no_gt" else (np.zeros((0, 4)), [])
-    assigned, overlaps = assign_anchors(boxes, gt, RULES[name], crowds)
+    assigned, overlaps = assign_anchors(boxes, gt, RULES[name])
     TABLE.check(f"assign.{name}.gt_inds", assigned, pieces[f"assign.{name}.gt_inds"], "exact")
     TABLE.check(f"assign.{name}.labels", labels_of(assigned, labels), pieces[f"assign.{name}.labels"], "exact")
     if f"assign.{name}.max_overlaps" in pieces:
@@ -47,8 +43,6 @@ def test_settings(pieces, name):
 def test_iou_of_one_box(pieces):
     rows = [iou_numpy(pieces["assign.boxes"], box) for box in pieces["assign.gt"]]
     TABLE.check("iou.matrix, NumPy", np.array(rows), pieces["iou.matrix"])
-    shares = [iou_numpy(pieces["assign.boxes"], box, over_first=True) for box in pieces["assign.ignore"]]
-    TABLE.check("iou.iof", np.array(shares).T, pieces["iou.iof"])
 
 
 def in_graph(boxes: np.ndarray, gt: np.ndarray, threshold: float, padding: int = 3) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,9 @@ from mindspore import Tensor, ops
 from numpy.lib.stride_tricks import sliding_window_view
 from support.detection import TABLE, vectors
 from support.detection_model import check_flat_gradient, detector, torch_names
+from support.mask_crops import crop_masks
 
-from msg_ms.boxes.masks import CROP_SIZE, crop_masks
+from msg_ms.boxes.masks import CROP_SIZE
 from msg_ms.models.detection.conv import Conv2d, Deconv2x2
 from msg_ms.models.detection.detection_loss import DetectionLoss
 from msg_ms.ops import UpsampleAdd, use_backend

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from support.detection import TABLE
+from support.mask_crops import crop_masks, crop_resize
 
-from msg_ms.boxes.masks import CROP_SIZE, crop_masks, crop_resize, paste_mask, paste_masks
+from msg_ms.boxes.masks import CROP_SIZE, paste_mask, paste_masks
 from msg_ms.boxes.rle import decode_rle, encode_rle
 from msg_ms.models.detection.mask_targets import MaskTargets
 from msg_ms.ops import use_backend

@@ -5,11 +5,12 @@ import numpy as np
 from mindspore import Tensor
 from support.detection import TABLE, model_settings
 
-from msg_ms.boxes.anchor_sampler import encode_numpy, rpn_targets, sample_anchors
+from msg_ms.boxes.anchor_grid import AnchorGrid
+from msg_ms.boxes.anchor_sampler import encode_numpy, sample_anchors, sampled_targets
 from msg_ms.models.detection.boxes import encode_boxes
 from msg_ms.models.detection.roi_sampler import add_gt, sample_regions
 
-from .test_anchors import all_anchors
+from .test_anchors import generator
 from .test_assigners import in_graph, stage_proposals
 
 
@@ -33,12 +34,12 @@ class Chosen:
 def test_rpn_targets_of_the_detector(detector):
     settings = model_settings()["train_cfg"]["rpn"]
     count, positives = limits(settings)
-    _, levels = all_anchors(detector["images"].shape[2:])
-    anchors = np.concatenate(levels)
+    grid = AnchorGrid(*detector["images"].shape[2:], **generator())
     for (image,) in detector.cases(r"train_bn/rpn\.img(\d+)\.pos"):
         prefix, gt = f"train_bn/rpn.img{image}", detector[f"gt.img{image}.boxes"]
-        inside, positive, negative = (detector[f"{prefix}.{name}"] for name in ("inside", "pos", "neg"))
-        found = rpn_targets(anchors, inside, gt, Chosen(positive, negative), count, positives)
+        positive, negative = (detector[f"{prefix}.{name}"] for name in ("pos", "neg"))
+        shape = detector.description["img_metas"][int(image)]["img_shape"][:2]
+        found = grid.targets(gt, shape, Chosen(positive, negative), count, positives)
         used = int(found.weights.sum())
         TABLE.check("detector rpn.pos and neg", found.indices[:used], np.concatenate([positive, negative]), "exact")
         assert found.labels.sum() == len(positive)
@@ -88,7 +89,9 @@ def test_few_candidates_leave_slots_unused():
     indices, positive, used = (x.asnumpy() for x in sample_regions(Tensor(assigned), Tensor(draws), 6, 3))
     assert indices.tolist() == [[1, 4, 0, 3, 5, 0], [0] * 6]
     assert positive.sum(1).tolist() == [2, 0] and used.sum(1).tolist() == [5, 0]
-    targets = rpn_targets(np.float32([[0, 0, 4, 4]]), np.array([True]), np.zeros((0, 4), np.float32), None, 3, 1)
+    targets = sampled_targets(
+        np.float32([[0, 0, 4, 4]]), np.zeros(1, np.int32), np.zeros((0, 4), np.float32), None, 3, 1
+    )
     assert targets.weights.tolist() == [1, 0, 0] and not targets.labels.any()
 
 
