@@ -38,10 +38,15 @@ def printable(text: str, limit: int = 1000) -> str:
         limit: Maximum number of characters.
 
     Returns:
-        The text with control characters escaped, truncated after ``limit`` characters.
+        The text with control characters and undecodable bytes escaped, truncated after ``limit`` characters.
     """
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])
+    shown = "".join(c if c.isprintable() else _escaped(c) for c in text[:limit])
     return shown if len(text) <= limit else f"{shown}..."
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00  # file names hold undecodable bytes as lone surrogates
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else ascii(character)[1:-1]
 
 
 def refuse_options(options: object, *names: str, reason: str) -> None:

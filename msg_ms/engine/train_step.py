@@ -70,7 +70,7 @@ class PendingFigures:
 def arguments(batch: Batch) -> tuple[Tensor, ...]:
     """Return all arrays of a batch as the arguments of a Cell, in the order of its fields.
 
-    A named tuple stays on the host: as an input of a graph MindSpore 2.10 takes it for a constant.
+    A named tuple stays on the host: in a graph MindSpore 2.10 treats it as a constant.
     """
     return tuple(map(Tensor, arrays_of(batch)))
 
