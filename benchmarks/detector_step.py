@@ -155,7 +155,7 @@ def msg_ms_step(args, data: dict) -> Callable[[], list[float]]:
 def torch_step(args, data: dict) -> Callable[[], list[float]]:
     """Do the same in PyTorch."""
     import torch
-    from torch_detector import TorchDetector, fast, fast_roi_align, region_levels
+    from torch_detector import TorchDetector, fast, fast_roi_align, map_roi_levels
     from torch_detector_training import Trainer, decay_groups, load
 
     torch.set_num_threads(args.threads)
@@ -167,7 +167,7 @@ def torch_step(args, data: dict) -> Callable[[], list[float]]:
 
     def pool_pyramid(levels, rois, side: int, strides):
         boxes = torch.cat([torch.nn.functional.pad(box, (1, 0), value=i) for i, box in enumerate(rois)])
-        return fast_roi_align(levels, boxes, region_levels(boxes[:, 1:], 4), side)
+        return fast_roi_align(levels, boxes, map_roi_levels(boxes[:, 1:], 4), side)
 
     def pool(masks, boxes, side: int):
         rois = torch.cat((torch.arange(len(boxes))[:, None], boxes), 1)

@@ -212,7 +212,7 @@ def nms(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, count: 
     return kept[scores[kept].argsort(descending=True, stable=True)][:count]
 
 
-def region_levels(boxes: Tensor, count: int) -> Tensor:
+def map_roi_levels(boxes: Tensor, count: int) -> Tensor:
     """Return the level, below ``count``, of the pyramid that each region (N, 4) is pooled from."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return torch.floor(torch.log2(area.sqrt() / 56 + 1e-6)).clamp(0, count - 1).long()
@@ -220,7 +220,7 @@ def region_levels(boxes: Tensor, count: int) -> Tensor:
 
 def roi_align(maps: list[Tensor], boxes: Tensor, side: int) -> Tensor:
     """RoIAlign with adaptive sampling, on maps of one image."""
-    level = region_levels(boxes, len(maps))
+    level = map_roi_levels(boxes, len(maps))
     if fast is not None:
         return fast_roi_align(maps, functional.pad(boxes, (1, 0)), level, side)
     # Regions with equally many samples are sampled together.

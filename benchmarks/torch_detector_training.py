@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch_detector import MAX_RATIO, TorchDetector, region_levels
+from torch_detector import MAX_RATIO, TorchDetector, map_roi_levels
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -102,7 +102,7 @@ def pool_pyramid(levels: list[Tensor], rois: list[Tensor], side: int, strides) -
     """Return the features (R, C, S, S) of the regions of all images, one image after another."""
     parts = []
     for i, boxes in enumerate(rois):
-        level = region_levels(boxes, 4)
+        level = map_roi_levels(boxes, 4)
         features = boxes.new_zeros(len(boxes), levels[0].shape[1], side, side)
         for k in level.unique().tolist():
             chosen = torch.nonzero(level == k)[:, 0]
@@ -191,8 +191,8 @@ class Trainer:
         assigned = torch.cat((torch.arange(len(gt)), assigned))
         boxes, places = torch.cat((gt, boxes)), torch.cat((slots, places))
         positive, negative = torch.nonzero(assigned >= 0)[:, 0], torch.nonzero(assigned < 0)[:, 0]
-        positive = self.smallest(positive, draws[places], s.region_positives)
-        negative = self.smallest(negative, draws[places], s.region_samples - len(positive))
+        positive = self.smallest(positive, draws[places], s.roi_positives)
+        negative = self.smallest(negative, draws[places], s.roi_samples - len(positive))
         chosen = torch.cat((positive, negative))
         return boxes[chosen], assigned[chosen], chosen < len(gt)
 

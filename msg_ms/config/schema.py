@@ -86,7 +86,9 @@ class RCNNConfig:
     fc_channels: int = key(1024, bounded(1, 2**16))  # of the box heads' linear layer
     train_proposals: int = key(2000, bounded(1, 2**14))  # per image; as many anchors of a level enter their NMS
     test_proposals: int = key(1000, bounded(1, 2**14))
-    roi_samples: int = key(512, bounded(4, 2**14))  # regions per image that each stage learns from; a quarter positive
+    roi_samples: int = key(
+        512, bounded(4, 2**14)
+    )  # RoIs per image that each cascade stage learns from; a quarter positive
     score_thr: float = key(0.05, PROBABILITY)  # least score of a detection
     max_per_img: int = key(100, bounded(1, 2**12))  # detections per image
 

@@ -1,6 +1,6 @@
 """RoIAlign on a pyramid of feature maps (He et al., "Mask R-CNN", 2017), as mmcv computes it with ``aligned=True``.
 
-Shape letters: B images, C channels, L levels, R regions, S side of the output in bins.
+Shape letters: B images, C channels, L levels, R RoIs, S side of the output in bins.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ MAX_LEVELS = 4
 
 
 class RoIAlign(nn.Cell):
-    """Mean of bilinear samples in S x S bins of each region, from the region's own level.
+    """Mean of bilinear samples in S x S bins of each RoI, from the RoI's own level.
 
-    ``sampling=0`` is mmcv's adaptive sampling: ceil(bin side in cells) samples a side, so that a region without area
-    returns zeros. The native kernel follows it for any region. The composed form has a fixed number of steps and is
-    exact for regions up to ``max_cells`` a side; longer ones are sampled more coarsely. With mmdetection's choice of
-    levels, 56 cells cover every region up to an aspect ratio of 4.
+    ``sampling=0`` is mmcv's adaptive sampling: ceil(bin side in cells) samples a side, so that an RoI without area
+    returns zeros. The native kernel follows it for any RoI. The composed form has a fixed number of steps and is
+    exact for RoIs up to ``max_cells`` a side; longer ones are sampled more coarsely. With mmdetection's choice of
+    levels, 56 cells cover every RoI up to an aspect ratio of 4.
 
     Only the features receive gradients, as in mmdetection.
 
@@ -49,34 +49,34 @@ class RoIAlign(nn.Cell):
         self.one = Tensor(np.float32(1))
         grad = kernel("roi_align_grad", lambda *shapes: shapes[:MAX_LEVELS], MAX_LEVELS)
 
-        def bprop(map0, map1, map2, map3, regions, levels, settings, out, dout):
-            gradients = grad(map0, map1, map2, map3, regions, levels, settings, dout)
-            return (*gradients, ops.zeros_like(regions), ops.zeros_like(levels), ops.zeros_like(settings))
+        def bprop(map0, map1, map2, map3, rois, levels, settings, out, dout):
+            gradients = grad(map0, map1, map2, map3, rois, levels, settings, dout)
+            return (*gradients, ops.zeros_like(rois), ops.zeros_like(levels), ops.zeros_like(settings))
 
         def shapes(*inputs):
             return [inputs[MAX_LEVELS][0], inputs[0][1], side, side]
 
         self.native = kernel("roi_align", shapes, gradient=bprop)
 
-    def construct(self, features: tuple[Tensor, ...], regions: Tensor, levels: Tensor) -> Tensor:
-        """Pool regions.
+    def construct(self, features: tuple[Tensor, ...], rois: Tensor, levels: Tensor) -> Tensor:
+        """Pool RoIs.
 
         Args:
             features: L maps (B, C, H, W).
-            regions: (R, 5), image index and box (x1, y1, x2, y2) in pixels of the image, float32.
-            levels: (R,), the level of each region, int32.
+            rois: (R, 5), image index and box (x1, y1, x2, y2) in pixels of the image, float32.
+            levels: (R,), the level of each RoI, int32.
 
         Returns:
             (R, C, S, S) in the precision of the features.
         """
-        regions = ops.stop_gradient(regions)
+        rois = ops.stop_gradient(rois)
         if self.native is not None and features[0].dtype == ms.float32:
-            # The gradient of an operator has a fixed number of inputs. No region is on the repeated maps.
+            # The gradient of an operator has a fixed number of inputs. No RoI is on the repeated maps.
             maps = (*features, *(features[0],) * (MAX_LEVELS - len(self.strides)))
-            return self.native(*maps, regions, levels.astype(ms.float32), self.settings)
-        return self.composed(features, regions, levels)
+            return self.native(*maps, rois, levels.astype(ms.float32), self.settings)
+        return self.composed(features, rois, levels)
 
-    def composed(self, features: tuple[Tensor, ...], regions: Tensor, levels: Tensor) -> Tensor:
+    def composed(self, features: tuple[Tensor, ...], rois: Tensor, levels: Tensor) -> Tensor:
         """Do the same with MindSpore's operators: each step gathers one row of cells for all bins."""
         batch, channels = features[0].shape[:2]
         heights, widths, bases, tables, total = [], [], [], [], 0
@@ -89,11 +89,9 @@ class RoIAlign(nn.Cell):
         table = ops.cat(tables) if len(tables) > 1 else tables[0]
         height, width, base = (ops.gather(Tensor(x, ms.int32), levels, 0) for x in (heights, widths, bases))
         scale = ops.gather(self.scales, levels, 0)
-        rows, row_weights = self.axis_samples(regions[:, 2], regions[:, 4], scale, height)
-        columns, column_weights = self.axis_samples(regions[:, 1], regions[:, 3], scale, width)
-        rows = (base + regions[:, 0].astype(ms.int32) * height * width).reshape(-1, 1, 1) + rows * width.reshape(
-            -1, 1, 1
-        )
+        rows, row_weights = self.axis_samples(rois[:, 2], rois[:, 4], scale, height)
+        columns, column_weights = self.axis_samples(rois[:, 1], rois[:, 3], scale, width)
+        rows = (base + rois[:, 0].astype(ms.int32) * height * width).reshape(-1, 1, 1) + rows * width.reshape(-1, 1, 1)
         columns, column_weights = columns.expand_dims(1), column_weights.expand_dims(1)
         taps = 2 * self.max_samples
         out: Tensor = 0.0
@@ -109,7 +107,7 @@ class RoIAlign(nn.Cell):
         """Return the two cells of each sample along one axis and their weights.
 
         Args:
-            low: (R,), the regions' start in pixels.
+            low: (R,), the RoIs' start in pixels.
             high: (R,), their end.
             scale: (R,), cells per pixel.
             size: (R,), cells of the map, int32.
@@ -133,7 +131,7 @@ class RoIAlign(nn.Cell):
         inside = ops.minimum(ops.maximum(position, ops.zeros_like(position)), last)
         lower = ops.floor(inside)
         fraction = inside - lower
-        weight = used.astype(ms.float32) / count + 0.0 * position  # NaN for a region that is NaN
+        weight = used.astype(ms.float32) / count + 0.0 * position  # NaN for an RoI that is NaN
         upper = ops.minimum(lower + 1.0, last)
         cells = ops.clamp(ops.cat((lower, upper), -1), 0.0, float(2**24)).astype(ms.int32)
         return cells, ops.cat((weight * (1.0 - fraction), weight * fraction), -1)

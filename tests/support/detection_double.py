@@ -1,7 +1,7 @@
 """The detector's learning comparison in double precision: python tests/support/detection_double.py INPUTS LOSSES.
 
 INPUTS is the file of ``support.detection_learning``. LOSSES is that of ``benchmarks/torch_detector_training.py
---double``, with the same initial weights in it. In single precision rounding soon changes a region, as NMS, assignment
+--double``, with the same initial weights in it. In single precision rounding soon changes an RoI, as NMS, assignment
 and sampling are discontinuous; here it does not. So the losses of the first 45 steps agree to 5e-7, and of
 50 to LIMIT. At step 56 a pixel of a mask target is in the middle of a bin, and either side may round it; the difference
 grows to 1% at step 71.

@@ -34,7 +34,7 @@ BACKBONE = dict(
 )  # fmt: skip
 SETTINGS = dict(
     fpn_channels=24, fc_channels=48, box_size=5, mask_size=7, train_candidates=40, train_proposals=120,
-    test_candidates=20, test_proposals=20, region_samples=124, region_positives=100,
+    test_candidates=20, test_proposals=20, roi_samples=124, roi_positives=100,
 )  # fmt: skip
 FIRST_STEPS, FIRST_RATE = 100, 1e-3  # before the comparison
 RATE, WARMUP_STEPS, WEIGHT_DECAY, BETAS, EPSILON = 1e-4, 20, 0.05, (0.9, 0.999), 1e-8
@@ -93,7 +93,7 @@ def batches() -> Iterator[DetectionBatch]:
     with tempfile.TemporaryDirectory() as folder:
         write_scenes(Path(folder))
         split = for_training(read_split(Path(folder), "train2017"))
-        counts = {"proposals": SETTINGS["train_proposals"], "rois": SETTINGS["region_samples"], "anchors": ANCHORS}
+        counts = {"proposals": SETTINGS["train_proposals"], "rois": SETTINGS["roi_samples"], "anchors": ANCHORS}
         data = DetectionTrainDataset(split, DataConfig(batch_size=BATCH), detection, 0, 1, **counts)
         yield from data.batches(0, STEPS // (SCENES // BATCH) + 1)
 

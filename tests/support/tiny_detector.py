@@ -15,7 +15,7 @@ BACKBONE = dict(embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), windo
 SETTINGS = dict(
     **dict(fpn_channels=16, fc_channels=24, box_size=3, mask_size=4),
     **dict(test_candidates=40, test_proposals=30, train_candidates=40, train_proposals=30),
-    **dict(region_samples=16, region_positives=4, max_detections=5),
+    **dict(roi_samples=16, roi_positives=4, max_detections=5),
 )
 HEIGHT, WIDTH, CLASSES, BOXES, ANCHORS = 64, 96, 3, 3, 24
 
@@ -42,7 +42,7 @@ def tiny_batch(model: CascadeMaskRCNN, images: int = 2) -> DetectionBatch:
         crop, frame = crop_masks(bitmaps[i], gt[i])
         crops.append(crop)
         frames.append(frame)
-    candidates = (s.train_proposals, s.region_samples, s.region_samples)
+    candidates = (s.train_proposals, s.roi_samples, s.roi_samples)
     draws = [rng.uniform(size=(images, BOXES + count)).astype(np.float32) for count in candidates]
     noise = rng.uniform(size=(sum(model.backbone.depths), 2, images)).astype(np.float32)
     rpn = RpnTargets(*map(np.stack, zip(*targets, strict=True)))

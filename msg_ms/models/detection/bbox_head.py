@@ -12,7 +12,7 @@ CONVOLUTIONS = 4
 
 
 class BBoxHead(nn.Cell):
-    """Features of regions (R, C, S, S) -> class logits (R, K + 1) and class-specific box deltas (R, 4*K).
+    """Features of RoIs (R, C, S, S) -> class logits (R, K + 1) and class-specific box deltas (R, 4*K).
 
     Args:
         in_channels: Channels C of the features.
@@ -37,19 +37,19 @@ class BBoxHead(nn.Cell):
         self.fc_reg = _linear(fc_channels, 4 * num_classes, Normal(0.001), output_float32=True)
 
     def construct(self, features: Tensor, used: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return float32 logits (R, K + 1) and deltas (R, 4*K); ``used`` (R,) as in ``conv.RegionNorm``."""
+        """Return float32 logits (R, K + 1) and deltas (R, 4*K); ``used`` (R,) as in ``conv.RoINorm``."""
         for conv in self.shared_convs:
             features = conv(features, used)
         hidden = ops.relu(self.shared_fcs[0](features.reshape(features.shape[0], -1)))
         return self.fc_cls(hidden), self.fc_reg(hidden)
 
-    def flops(self, regions: int) -> float:
-        """Return the multiply-adds for a number of regions, normalisation and ReLU included."""
+    def flops(self, rois: int) -> float:
+        """Return the multiply-adds for a number of RoIs, normalisation and ReLU included."""
         inputs, conv, fc = self.channels
         convolutions = 9 * conv * (inputs + (CONVOLUTIONS - 1) * conv)
         normalisation = CONVOLUTIONS * conv * (2 + 1)  # scale and shift of the normalisation, and the ReLU
         linear = self.pixels * conv * fc + fc * (5 * self.num_classes + 1)
-        return float(regions * (self.pixels * (convolutions + normalisation) + linear))
+        return float(rois * (self.pixels * (convolutions + normalisation) + linear))
 
 
 def _linear(in_features: int, out_features: int, weight_init: Initializer, output_float32: bool = False) -> Linear:

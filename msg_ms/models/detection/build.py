@@ -7,7 +7,7 @@ from ..build import backbone_arguments
 from .cascade_rcnn import CascadeMaskRCNN
 from .variants import create_detector
 
-POSITIVE_SHARE = 4  # a quarter of the sampled regions is positive at most
+POSITIVE_SHARE = 4  # a quarter of the sampled RoIs is positive at most
 
 
 def build_detector(config: ModelConfig) -> CascadeMaskRCNN:
@@ -32,8 +32,8 @@ def build_detector(config: ModelConfig) -> CascadeMaskRCNN:
         train_proposals=rcnn.train_proposals,
         test_candidates=rcnn.test_proposals,
         test_proposals=rcnn.test_proposals,
-        region_samples=rcnn.roi_samples,
-        region_positives=rcnn.roi_samples // POSITIVE_SHARE,
+        roi_samples=rcnn.roi_samples,
+        roi_positives=rcnn.roi_samples // POSITIVE_SHARE,
         score_threshold=rcnn.score_thr,
         max_detections=rcnn.max_per_img,
     )

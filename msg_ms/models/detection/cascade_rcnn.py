@@ -17,7 +17,7 @@ from ..arguments import check_rows
 from ..feature_info import FeatureInfo
 from ..inputs import as_images, as_numbers
 from .backbone import DetectionBackbone
-from .boxes import decode_boxes
+from .box_coder import decode_boxes
 from .fpn import FPN
 from .nms import MulticlassNMS
 from .proposals import Proposals
@@ -45,7 +45,7 @@ class Detections(NamedTuple):
 
 
 class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
-    """Cascade Mask R-CNN: backbone, feature pyramid, region proposals, three stages of box and mask heads.
+    """Cascade Mask R-CNN: backbone, feature pyramid, region proposals, three cascade stages of box and mask heads.
 
     Parameters have mmdetection's names, with MindSpore's names for the parameters of normalisations.
 
@@ -107,15 +107,15 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
         maps, rpn_logits, rpn_deltas = self.pyramid(images)
         found = self.test_proposals(rpn_logits, rpn_deltas, img_shapes)
         proposals, used = found[0], found[2]
-        regions, logits, deltas = self.roi_head.cascade(maps, proposals, img_shapes)
-        boxes, scores = self.scored_boxes(regions[-1], logits, deltas[-1], used, img_shapes, scale_factors)
+        rois, logits, deltas = self.roi_head.cascade(maps, proposals, img_shapes)
+        boxes, scores = self.scored_boxes(rois[-1], logits, deltas[-1], used, img_shapes, scale_factors)
         boxes, scores, pairs, used = self.detections(boxes, scores)
         labels = pairs % self.settings.num_classes
         return boxes, scores, labels, self.mask_probabilities(maps, boxes, labels, scale_factors), used
 
     def scored_boxes(
         self,
-        regions: Tensor,
+        rois: Tensor,
         logits: tuple[Tensor, ...],
         deltas: Tensor,
         used: Tensor,
@@ -125,9 +125,9 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
         """Return every proposal's box for each class, and its probabilities.
 
         Args:
-            regions: The last stage's regions (B, P, 4).
-            logits: Every stage's logits (B, P, K + 1), of which the mean counts.
-            deltas: The last stage's deltas (B, P, 4*K).
+            rois: The last cascade stage's RoIs (B, P, 4).
+            logits: Every cascade stage's logits (B, P, K + 1), of which the mean counts.
+            deltas: The last cascade stage's deltas (B, P, 4*K).
             used: Which proposals are used (B, P), bool. The others have probability 0.
             img_shapes: As in ``construct``.
             scale_factors: As in ``construct``.
@@ -139,17 +139,17 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
         for logit in logits[1:]:
             mean = mean + logit
         scores = ops.softmax(mean / len(logits), -1) * used.astype(ms.float32).expand_dims(-1)
-        boxes = decode_boxes(regions, deltas, STAGE_STDS[-1], img_shapes.expand_dims(1))
+        boxes = decode_boxes(rois, deltas, STAGE_STDS[-1], img_shapes.expand_dims(1))
         factors = ops.tile(scale_factors, (1, self.settings.num_classes)).expand_dims(1)
         return boxes / factors, scores
 
     def mask_probabilities(
         self, maps: tuple[Tensor, ...], boxes: Tensor, labels: Tensor, scale_factors: Tensor
     ) -> Tensor:
-        """Return the mean over the stages of the mask probabilities of detections, (B, N, 2*S, 2*S)."""
-        regions, total = boxes * scale_factors.expand_dims(1), 0.0
+        """Return the mean over the cascade stages of the mask probabilities of detections, (B, N, 2*S, 2*S)."""
+        rois, total = boxes * scale_factors.expand_dims(1), 0.0
         for stage in range(STAGES):
-            total = total + ops.sigmoid(self.roi_head.predict_masks(stage, maps, regions, labels))
+            total = total + ops.sigmoid(self.roi_head.predict_masks(stage, maps, rois, labels))
         return total / STAGES
 
     def predict(
@@ -196,7 +196,7 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
         """Channels and stride of the backbone's maps."""
         return self.backbone.feature_info
 
-    def flops(self, height: int, width: int, regions: int = 1000, masks: int = 100) -> float:
+    def flops(self, height: int, width: int, rois: int = 1000, masks: int = 100) -> float:
         """Return the multiply-adds for one image, counted as in the paper's table.
 
         Convolutions, linear layers and attention count, and so do LayerNorm, batch normalisation and the ReLU after
@@ -205,8 +205,8 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
         Args:
             height: Height of the image in pixels.
             width: Width of the image in pixels.
-            regions: Regions that every box head processes.
-            masks: Regions that every mask head processes.
+            rois: RoIs that every box head processes.
+            masks: RoIs that every mask head processes.
         """
         b = self.backbone
         maps_of_stages = stage_maps(height, width, b.patch_size, b.window_size, b.shuffle_size)
@@ -214,7 +214,7 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
         total = b.flops(height, width) + self.neck.flops(sizes)
         height, width = sizes[-1]
         total += self.rpn_head.flops([*sizes, (-(-height // 2), -(-width // 2))])
-        total += sum(head.flops(regions) for head in self.roi_head.bbox_head)
+        total += sum(head.flops(rois) for head in self.roi_head.bbox_head)
         return total + sum(head.flops(masks, self.settings.mask_size) for head in self.roi_head.mask_head)
 
 

@@ -161,16 +161,16 @@ def join_quarters(x: Tensor, transpose: Transpose) -> Tensor:
     return x.reshape(-1, channels, 2 * height, 2 * width)
 
 
-class RegionNorm(nn.Cell):
-    """Batch normalisation of regions' maps (N, C, H, W) as in PyTorch: epsilon 1e-5, weight 0.1 of a new batch.
+class RoINorm(nn.Cell):
+    """Batch normalisation of RoIs' maps (N, C, H, W) as in PyTorch: epsilon 1e-5, weight 0.1 of a new batch.
 
-    A graph has a fixed number of slots for regions, and some may be unused: where more than a quarter of the sampled
-    regions would be positive, or an image has few proposals. In mmdetection they do not exist. So the statistics are
+    A graph has a fixed number of slots for RoIs, and some may be unused: where more than a quarter of the sampled
+    RoIs would be positive, or an image has few proposals. In mmdetection they do not exist. So the statistics are
     those of the used slots alone.
 
     In training on several GPU or Ascend devices the statistics are those of all devices, as in the paper's recipe. On
     CPU every process normalises by its own batch: MindSpore does not order the collectives of independent branches
-    there, and the three stages' gradients are independent.
+    there, and the three cascade stages' gradients are independent.
 
     Args:
         channels: Channels C.
@@ -237,11 +237,11 @@ class ConvModule(nn.Cell):
         super().__init__()
         conv_relu = relu and not batch_norm
         self.conv = Conv2d(in_channels, out_channels, kernel_size, not batch_norm, weight_init, relu=conv_relu)
-        self.bn = RegionNorm(out_channels, relu) if batch_norm else None
+        self.bn = RoINorm(out_channels, relu) if batch_norm else None
         self.relu = relu
 
     def construct(self, x: Tensor, used: Tensor | None = None) -> Tensor:
-        """Return the output (B, O, H, W) for maps (B, C, H, W); ``used`` as in ``RegionNorm``."""
+        """Return the output (B, O, H, W) for maps (B, C, H, W); ``used`` as in ``RoINorm``."""
         if self.bn is None:
             return self.conv(x)
         if self.training:

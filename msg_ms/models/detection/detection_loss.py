@@ -1,4 +1,4 @@
-"""The detector in training: samples regions at every stage and returns the losses."""
+"""The detector in training: samples RoIs at every cascade stage and returns the losses."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .cascade_rcnn import CascadeMaskRCNN
 from .head_losses import box_losses, mask_loss, rpn_losses
 from .mask_targets import MaskTargets
 from .proposals import Proposals
-from .roi_assigner import assign_regions
+from .roi_assigner import assign_rois
 from .roi_head import best_class
-from .roi_sampler import add_gt, sample_regions
+from .roi_sampler import add_gt, sample_rois
 from .settings import STAGES
 
 LOSS_NAMES = (
@@ -22,8 +22,8 @@ LOSS_NAMES = (
 class DetectionLoss(nn.Cell):
     """The training losses of a detector; their sum is to be minimised.
 
-    Everything random is an input, so that a resumed run repeats it. The first stage samples from the proposals, and
-    every later stage from the regions of the stage before, moved by its deltas. Ground-truth boxes are added first.
+    Everything random is an input, so that a resumed run repeats it. The first cascade stage samples from the proposals,
+    and every later one from the RoIs of the one before, moved by its deltas. Ground-truth boxes are added first.
 
     Args:
         model: The detector. Its parameters keep their names.
@@ -97,10 +97,10 @@ class DetectionLoss(nn.Cell):
         gt_valid: Tensor,
         draws: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Sample a stage's regions: R of each image, the positives first.
+        """Sample a cascade stage's RoIs: R of each image, the positives first.
 
         Args:
-            stage: The stage, from 0.
+            stage: The cascade stage, from 0.
             boxes: Candidates (B, P, 4).
             valid: Which of them are used, bool (B, P).
             gt: As in ``construct``.
@@ -109,15 +109,15 @@ class DetectionLoss(nn.Cell):
             draws: Uniform numbers (B, G + P).
 
         Returns:
-            Regions (B, R, 4); the index of each one's ground-truth box, int32 (B, R), 0 for negatives; classes, int32
+            RoIs (B, R, 4); the index of each one's ground-truth box, int32 (B, R), 0 for negatives; classes, int32
             (B, R), K for negatives; which are ground-truth boxes themselves, bool (B, R); which are used, bool (B, R).
         """
         s, iou = self.settings, self.settings.stage_ious[stage]
         # Indices, as MindSpore's compiler warns of unused parts of an unpacked tuple.
-        assigned = assign_regions(boxes, valid, gt, gt_valid, iou, iou)[0]
+        assigned = assign_rois(boxes, valid, gt, gt_valid, iou, iou)[0]
         added = add_gt(boxes, valid, assigned, gt, gt_valid)
         boxes, assigned = added[0], added[2]
-        index, positive, used = sample_regions(assigned, draws, s.region_samples, s.region_positives)
+        index, positive, used = sample_rois(assigned, draws, s.roi_samples, s.roi_positives)
         boxes = ops.gather_elements(boxes, 1, ops.broadcast_to(index.expand_dims(-1), (*index.shape, 4)))
         own = ops.gather_elements(assigned, 1, index) - 1
         own = ops.select(positive, own, ops.zeros_like(own))
@@ -136,18 +136,18 @@ class DetectionLoss(nn.Cell):
         gt_masks: Tensor,
         gt_frames: Tensor,
     ) -> Tensor:
-        """Return a stage's mask loss; only the slots that may hold positives are computed.
+        """Return a cascade stage's mask loss; only the slots that may hold positives are computed.
 
         Args:
-            stage: The stage, from 0.
+            stage: The cascade stage, from 0.
             maps: The pyramid (B, C, H_i, W_i).
-            boxes: Regions (B, R, 4), the positives first.
-            own: The ground-truth box of each region, int32 (B, R).
+            boxes: RoIs (B, R, 4), the positives first.
+            own: The ground-truth box of each RoI, int32 (B, R).
             labels: Classes (B, R), int32, K for negatives.
             gt_masks: As in ``construct``.
             gt_frames: As in ``construct``.
         """
-        count, classes = self.settings.region_positives, self.settings.num_classes
+        count, classes = self.settings.roi_positives, self.settings.num_classes
         boxes, own, labels = boxes[:, :count], own[:, :count], labels[:, :count]
         positive = labels < classes
         labels = ops.select(positive, labels, ops.zeros_like(labels))

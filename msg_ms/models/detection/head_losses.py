@@ -5,7 +5,8 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from .boxes import decode_boxes, giou_loss, smooth_l1
+from .box_coder import decode_boxes
+from .iou import giou_loss
 from .roi_head import class_deltas
 from .settings import STAGE_STDS
 
@@ -50,18 +51,18 @@ def rpn_losses(
 def box_losses(
     stage: int, logits: Tensor, deltas: Tensor, boxes: Tensor, labels: Tensor, used: Tensor, gt: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the class and box losses of a stage, without its weight.
+    """Return the class and box losses of a cascade stage, without its weight.
 
-    The class loss is the cross entropy's mean over all regions. The box loss is 1 - GIoU of the decoded boxes of the
-    positives, in their own class, over the number of all regions.
+    The class loss is the cross entropy's mean over all RoIs. The box loss is 1 - GIoU of the decoded boxes of the
+    positives, in their own class, over the number of all RoIs.
 
     Args:
-        stage: The stage, from 0.
+        stage: The cascade stage, from 0.
         logits: Class logits (B, R, K + 1).
         deltas: Box deltas (B, R, 4*K).
-        boxes: Regions (B, R, 4).
+        boxes: RoIs (B, R, 4).
         labels: Classes (B, R), int32; K for background.
-        used: Which regions are used (B, R), bool.
+        used: Which RoIs are used (B, R), bool.
         gt: The ground-truth boxes of the positives (B, R, 4).
 
     Returns:
@@ -73,19 +74,19 @@ def box_losses(
     entropy = cross_entropy(logits, labels)
     positive = labels < classes
     own = class_deltas(deltas, ops.minimum(labels, ops.zeros_like(labels) + (classes - 1)))
-    # Other regions are compared with themselves, so that no gradient is infinite.
+    # Other RoIs are compared with themselves, so that no gradient is infinite.
     target = ops.select(ops.broadcast_to(positive.expand_dims(-1), gt.shape), gt, boxes)
     loss = giou_loss(decode_boxes(boxes, own, STAGE_STDS[stage]), target)
     return (entropy * weights).sum() / total, (loss * weights * positive.astype(ms.float32)).sum() / total
 
 
 def mask_loss(logits: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
-    """Return the mask loss of a stage, without its weight: the mean over the positives and their pixels.
+    """Return the mask loss of a cascade stage, without its weight: the mean over the positives and their pixels.
 
     Args:
-        logits: Mask logits of each region's own class (B, R, 2*S, 2*S).
+        logits: Mask logits of each RoI's own class (B, R, 2*S, 2*S).
         targets: 0 or 1, float32, of the same shape.
-        positive: Which regions are positives (B, R), bool.
+        positive: Which RoIs are positives (B, R), bool.
 
     Returns:
         A float32 scalar; 0 without positives.
@@ -95,10 +96,25 @@ def mask_loss(logits: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
     return (loss * weights).sum() / ops.maximum(weights.sum(), Tensor(1.0, ms.float32))
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross entropy of every region, float32 (B, R).
+def smooth_l1(x: Tensor, targets: Tensor, beta: float = 1 / 9) -> Tensor:
+    """Return the smooth L1 loss of each element: quadratic below ``beta``, linear above.
 
-    Most regions are background with a probability near 1, whose gradient is a small difference. MindSpore's LogSoftmax
+    Args:
+        x: predictions of any shape.
+        targets: of the same shape.
+        beta: where the two parts meet.
+
+    Returns:
+        The loss of each element.
+    """
+    difference = ops.abs(x - targets)
+    return ops.select(difference < beta, 0.5 * difference * difference / beta, difference - 0.5 * beta)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross entropy of every RoI, float32 (B, R).
+
+    Most RoIs are background with a probability near 1, whose gradient is a small difference. MindSpore's LogSoftmax
     has it from an approximate exponential on CPU, with errors of 1e-4; this form is exact to rounding.
 
     Args:

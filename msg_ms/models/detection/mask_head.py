@@ -10,7 +10,7 @@ CONVOLUTIONS = 4
 
 
 class MaskHead(nn.Cell):
-    """Features of regions (R, C, S, S) -> mask logits of every class (R, K, 2*S, 2*S).
+    """Features of RoIs (R, C, S, S) -> mask logits of every class (R, K, 2*S, 2*S).
 
     Args:
         in_channels: Channels C of the features.
@@ -33,9 +33,9 @@ class MaskHead(nn.Cell):
         # The last convolution sees single pixels, so that only its outputs need to be put in order.
         return join_quarters(self.conv_logits(self.upsample.quarters(features, relu=True)), self.upsample.transpose)
 
-    def flops(self, regions: int, roi_size: int) -> float:
-        """Return the multiply-adds for regions of ``roi_size`` x ``roi_size`` pixels, ReLU included."""
+    def flops(self, rois: int, roi_size: int) -> float:
+        """Return the multiply-adds for RoIs of ``roi_size`` x ``roi_size`` pixels, ReLU included."""
         inputs, conv = self.channels
         convolutions = 9 * conv * (inputs + (CONVOLUTIONS - 1) * conv) + CONVOLUTIONS * conv
         upsampling = 4 * conv * (conv + 1 + self.num_classes)
-        return float(regions * roi_size**2 * (convolutions + upsampling))
+        return float(rois * roi_size**2 * (convolutions + upsampling))

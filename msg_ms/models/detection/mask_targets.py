@@ -14,7 +14,7 @@ from ...ops import RoIAlign
 
 
 class MaskTargets(nn.Cell):
-    """Training targets of the mask head: each region's mask, sampled from the crop of its ground-truth box.
+    """Training targets of the mask head: each RoI's mask, sampled from the crop of its ground-truth box.
 
     Args:
         size: side of a target.
@@ -24,17 +24,17 @@ class MaskTargets(nn.Cell):
     def __init__(self, size: int = 28, crop_size: int = CROP_SIZE):
         super().__init__()
         self.crop_size = crop_size
-        # A region is seldom longer than twice its ground-truth box.
+        # An RoI is seldom longer than twice its ground-truth box.
         self.roi_align = RoIAlign(size, (1,), max_cells=2 * crop_size)
 
-    def construct(self, crops: Tensor, frames: Tensor, regions: Tensor, gt_index: Tensor) -> Tensor:
+    def construct(self, crops: Tensor, frames: Tensor, rois: Tensor, gt_index: Tensor) -> Tensor:
         """Sample targets.
 
         Args:
             crops: (B, G, crop, crop), of ``msg_ms.boxes.masks.crop_mask``.
             frames: (B, G, 4), the boxes that the crops show.
-            regions: (B, R, 4).
-            gt_index: (B, R), int32, the ground-truth box of each region; any valid index for negatives.
+            rois: (B, R, 4).
+            gt_index: (B, R), int32, the ground-truth box of each RoI; any valid index for negatives.
 
         Returns:
             (B, R, size, size), float32, 0 or 1.
@@ -45,10 +45,10 @@ class MaskTargets(nn.Cell):
         side = own[..., 2:] - own[..., :2]
         # Padding has no area.
         side = ops.maximum(ops.cat((side, side), -1), ops.zeros_like(own) + 1e-3)
-        boxes = (regions - corner) * (float(self.crop_size) / side)
+        boxes = (rois - corner) * (float(self.crop_size) / side)
         image = ops.arange(0, batch).astype(ms.int32).reshape(-1, 1) * count + gt_index
-        rois = ops.cat((image.astype(ms.float32).reshape(-1, 1), boxes.reshape(-1, 4)), 1)
+        indexed = ops.cat((image.astype(ms.float32).reshape(-1, 1), boxes.reshape(-1, 4)), 1)
         maps = crops.reshape(batch * count, 1, self.crop_size, self.crop_size).astype(ms.float32)
-        soft = self.roi_align((maps,), rois, ops.zeros_like(image).reshape(-1))
+        soft = self.roi_align((maps,), indexed, ops.zeros_like(image).reshape(-1))
         targets = (soft >= 0.5 * 255).astype(ms.float32)
-        return ops.stop_gradient(targets.reshape(batch, regions.shape[1], *soft.shape[2:]))
+        return ops.stop_gradient(targets.reshape(batch, rois.shape[1], *soft.shape[2:]))

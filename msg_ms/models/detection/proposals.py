@@ -11,7 +11,7 @@ from mindspore.ops import constexpr
 
 from ...boxes.anchors import grid_anchors
 from ...ops import Transpose
-from .boxes import decode_boxes
+from .box_coder import decode_boxes
 from .nms import BatchedNMS
 
 

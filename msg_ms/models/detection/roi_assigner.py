@@ -8,10 +8,10 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from .boxes import iou_matrix
+from .iou import iou_matrix
 
 
-def assign_regions(
+def assign_rois(
     boxes: Tensor, valid: Tensor, gt: Tensor, gt_valid: Tensor, positive: float, negative: float
 ) -> tuple[Tensor, Tensor]:
     """Assign proposals to ground-truth boxes in the graph, without low-quality matches.

@@ -7,7 +7,8 @@ from mindspore import Tensor, nn, ops
 
 from ...ops import RoIAlign
 from .bbox_head import BBoxHead
-from .boxes import decode_boxes, region_levels
+from .box_coder import decode_boxes
+from .iou import areas
 from .mask_head import MaskHead
 from .settings import STAGE_STDS, STAGES, DetectorSettings
 
@@ -33,47 +34,47 @@ class RoIHead(nn.Cell):
     def predict_boxes(
         self, stage: int, pyramid: tuple[Tensor, ...], boxes: Tensor, used: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return a stage's class logits and box deltas.
+        """Return a cascade stage's class logits and box deltas.
 
         Args:
-            stage: The stage, from 0.
+            stage: The cascade stage, from 0.
             pyramid: Maps (B, C, H_i, W_i).
-            boxes: Regions (B, R, 4). No gradient flows into them.
-            used: Which regions take part in the batch normalisation in training, bool (B, R); None means all.
+            boxes: RoIs (B, R, 4). No gradient flows into them.
+            used: Which RoIs take part in the batch normalisation in training, bool (B, R); None means all.
 
         Returns:
             Logits (B, R, K + 1), background last, and deltas (B, R, 4*K), float32.
         """
-        batch, regions, _ = boxes.shape
+        batch, count, _ = boxes.shape
         flat = None if used is None else used.reshape(-1)
         logits, deltas = self.bbox_head[stage](self._features(self.box_align, pyramid, boxes), flat)
-        return logits.reshape(batch, regions, -1), deltas.reshape(batch, regions, -1)
+        return logits.reshape(batch, count, -1), deltas.reshape(batch, count, -1)
 
     def predict_masks(self, stage: int, pyramid: tuple[Tensor, ...], boxes: Tensor, labels: Tensor) -> Tensor:
-        """Return a stage's mask logits of each region's own class.
+        """Return a cascade stage's mask logits of each RoI's own class.
 
         Args:
-            stage: The stage, from 0.
+            stage: The cascade stage, from 0.
             pyramid: Maps (B, C, H_i, W_i).
-            boxes: Regions (B, R, 4).
+            boxes: RoIs (B, R, 4).
             labels: Classes (B, R), int32, below K.
 
         Returns:
             Logits (B, R, 2*S, 2*S), float32.
         """
-        batch, regions, _ = boxes.shape
+        batch, count, _ = boxes.shape
         logits = self.mask_head[stage](self._features(self.mask_align, pyramid, boxes))
         classes, height, width = logits.shape[1:]
-        index = ops.arange(0, batch * regions).astype(ms.int32) * classes + labels.reshape(-1)
+        index = ops.arange(0, batch * count).astype(ms.int32) * classes + labels.reshape(-1)
         own = ops.gather(logits.reshape(-1, height * width), index, 0)
-        return own.reshape(batch, regions, height, width)
+        return own.reshape(batch, count, height, width)
 
     def refine(self, stage: int, boxes: Tensor, labels: Tensor, deltas: Tensor, img_shapes: Tensor) -> Tensor:
-        """Return the regions of the next stage: boxes moved by the deltas of one class each, without gradient.
+        """Return the RoIs of the next cascade stage: boxes moved by the deltas of one class each, without gradient.
 
         Args:
-            stage: The stage that predicted the deltas.
-            boxes: Regions (B, R, 4).
+            stage: The cascade stage that predicted the deltas.
+            boxes: RoIs (B, R, 4).
             labels: Classes (B, R), int32, below K.
             deltas: Deltas (B, R, 4*K).
             img_shapes: Height and width (B, 2) to which the result is clipped.
@@ -84,7 +85,7 @@ class RoIHead(nn.Cell):
     def cascade(
         self, pyramid: tuple[Tensor, ...], boxes: Tensor, img_shapes: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Run the box heads of all stages at test time.
+        """Run the box heads of all cascade stages at test time.
 
         Args:
             pyramid: Maps (B, C, H_i, W_i).
@@ -92,24 +93,24 @@ class RoIHead(nn.Cell):
             img_shapes: Height and width (B, 2) to which boxes are clipped.
 
         Returns:
-            Three tuples with an entry for every stage: its regions (B, P, 4), logits and deltas.
+            Three tuples with an entry for every cascade stage: its RoIs (B, P, 4), logits and deltas.
         """
-        regions: tuple[Tensor, ...] = ()
+        rois: tuple[Tensor, ...] = ()
         logits: tuple[Tensor, ...] = ()
         deltas: tuple[Tensor, ...] = ()
         for stage in range(STAGES):
             logit, delta = self.predict_boxes(stage, pyramid, boxes)
-            regions, logits, deltas = (*regions, boxes), (*logits, logit), (*deltas, delta)
+            rois, logits, deltas = (*rois, boxes), (*logits, logit), (*deltas, delta)
             if stage + 1 < STAGES:
                 boxes = self.refine(stage, boxes, best_class(logit), delta, img_shapes)
-        return regions, logits, deltas
+        return rois, logits, deltas
 
     def _features(self, align: RoIAlign, pyramid: tuple[Tensor, ...], boxes: Tensor) -> Tensor:
-        """Return the features (B*R, C, S, S) of regions (B, R, 4)."""
-        batch, regions, _ = boxes.shape
-        image = ops.broadcast_to(ops.arange(0, batch).astype(boxes.dtype).reshape(-1, 1, 1), (batch, regions, 1))
+        """Return the features (B*R, C, S, S) of RoIs (B, R, 4)."""
+        batch, count, _ = boxes.shape
+        image = ops.broadcast_to(ops.arange(0, batch).astype(boxes.dtype).reshape(-1, 1, 1), (batch, count, 1))
         rois = ops.cat((image, boxes), -1).reshape(-1, 5)
-        return align(pyramid[:-1], rois, region_levels(rois[:, 1:]))
+        return align(pyramid[:-1], rois, map_roi_levels(rois[:, 1:]))
 
 
 def best_class(logits: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ def best_class(logits: Tensor) -> Tensor:
 
 
 def class_deltas(deltas: Tensor, labels: Tensor) -> Tensor:
-    """Return the deltas of one class for each region.
+    """Return the deltas of one class for each RoI.
 
     Args:
         deltas: Deltas (B, R, 4*K).
@@ -127,6 +128,24 @@ def class_deltas(deltas: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Deltas (B, R, 4).
     """
-    batch, regions, _ = deltas.shape
-    index = ops.broadcast_to(labels.reshape(batch, regions, 1, 1), (batch, regions, 1, 4))
-    return ops.gather_elements(deltas.reshape(batch, regions, -1, 4), 2, index).reshape(batch, regions, 4)
+    batch, count, _ = deltas.shape
+    index = ops.broadcast_to(labels.reshape(batch, count, 1, 1), (batch, count, 1, 4))
+    return ops.gather_elements(deltas.reshape(batch, count, -1, 4), 2, index).reshape(batch, count, 4)
+
+
+def map_roi_levels(boxes: Tensor, levels: int = 4, finest: float = 56.0) -> Tensor:
+    """Return the FPN level of each RoI: floor(log2(sqrt(area) / finest + 1e-6)), from 0 to levels - 1.
+
+    Args:
+        boxes: (..., 4).
+        levels: number of levels.
+        finest: side in pixels from which an RoI belongs to the finest level; twice it is level 1.
+
+    Returns:
+        (...), int32.
+    """
+    scale = ops.sqrt(areas(boxes)) / finest + 1e-6
+    level = ops.zeros_like(scale).astype(ms.int32)
+    for i in range(1, levels):
+        level = level + (scale >= 2.0**i).astype(ms.int32)
+    return level

@@ -26,7 +26,7 @@ def add_gt(
     return ops.cat((gt, boxes), 1), ops.cat((gt_valid, valid), 1), ops.cat((own, assigned), 1)
 
 
-def sample_regions(assigned: Tensor, draws: Tensor, count: int, positives: int) -> tuple[Tensor, Tensor, Tensor]:
+def sample_rois(assigned: Tensor, draws: Tensor, count: int, positives: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sample proposals in the graph: those with the smallest draws among the positives and among the negatives.
 
     With independent uniform draws this is a uniform sample, and the same draws repeat it.
@@ -34,7 +34,7 @@ def sample_regions(assigned: Tensor, draws: Tensor, count: int, positives: int) 
     Args:
         assigned: (B, P), int32.
         draws: (B, P), uniform in [0, 1).
-        count: R, regions to sample, at most P.
+        count: R, RoIs to sample, at most P.
         positives: the most positives among them; negatives fill the rest.
 
     Returns:

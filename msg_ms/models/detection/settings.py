@@ -9,7 +9,7 @@ from ...errors import UserError
 from ..arguments import number, shown, whole_number
 
 STAGES = 3
-# Standard deviations of each stage's deltas (dx, dy, dw, dh).
+# Standard deviations of each cascade stage's deltas (dx, dy, dw, dh).
 STAGE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 
 
@@ -21,8 +21,8 @@ class DetectorSettings:
         num_classes: Classes K, without background.
         fpn_channels: Channels of the pyramid and of the heads' convolutions.
         fc_channels: Channels of the box heads' linear layer.
-        box_size: Side of a region's features for the box heads.
-        mask_size: Side of a region's features for the mask heads; masks have twice this side.
+        box_size: Side of an RoI's features for the box heads.
+        mask_size: Side of an RoI's features for the mask heads; masks have twice this side.
         strides: Pixels per cell of each level; the RoI heads use all but the last.
         proposal_iou: IoU above which the proposals' NMS removes a box.
         test_candidates: Anchors per level that enter the proposals' NMS at test time.
@@ -33,10 +33,10 @@ class DetectorSettings:
         detection_iou: IoU above which the detections' NMS removes a box of the same class.
         max_detections: Detections per image.
         mask_threshold: Least probability of a mask's pixels.
-        region_samples: Regions per image that every stage is trained on.
-        region_positives: The most positives among them.
-        stage_ious: Every stage's least IoU of a positive.
-        stage_weights: Every stage's loss weight.
+        roi_samples: RoIs per image that every cascade stage is trained on.
+        roi_positives: The most positives among them.
+        stage_ious: Every cascade stage's least IoU of a positive.
+        stage_weights: Every cascade stage's loss weight.
         box_loss_weight: Weight of the GIoU loss.
 
     Raises:
@@ -58,8 +58,8 @@ class DetectorSettings:
     detection_iou: float = 0.5
     max_detections: int = 100
     mask_threshold: float = 0.5
-    region_samples: int = 512
-    region_positives: int = 128
+    roi_samples: int = 512
+    roi_positives: int = 128
     stage_ious: tuple[float, ...] = (0.5, 0.6, 0.7)
     stage_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
     box_loss_weight: float = 10.0
@@ -76,10 +76,8 @@ class DetectorSettings:
         for name in ("proposal_iou", "score_threshold", "detection_iou", "mask_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be from 0 to 1")
-        if self.region_positives > self.region_samples:
-            raise UserError(
-                f"region_positives={self.region_positives}: must be at most region_samples={self.region_samples}"
-            )
+        if self.roi_positives > self.roi_samples:
+            raise UserError(f"roi_positives={self.roi_positives}: must be at most roi_samples={self.roi_samples}")
 
 
 def _checked_list(name: str, values: Any, default: tuple) -> tuple:

@@ -6,7 +6,7 @@ from mindspore import Tensor
 from support.detection import TABLE, model_settings
 
 from msg_ms.boxes.anchor_assigner import RPN_RULE, AssignRule, assign_anchors, iou_numpy
-from msg_ms.models.detection.roi_assigner import assign_regions
+from msg_ms.models.detection.roi_assigner import assign_rois
 
 from .test_anchors import all_anchors
 
@@ -51,7 +51,7 @@ def in_graph(boxes: np.ndarray, gt: np.ndarray, threshold: float, padding: int =
     padded_gt = np.concatenate([gt, boxes[:padding]])[None].astype(np.float32)
     padded_boxes = np.concatenate([boxes, gt[:1], boxes[:padding]])[None]
     valid, gt_valid = (np.arange(x.shape[1])[None] < n for x, n in ((padded_boxes, len(boxes)), (padded_gt, len(gt))))
-    assigned, overlaps = assign_regions(
+    assigned, overlaps = assign_rois(
         Tensor(padded_boxes), Tensor(valid), Tensor(padded_gt), Tensor(gt_valid), threshold, threshold
     )
     assert (assigned.asnumpy()[~valid] == -1).all()

@@ -6,7 +6,10 @@ import pytest
 from mindspore import Tensor, ops
 from support.detection import TABLE, model_settings
 
-from msg_ms.models.detection.boxes import decode_boxes, encode_boxes, giou_loss, iou_matrix, region_levels, smooth_l1
+from msg_ms.models.detection.box_coder import decode_boxes, encode_boxes
+from msg_ms.models.detection.head_losses import smooth_l1
+from msg_ms.models.detection.iou import giou_loss, iou_matrix
+from msg_ms.models.detection.roi_head import map_roi_levels
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -104,14 +107,14 @@ def test_smooth_l1(pieces):
 
 
 def test_levels(pieces):
-    found = region_levels(Tensor(pieces["levels.rois"][:, 1:]))
+    found = map_roi_levels(Tensor(pieces["levels.rois"][:, 1:]))
     TABLE.check("levels.level", found, pieces["levels.level"], "exact")
 
 
 def test_levels_at_the_borders():
     sides = np.float32([0, 55.9, 56, 111.9, 112, 223.9, 224, 447.9, 448, 5000])
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], 1)
-    assert region_levels(Tensor(boxes)).asnumpy().tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
+    assert map_roi_levels(Tensor(boxes)).asnumpy().tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_nan_propagates():

@@ -51,9 +51,9 @@ def test_arguments_reach_the_backbone_and_the_settings():
 
 def test_a_small_detector_is_built_from_the_values_of_a_configuration():
     backbone = dict(embed_dim=32, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], drop_path_rate=0.0)
-    settings = dict(fpn_channels=32, fc_channels=48, stage_weights=[1, 0.5, 0.25], region_samples=32)
+    settings = dict(fpn_channels=32, fc_channels=48, stage_weights=[1, 0.5, 0.25], roi_samples=32)
     with no_init_parameters():
-        model = msg_ms.create_detector("cascade_mask_rcnn_msg_tiny", 3, **backbone, **settings, region_positives=8)
+        model = msg_ms.create_detector("cascade_mask_rcnn_msg_tiny", 3, **backbone, **settings, roi_positives=8)
     assert model.settings.stage_weights == (1, 0.5, 0.25)
     assert sum(parameter.size for parameter in model.trainable_params()) < 4e6
 
@@ -63,7 +63,7 @@ def test_a_small_detector_is_built_from_the_values_of_a_configuration():
     [
         (dict(fpn_chanels=8), "'fpn_chanels'; did you mean 'fpn_channels'"),
         (dict(patch_size=8), r"strides=\[4, 8, 16, 32, 64\]: with patch_size=8 and 4 stages they are \[8, 16"),
-        (dict(region_positives=600), "region_positives=600: must be at most region_samples=512"),
+        (dict(roi_positives=600), "roi_positives=600: must be at most roi_samples=512"),
         (dict(score_threshold=5), "score_threshold=5: must be from 0 to 1"),
         (dict(fc_channels=0), "fc_channels=0: must be at least 1"),
         (dict(stage_ious=[0.5]), r"stage_ious=\[0.5\]: must have 3 entries"),
@@ -86,14 +86,14 @@ def test_stages_of_inference_match_mmdetection():
         TABLE.check("inference proposals", boxes[chosen], wanted[:, :4], "box")
         TABLE.check("inference proposals' scores", score[chosen], wanted[:, 4])
     stages = model.roi_head.cascade(maps, proposals, shapes)
-    regions, logits, deltas = stages
-    for stage in range(len(regions)):
+    rois, logits, deltas = stages
+    for stage in range(len(rois)):
         flat = (x[stage].asnumpy().reshape(-1, x[stage].shape[-1]) for x in stages)
         boxes, logit, delta = (x[used.asnumpy().ravel()] for x in flat)
         TABLE.check(f"inference s{stage}.rois", boxes, reference[f"s{stage}.rois"][:, 1:], "box")
         TABLE.check(f"inference s{stage}.cls_score", logit, reference[f"s{stage}.cls_score"])
         TABLE.check(f"inference s{stage}.bbox_pred", delta, reference[f"s{stage}.bbox_pred"])
-    boxes, scores = model.scored_boxes(regions[-1], logits, deltas[-1], used, shapes, factors)
+    boxes, scores = model.scored_boxes(rois[-1], logits, deltas[-1], used, shapes, factors)
     for i, chosen in enumerate(used.asnumpy()):
         TABLE.check("inference all_boxes", boxes[i].asnumpy()[chosen], reference[f"img{i}.all_boxes"], "box")
         TABLE.check("inference all_scores", scores[i].asnumpy()[chosen], reference[f"img{i}.all_scores"])

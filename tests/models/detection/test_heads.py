@@ -164,7 +164,7 @@ def test_box_and_mask_heads_in_training_match_mmdetection(stage):
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_mask_loss_from_crops_matches_mmdetection(stage):
     reference, model = vectors("detector"), detector()
-    case, slots, classes = f"train_bn/s{stage}", model.settings.region_positives, model.settings.num_classes
+    case, slots, classes = f"train_bn/s{stage}", model.settings.roi_positives, model.settings.num_classes
     images = range(len(reference["images"]))
     gts = [reference[f"gt.img{i}.boxes"] for i in images]
     crops, frames = (np.zeros((len(gts), max(map(len, gts)), *end), dtype) for end, dtype in CROPS)

@@ -25,7 +25,7 @@ def test_the_losses_follow_pytorch():
 
     Later single losses may differ more: here by 0.5% at steps 40 and 60, 8% at 80, 2% at 100. PyTorch in single
     precision differs from PyTorch in double precision by 5% at 80 and 13% at 100. NMS, assignment, sampling and ReLU
-    are discontinuous, so rounding can change a region or a gradient. ``tests/support/detection_double.py`` compares
+    are discontinuous, so rounding can change an RoI or a gradient. ``tests/support/detection_double.py`` compares
     both sides in double precision.
     """
     ms.set_context(mode=ms.GRAPH_MODE)

@@ -24,11 +24,11 @@ def boxes_of(bitmaps: np.ndarray) -> np.ndarray:
     return np.float32(found)
 
 
-def targets(bitmaps, gt, regions, gt_index, size: int, crop_size: int = CROP_SIZE) -> np.ndarray:
+def targets(bitmaps, gt, rois, gt_index, size: int, crop_size: int = CROP_SIZE) -> np.ndarray:
     crops, frames = crop_masks(bitmaps, gt, crop_size)
     # Padded ground truth: an empty mask at the end.
     crops, frames = np.concatenate([crops, 0 * crops[:1]]), np.concatenate([frames, 0 * frames[:1]])
-    inputs = (crops, frames, regions, gt_index.astype(np.int32))
+    inputs = (crops, frames, rois, gt_index.astype(np.int32))
     return MaskTargets(size, crop_size)(*(Tensor(x[None]) for x in inputs)).asnumpy()[0]
 
 
@@ -44,7 +44,7 @@ def test_targets_from_crops(pieces, backend):
     bitmaps, expected = pieces["mask.bitmaps"], pieces["mask.targets"]
     with use_backend(backend):
         found = targets(bitmaps, boxes_of(bitmaps), pieces["mask.boxes"], pieces["mask.inds"], expected.shape[-1])
-    # The native kernel and small bitmaps: exact. A region longer than twice its crop is sampled more coarsely.
+    # The native kernel and small bitmaps: exact. An RoI longer than twice its crop is sampled more coarsely.
     share = (found != expected).mean()
     TABLE.note(f"mask.targets from crops, {backend}: share", share)
     assert share <= (0.0005 if backend == "native" else 0.002)
@@ -140,9 +140,9 @@ def test_small_objects_are_exact_and_large_ones_nearly():
             inside = (x >= x1) & (x + 1 <= x2) & (y >= y1) & (y + 1 <= y2)
             bitmaps.append((ellipse + 0.3 * np.sin(x / 5) < 1) & inside)
         index = np.arange(20) % 2
-        regions = (gt[index] + rng.uniform(-0.15, 0.15, (20, 4)) * side).astype(np.float32)
-        regions = np.clip(regions, 0, [400, 320, 400, 320]).astype(np.float32)
-        exact = np.array([crop_resize(bitmaps[i], box, 28) >= 0.5 for i, box in zip(index, regions, strict=True)])
-        shares[side] = (targets(np.array(bitmaps), gt, regions, index, 28) != exact).mean()
+        rois = (gt[index] + rng.uniform(-0.15, 0.15, (20, 4)) * side).astype(np.float32)
+        rois = np.clip(rois, 0, [400, 320, 400, 320]).astype(np.float32)
+        exact = np.array([crop_resize(bitmaps[i], box, 28) >= 0.5 for i, box in zip(index, rois, strict=True)])
+        shares[side] = (targets(np.array(bitmaps), gt, rois, index, 28) != exact).mean()
     assert shares[20] == shares[100] == 0 and shares[260] < 0.002
     TABLE.note("mask targets of a 260 pixel ellipse from crops: share", shares[260])

@@ -6,7 +6,7 @@ import pytest
 from mindspore import Tensor
 from support.detection import TABLE, model_settings
 
-from msg_ms.models.detection.boxes import decode_boxes
+from msg_ms.models.detection.box_coder import decode_boxes
 from msg_ms.models.detection.nms import BatchedNMS, MulticlassNMS
 from msg_ms.ops import NMS, use_backend
 

@@ -7,8 +7,8 @@ from support.detection import TABLE, model_settings
 
 from msg_ms.boxes.anchor_grid import AnchorGrid
 from msg_ms.boxes.anchor_sampler import encode_numpy, sample_anchors, sampled_targets
-from msg_ms.models.detection.boxes import encode_boxes
-from msg_ms.models.detection.roi_sampler import add_gt, sample_regions
+from msg_ms.models.detection.box_coder import encode_boxes
+from msg_ms.models.detection.roi_sampler import add_gt, sample_rois
 
 from .test_anchors import generator
 from .test_assigners import in_graph, stage_proposals
@@ -47,7 +47,7 @@ def test_rpn_targets_of_the_detector(detector):
         assert not found.deltas[len(positive) :].any()
 
 
-def test_regions_of_the_detector(detector):
+def test_rois_of_the_detector(detector):
     for mode, number, image in detector.cases(r"(train_bn|eval_bn)/s(\d)\.img(\d+)\.pos"):
         stage, prefix = int(number), f"{mode}/s{number}.img{image}"
         settings = model_settings()["train_cfg"]["rcnn"][stage]
@@ -61,7 +61,7 @@ def test_regions_of_the_detector(detector):
         expected = np.concatenate([detector[f"{prefix}.pos"], detector[f"{prefix}.neg"]])
         draws = np.full(valid.shape, 0.9, np.float32)
         draws[0, expected] = 0.1
-        indices, positive, used = (x.asnumpy()[0] for x in sample_regions(assigned, Tensor(draws), count, positives))
+        indices, positive, used = (x.asnumpy()[0] for x in sample_rois(assigned, Tensor(draws), count, positives))
         name = f"detector {mode} s{number}"
         TABLE.check(f"{name}.pos and neg", indices[used], expected, "exact")
         assert positive.sum() == len(detector[f"{prefix}.pos"])
@@ -86,7 +86,7 @@ def test_anchors_are_sampled_from_a_seed():
 def test_few_candidates_leave_slots_unused():
     assigned = np.array([[0, 1, -1, 0, 2, 0], [-1] * 6], np.int32)
     draws = np.random.RandomState(0).rand(2, 6).astype(np.float32)
-    indices, positive, used = (x.asnumpy() for x in sample_regions(Tensor(assigned), Tensor(draws), 6, 3))
+    indices, positive, used = (x.asnumpy() for x in sample_rois(Tensor(assigned), Tensor(draws), 6, 3))
     assert indices.tolist() == [[1, 4, 0, 3, 5, 0], [0] * 6]
     assert positive.sum(1).tolist() == [2, 0] and used.sum(1).tolist() == [5, 0]
     targets = sampled_targets(
@@ -95,12 +95,12 @@ def test_few_candidates_leave_slots_unused():
     assert targets.weights.tolist() == [1, 0, 0] and not targets.labels.any()
 
 
-def test_regions_are_a_uniform_sample():
+def test_rois_are_a_uniform_sample():
     assigned = np.array([1] * 8 + [0] * 24 + [-1] * 3, np.int32)
     rng, counts, rounds = np.random.RandomState(1), np.zeros(35), 600
     draws = Tensor(rng.rand(rounds, 35).astype(np.float32))
     many = Tensor(np.tile(assigned, (rounds, 1)))
-    indices, positive, used = (x.asnumpy() for x in sample_regions(many, draws, 16, 4))
+    indices, positive, used = (x.asnumpy() for x in sample_rois(many, draws, 16, 4))
     assert used.all() and (positive.sum(1) == 4).all()
     np.add.at(counts, indices.reshape(-1), 1)
     assert np.abs(counts[:32] / rounds - 0.5).max() < 0.1 and not counts[32:].any()

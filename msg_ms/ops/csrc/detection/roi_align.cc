@@ -17,7 +17,7 @@ struct Bin {
   int64_t first, count, weights;  // `weights` is an offset into AxisWeights::values
 };
 
-// The weights of all bins along one axis of one region.
+// The weights of all bins along one axis of one RoI.
 struct AxisWeights {
   std::vector<Bin> bins;
   std::vector<float> values;
@@ -26,7 +26,7 @@ struct AxisWeights {
   AxisWeights(float low, float high, float scale, int64_t bin_count, int64_t size, int64_t fixed_samples) {
     const float start = low * scale - 0.5f, length = high * scale - 0.5f - start;
     const float bin = length / bin_count;
-    // An overlong or NaN region would need endless samples; past two map sizes every further sample is outside.
+    // An overlong or NaN RoI would need endless samples; past two map sizes every further sample is outside.
     const float needed = std::ceil(bin);
     const int64_t most = 4 * (size + 2);
     const int64_t samples = fixed_samples > 0 ? fixed_samples : needed > 0 ? int64_t(std::min<float>(needed, most)) : 0;
@@ -68,7 +68,7 @@ struct AxisWeights {
   }
 };
 
-struct Region {
+struct RoI {
   int64_t image, level;
   AxisWeights y, x;
 };
@@ -78,14 +78,14 @@ struct Map {
   int64_t size() const { return height * width; }
 };
 
-// regions (R, 5), level of each (R,), settings [output side, samples a side or 0, scale of each level]
-std::vector<Region> find_regions(const float *regions, const float *levels, int64_t count, const float *settings,
-                                 const std::vector<Map> &maps, int64_t images) {
-  std::vector<Region> found;
+// RoIs (R, 5), level of each (R,), settings [output side, samples a side or 0, scale of each level]
+std::vector<RoI> find_rois(const float *rois, const float *levels, int64_t count, const float *settings,
+                           const std::vector<Map> &maps, int64_t images) {
+  std::vector<RoI> found;
   found.reserve(count);
   const int64_t side = int64_t(settings[0]), samples = int64_t(settings[1]);
   for (int64_t r = 0; r < count; ++r) {
-    const float *box = regions + 5 * r;
+    const float *box = rois + 5 * r;
     const int64_t level = std::clamp<int64_t>(int64_t(levels[r]), 0, int64_t(maps.size()) - 1);
     const int64_t image = std::clamp<int64_t>(int64_t(box[0]), 0, images - 1);
     const float scale = settings[2 + level];
@@ -95,23 +95,23 @@ std::vector<Region> find_regions(const float *regions, const float *levels, int6
   return found;
 }
 
-// One region of one channel: map (height, width) -> out (side, side). `rows` is scratch of side * width.
-void pool(const float *map, int64_t width, const Region &region, int64_t side, float *rows, float *out) {
-  const int64_t first = region.x.first, n = region.x.end - first;
+// One RoI of one channel: map (height, width) -> out (side, side). `rows` is scratch of side * width.
+void pool(const float *map, int64_t width, const RoI &roi, int64_t side, float *rows, float *out) {
+  const int64_t first = roi.x.first, n = roi.x.end - first;
   for (int64_t i = 0; i < side; ++i) {
-    const Bin &bin = region.y.bins[i];
+    const Bin &bin = roi.y.bins[i];
     float *row = rows + i * n;
     std::fill(row, row + n, 0.0f);
     for (int64_t k = 0; k < bin.count; ++k) {
-      const float weight = region.y.values[bin.weights + k];
+      const float weight = roi.y.values[bin.weights + k];
       const float *from = map + (bin.first + k) * width + first;
 #pragma omp simd
       for (int64_t x = 0; x < n; ++x) row[x] += weight * from[x];
     }
   }
   for (int64_t j = 0; j < side; ++j) {
-    const Bin &bin = region.x.bins[j];
-    const float *weights = region.x.values.data() + bin.weights;
+    const Bin &bin = roi.x.bins[j];
+    const float *weights = roi.x.values.data() + bin.weights;
     for (int64_t i = 0; i < side; ++i) {
       const float *row = rows + i * n + bin.first - first;
       float sum = 0.0f;
@@ -122,22 +122,22 @@ void pool(const float *map, int64_t width, const Region &region, int64_t side, f
 }
 
 // The gradient of pool: add to dmap (height, width).
-void pool_grad(const float *dout, int64_t width, const Region &region, int64_t side, float *rows, float *dmap) {
-  const int64_t first = region.x.first, n = region.x.end - first;
+void pool_grad(const float *dout, int64_t width, const RoI &roi, int64_t side, float *rows, float *dmap) {
+  const int64_t first = roi.x.first, n = roi.x.end - first;
   std::fill(rows, rows + side * n, 0.0f);
   for (int64_t j = 0; j < side; ++j) {
-    const Bin &bin = region.x.bins[j];
-    const float *weights = region.x.values.data() + bin.weights;
+    const Bin &bin = roi.x.bins[j];
+    const float *weights = roi.x.values.data() + bin.weights;
     for (int64_t i = 0; i < side; ++i) {
       float *row = rows + i * n + bin.first - first;
       for (int64_t k = 0; k < bin.count; ++k) row[k] += weights[k] * dout[i * side + j];
     }
   }
   for (int64_t i = 0; i < side; ++i) {
-    const Bin &bin = region.y.bins[i];
+    const Bin &bin = roi.y.bins[i];
     const float *row = rows + i * n;
     for (int64_t k = 0; k < bin.count; ++k) {
-      const float weight = region.y.values[bin.weights + k];
+      const float weight = roi.y.values[bin.weights + k];
       float *to = dmap + (bin.first + k) * width + first;
 #pragma omp simd
       for (int64_t x = 0; x < n; ++x) to[x] += weight * row[x];
@@ -160,40 +160,40 @@ struct Levels {
 }  // namespace
 }  // namespace msg_ms
 
-// maps of L levels (B, C, H, W), regions (R, 5), levels (R,), settings -> (R, C, side, side)
+// maps of L levels (B, C, H, W), RoIs (R, 5), levels (R,), settings -> (R, C, side, side)
 MSG_MS_KERNEL(roi_align) {
   using namespace msg_ms;
   const int level_count = count - 4;
   const Levels levels(shapes, level_count);
   const float *settings = data(params, level_count + 2);
-  const int64_t region_count = shapes[level_count][0], side = int64_t(settings[0]), channels = levels.channels;
-  const auto regions = find_regions(data(params, level_count), data(params, level_count + 1), region_count, settings,
-                                    levels.maps, levels.images);
+  const int64_t roi_count = shapes[level_count][0], side = int64_t(settings[0]), channels = levels.channels;
+  const auto rois = find_rois(data(params, level_count), data(params, level_count + 1), roi_count, settings,
+                              levels.maps, levels.images);
   float *out = data(params, level_count + 3);
-  // Channel by channel, so that a map stays in the cache for all regions.
+  // Channel by channel, so that a map stays in the cache for all RoIs.
   parallel_for(channels, 1, [&](int, int64_t begin, int64_t end) {
     std::vector<float> rows(side * levels.widest);
     for (int64_t c = begin; c < end; ++c) {
-      for (int64_t r = 0; r < region_count; ++r) {
-        const Region &region = regions[r];
-        const Map &map = levels.maps[region.level];
-        const float *from = data(params, int(region.level)) + (region.image * channels + c) * map.size();
-        pool(from, map.width, region, side, rows.data(), out + (r * channels + c) * side * side);
+      for (int64_t r = 0; r < roi_count; ++r) {
+        const RoI &roi = rois[r];
+        const Map &map = levels.maps[roi.level];
+        const float *from = data(params, int(roi.level)) + (roi.image * channels + c) * map.size();
+        pool(from, map.width, roi, side, rows.data(), out + (r * channels + c) * side * side);
       }
     }
   });
   return 0;
 }
 
-// maps of L levels (for their shapes), regions, levels, settings, gradient of the output -> gradients of the maps
+// maps of L levels (for their shapes), RoIs, levels, settings, gradient of the output -> gradients of the maps
 MSG_MS_KERNEL(roi_align_grad) {
   using namespace msg_ms;
   const int level_count = (count - 4) / 2;
   const Levels levels(shapes, level_count);
   const float *settings = data(params, level_count + 2), *dout = data(params, level_count + 3);
-  const int64_t region_count = shapes[level_count][0], side = int64_t(settings[0]), channels = levels.channels;
-  const auto regions = find_regions(data(params, level_count), data(params, level_count + 1), region_count, settings,
-                                    levels.maps, levels.images);
+  const int64_t roi_count = shapes[level_count][0], side = int64_t(settings[0]), channels = levels.channels;
+  const auto rois = find_rois(data(params, level_count), data(params, level_count + 1), roi_count, settings,
+                              levels.maps, levels.images);
   const int first_output = level_count + 4;
   // Each channel belongs to one thread: no two threads add to the same element, and the order of the sums is fixed.
   parallel_for(channels, 1, [&](int, int64_t begin, int64_t end) {
@@ -205,11 +205,11 @@ MSG_MS_KERNEL(roi_align_grad) {
           std::memset(data(params, first_output + level) + (b * channels + c) * n, 0, n * sizeof(float));
         }
       }
-      for (int64_t r = 0; r < region_count; ++r) {
-        const Region &region = regions[r];
-        const Map &map = levels.maps[region.level];
-        float *to = data(params, first_output + int(region.level)) + (region.image * channels + c) * map.size();
-        pool_grad(dout + (r * channels + c) * side * side, map.width, region, side, rows.data(), to);
+      for (int64_t r = 0; r < roi_count; ++r) {
+        const RoI &roi = rois[r];
+        const Map &map = levels.maps[roi.level];
+        float *to = data(params, first_output + int(roi.level)) + (roi.image * channels + c) * map.size();
+        pool_grad(dout + (r * channels + c) * side * side, map.width, roi, side, rows.data(), to);
       }
     }
   });
