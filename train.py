@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msg_ms.cli import config_from_arguments, require, run_command_line, train_parser
+from msg_ms.cli import config_from_arguments, profile_steps, require, run_command_line, train_parser
 from msg_ms.engine.checkpoint_run import CheckpointRun
 from msg_ms.engine.log import RunLog
 from msg_ms.engine.runtime import start
@@ -13,7 +13,9 @@ from msg_ms.tasks import build_task
 
 def main() -> int:
     """Train, or with --eval or --throughput evaluate a checkpoint; returns the exit status."""
-    asked = config_from_arguments(train_parser().parse_args())
+    args = train_parser().parse_args()
+    asked = config_from_arguments(args)
+    profiled = profile_steps(args, asked)
     require(asked.data.data_path, "--data-path")
     runtime = start(asked, build_task)  # device, ranks, precision, task, compile cache
     config, task = runtime.config, runtime.task
@@ -29,7 +31,7 @@ def main() -> int:
     elif config.throughput_mode:
         log.info(CheckpointRun(runtime, model, log.info).measure_throughput())
     else:
-        finished = Trainer(runtime, model, log).fit()
+        finished = Trainer(runtime, model, log, profile_steps=profiled).fit()
     log.close()
     return 0 if finished else stopped_status()
 

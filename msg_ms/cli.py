@@ -120,6 +120,9 @@ def train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--eval", action="store_true", help="evaluate --resume and exit")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the paper's launcher passes it
+    parser.add_argument(
+        "--profile", type=int, metavar="N", help="profile N steps, after the first one, and continue training"
+    )
     parser.add_argument("--throughput", action="store_true", help="measure inference speed on one batch and exit")
     return parser
 
@@ -162,6 +165,17 @@ def config_from_arguments(args: argparse.Namespace, **overrides: object) -> Conf
     if args.cfg is None:
         raise UserError("--cfg is missing; only a checkpoint (--resume, --pretrained) stores a configuration")
     return load_config(args.cfg, args.opts, **keys)
+
+
+def profile_steps(args: argparse.Namespace, config: Config) -> int:
+    """Return the number of steps to profile, 0 without ``--profile``; raise UserError if there can't be a profile."""
+    if args.profile is None:
+        return 0
+    if args.profile < 1:
+        raise UserError(f"--profile {args.profile}: must be at least 1 step")
+    if config.eval_mode or config.throughput_mode:
+        raise UserError("--profile is for training, not for --eval or --throughput")
+    return int(args.profile)
 
 
 def require(value: str, flag: str) -> str:

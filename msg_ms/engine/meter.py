@@ -1,4 +1,4 @@
-"""Time per step, and the fraction of it spent waiting for data."""
+"""Time per step, and how much of it the host waits for data and for results."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ..data.pipeline import Batch
+from .train_step import Figures, PendingFigures
 
 
 class Meter:
     """Measures steps, except the first one, which compiles."""
 
     def __init__(self) -> None:
-        self.steps, self.begin, self.waited = -1, time.perf_counter(), 0.0
+        self.restart()
+        self.steps = -1
 
     def next_batches(self, batches: Iterator[Batch], count: int) -> list[Batch]:
         """Return the next ``count`` batches, and count the time as waiting."""
@@ -22,18 +24,34 @@ class Meter:
         self.waited += time.perf_counter() - begin
         return group
 
+    def read(self, figures: PendingFigures) -> Figures:
+        """Return the figures of a step, and count the time as waiting for results."""
+        begin = time.perf_counter()
+        values = figures.read()
+        self.result_wait += time.perf_counter() - begin
+        return values
+
     def count_step(self) -> None:
         """Count a finished step."""
         self.steps += 1
         if self.steps == 0:
-            self.begin, self.waited = time.perf_counter(), 0.0
+            self.restart()
+
+    def restart(self) -> None:
+        """Forget all steps, for a measurement from now on."""
+        self.steps, self.begin, self.waited, self.result_wait = 0, time.perf_counter(), 0.0, 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first step or the restart."""
+        return time.perf_counter() - self.begin
 
     @property
     def seconds(self) -> float:
         """Mean seconds per step."""
-        return (time.perf_counter() - self.begin) / max(1, self.steps)
+        return self.elapsed / max(1, self.steps)
 
     @property
     def data_wait_fraction(self) -> float:
         """The fraction of the time spent waiting for data, in [0, 1]."""
-        return self.waited / max(1e-9, time.perf_counter() - self.begin)
+        return self.waited / max(1e-9, self.elapsed)

@@ -17,6 +17,7 @@ from ..errors import UserError
 from .callbacks import Callbacks
 from .log import RunLog
 from .meter import Meter
+from .profiling import StepProfile
 from .ranks import Ranks
 from .run_state import Checkpoints
 from .schedule import Schedule
@@ -43,6 +44,7 @@ class StepLoop:
     checkpoints: Checkpoints
     callbacks: Callbacks
     stop: StopRequest
+    profile: StepProfile
     statistics: Sequence[Parameter]  # that training changes without a gradient
 
     def run_steps(self, batches: Iterator[Batch], state: TrainState) -> TrainState:
@@ -54,7 +56,7 @@ class StepLoop:
         """
         steps, config = self.data.steps, self.config
         first, end = state.step, (state.epoch + 1) * steps
-        meter = Meter()
+        self.meter = meter = Meter()
         groups = (meter.next_batches(batches, state.accumulation) for _ in range(first, end))
         title = f"epoch {state.epoch + 1}/{config.train.epochs}"
         pending: deque[PendingFigures] = deque()
@@ -67,7 +69,7 @@ class StepLoop:
             report = done % config.print_freq == 0 or done == steps
             save = bool(config.save_steps) and (step + 1) % config.save_steps == 0 and done < steps
             # The first step is read at once, so that the meter starts where its device time ends.
-            if report or save or step == first:
+            if report or save or step == first or self.profile.ends_with(step):
                 state, last = self._read(state, pending, last)
             else:
                 state, last = self._read(state, pending, last, leave=1)
@@ -90,6 +92,7 @@ class StepLoop:
             self._end_steps(figures)
             if stopping or (self.ranks.world_size == 1 and self.stop.requested and not pending):
                 break
+            self.profile.end_step(step, meter)
             if save:
                 self.save(state)
         return state
@@ -111,7 +114,7 @@ class StepLoop:
             The state, and the figures of the last step that was counted, ``last`` if there is none.
         """
         while len(pending) > leave:
-            last = pending.popleft().read()
+            last = self.meter.read(pending.popleft())
             state = self._count(state, last)
             self.ended.append((state.step, last))
         assert last is not None  # the first step is read at once

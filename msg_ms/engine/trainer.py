@@ -24,6 +24,7 @@ from .evaluate import Evaluation
 from .log import RunLog
 from .loss_scale import build_scaler, scaler_state
 from .optim import build_optimizer
+from .profiling import StepProfile
 from .ranks import GradientSum
 from .run_state import Checkpoints
 from .runtime import Runtime
@@ -44,6 +45,7 @@ class Trainer(StepLoop):
         log: The log of the run.
         callbacks: Are called at the events of the run, before the one that writes to TensorBoard.
         ends_at_once: Whether a signal ends the process while graphs are compiled; a notebook must survive it.
+        profile_steps: Number of steps to profile, after the first one.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class Trainer(StepLoop):
         log: RunLog,
         callbacks: Sequence[Callback] = (),
         ends_at_once: bool = True,
+        profile_steps: int = 0,
     ):
         self.runtime, self.model, self.log, self.ends_at_once = runtime, model, log, ends_at_once
         board = [TensorBoard(log.run_dir)] if runtime.ranks.is_main else []
         self.user_callbacks = [*checked_callbacks(callbacks), *board]
         self.config, self.task, self.ranks = runtime.config, runtime.task, runtime.ranks
+        self.profile = StepProfile(profile_steps, runtime.target, runtime.ranks.rank, log)
         self.evaluation = Evaluation.of_run(runtime, model, log.progress_bar)
 
     def fit(self) -> bool:
@@ -96,6 +100,7 @@ class Trainer(StepLoop):
             reason = f"all {epochs} epochs are" if state.epoch >= epochs else "the run is"
             log.info(f"{reason} finished; {self._best(state)}, weights in {self.checkpoints.best}")
             return True
+        self.profile.plan(state.step, data.steps - state.step % data.steps)
         samples = f"{len(data):,} training {self.task.sample_name}"
         log.info(f"{samples}, {data.steps} steps per epoch; compiling")
         self._compile()
@@ -105,6 +110,7 @@ class Trainer(StepLoop):
         try:
             state = self._run_epochs(state)
         finally:
+            self.profile.close()
             self.callbacks.call("on_train_end")
         self.ranks.any(False)  # no process ends before rank 0 has written: a cluster might then kill the job
         self._report_end(state, timedelta(seconds=int(time.time() - started)))

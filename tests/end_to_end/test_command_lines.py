@@ -1,7 +1,9 @@
 """train.py and eval.py as processes: a run, its files, evaluation, resuming, and mistakes in one line."""
 
+import csv
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from support.small_run import CONFIG, write_images
 
 from msg_ms.checkpoint import read_checkpoint
 from msg_ms.config import load_config
+from msg_ms.engine.profiling import operators
 
 
 @pytest.fixture
@@ -32,6 +35,29 @@ def newest(folder: Path) -> Path:
 
 def to_numpy(path: Path):
     return {name: value.tobytes() for name, value in read_checkpoint(path)[0].items()}
+
+
+def check_profile(output: str, folder: Path):
+    """The log has the waits and the ten most expensive operators of two steps, as in the profiler's file."""
+    (line,) = [line for line in output.splitlines() if "profile of steps 2 to 3: " in line and "ms per step" in line]
+    total, data, results = (float(number) for number in re.findall(r"([\d.]+) ms", line))
+    assert 0 < data + results <= total
+    (path,) = folder.glob("rank0/*/FRAMEWORK/cpu_op_type_info_0.csv")
+    with path.open(encoding="utf-8") as file:
+        rows = {row["op_type"]: row for row in csv.DictReader(file)}
+    found = re.findall(r"\] (\S+) +(\d+) +([\d.]+) +[\d.]+%$", output, re.MULTILINE)
+    times = [float(time) for _, _, time in found]
+    assert len(found) == 10 and times == sorted(times, reverse=True) and times[0] > 0
+    for name, calls, time in found:
+        assert int(calls) % 2 == 0  # both steps run the same graph
+        if name in rows:
+            assert int(calls) == int(rows[name]["type_occurrences"])
+            assert float(time) == pytest.approx(float(rows[name]["total_compute_time"]) / 2, abs=1e-3)
+    # The matrix products of the patches and of the head are native kernels, which have their places as names.
+    (details,) = folder.glob("rank0/*/FRAMEWORK/cpu_op_detail_info_0.csv")
+    calls = {entry.name: entry.calls for entry in operators(details)}
+    assert calls["matmul-MatMul/Custom-op0"] == 2 * 3
+    assert sum(count for name, count in calls.items() if "Custom" in name) == int(rows["Custom"]["type_occurrences"])
 
 
 def test_train_resume_and_evaluate(run, command, tmp_path):
@@ -60,7 +86,9 @@ def test_train_resume_and_evaluate(run, command, tmp_path):
     first = tmp_path / "output" / "small" / "halves" / "ckpt_00000006.ckpt"
     done = run("train.py", "--tag", "halves", "--opts", "TRAIN.LR_SCHEDULER.NAME", "step")
     assert "ckpt_00000003.ckpt: epoch 1, step 3" in done.stdout
-    run("train.py", "--tag", "steps", "--opts", "TRAIN.LR_SCHEDULER.NAME", "step")
+    # ... and so does a profiled run.
+    done = run("train.py", "--tag", "steps", "--profile", "2", "--opts", "TRAIN.LR_SCHEDULER.NAME", "step")
+    check_profile(done.stdout, tmp_path / "output" / "small" / "steps" / "profile")
     assert to_numpy(first) == to_numpy(tmp_path / "output" / "small" / "steps" / "ckpt_00000006.ckpt")
     assert "all 2 epochs are finished" in run("train.py", "--tag", "whole").stdout
 
@@ -125,6 +153,9 @@ def test_mistakes_are_one_line(run, tmp_path):
         ("train.py", ["--amp-opt-level", "O2", "--opts", "AMP.DTYPE", "bfloat16"], "use AMP.DTYPE float16, or AMP_OPT"),
         ("train.py", ["--accumulation-steps", "4"], "12 samples, fewer than one batch of DATA.BATCH_SIZE=4 times 4"),
         ("train.py", ["--opts", "DATA.IMG_SIZE", "40"], "img_size=40 can't be cut"),
+        ("train.py", ["--profile", "0"], "--profile 0: must be at least 1 step"),
+        ("train.py", ["--profile", "3"], "has 3 steps, and the first step is not profiled; 2 is the most"),
+        ("train.py", ["--profile", "1", "--eval"], "--profile is for training, not for --eval"),
         ("eval.py", [], "--resume is missing"),
         ("eval.py", ["--resume", "gone.ckpt"], "checkpoint gone.ckpt does not exist"),
         ("eval.py", ["--resume", "small.yaml"], "small.yaml is not a .ckpt"),
