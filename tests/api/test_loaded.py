@@ -105,6 +105,7 @@ def test_files_that_can_not_be_read_are_named(classifier, folder):
         classifier.predict(folder / "missing.png")
 
 
+@pytest.mark.slow
 def test_a_detector_finds_boxes_and_masks(tmp_path):
     small_detector.write_data(tmp_path, train=1, val=2)
     write_model(tmp_path / "best.ckpt", small_detector.CONFIG, '["square", "disc"]')
