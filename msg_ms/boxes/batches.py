@@ -1,8 +1,8 @@
 """The arrays of a detector's batches, the one place for their order, shapes and types.
 
 Shape letters: B images on a canvas of H x W pixels, G objects of an image at most, N sampled anchors, P proposals, R
-sampled RoIs. Boxes are (x1, y1, x2, y2) in pixels of the resized image. The fields hold arrays in data workers and
-Tensors in graphs.
+sampled RoIs. Boxes are (x1, y1, x2, y2) in pixels of the resized image. The fields hold arrays of
+the host; a graph receives these one by one, in this order.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _MIXING = 1  # separates a batch's random numbers from those of the images
 
 
 class ClassificationBatch(NamedTuple):
-    """A training batch of B images with S pixels a side; arrays in data workers, Tensors in graphs.
+    """A training batch of B images with S pixels a side, as arrays of the host.
 
     Attributes:
         images: Normalised images, float32 (B, 3, S, S); with ``DATA.NORMALIZE_ON_DEVICE`` and ``can_erase_on_device``

@@ -176,7 +176,7 @@ class Host:
     def _wait(self, server: socket.socket, check: Callable[[], None]) -> None:
         """Receive nodes until all are there, or the time is over."""
         begin = time.monotonic()
-        end, told = begin + self.job.cluster_timeout, False
+        end, reported = begin + self.job.cluster_timeout, False
         while len(self.guests) + 1 < self.job.nodes and time.monotonic() < end:
             check()
             if self.refusal is not None:
@@ -190,8 +190,8 @@ class Host:
                     f"MASTER_ADDR={self.job.address} does not lead to {self.card}: use the first node's own address, "
                     "and give each node its own NODE_RANK"
                 )
-            elif now > begin + PATIENCE and not told:
-                told = True
+            elif now > begin + PATIENCE and not reported:
+                reported = True
                 say(f"waiting for {self._absent()} of {self.job.nodes} nodes at MASTER_PORT={self.job.port}")
 
     def _receive(self, server: socket.socket) -> None:
