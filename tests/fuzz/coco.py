@@ -7,7 +7,6 @@ for the raw file. The script prints the numbers of cases, and exits with status 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import faulthandler
 import functools
@@ -29,6 +28,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
+from support.fuzzing import fuzz_command  # noqa: E402
 from support.random_coco import compare, random_content, write  # noqa: E402
 
 from msg_ms import UserError  # noqa: E402
@@ -277,20 +277,5 @@ def run(seed: int, seconds: float, cases: int = 0, keep: Path | None = None) -> 
     return counts, failures
 
 
-def main() -> int:
-    """Run for some seconds, or a number of cases; the status is 1 if a case fails."""
-    parser = argparse.ArgumentParser(description="Read damaged COCO data sets.")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--cases", type=int, default=0, help="a number of cases instead of seconds")
-    parser.add_argument("--keep", type=Path, help="folder for the data sets of failures")
-    args = parser.parse_args()
-    counts, failures = run(args.seed, args.seconds, args.cases, args.keep)
-    for line in failures:
-        print(line)
-    print(f"{sum(counts.values())} cases with seed {args.seed}: {dict(counts)}, {len(failures)} failures, no hang")
-    return 1 if failures else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz_command("Read damaged COCO data sets.", "data sets", run))

@@ -6,7 +6,6 @@ refused in one line, or its index has the images of ``tarfile``. The script exit
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import io
 import shutil
@@ -21,12 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from msg_ms import UserError
-from msg_ms.data import ImageFolder, scan_images
-from msg_ms.data.images.folder import IMAGE_SUFFIXES
-from msg_ms.data.images.tar_scan import write_index
+from support.fuzzing import fuzz_command  # noqa: E402
+
+from msg_ms import UserError  # noqa: E402
+from msg_ms.data import ImageFolder, scan_images  # noqa: E402
+from msg_ms.data.images.folder import IMAGE_SUFFIXES  # noqa: E402
+from msg_ms.data.images.tar_scan import write_index  # noqa: E402
 
 HANG = 60  # seconds for one case
 LONGEST = 3000  # characters of a message
@@ -211,21 +212,5 @@ def run(seed: int, seconds: float, cases: int = 0, keep: Path | None = None) -> 
     return counts, failures
 
 
-def main() -> int:
-    """Run for some seconds, or a number of cases; the status is 1 if a case fails."""
-    parser = argparse.ArgumentParser(description="Compare the index of tar files with tarfile.")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--cases", type=int, default=0, help="a number of cases instead of seconds")
-    parser.add_argument("--keep", type=Path, help="folder for the tar files of failures")
-    args = parser.parse_args()
-    counts, failures = run(args.seed, args.seconds, args.cases, args.keep)
-    for line in failures:
-        print(line)
-    number = counts["accepted"] + counts["refused"] + counts["traceback"]
-    print(f"{number} cases with seed {args.seed}: {dict(counts)}, {len(failures)} failures, no hang")
-    return 1 if failures else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz_command("Compare the index of tar files with tarfile.", "tar files", run))
