@@ -9,7 +9,7 @@ import re
 import sys
 
 import pytest
-from pages import PAGES, ROOT, blocks, commands, prose
+from pages import CHINESE, PAGES, ROOT, blocks, commands, prose
 
 from msg_ms.config import load_config
 from msg_ms.engine.task import Task
@@ -133,7 +133,7 @@ def test_python_blocks_compile_and_import(page):
                 assert all(hasattr(module, name.name) for name in node.names), f"{page.name}:{line}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *CHINESE], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_exist(page):
     text = prose(page)
     targets = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r"(?:src|href)=\"([^\"#]+)", text)
@@ -141,13 +141,13 @@ def test_links_exist(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *CHINESE], ids=lambda page: str(page.relative_to(ROOT)))
 def test_paths_in_the_repository_exist(page):
     spans = re.findall(r"`((?:msg_ms|benchmarks|configs|docs|scripts|tests|tools)/[\w./*-]+)`", prose(page))
     assert not [path for path in spans if not any(ROOT.glob(path))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *CHINESE], ids=lambda page: str(page.relative_to(ROOT)))
 def test_lists_follow_an_empty_line(page):
     """Without it, the site shows the list as one paragraph."""
     item = re.compile(r"(?:[-*+]|1\.) ")

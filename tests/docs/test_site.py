@@ -1,15 +1,19 @@
 """Build the documentation site and check its API pages. Needs pip install -e '.[docs]'."""
 
 import ast
+import html
+import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from pages import ROOT
 
-for package in ("mkdocs", "material", "mkdocstrings_handlers.python"):
+for package in ("jieba", "mkdocs", "material", "mkdocstrings_handlers.python"):
     pytest.importorskip(package)
 
 PACKAGES = sorted(
@@ -62,3 +66,39 @@ def test_no_page_loads_anything_from_elsewhere(site):
         text = page.read_text("utf-8")
         assert not re.search(r"<(?:script|img)[^>]* src=[\"']?(?:https?:)?//", text), page
         assert not re.search(r"<link[^>]* href=[\"']?(?:https?:)?//[^>]* rel=[\"']?stylesheet", text), page
+
+
+def test_every_link_leads_to_a_page_and_its_anchor(site):
+    """MkDocs checks neither the links between the languages nor those of the theme."""
+    texts = {page: page.read_text("utf-8") for page in site.rglob("*.html") if page.name != "404.html"}
+    anchors = {page: {html.unescape(name) for name in re.findall(r'\bid="?([^" >]+)', texts[page])} for page in texts}
+    broken = []
+    for page, text in texts.items():
+        for link in re.findall(r'\b(?:href|src)="?([^" >]+)', text):
+            path, _, anchor = unquote(html.unescape(link)).partition("#")
+            target = Path(os.path.normpath(page.parent / path)) if path else page
+            if re.match(r"[a-z]+:|//", link):
+                continue
+            if not target.exists() or (anchor and target in anchors and anchor not in anchors[target]):
+                broken.append(f"{page.relative_to(site)}: {link}")
+    assert not broken
+
+
+def test_the_switch_leads_to_the_same_page_in_the_other_language(site):
+    for english, chinese in (
+        ("training.html", "zh/training.html"),
+        ("repository/CONTRIBUTING.html", "zh/CONTRIBUTING.html"),
+        ("repository/index.html", "zh/README.zh-CN.html"),
+    ):
+        for page in (english, chinese):
+            found = re.findall(r'href="([^"]+)" hreflang="?(\w+)', (site / page).read_text("utf-8"))
+            targets = {lang: os.path.relpath((site / page).parent / link, site) for link, lang in found}
+            assert targets == {"en": english, "zh": chinese}, page
+
+
+@pytest.mark.parametrize("words, page", [("混合 精度", "training.html"), ("断点 续训", "training.html")])
+def test_the_search_index_has_chinese_words(site, words, page):
+    """A zero-width space separates words, which jieba finds."""
+    index = json.loads((site / "zh" / "search" / "search_index.json").read_text("utf-8"))
+    texts = [d["title"] + d["text"] for d in index["docs"] if d["location"].startswith(page)]
+    assert any(re.search(words.replace(" ", "\u200b?"), text) and "\u200b" in text for text in texts)
