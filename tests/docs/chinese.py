@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from translation import LINK, ROOT, SPAN, Block, pairs, sections
+from sections import LINK, SPAN, Block, sections
+from translation import ROOT, pairs
 
 MEAN = 35  # of a page, at most
 LONG, SHARE = 60, 0.05  # at most this share of the sentences is longer

@@ -112,7 +112,7 @@ def test_a_missing_page_is_found(folder, path):
 
 
 def test_a_change_of_the_english_page_alone_is_found(folder, tmp_path):
-    file = tmp_path / "sections.txt"
+    file = tmp_path / "translated.txt"
     english, chinese = "docs/page.md", "docs/zh/page.md"
     record(folder, english, file)
     replace(folder / english, "It is written", "It is\n  written")

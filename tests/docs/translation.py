@@ -2,7 +2,7 @@
 
 The command prints all differences. With pages (docs/training.md, or docs/zh/training.md), it records their English
 sections as translated, which it does only if no difference is left. Run it after you have brought the Chinese page up
-to date: ``sections.txt`` holds a digest of every English section, and a section that has changed since is reported.
+to date: ``translated.txt`` holds a digest of every English section, and a section that has changed since is reported.
 
 A page is a list of sections, and a section a list of blocks: paragraphs, list items, rows of tables, code and images.
 The pages have equal sections and equal blocks in the same order. In equal blocks these are equal: code, code spans,
@@ -12,125 +12,23 @@ numbers, targets of links and empty cells of tables. ``glossary.yaml`` has the t
 from __future__ import annotations
 
 import calendar
-import hashlib
 import os
-import posixpath
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 
 import yaml
+from sections import LINK, SPAN, Block, Page
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 # Pages outside docs/ and their translations.
 OTHERS = {"README.md": "README.zh-CN.md", "CONTRIBUTING.md": "docs/zh/CONTRIBUTING.md"}
-FENCE = re.compile(r" *```")
-HEADING = re.compile(r"(#+) (.*)")
-ITEM = re.compile(r" *(?:[-*]|\d+\.) ")
-SPAN = re.compile(r"`[^`]+`")
-LINK = re.compile(r"\]\(([^)\s]+)\)|^\[\w+\]: (\S+)", re.MULTILINE)
 NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?")
 LARGE = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "万": 1e4, "亿": 1e8}
-
-
-@dataclass
-class Block:
-    """A paragraph, an item of a list, a row of a table, an image or a code block, with its first line."""
-
-    kind: str
-    line: int
-    text: str
-
-    @property
-    def prose(self) -> str:
-        """The text without code spans and targets of links."""
-        return "" if self.kind == "code" else LINK.sub("]", SPAN.sub("`", self.text))
-
-    @property
-    def cells(self) -> list[str]:
-        return re.split(r"(?<!\\)\|", self.text.strip()[1:-1])
-
-
-@dataclass
-class Section:
-    level: int
-    title: str
-    line: int
-    blocks: list[Block] = field(default_factory=list)
-
-    @property
-    def digest(self) -> str:
-        """The content without line breaks inside paragraphs, in eight digits."""
-        texts = [b.text if b.kind == "code" else " ".join(b.text.split()) for b in self.blocks]
-        return hashlib.sha256("\n".join([self.title, *texts]).encode()).hexdigest()[:8]
-
-
-@dataclass
-class Page:
-    """A page of a repository in ``root``."""
-
-    root: Path
-    path: str
-
-    def __post_init__(self):
-        self.sections = list(sections((self.root / self.path).read_text("utf-8")))
-
-    def anchors(self) -> list[str]:
-        return [re.sub(r"[^\w\- ]", "", s.title.lower()).replace(" ", "-") for s in self.sections]
-
-    def target(self, link: str) -> tuple[str, str]:
-        """Return a link's path in the repository and its anchor; a link to elsewhere is a path."""
-        path, _, anchor = link.partition("#")
-        if ":" in path:  # elsewhere; other sites have pages in both languages too
-            return re.sub(r"/(?:en|zh|zh-CN)(?=/|$)", "", link), ""
-        return posixpath.normpath(posixpath.join(posixpath.dirname(self.path), path)) if path else self.path, anchor
-
-
-def sections(text: str) -> Iterator[Section]:
-    """Yield the sections of a page; what precedes the first heading is dropped."""
-    section = None
-    lines = iter(enumerate(text.splitlines(), 1))
-    paragraph = None
-    for number, line in lines:
-        heading = HEADING.fullmatch(line)
-        if heading:
-            if section:
-                yield section
-            section = Section(len(heading[1]), heading[2], number)
-        if heading or not line.strip() or section is None:
-            paragraph = None
-            continue
-        if FENCE.match(line):
-            code = [line]
-            while not FENCE.match(line := next(lines)[1]):
-                code.append(line)
-            section.blocks.append(Block("code", number, "\n".join(code)))
-            paragraph = None
-            continue
-        kind = kind_of(line)
-        if kind == "text" and paragraph:
-            paragraph.text += "\n" + line
-            continue
-        paragraph = Block(kind, number, line)
-        section.blocks.append(paragraph)
-        if kind in ("row", "image"):
-            paragraph = None
-    if section:
-        yield section
-
-
-def kind_of(line: str) -> str:
-    if line.startswith("|"):
-        return "row"
-    if line.startswith("!["):
-        return "image"
-    return "item" if ITEM.match(line) else "text"
 
 
 def pairs(root: Path = ROOT) -> list[tuple[str, str]]:
@@ -298,7 +196,7 @@ def record(root: Path, english: str, file: Path) -> None:
     file.write_text("".join(f"{known[address]} {address}\n" for address in sorted(known)), encoding="utf-8")
 
 
-SECTIONS = HERE / "sections.txt"
+TRANSLATED = HERE / "translated.txt"
 
 
 def main() -> int:
@@ -308,10 +206,10 @@ def main() -> int:
         if wanted and not {english, chinese} & set(wanted):
             continue
         problems = Comparison(ROOT, english, chinese).problems
-        outdated = changed(ROOT, english, chinese, SECTIONS)
+        outdated = changed(ROOT, english, chinese, TRANSLATED)
         print(*problems, *outdated, sep="\n", end="\n" if problems or outdated else "")
         if wanted and not problems:
-            record(ROOT, english, SECTIONS)
+            record(ROOT, english, TRANSLATED)
             print(f"recorded {english} as translated")
         status |= bool(problems or (outdated and not wanted))
     return status
