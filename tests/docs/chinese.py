@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sections import LINK, SPAN, Block, sections
+from sections import LINK, SPAN, Block, Page
 from translation import ROOT, pairs
 
 MEAN = 35  # of a page, at most
@@ -38,10 +38,10 @@ def plain(block: Block) -> str:
 
 def parts(page: Path) -> Iterator[tuple[int, str, bool]]:
     """Yield (line, text, whether it has sentences) of each heading, paragraph, item of a list and cell of a table."""
-    for section in sections(page.read_text("utf-8")):
+    for section in Page(page.parent, page.name).sections:
         yield section.line, section.title, False
         for block in section.blocks:
-            if block.kind == "code" or re.match(r"\[\w+\]: ", block.text):
+            if block.kind in ("code", "output") or re.match(r"\[\w+\]: ", block.text):
                 continue
             for text in Block("", 0, plain(block)).cells if block.kind == "row" else [plain(block)]:
                 if not re.fullmatch(r"[\s:-]*", text):

@@ -1,8 +1,9 @@
-"""The structure of a page: sections of blocks, each with its line and its text."""
+"""The structure of a page or a notebook: sections of blocks, each with its line (or cell) and its text."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import posixpath
 import re
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ FENCE = re.compile(r" *```")
 HEADING = re.compile(r"(#+) (.*)")
 ITEM = re.compile(r" *(?:[-*]|\d+\.) ")
 SPAN = re.compile(r"`[^`]+`")
+OUTPUT = "```output"
 LINK = re.compile(r"\]\(([^)\s]+)\)|^\[\w+\]: (\S+)", re.MULTILINE)
 
 
 @dataclass
 class Block:
-    """A paragraph, an item of a list, a row of a table, an image or a code block, with its first line."""
+    """A paragraph, an item of a list, a row of a table, an image, a code block or an output, with its first line."""
 
     kind: str
     line: int
@@ -27,7 +29,7 @@ class Block:
     @property
     def prose(self) -> str:
         """The text without code spans and targets of links."""
-        return "" if self.kind == "code" else LINK.sub("]", SPAN.sub("`", self.text))
+        return "" if self.kind in ("code", "output") else LINK.sub("]", SPAN.sub("`", self.text))
 
     @property
     def cells(self) -> list[str]:
@@ -43,8 +45,8 @@ class Section:
 
     @property
     def digest(self) -> str:
-        """The content without line breaks inside paragraphs, in eight digits."""
-        texts = [b.text if b.kind == "code" else " ".join(b.text.split()) for b in self.blocks]
+        """The content without line breaks inside paragraphs and without outputs, in eight digits."""
+        texts = [b.text if b.kind == "code" else " ".join(b.text.split()) for b in self.blocks if b.kind != "output"]
         return hashlib.sha256("\n".join([self.title, *texts]).encode()).hexdigest()[:8]
 
 
@@ -56,7 +58,8 @@ class Page:
     path: str
 
     def __post_init__(self):
-        self.sections = list(sections((self.root / self.path).read_text("utf-8")))
+        text = (self.root / self.path).read_text("utf-8")
+        self.sections = list(sections(text)) if self.path.endswith(".md") else notebook_sections(text)
 
     def anchors(self) -> list[str]:
         return [re.sub(r"[^\w\- ]", "", s.title.lower()).replace(" ", "-") for s in self.sections]
@@ -87,7 +90,7 @@ def sections(text: str) -> Iterator[Section]:
             code = [line]
             while not FENCE.match(line := next(lines)[1]):
                 code.append(line)
-            section.blocks.append(Block("code", number, "\n".join(code)))
+            section.blocks.append(Block("output" if code[0] == OUTPUT else "code", number, "\n".join(code)))
             paragraph = None
             continue
         kind = kind_of(line)
@@ -100,6 +103,22 @@ def sections(text: str) -> Iterator[Section]:
             paragraph = None
     if section:
         yield section
+
+
+def notebook_sections(text: str) -> list[Section]:
+    """Return the sections of a notebook; the lines are the numbers of its cells, from 1."""
+    lines, cells = [], [0]
+    for number, cell in enumerate(json.loads(text)["cells"], 1):
+        source = "".join(cell["source"]).splitlines()
+        if cell["cell_type"] == "code":
+            output = json.dumps(cell["outputs"], ensure_ascii=False, sort_keys=True)
+            source = ["```", *source, "```", OUTPUT, output, "```"]
+        lines += [*source, ""]
+        cells += [number] * (len(source) + 1)
+    found = list(sections("\n".join(lines)))
+    for place in (*found, *(block for section in found for block in section.blocks)):
+        place.line = cells[place.line]
+    return found
 
 
 def kind_of(line: str) -> str:

@@ -1,11 +1,12 @@
 """Each page and its Chinese translation are equal, translations are readable, and every kind of difference is found."""
 
+import json
 import re
 
 import pytest
 from chinese import problems as unreadable
 from pages import BLOCK, ROOT
-from translation import Comparison, changed, pairs, record
+from translation import Comparison, changed, copy_code, pairs, record
 
 PAIRS = pairs()
 
@@ -85,8 +86,9 @@ def test_equal_pages_have_no_difference(folder):
         ("## 混合", "### 混合", "page.md:18, docs/zh/page.md:18", "headings differ"),
         ("\n- 以原子方式写入。", "", "page.md:21, docs/zh/page.md:18", "blocks differ"),
         ("| `TAG` | | 2026 年 8 月 |\n", "", "page.md:16, docs/zh/page.md:1", "blocks differ"),
-        ("--data-path data ", "--data-path 数据 ", "page.md:5, docs/zh/page.md:5", "code differ"),
-        ("84.89%", "84.98%", "page.md:9, docs/zh/page.md:9", "code differ"),
+        ("--data-path data ", "--data-path 数据 ", "page.md:5, docs/zh/page.md:5", "code differs"),
+        ("epoch 1/9: top-1", "top-1 epoch 1/9:", "page.md:9, docs/zh/page.md:9", "code differs"),
+        ("84.89%", "84.98%", "page.md:9, docs/zh/page.md:9", "code differs"),
         ("`SEED`", "`SEEDS`", "page.md:15, docs/zh/page.md:15", "code spans differ"),
         ("150 万", "15 万", "page.md:15, docs/zh/page.md:15", "numbers differ"),
         ("8 月", "9 月", "page.md:16, docs/zh/page.md:16", "numbers differ"),
@@ -103,6 +105,28 @@ def test_equal_pages_have_no_difference(folder):
 def test_a_difference_is_found(folder, old, new, line, kind):
     replace(folder / "docs" / "zh" / "page.md", old, new)
     assert any(f"docs/{line}: {kind}" in problem for problem in compare(folder)), compare(folder)
+
+
+def test_a_notebook_is_compared_by_cells(folder):
+    cells = [
+        {"cell_type": "markdown", "source": ["# Training\n", "It needs 3 epochs."]},
+        {"cell_type": "code", "source": ["train('../../configs')"], "outputs": [{"text": "top-1 99%"}]},
+    ]
+    translated = [{"cell_type": "markdown", "source": ["# 训练\n", "需要 3 个 epoch。"]}, cells[1]]
+    files = folder / "docs" / "notebooks" / "a.ipynb", folder / "docs" / "zh" / "notebooks" / "a.ipynb"
+    for file, content in zip(files, (cells, translated), strict=True):
+        file.parent.mkdir()
+        file.write_text(json.dumps({"cells": content}), encoding="utf-8")
+    copy_code(*files)
+    assert "../../../configs" in files[1].read_text("utf-8") and compare(folder) == []
+    for old, new, problem in (
+        ("99%", "98%", "a.ipynb:2: output differs"),
+        ("train(", "fit(", "a.ipynb:2: code differs"),
+        ("3 个", "4 个", "a.ipynb:1: numbers differ"),
+    ):
+        replace(files[1], old, new)
+        assert any(problem in line for line in compare(folder))
+        replace(files[1], new, old)
 
 
 @pytest.mark.parametrize("path", ["docs/zh/other.md", "docs/other.md"])

@@ -6,12 +6,14 @@ to date: ``translated.txt`` holds a digest of every English section, and a secti
 
 A page is a list of sections, and a section a list of blocks: paragraphs, list items, rows of tables, code and images.
 The pages have equal sections and equal blocks in the same order. In equal blocks these are equal: code, code spans,
-numbers, targets of links and empty cells of tables. ``glossary.yaml`` has the terms and their translations.
+numbers, targets of links and empty cells of tables. ``glossary.yaml`` has the terms and their translations. The command
+copies the code and the outputs of a notebook to its translation, with paths from there.
 """
 
 from __future__ import annotations
 
 import calendar
+import json
 import os
 import re
 import sys
@@ -33,7 +35,13 @@ LARGE = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "万": 1e4, "亿": 1e8
 
 def pairs(root: Path = ROOT) -> list[tuple[str, str]]:
     """Return (English page, Chinese page) of all pages that have or need a translation."""
-    names = {page.name for folder in ("docs", "docs/zh") for page in (root / folder).glob("*.md")}
+    folders = [root / "docs", root / "docs" / "zh"]
+    names = {
+        page.relative_to(folder).as_posix()
+        for folder in folders
+        for pattern in ("*.md", "notebooks/*.ipynb")
+        for page in folder.glob(pattern)
+    }
     found = [(english, chinese) for english, chinese in OTHERS.items() if (root / english).exists()]
     done = {Path(chinese).name for _, chinese in found}
     return found + [(f"docs/{name}", f"docs/zh/{name}") for name in sorted(names - done)]
@@ -67,6 +75,11 @@ def numbers(text: str) -> Counter:
 
 def month(name: re.Match) -> str:
     return str(list(calendar.month_name).index(name[1]))
+
+
+def code_from_docs(text: str) -> str:
+    """Return the code of a Chinese notebook with paths from the folder of the English one."""
+    return text.replace("../../../", "../../")
 
 
 class Comparison:
@@ -103,9 +116,11 @@ class Comparison:
                 self.compare_blocks(left, right)
 
     def compare_blocks(self, left: Block, right: Block) -> None:
-        if left.kind == "code":
-            if left.text != right.text:
-                self.differ(left, right, "code", left.text.splitlines(), right.text.splitlines())
+        if left.kind in ("code", "output"):
+            text = code_from_docs(right.text) if self.chinese.endswith(".ipynb") else right.text
+            lines = zip_longest(left.text.splitlines(), text.splitlines(), fillvalue="")
+            if unequal := [pair for pair in lines if pair[0] != pair[1]]:
+                self.report((left.line, right.line), f"{left.kind} differs: {' and '.join(map(repr, unequal[0]))}")
             return
         parts = [(left, right)]
         if left.kind == "row":
@@ -196,6 +211,20 @@ def record(root: Path, english: str, file: Path) -> None:
     file.write_text("".join(f"{known[address]} {address}\n" for address in sorted(known)), encoding="utf-8")
 
 
+def copy_code(english: Path, chinese: Path) -> None:
+    """Copy the code and outputs of a notebook to its translation if both have the same kinds of cells."""
+    notebooks = [json.loads(path.read_text("utf-8")) for path in (english, chinese)]
+    originals, cells = (notebook["cells"] for notebook in notebooks)
+    if [c["cell_type"] for c in originals] != [c["cell_type"] for c in cells]:
+        return
+    for number, cell in enumerate(originals):
+        if cell["cell_type"] == "code":
+            source = [line.replace("../../", "../../../") for line in cell["source"]]
+            cells[number] = {**cell, "source": source}
+    text = json.dumps({**notebooks[0], "cells": cells}, ensure_ascii=False, indent=1)
+    chinese.write_text(f"{text}\n", encoding="utf-8")
+
+
 TRANSLATED = HERE / "translated.txt"
 
 
@@ -205,6 +234,8 @@ def main() -> int:
     for english, chinese in pairs():
         if wanted and not {english, chinese} & set(wanted):
             continue
+        if wanted and english.endswith(".ipynb") and (ROOT / chinese).exists():
+            copy_code(ROOT / english, ROOT / chinese)
         problems = Comparison(ROOT, english, chinese).problems
         outdated = changed(ROOT, english, chinese, TRANSLATED)
         print(*problems, *outdated, sep="\n", end="\n" if problems or outdated else "")
