@@ -60,6 +60,7 @@ def main() -> int:
     )
     parser.add_argument("--class-index", default="", metavar="FILE", help="as DATA.CLASS_INDEX")
     parser.add_argument("--val-list", default="", metavar="FILE", help="as DATA.VAL_LIST")
+    parser.add_argument("--boxes", action="store_true", help="COCO data: need no masks, as MODEL.RCNN.MASKS False")
     parser.add_argument("--list", type=path_argument, default=Path("bad_files.txt"), help="where to list bad files")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     args = parser.parse_args()
@@ -71,8 +72,10 @@ def main() -> int:
     if has_coco_files(args.data_path):
         if args.class_index or args.val_list:
             raise UserError("--class-index and --val-list are for class folders, not for COCO data sets")
-        parts, problems = scan_coco(args.data_path)
+        parts, problems = scan_coco(args.data_path, not args.boxes)
     else:
+        if args.boxes:
+            raise UserError("--boxes is for COCO data sets, not for class folders")
         parts, problems = scan(args.data_path, args.class_index, args.val_list)
     for part in parts:
         print(f"{part.name}: {part.content}")
@@ -132,12 +135,12 @@ def scan(data_path: Path, class_index: str, val_list: str) -> tuple[list[Part], 
     return parts, problems
 
 
-def scan_coco(data_path: Path) -> tuple[list[Part], list[str]]:
+def scan_coco(data_path: Path, masks: bool) -> tuple[list[Part], list[str]]:
     """Return the readable ones of ``train2017/`` and ``val2017/``, and the problems of both."""
     splits: list[CocoSplit] = []
     problems: list[str] = []
     for name in (TRAIN, VAL):
-        attempt(lambda name=name: read_split(data_path, name, annotated=name == TRAIN), splits, problems)
+        attempt(lambda name=name: read_split(data_path, name, name == TRAIN, masks), splits, problems)
     if len(splits) == 2:
         attempt(lambda: check_same_categories(*splits), [], problems)
     used: list[CocoSplit] = []  # the images that training uses, for its warnings

@@ -61,12 +61,12 @@ def describe(label: np.ndarray, classes: tuple[str, ...]) -> str:
 
 
 def draw_ground_truth(task: DetectionTask, batch: DetectionBatch) -> tuple[list[np.ndarray], list[str]]:
-    """Return images with boxes and masks, and the number of objects."""
+    """Return images with boxes and masks, if there are any, and the number of objects."""
     names, drawings, captions = task.splits[0].class_names, [], []
-    for image, size, *truth in zip(batch.images, batch.img_shapes, *batch.gt, strict=True):
-        boxes, labels, valid, crops, frames = truth
+    truth = (array for array in batch.gt if array is not None)
+    for image, size, boxes, labels, valid, *crops in zip(batch.images, batch.img_shapes, *truth, strict=True):
         height, width = size.astype(int)
-        masks = paste_masks(crops[valid] / 255, frames[valid], int(height), int(width))
+        masks = paste_masks(crops[0][valid] / 255, crops[1][valid], int(height), int(width)) if crops else []
         pixels, labels = denormalize(image[:, :height, :width]), labels[valid].tolist()
         texts = [names[label] for label in labels]
         drawings.append(draw_objects(pixels, boxes[valid], labels, texts, [decode_rle(mask) for mask in masks]))

@@ -21,15 +21,15 @@ class GroundTruth(NamedTuple):
         boxes: float32 (B, G, 4), clipped to the image; zeros in padding.
         labels: Classes, int32 (B, G).
         valid: Which objects are not padding, bool (B, G); these come first.
-        masks: Crops of the masks, uint8 (B, G, crop, crop), see ``masks.crop_mask``.
-        frames: The boxes in pixels that the crops show, float32 (B, G, 4).
+        masks: Crops of the masks, uint8 (B, G, crop, crop), see ``masks.crop_mask``; None for a detector without masks.
+        frames: The boxes in pixels that the crops show, float32 (B, G, 4), or None.
     """
 
     boxes: Any
     labels: Any
     valid: Any
-    masks: Any
-    frames: Any
+    masks: Any = None
+    frames: Any = None
 
 
 class RpnTargets(NamedTuple):
@@ -82,11 +82,12 @@ class DetectionBatch(NamedTuple):
     noise: Any = None
 
     @classmethod
-    def of(cls, arrays: Any) -> DetectionBatch:
-        """Return the batch of arrays in the order of the fields, with or without noise."""
+    def of(cls, arrays: Any, masks: bool = True) -> DetectionBatch:
+        """Return the batch of arrays in the order of the fields, with or without masks, with or without noise."""
         images, img_shapes, *rest = arrays
-        groups = GroundTruth(*rest[:5]), RpnTargets(*rest[5:9]), CascadeDraws(*rest[9:12])
-        return cls(images, img_shapes, *groups, *rest[12:])
+        end = 5 if masks else 3
+        truth, rest = GroundTruth(*rest[:end]), rest[end:]
+        return cls(images, img_shapes, truth, RpnTargets(*rest[:4]), CascadeDraws(*rest[4:7]), *rest[7:])
 
     @classmethod
     def zeros(
@@ -98,6 +99,7 @@ class DetectionBatch(NamedTuple):
         proposals: int,
         rois: int,
         blocks: int = 0,
+        masks: bool = True,
     ) -> DetectionBatch:
         """Return a batch of zeros.
 
@@ -109,6 +111,7 @@ class DetectionBatch(NamedTuple):
             proposals: P.
             rois: R.
             blocks: Depth of the model; 0 for a batch without noise.
+            masks: Whether the batch has masks.
         """
         truth, sampled, single = (batch, objects), (batch, anchors), np.float32
         shapes: list[tuple[tuple[int, ...], Any]] = [
@@ -117,8 +120,7 @@ class DetectionBatch(NamedTuple):
             ((*truth, 4), single),
             (truth, np.int32),
             (truth, np.bool_),
-            ((*truth, CROP_SIZE, CROP_SIZE), np.uint8),
-            ((*truth, 4), single),
+            *([((*truth, CROP_SIZE, CROP_SIZE), np.uint8), ((*truth, 4), single)] if masks else []),
             (sampled, np.int32),
             (sampled, single),
             (sampled, single),
@@ -126,14 +128,14 @@ class DetectionBatch(NamedTuple):
             *(((batch, objects + count), single) for count in (proposals, rois, rois)),
             *([((blocks, 2, batch), single)] if blocks else []),
         ]
-        return cls.of([np.zeros(shape, kind) for shape, kind in shapes])
+        return cls.of([np.zeros(shape, kind) for shape, kind in shapes], masks)
 
     def row(self, index: int) -> DetectionBatch:
         """Return views of the arrays of one image, without noise."""
         return DetectionBatch(
             self.images[index],
             self.img_shapes[index],
-            GroundTruth(*(array[index] for array in self.gt)),
+            GroundTruth(*(None if array is None else array[index] for array in self.gt)),
             RpnTargets(*(array[index] for array in self.rpn)),
             CascadeDraws(*(array[index] for array in self.draws)),
         )

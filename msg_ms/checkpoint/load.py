@@ -110,7 +110,11 @@ def load_for_inference(model: nn.Cell, path: Path) -> tuple[list[str], Metadata]
     arrays, metadata = read_checkpoint(path)
     arrays = select_prefix(arrays, "")
     check_finite(arrays, path)
+    notes: list[str] = []
+    if hasattr(model, "own_weights"):  # a detector; models are above this package
+        arrays, notes = model.own_weights(arrays, path)
     shapes = {name: tuple(parameter.shape) for name, parameter in targets.items()}
     arrays, lines = adapt_weights(arrays, shapes, new_head=False)
     load_parameters(targets, arrays, path)
-    return [f"{path}: {line}, without training; fine-tune with train.py --pretrained" for line in lines], metadata
+    lines = [f"{line}, without training; fine-tune with train.py --pretrained" for line in lines]
+    return [f"{path}: {line}" for line in (*notes, *lines)], metadata

@@ -96,6 +96,7 @@ OF_RUN = PATHS | {
 }
 # Keys of the section MODEL that matter in training only.
 OF_TRAINING = {"MODEL.DROP_RATE", "MODEL.DROP_PATH_RATE", "MODEL.LABEL_SMOOTHING"}
+MASKS = "MODEL.RCNN.MASKS"
 CALL = "the configuration"  # the source of a dictionary's values, for messages
 
 
@@ -169,6 +170,8 @@ def _over_stored(tree: dict[str, Any], stored: StoredConfig) -> dict[str, Any]:
     both = {**known, **tree}
     here, there = (dict(flat_items(_build(Config, values, ""))) for values in (both, known))
     of_model = {name for name in KEYS if name == "TASK" or name.startswith("MODEL.")} - OF_RUN - OF_TRAINING
+    if there[MASKS]:  # a detector with masks is one without, too
+        of_model.remove(MASKS)
     different = [
         f"{name} is {here[name]!r} there and {there[name]!r} in the checkpoint"
         for name in sorted(of_model & tree.keys())

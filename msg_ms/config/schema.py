@@ -82,6 +82,7 @@ class MSGConfig:
 class RCNNConfig:
     """Section ``MODEL.RCNN``, this project's own: sizes of the detector; the defaults are those of Swin's recipe."""
 
+    masks: bool = key(True)  # False: boxes alone, Cascade R-CNN
     fpn_channels: int = key(256, bounded(1, 2**14))  # of the pyramid and of the heads' convolutions
     fc_channels: int = key(1024, bounded(1, 2**16))  # of the box heads' linear layer
     train_proposals: int = key(2000, bounded(1, 2**14))  # per image; as many anchors of a level enter their NMS

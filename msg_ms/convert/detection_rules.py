@@ -1,4 +1,4 @@
-"""The name table between mmdetection's Cascade Mask R-CNN and this package, used in both directions.
+"""The name table between mmdetection's Cascade R-CNN and this package, used in both directions.
 
 The format is that of ``.rules``. The backbone has the classifier's table behind the prefix ``backbone.``. Every other
 parameter keeps its name, apart from the parameters of batch normalisation. Values and layouts are the same.

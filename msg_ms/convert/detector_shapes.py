@@ -13,7 +13,7 @@ from ..checkpoint.files import parameters_by_name
 from ..checkpoint.types import Arrays, ConversionError
 from ..errors import UserError
 from ..models.detection.backbone import DetectionBackbone
-from ..models.detection.cascade_rcnn import CascadeMaskRCNN
+from ..models.detection.cascade_rcnn import MASK_HEADS, CascadeMaskRCNN
 from ..models.detection.settings import DetectorSettings
 from ..ops import use_backend
 from .detection_rules import BACKBONE, DETECTION_RULES
@@ -96,14 +96,15 @@ def _build(weights: Arrays) -> tuple[str, nn.Cell]:
         outputs, fc_channels = weights[f"{head}.fc_cls.weight"].shape
         size = math.isqrt(weights[f"{head}.shared_fcs.0.weight"].shape[1] // channels)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise ConversionError(
-            f"not a Cascade Mask R-CNN: a parameter is missing or has a wrong shape ({error})"
-        ) from None
+        raise ConversionError(f"not a Cascade R-CNN: a parameter is missing or has a wrong shape ({error})") from None
+    masks = any(name.startswith(MASK_HEADS) for name in weights)
     sizes = dict(num_classes=outputs - 1, fpn_channels=channels, fc_channels=fc_channels, box_size=size)
     for name, value in {**sizes, "blocks of a stage": max(architecture["depths"])}.items():
         if not 1 <= value <= LARGEST[name]:
             raise ConversionError(f"the shapes imply {name}={value}; it must be from 1 to {LARGEST[name]}")
     # Only names and shapes are needed: skip the initial values, and the kernels, which compile for half a minute.
     with no_init_parameters(), use_backend("composed"):
-        model = CascadeMaskRCNN(DetectionBackbone(**arguments), DetectorSettings(**dict[str, Any](sizes)))
-    return f"Cascade Mask R-CNN with {outputs - 1} classes on {variant_name(architecture)}", model
+        settings = DetectorSettings(masks=masks, **dict[str, Any](sizes))
+        model = CascadeMaskRCNN(DetectionBackbone(**arguments), settings)
+    kind = "Cascade Mask R-CNN" if masks else "Cascade R-CNN"
+    return f"{kind} with {outputs - 1} classes on {variant_name(architecture)}", model

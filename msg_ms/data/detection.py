@@ -46,6 +46,7 @@ class DetectionTrainDataset(TrainPipeline):
         proposals: P, the detector's ``train_proposals``.
         rois: R, its ``roi_samples``.
         anchors: N, anchors that the region proposal network is trained on; half of them positive at most.
+        masks: Whether the batches have masks.
 
     Raises:
         UserError: If there are fewer images than one step needs.
@@ -64,9 +65,10 @@ class DetectionTrainDataset(TrainPipeline):
         proposals: int = 2000,
         rois: int = 512,
         anchors: int = 256,
+        masks: bool = True,
     ):
         self.split, self.detection, self.seed, self.blocks = split, detection, seed, blocks
-        self.sizes = (detection.max_gt, anchors, proposals, rois, blocks)
+        self.sizes = (detection.max_gt, anchors, proposals, rois, blocks, masks)
         self.transforms = EpochCache(self._draw_transforms)
         order = CanvasOrder(
             len(split),
@@ -128,7 +130,8 @@ class DetectionTrainDataset(TrainPipeline):
             boxes, chosen = boxes[drawn], chosen[drawn]
         count = len(chosen)
         gt.boxes[:count], gt.labels[:count], gt.valid[:count] = boxes, objects.labels[chosen], True
-        self._fill_masks(index, transform, boxes, objects.masks[chosen], gt)
+        if gt.masks is not None:
+            self._fill_masks(index, transform, boxes, objects.masks[chosen], gt)
         anchors = len(row.rpn.indices)
         targets = anchor_grid(canvas).targets(boxes, transform.size, rng, anchors, anchors // 2)
         for array, values in zip(row.rpn, targets, strict=True):

@@ -24,8 +24,13 @@ from .exporter import Exported, ExportOptions
 from .files import first_line, plain_name
 
 INPUTS = ("images", "img_shapes", "scale_factors")
-OUTPUTS = ("boxes", "scores", "labels", "masks", "used")
+OUTPUTS = ("boxes", "scores", "labels", "masks", "used")  # masks if the detector has them
 CANVAS_UNIT = 32
+
+
+def output_names(model: CascadeMaskRCNN) -> tuple[str, ...]:
+    """Return the names of a detector's outputs."""
+    return OUTPUTS if model.settings.masks else tuple(name for name in OUTPUTS if name != "masks")
 
 
 def export_detector(
@@ -62,7 +67,7 @@ def export_detector(
             found = [output.asnumpy() for output in nn.GraphCell(ms.load(str(temporary)))(*inputs)]
         except (RuntimeError, TypeError, ValueError) as error:
             raise UserError(f"{path} was not kept: {first_line(error)}") from None
-        for name, values, own in zip(OUTPUTS, found, expected, strict=True):
+        for name, values, own in zip(output_names(model), found, expected, strict=True):
             difference = float(np.abs(values.astype(np.float64) - own).max())
             if values.shape != own.shape or not difference <= TOLERANCE * max(1.0, float(np.abs(own).max())):
                 raise UserError(f"{path} was not kept: {name} differ from the model's by {difference:.1e}")
@@ -90,6 +95,7 @@ class DetectorExporter:
             )
         with use_backend("composed"):
             model = build_detector(self.config.model).set_train(False)
+        outputs = output_names(model)
         lines, stored = load_for_inference(model, checkpoint)
         for line in lines:
             log(line)
@@ -100,14 +106,14 @@ class DetectorExporter:
             "classes": stored.get(CLASSES_KEY, "[]"),
             "input_names": ",".join(INPUTS),
             "input_shape": shape,
-            "output_names": ",".join(OUTPUTS),
+            "output_names": ",".join(outputs),
             "checkpoint": checkpoint.name,
             "mindspore_version": ms.__version__,
             **NORMALIZATION,
         }
         metadata = {name: readable(str(value)) for name, value in metadata.items()}
         line = export_detector(model, options.output, canvas, options.batch_size, metadata)
-        return Exported(f"images, float32 {shape}; img_shapes (B, 2); scale_factors (B, 4)", ", ".join(OUTPUTS), line)
+        return Exported(f"images, float32 {shape}; img_shapes (B, 2); scale_factors (B, 4)", ", ".join(outputs), line)
 
 
 def _refuse_onnx(path: Path) -> None:

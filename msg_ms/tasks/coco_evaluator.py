@@ -35,7 +35,8 @@ METRICS = tuple(
     for kind, word in KINDS.items()
     for number, title in HEADLINES.items()
 )
-RESULT_KEYS = {"image_id", "category_id", "bbox", "score", "segmentation"}
+BOX_METRICS = tuple(metric for metric in METRICS if metric.key.startswith("bbox"))  # of a detector without masks
+BOX_KEYS, MASK_KEY = {"image_id", "category_id", "bbox", "score"}, "segmentation"  # of a result
 _HEAD = 2**22  # bytes of an older file that are looked at; a mask needs up to a megabyte
 
 
@@ -44,19 +45,20 @@ def metric_key(kind: str, number: str) -> str:
     return kind + number if number.startswith("/") else f"{kind}_{number}"
 
 
-def check_results(path: Path) -> None:
-    """Raise UserError if a file of results can't be written, or exists and is not one."""
+def check_results(path: Path, masks: bool = True) -> None:
+    """Raise UserError if a file of results can't be written, or exists and is no such file, with masks or not."""
     if path.suffix.lower() != ".json":
         raise UserError(f"--results {path}: must end in .json")
     if path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
         raise UserError(f"--results {path}: can't write to the folder {path.parent}: Permission denied")
     head = head_of_file(path, _HEAD)
-    if head is not None and not _holds_detections(head):
-        raise UserError(f"--results {path}: exists and holds no detections with masks; name another file")
+    if head is not None and not _holds_detections(head, masks):
+        kind = " with masks" if masks else ""
+        raise UserError(f"--results {path}: exists and holds no detections{kind}; name another file")
 
 
-def _holds_detections(head: bytes) -> bool:
-    """Return whether a file's beginning is that of a list of detections with masks, or an empty list."""
+def _holds_detections(head: bytes, masks: bool) -> bool:
+    """Return whether a file's beginning is that of a list of detections, with or without masks, or an empty list."""
     text = head.decode("utf-8", "replace").lstrip()
     if text.strip() == "[]":
         return True
@@ -64,7 +66,9 @@ def _holds_detections(head: bytes) -> bool:
         first, _ = json.JSONDecoder().raw_decode(text, len(text) - len(text[1:].lstrip()))
     except (ValueError, RecursionError):
         return False
-    return text[:1] == "[" and isinstance(first, dict) and first.keys() == RESULT_KEYS
+    if text[:1] != "[" or not isinstance(first, dict):
+        return False
+    return first.keys() == BOX_KEYS | {MASK_KEY} or (not masks and first.keys() == BOX_KEYS)
 
 
 class CocoNetwork(nn.Cell):
@@ -87,7 +91,7 @@ class CocoNetwork(nn.Cell):
         index: Tensor,
         valid: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Return boxes, scores, classes, mask probabilities, and which are used; see ``CascadeMaskRCNN``."""
+        """Return boxes, scores, classes, mask probabilities if there are masks, and which are used."""
         return self.model(images, img_shapes, scale_factors)
 
 
@@ -99,7 +103,7 @@ class Detected:
         boxes: float32 (N, 4), (x1, y1, x2, y2) in pixels of the original image.
         scores: float32 (N,).
         labels: Classes, int32 (N,).
-        counts: Each mask's run lengths, COCO's compressed text.
+        counts: Each mask's run lengths, COCO's compressed text; empty without masks.
     """
 
     FIELDS = {"images": np.int32, "boxes": np.float32, "scores": np.float32, "labels": np.int32}
@@ -108,12 +112,14 @@ class Detected:
         self.parts: dict[str, list[np.ndarray]] = {name: [] for name in self.FIELDS}
         self.counts: list[str] = []
 
-    def add(self, image: int, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, masks: list[dict]) -> None:
+    def add(
+        self, image: int, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, masks: list[dict] | None
+    ) -> None:
         """Add the detections of one image."""
         values = {"images": np.full(len(boxes), image), "boxes": boxes, "scores": scores, "labels": labels}
         for name, kind in self.FIELDS.items():
             self.parts[name].append(np.asarray(values[name], kind))
-        self.counts += [mask["counts"] for mask in masks]
+        self.counts += [mask["counts"] for mask in masks or ()]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the fields as one array each."""
@@ -141,12 +147,12 @@ class Detected:
         arrays = joined.arrays()
         order = np.argsort(arrays["images"], kind="stable")
         joined.parts = {name: [values[order]] for name, values in arrays.items()}
-        joined.counts = [counts[i] for i in order]
+        joined.counts = [counts[i] for i in order] if counts else []
         return joined
 
 
 class CocoEvaluator:
-    """Box and mask AP of a detector.
+    """Box AP and, with masks, mask AP of a detector.
 
     Every rank collects the detections of its images. ``compute`` gathers them, rank 0 runs pycocotools, and all ranks
     get its numbers.
@@ -155,10 +161,13 @@ class CocoEvaluator:
         model: The detector.
         split: The evaluation images.
         mask_threshold: Least probability of a mask's pixels.
+        masks: Whether the detector has masks.
     """
 
-    def __init__(self, model: nn.Cell, split: CocoSplit, mask_threshold: float = 0.5):
+    def __init__(self, model: nn.Cell, split: CocoSplit, mask_threshold: float = 0.5, masks: bool = True):
         self.network, self.split, self.mask_threshold = CocoNetwork(model), split, mask_threshold
+        self.kinds = {kind: word for kind, word in KINDS.items() if masks or kind == "bbox"}
+        self.metrics = METRICS if masks else BOX_METRICS
         self.truth: COCO | None = None
         self.results: list[dict[str, Any]] = []
         self.categories: list[int] = []  # in pycocotools' order
@@ -185,18 +194,18 @@ class CocoEvaluator:
             reason = f"{self.split.annotation_file} has no annotations"
         else:
             reason = "there are no objects to find, or crowds alone"
-        return Metrics(METRICS, values, len(self.split), undefined=reason)
+        return Metrics(self.metrics, values, len(self.split), undefined=reason)
 
     def _evaluate(self, detected: Detected) -> dict[str, float | None]:
-        """Return the 24 numbers, None where undefined; keep the results for ``write_results`` and ``per_class``."""
+        """Return 12 numbers a kind, None where undefined; keep results for ``write_results`` and ``per_class``."""
         self.results = coco_results(detected, self.split)
-        values: dict[str, float | None] = dict.fromkeys(metric_key(kind, n) for kind in KINDS for n in NUMBERS)
+        values: dict[str, float | None] = dict.fromkeys(metric_key(kind, n) for kind in self.kinds for n in NUMBERS)
         if self.split.truth is None:
             return values
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
             self.truth = self.truth or coco_of(self.split.truth_content())
             found = load_results(self.truth, self.results)
-            for kind in KINDS:
+            for kind in self.kinds:
                 # The evaluation holds a record for every image, class and size; only its sums stay in memory.
                 evaluation = COCOeval(self.truth, found, kind)
                 evaluation.evaluate()
@@ -219,7 +228,7 @@ class CocoEvaluator:
         rows = []
         for category, name in zip(self.split.category_ids, self.split.class_names, strict=True):
             place, figures = self.categories.index(category), []
-            for kind, word in KINDS.items():
+            for kind, word in self.kinds.items():
                 values = self.precisions[kind][:, :, place, 0, -1]
                 values = values[values > -1]  # pycocotools writes -1 for a class without objects
                 figures += [f"{word} AP {values.mean():.3f}"] if values.size else []
@@ -234,23 +243,14 @@ def coco_results(detected: Detected, split: CocoSplit) -> list[dict[str, Any]]:
     boxes[:, 2:] -= boxes[:, :2]
     sizes, images = split.sizes.tolist(), arrays["images"].tolist()
     ids, categories = split.image_ids.tolist(), split.category_ids
-    return [
-        {
-            "image_id": ids[image],
-            "category_id": categories[label],
-            "bbox": box,
-            "score": score,
-            "segmentation": {"size": sizes[image], "counts": counts},
-        }
-        for image, label, box, score, counts in zip(
-            images,
-            arrays["labels"].tolist(),
-            boxes.tolist(),
-            arrays["scores"].tolist(),
-            detected.counts,
-            strict=True,
-        )
+    columns = (images, arrays["labels"].tolist(), boxes.tolist(), arrays["scores"].tolist())
+    rows: list[dict[str, Any]] = [
+        {"image_id": ids[image], "category_id": categories[label], "bbox": box, "score": score}
+        for image, label, box, score in zip(*columns, strict=True)
     ]
+    for row, image, counts in zip(rows, images, detected.counts, strict=bool(detected.counts)):
+        row[MASK_KEY] = {"size": sizes[image], "counts": counts}
+    return rows
 
 
 def coco_of(content: dict[str, Any]) -> COCO:

@@ -1,4 +1,4 @@
-"""Object detection and instance segmentation: COCO data, Cascade Mask R-CNN, box and mask AP."""
+"""Object detection and instance segmentation: COCO data, Cascade R-CNN with and without masks, box and mask AP."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from ..models.build import check_supported
 from ..models.detection.build import build_detector
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN
 from ..models.detection.decay import has_detection_decay
-from ..models.detection.detection_loss import LOSS_NAMES, DetectionLoss
+from ..models.detection.detection_loss import BOX_LOSS_NAMES, LOSS_NAMES, DetectionLoss
 from ..models.detection.pretrained import load_detector
 from ..models.inference import optimize_for_inference
 from ..models.precision import set_precision
 from .classes import ClassesTask
-from .coco_evaluator import METRICS, CocoEvaluator, check_results
+from .coco_evaluator import BOX_METRICS, METRICS, CocoEvaluator, check_results
 from .detection_predictor import DetectionPredictor
 
 CATEGORIES_KEY = "category_ids"  # COCO's ids of the classes, in checkpoints
 
 
 class DetectionTask(ClassesTask):
-    """Cascade Mask R-CNN with an MSG-Transformer backbone on COCO data.
+    """Cascade Mask R-CNN, or Cascade R-CNN, with an MSG-Transformer backbone on COCO data.
 
     Args:
         config: The whole configuration.
@@ -49,18 +49,18 @@ class DetectionTask(ClassesTask):
         UserError: If the configuration asks for something that this package does not support.
     """
 
-    metrics = METRICS
-    loss_names = LOSS_NAMES
     classes_title, comparison = "categories", "the AP compares"
 
     def __init__(self, config: Config):
         check_supported(config)
-        self.config = config
+        self.config, self.masks = config, config.model.rcnn.masks
+        self.metrics = METRICS if self.masks else BOX_METRICS
+        self.loss_names = LOSS_NAMES if self.masks else BOX_LOSS_NAMES
 
     @functools.cached_property
     def splits(self) -> tuple[CocoSplit | None, CocoSplit]:
         """The training images (None if the run does not train) and the validation images."""
-        return load_coco(self.config.data, self.config.model.num_classes, self.config.training)
+        return load_coco(self.config.data, self.config.model.num_classes, self.config.training, self.masks)
 
     def prepare(self, ranks: Ranks) -> None:
         """Read the annotations, on one rank of each machine."""
@@ -130,6 +130,7 @@ class DetectionTask(ClassesTask):
             blocks=sum(config.model.msg.depths),
             proposals=config.model.rcnn.train_proposals,
             rois=config.model.rcnn.roi_samples,
+            masks=self.masks,
         )
 
     def eval_data(self, shard: Shard, workers: int) -> DetectionEvalDataset:
@@ -143,8 +144,8 @@ class DetectionTask(ClassesTask):
         return DetectionLoss(model)
 
     def evaluator(self, model: CascadeMaskRCNN) -> CocoEvaluator:
-        """Return the evaluator of box and mask AP."""
-        return CocoEvaluator(model, self.splits[1], model.settings.mask_threshold)
+        """Return the evaluator of box AP and, with masks, mask AP."""
+        return CocoEvaluator(model, self.splits[1], model.settings.mask_threshold, self.masks)
 
     def check_reports(self, results: Path | None, per_class: bool) -> None:
         """Raise UserError if the file of results exists and is not one, or there is nothing to report."""
@@ -155,7 +156,7 @@ class DetectionTask(ClassesTask):
                 "without --per-class to write the detections"
             )
         if results is not None:
-            check_results(results)
+            check_results(results, self.masks)
 
     def predictor(
         self, model: CascadeMaskRCNN, metadata: Metadata, options: PredictOptions = DEFAULT_OPTIONS

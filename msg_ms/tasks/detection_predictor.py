@@ -78,7 +78,7 @@ class DetectionPredictor:
                 **class_record(self.names, int(found.labels[i])),
                 "score": float(found.scores[i]),
                 "box": found.boxes[i].tolist(),
-                "segmentation": found.masks[i],
+                **({} if found.masks is None else {"segmentation": found.masks[i]}),
             }
             for i in prediction.kept
         ]

@@ -111,9 +111,12 @@ class DetectionPrediction:
         return self.detections.labels[self.kept]
 
     @property
-    def masks(self) -> np.ndarray:
-        """Masks (N, H, W), bool."""
-        masks = [decode_rle(self.detections.masks[i]) for i in self.kept]
+    def masks(self) -> np.ndarray | None:
+        """Masks (N, H, W), bool; None from a detector without masks."""
+        encoded = self.detections.masks
+        if encoded is None:
+            return None
+        masks = [decode_rle(encoded[i]) for i in self.kept]
         return np.array(masks, bool).reshape(-1, *self.image.shape[:2])
 
     @property
@@ -125,7 +128,8 @@ class DetectionPrediction:
         """Return the image with boxes, masks and names, uint8 RGB, enlarged if it is small."""
         labels = self.labels.tolist()
         texts = [f"{self.names[label].short} {score:.2f}" for label, score in zip(labels, self.scores, strict=True)]
-        return draw_objects(self.image, self.boxes, labels, texts, list(self.masks))
+        masks = self.masks
+        return draw_objects(self.image, self.boxes, labels, texts, () if masks is None else list(masks))
 
     def plot(self) -> Image.Image:
         """Return the image with boxes, masks and names drawn."""

@@ -73,6 +73,14 @@ def test_a_file_that_describes_another_model_is_refused(checkpoint, tmp_path):
         f"{tmp_path}/other.yaml does not describe the model of {checkpoint}: MODEL.NUM_CLASSES is 5 there and 10 in "
         "the checkpoint; the checkpoint needs no --cfg"
     )
+    for stored, asked in ((True, False), (False, True)):
+        config = load_config(None, TASK="detection", MODEL__RCNN__MASKS=stored)
+        write_checkpoint(tmp_path / "detector.ckpt", ARRAYS, {"config": to_yaml(config)})
+        if stored:  # its boxes can be used alone
+            assert not config_of_checkpoint(tmp_path / "detector.ckpt", {"MODEL.RCNN.MASKS": asked}).model.rcnn.masks
+            continue
+        with pytest.raises(UserError, match=r"MODEL.RCNN.MASKS is True there and False in the checkpoint"):
+            config_of_checkpoint(tmp_path / "detector.ckpt", {"MODEL.RCNN.MASKS": asked})
     (tmp_path / "task.yaml").write_text("TASK: detection", encoding="utf-8")
     with pytest.raises(UserError, match="TASK is 'detection' there and 'classification' in the checkpoint"):
         config_of_checkpoint(checkpoint, tmp_path / "task.yaml")

@@ -1,6 +1,8 @@
 """Detection batches: canvases, order, resume, ranks, and what each array holds."""
 
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -87,6 +89,27 @@ def test_what_a_batch_holds(root):
             assert (rpn.labels[i] <= rpn.weights[i]).all()
         for draws, count in zip(batch.draws, (P, R, R), strict=True):
             assert draws.shape == (2, 3 + count) and draws.min() >= 0 and draws.max() < 1 and draws.std() > 0.1
+
+
+def test_batches_without_masks_are_the_same_otherwise(root, tmp_path):
+    for part in ("train2017", "val2017"):
+        shutil.copytree(root / part, tmp_path / part)
+        file = root / "annotations" / f"instances_{part}.json"
+        content = json.loads(file.read_text("utf-8"))
+        content["annotations"] = [{k: v for k, v in a.items() if k != "segmentation"} for a in content["annotations"]]
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations" / file.name).write_text(json.dumps(content), encoding="utf-8")
+    config, whole = configured(tmp_path), train_data(root)
+    split = load_coco(config.data, 2, True, masks=False)[0]
+    assert len(split.segmentations) == 0 < len(split.labels)
+    sizes = {"blocks": 3, "proposals": P, "rois": R, "anchors": N, "masks": False}
+    data = DetectionTrainDataset(split, config.data, config.detection, 3, 2, **sizes)
+    for own, batch in zip(data.batches(0, 2), whole.batches(0, 2), strict=True):
+        assert signature_of(own) in data.signatures
+        assert own.gt.masks is None and own.gt.frames is None
+        assert equal(own, batch._replace(gt=batch.gt._replace(masks=None, frames=None)))
+    val = load_coco(config.data, 2, False, masks=False)[1]
+    assert all("segmentation" not in annotation for annotation in val.truth_content()["annotations"])
 
 
 def test_masks_show_their_boxes(root):

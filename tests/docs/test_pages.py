@@ -37,7 +37,7 @@ FLAG_PAGES = {
     "tools/predict.py": ["predict.md", "paper.md"],
     "tools/export.py": ["export.md", "paper.md"],
     "tools/convert_torch_ckpt.py": ["convert.md"],
-    "tools/check_dataset.py": ["data.md"],
+    "tools/check_dataset.py": ["data.md", "detection.md"],
     "tools/make_tar_files.py": ["data.md"],
     "tools/index_tar_files.py": ["data.md"],
     "tools/show_batch.py": ["data.md", "paper.md"],

@@ -37,7 +37,7 @@ def test_names():
         "msg_base",
     ]
     assert msg_ms.list_models(pretrained=True) == []
-    assert msg_ms.list_detectors("*base") == ["cascade_mask_rcnn_msg_base"]
+    assert msg_ms.list_detectors("*base") == ["cascade_mask_rcnn_msg_base", "cascade_rcnn_msg_base"]
 
 
 @pytest.mark.parametrize("create", (msg_ms.create_model, mindcv.create_model))

@@ -12,18 +12,19 @@ from msg_ms.checkpoint import parameters_by_name
 from msg_ms.convert import convert_state_dict, export_state_dict
 from msg_ms.convert.detection_rules import DETECTION_RULES
 from msg_ms.models.detection.backbone import DetectionBackbone
-from msg_ms.models.detection.cascade_rcnn import CascadeMaskRCNN
+from msg_ms.models.detection.cascade_rcnn import MASK_HEADS, CascadeMaskRCNN
 from msg_ms.models.detection.settings import DetectorSettings
 from msg_ms.ops import RoIAlign
 from support.detection import TABLE, TOLERANCES, model_settings, vectors
 
 
 def load(cell: nn.Cell, prefix: str = "") -> nn.Cell:
-    """Set all parameters of the vectors whose names start with a prefix, in evaluation mode."""
+    """Set all parameters of the vectors with a prefix, with or without mask heads, in evaluation mode."""
     state = convert_state_dict(vectors("params").arrays, rules=DETECTION_RULES)
     chosen = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     parameters = parameters_by_name(cell.get_parameters())
-    assert set(parameters) == set(chosen)
+    assert set(parameters) <= set(chosen)
+    assert all(name.startswith(MASK_HEADS) for name in set(chosen) - set(parameters))
     for name, parameter in parameters.items():
         assert tuple(parameter.shape) == chosen[name].shape
         parameter.set_data(Tensor(chosen[name]))

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def detect(split: CocoSplit, rng: np.random.Generator) -> CocoEvaluator:
     return evaluator
 
 
-def by_pycocotools(file: Path, results: Path) -> Numbers:
+def by_pycocotools(file: Path, results: Path, kinds: Iterable[str] = KINDS) -> Numbers:
     """Return pycocotools' numbers for a raw file, completed as its guide says, with ids of annotations from 1."""
     content = complete(json.loads(file.read_text(encoding="utf-8-sig")))
     truth, values = COCO(), {}
@@ -149,7 +150,7 @@ def by_pycocotools(file: Path, results: Path) -> Numbers:
         if not rows:
             found.dataset = {**content, "annotations": []}
             found.createIndex()
-        for kind in KINDS:
+        for kind in kinds:
             evaluation = COCOeval(truth, found, kind)
             evaluation.evaluate()
             evaluation.accumulate()

@@ -104,6 +104,27 @@ def test_random_data_have_pycocotools_own_numbers(first, cases, tmp_path):
     assert compared > 5 * cases and undefined < cases / 5
 
 
+def test_boxes_alone_have_the_same_box_ap(split, tmp_path):
+    _, whole = evaluate(split)
+    folder = split.annotation_file.parents[1]
+    content = json.loads(split.annotation_file.read_text("utf-8"))
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    shutil.copytree(folder, tmp_path / "boxes")
+    (tmp_path / "boxes" / "annotations" / split.annotation_file.name).write_text(json.dumps(content), encoding="utf-8")
+    own = load_coco(DataConfig(data_path=str(tmp_path / "boxes")), 2, training=False, masks=False)[1]
+    evaluator = CocoEvaluator(nn.Cell(), own, masks=False)
+    for batch, (*outputs, _, used) in batches(split):
+        evaluator.update(batch, (*outputs, used))
+    metrics = evaluator.compute(Ranks())
+    assert metrics.values == {key: value for key, value in whole.values.items() if key.startswith("bbox")}
+    assert [metric.key for metric in metrics.definitions] == ["bbox_mAP", "bbox_mAP_50", "bbox_mAP_75"]
+    assert evaluator.per_class()[0].startswith("cat: box AP") and "mask" not in evaluator.per_class()[0]
+    evaluator.write_results(tmp_path / "results.json")
+    check_results(tmp_path / "results.json", masks=False)
+    assert metrics.values == by_pycocotools(split.annotation_file, tmp_path / "results.json", ("bbox",))
+
+
 def test_any_number_of_ranks_and_any_batch_size_have_the_same_metrics(split):
     _, whole = evaluate(split)
     for shards, size in ((2, 2), (3, 2), (1, 4)):
@@ -152,6 +173,10 @@ def test_only_a_file_of_detections_is_replaced(content, replaced, tmp_path):
         return
     with pytest.raises(UserError, match=r"results\.json: exists and holds no detections with masks; name another file"):
         check_results(file)
+    if "0.5}]" in file.read_text("latin-1"):
+        return check_results(file, masks=False)
+    with pytest.raises(UserError, match=r"results\.json: exists and holds no detections; name another file"):
+        check_results(file, masks=False)
 
 
 def test_own_results_are_replaced(split, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from msg_ms.tasks.classification import ClassificationTask
 from msg_ms.tasks.detection import DetectionTask
 
 SIZES = {"tiny": 82_560_238, "small": 113_309_964, "base": 141_734_220}
+MASK_HEADS = 7_929_840  # parameters
 
 
 @pytest.fixture
@@ -37,6 +39,13 @@ def test_the_configurations_have_the_papers_models_and_swins_recipe(size):
     with no_init_parameters():
         model = build_task(config).build_model()
     assert sum(parameter.size for parameter in model.trainable_params()) == SIZES[size]
+    boxes = load_config(ROOT / "configs" / "coco" / f"cascade_rcnn_msg_{size}.yaml")
+    assert replace(boxes.model.rcnn, masks=True) == config.model.rcnn and not boxes.model.rcnn.masks
+    assert replace(boxes, model=config.model) == config
+    assert replace(boxes.model, name=config.model.name, rcnn=config.model.rcnn) == config.model
+    with no_init_parameters():
+        alone = build_task(boxes).build_model()
+    assert sum(parameter.size for parameter in alone.trainable_params()) == SIZES[size] - MASK_HEADS
     train = config.train
     assert (train.epochs, train.weight_decay, train.clip_grad, config.data.batch_size) == (36, 0.05, 0, 2)
     assert config.model.drop_path_rate == {"tiny": 0.2, "small": 0.2, "base": 0.3}[size]

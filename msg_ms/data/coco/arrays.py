@@ -55,7 +55,7 @@ class CocoSplit:
         labels: int16 or int32 (A,).
         crowd: bool (A,).
         masks: For each annotation its index in ``segmentations``, int32 (A,).
-        segmentations: The masks.
+        segmentations: The masks; none for a detector without masks.
         truth: All annotations as pycocotools counts them; None for training images, and for files without annotations.
         warnings: Lines on odd values and on ignored ones.
     """

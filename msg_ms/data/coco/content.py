@@ -21,13 +21,18 @@ from .segmentations import EMPTY, MISSING, SegmentationBuilder
 
 LARGEST = 2.0**24  # a box's coordinate in training; float32 has all whole numbers up to here
 _TOLERANCE = 1.0  # pixels that a box may reach outside its image without a warning
-_BOXES_ONLY = "this detector learns masks, too: docs/detection.md writes boxes as polygons"
+_BOXES_ONLY = "pass --opts MODEL.RCNN.MASKS False to learn boxes alone; docs/detection.md writes boxes as polygons"
 
 
 @dataclass
 class Content:
-    """The lists of an annotation file as columns."""
+    """The lists of an annotation file as columns.
 
+    Attributes:
+        masks: Whether annotations must have masks; if not, their segmentations are not looked at.
+    """
+
+    masks: bool = True
     images: array = field(default_factory=lambda: array("q"))  # id, height, width
     files: list[str] = field(default_factory=list)
     annotations: array = field(default_factory=lambda: array("q"))  # id, image, category, crowd
@@ -66,7 +71,7 @@ class Content:
 
     def _add_annotation(self, annotation: Any) -> None:
         integers, numbers = annotation_entries(annotation)
-        if problem := self.segmentations.add(annotation.get("segmentation")):
+        if self.masks and (problem := self.segmentations.add(annotation.get("segmentation"))):
             self.bad_masks[problem].append(integers[0])
             return
         row = len(self.annotations) // 4
@@ -202,7 +207,8 @@ class Content:
             labels: (A,).
         """
         numbers, crowd = self.box_columns(), self.annotation_columns()[:, 3].astype(bool)
-        numbers[self.without_area, 4] = np.nan
+        if self.masks:
+            numbers[self.without_area, 4] = np.nan
         return GroundTruth(
             images.astype(np.int32), labels.astype(np.int32), crowd, numbers[:, :4].copy(), numbers[:, 4].copy()
         )

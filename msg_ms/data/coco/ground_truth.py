@@ -52,7 +52,7 @@ class GroundTruth:
         """Return the content of an annotation file for pycocotools, with ids from 1: it counts no match with id 0.
 
         Args:
-            segmentations: The masks, one for each annotation.
+            segmentations: The masks, one for each annotation, or none at all.
             image_ids: COCO's ids of the N images, (N,).
             sizes: Heights and widths of the images, (N, 2).
             category_ids: COCO's ids of the classes.
@@ -62,10 +62,11 @@ class GroundTruth:
         annotations = []
         columns = (self.images, self.labels, self.crowd, self.boxes, self.areas)
         for row, (image, label, crowd, box, area) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
-            mask = segmentations.encoded(row, *sizes[image])
             annotation = {"id": row + 1, "image_id": ids[image], "category_id": category_ids[label], "bbox": box}
-            area = float(coco_mask.area(mask)) if area != area else area
-            annotations.append({**annotation, "area": area, "iscrowd": int(crowd), "segmentation": mask})
+            if len(segmentations):
+                annotation["segmentation"] = mask = segmentations.encoded(row, *sizes[image])
+                area = float(coco_mask.area(mask)) if area != area else area
+            annotations.append({**annotation, "area": area, "iscrowd": int(crowd)})
         return {
             "info": {},  # pycocotools 2.0.9 and 2.0.10 need one
             "images": [{"id": i, "height": h, "width": w} for i, (h, w) in zip(ids, sizes, strict=True)],

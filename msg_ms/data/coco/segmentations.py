@@ -43,6 +43,9 @@ class Segmentations:
     text: np.ndarray
     runs: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.runs) - 1
+
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""

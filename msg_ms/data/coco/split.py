@@ -21,7 +21,9 @@ MIN_SIDE = 32  # pixels of a training image's short side
 TRAIN, VAL = "train2017", "val2017"
 
 
-def load_coco(config: DataConfig, num_classes: int, training: bool) -> tuple[CocoSplit | None, CocoSplit]:
+def load_coco(
+    config: DataConfig, num_classes: int, training: bool, masks: bool = True
+) -> tuple[CocoSplit | None, CocoSplit]:
     """Read and check both parts of the COCO data set below ``DATA.DATA_PATH``.
 
     Training leaves out images without annotations and images with a side below 32 pixels. As in mmdetection, an image
@@ -31,6 +33,7 @@ def load_coco(config: DataConfig, num_classes: int, training: bool) -> tuple[Coc
         config: The section ``DATA``.
         num_classes: Number of classes of the model.
         training: Whether the training images are needed.
+        masks: Whether masks are needed.
 
     Returns:
         The training images (None unless ``training``) and the evaluation images.
@@ -41,8 +44,8 @@ def load_coco(config: DataConfig, num_classes: int, training: bool) -> tuple[Coc
     root = Path(config.data_path)
     if not is_directory(root):
         raise UserError(f"{root} is not a directory; {LAYOUT}")
-    train = for_training(read_split(root, TRAIN)) if training else None
-    val = read_split(root, VAL, annotated=training)
+    train = for_training(read_split(root, TRAIN, masks=masks)) if training else None
+    val = read_split(root, VAL, annotated=training, masks=masks)
     for split in (val,) if train is None else (train, val):
         if len(split.class_names) != num_classes:
             raise UserError(
@@ -99,7 +102,7 @@ def check_same_categories(train: CocoSplit, val: CocoSplit) -> None:
         )
 
 
-def read_split(root: Path, name: str, annotated: bool = True) -> CocoSplit:
+def read_split(root: Path, name: str, annotated: bool = True, masks: bool = True) -> CocoSplit:
     """Read one part of a data set.
 
     Args:
@@ -107,6 +110,7 @@ def read_split(root: Path, name: str, annotated: bool = True) -> CocoSplit:
         name: The folder of the images, such as ``val2017``; the annotations are ``annotations/instances_<name>.json``.
             ``train2017`` is for training; others have a ``truth``.
         annotated: Whether the file must have annotations; those of COCO's test images have none.
+        masks: Whether annotations must have masks; if not, none is read.
 
     Raises:
         UserError: The file can't be read or is not a COCO annotation file; ids appear twice or refer to nothing; a
@@ -116,7 +120,7 @@ def read_split(root: Path, name: str, annotated: bool = True) -> CocoSplit:
     for missing, exists in ((file, file.is_file()), (folder, is_directory(folder))):
         if not exists:
             raise UserError(f"{missing} is missing; {other_layout(root, name) or LAYOUT}")
-    content, found = Content(), Findings(file)
+    content, found = Content(masks), Findings(file)
     keys = read_lists(file, content.receivers())
     required = [key for key in content.receivers() if annotated or key != "annotations"]
     lacking = [key for key in required if key not in keys]

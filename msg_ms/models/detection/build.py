@@ -26,6 +26,7 @@ def build_detector(config: ModelConfig) -> CascadeMaskRCNN:
         config.num_classes,
         **backbone_arguments(config),
         strides=tuple(msg.patch_size * 2**level for level in range(levels)),
+        masks=rcnn.masks,
         fpn_channels=rcnn.fpn_channels,
         fc_channels=rcnn.fc_channels,
         train_candidates=rcnn.train_proposals,

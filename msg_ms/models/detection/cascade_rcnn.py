@@ -1,8 +1,9 @@
-"""Cascade Mask R-CNN (Cai and Vasconcelos, TPAMI 2019) with an MSG-Transformer backbone."""
+"""Cascade R-CNN (Cai and Vasconcelos, TPAMI 2019), with or without masks, on an MSG-Transformer backbone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mindspore as ms
@@ -26,6 +27,8 @@ from .rpn_head import RPNHead
 from .settings import STAGE_STDS, STAGES, DetectorSettings
 from .window_maps import stage_maps
 
+MASK_HEADS = "roi_head.mask_head."  # prefix of the parameters
+
 
 class Detections(NamedTuple):
     """The detections of one image, by falling score.
@@ -35,17 +38,19 @@ class Detections(NamedTuple):
         scores: Probabilities (N,), float32.
         labels: Classes (N,), int32.
         masks: For each detection a mask of the original image's size as COCO's run-length encoding,
-            ``{"size": [height, width], "counts": str}``.
+            ``{"size": [height, width], "counts": str}``. None from a detector without masks.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
-    masks: list[dict]
+    masks: list[dict] | None
 
 
 class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
     """Cascade Mask R-CNN: backbone, feature pyramid, region proposals, three cascade stages of box and mask heads.
+
+    With ``settings.masks`` False there are no mask heads: it is Cascade R-CNN, with the same boxes.
 
     Parameters have mmdetection's names, with MindSpore's names for the parameters of normalisations.
 
@@ -90,9 +95,7 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
             check_rows(name, value, images.shape[0], columns)
         return super().__call__(images, img_shapes, scale_factors)
 
-    def construct(
-        self, images: Tensor, img_shapes: Tensor, scale_factors: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def construct(self, images: Tensor, img_shapes: Tensor, scale_factors: Tensor) -> tuple[Tensor, ...]:
         """Detect objects; the part of ``predict`` that runs as a graph.
 
         Args:
@@ -102,7 +105,8 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
 
         Returns:
             Boxes (B, N, 4) in pixels of the original images, scores (B, N), classes (B, N), int32, mask probabilities
-            (B, N, 2*S, 2*S), and which are used (B, N), bool. Unused slots come last.
+            (B, N, 2*S, 2*S), and which are used (B, N), bool. Unused slots come last. A detector without masks returns
+            no mask probabilities.
         """
         maps, rpn_logits, rpn_deltas = self.pyramid(images)
         found = self.test_proposals(rpn_logits, rpn_deltas, img_shapes)
@@ -111,6 +115,8 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
         boxes, scores = self.scored_boxes(rois[-1], logits, deltas[-1], used, img_shapes, scale_factors)
         boxes, scores, pairs, used = self.detections(boxes, scores)
         labels = pairs % self.settings.num_classes
+        if not self.settings.masks:
+            return boxes, scores, labels, used
         return boxes, scores, labels, self.mask_probabilities(maps, boxes, labels, scale_factors), used
 
     def scored_boxes(
@@ -182,6 +188,24 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
             for i, shape in enumerate(originals)
         ]
 
+    def own_weights(self, arrays: Mapping[str, np.ndarray], source: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Return the weights of a checkpoint without mask heads if the detector has none, and a line on that.
+
+        Args:
+            arrays: Arrays by name.
+            source: The file that they come from.
+
+        Raises:
+            UserError: If the detector has masks and the file is that of a detector without.
+        """
+        others = {name: values for name, values in arrays.items() if not name.startswith(MASK_HEADS)}
+        in_file = len(others) < len(arrays)
+        if self.settings.masks and not in_file and any(name.startswith("roi_head.") for name in arrays):
+            raise UserError(f"{source} is a detector without masks: pass --opts MODEL.RCNN.MASKS False")
+        if self.settings.masks or not in_file:
+            return dict(arrays), []
+        return others, ["the mask heads are left out, as MODEL.RCNN.MASKS is False"]
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Save memory in training: keep only the inputs of the backbone's blocks, and recompute the rest."""
         self.backbone.set_grad_checkpointing(enable)
@@ -206,7 +230,7 @@ class CascadeMaskRCNN(CompactAfterCompile, FastCompilePhase):
             height: Height of the image in pixels.
             width: Width of the image in pixels.
             rois: RoIs that every box head processes.
-            masks: RoIs that every mask head processes.
+            masks: RoIs that every mask head processes, if there are any.
         """
         b = self.backbone
         maps_of_stages = stage_maps(height, width, b.patch_size, b.window_size, b.shuffle_size)
@@ -226,7 +250,7 @@ def to_detections(outputs: Sequence[np.ndarray], ori_shape: np.ndarray, mask_thr
         ori_shape: Height and width of the original image.
         mask_threshold: Least probability of a mask's pixels.
     """
-    boxes, scores, labels, masks, used = outputs
+    boxes, scores, labels, *masks, used = outputs
     height, width = (int(side) for side in ori_shape)
-    encoded = paste_masks(masks[used], boxes[used], height, width, mask_threshold)
+    encoded = paste_masks(masks[0][used], boxes[used], height, width, mask_threshold) if masks else None
     return Detections(boxes[used], scores[used], labels[used], encoded)

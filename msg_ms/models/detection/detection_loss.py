@@ -17,6 +17,7 @@ LOSS_NAMES = (
     *("loss_rpn_cls", "loss_rpn_bbox"),
     *(f"s{stage}.loss_{kind}" for stage in range(STAGES) for kind in ("cls", "bbox", "mask")),
 )
+BOX_LOSS_NAMES = tuple(name for name in LOSS_NAMES if not name.endswith("_mask"))  # of a detector without masks
 
 
 class DetectionLoss(nn.Cell):
@@ -35,6 +36,7 @@ class DetectionLoss(nn.Cell):
         self.model, self.settings = model, s
         self.proposals = Proposals(s.strides, s.train_candidates, s.train_proposals, s.proposal_iou)
         self.mask_targets = MaskTargets(2 * s.mask_size)
+        self.crops = 2 if s.masks else 0  # arrays of a batch that hold masks
 
     def construct(
         self,
@@ -43,16 +45,7 @@ class DetectionLoss(nn.Cell):
         gt: Tensor,
         gt_labels: Tensor,
         gt_valid: Tensor,
-        gt_masks: Tensor,
-        gt_frames: Tensor,
-        rpn_indices: Tensor,
-        rpn_labels: Tensor,
-        rpn_weights: Tensor,
-        rpn_deltas: Tensor,
-        draws0: Tensor,
-        draws1: Tensor,
-        draws2: Tensor,
-        noise: Tensor | None = None,
+        *others: Tensor,
     ) -> tuple[Tensor, ...]:
         """Return the total loss and its parts, float32 scalars.
 
@@ -61,13 +54,16 @@ class DetectionLoss(nn.Cell):
         compiled for every batch, and one that is built here has no gradient.
 
         Returns:
-            The total, which is the sum of the others, and the weighted losses in the order of ``LOSS_NAMES``.
+            The total, which is the sum of the others, and the weighted losses in the order of ``LOSS_NAMES``, or of
+            ``BOX_LOSS_NAMES`` without masks.
         """
-        maps, logits, deltas = self.model.pyramid(images, noise)
-        losses: tuple[Tensor, ...] = rpn_losses(logits, deltas, rpn_indices, rpn_labels, rpn_weights, rpn_deltas)
+        # A detector without masks has batches without masks and frames; the noise is the last array, if there is one.
+        crops, others = others[: self.crops], others[self.crops :]
+        rpn_targets, draws = others[:4], others[4:7]
+        maps, logits, deltas = self.model.pyramid(images, others[7] if len(others) > 7 else None)
+        losses: tuple[Tensor, ...] = rpn_losses(logits, deltas, *rpn_targets)
         proposals = self.proposals(logits, deltas, img_shapes)
         boxes, valid = proposals[0], proposals[2]
-        draws = (draws0, draws1, draws2)
         for stage in range(STAGES):
             boxes, own, labels, is_gt, used = self.sample(stage, boxes, valid, gt, gt_labels, gt_valid, draws[stage])
             logit, delta = self.model.roi_head.predict_boxes(stage, maps, boxes, used)
@@ -75,8 +71,10 @@ class DetectionLoss(nn.Cell):
             weight = self.settings.stage_weights[stage]
             loss_class, loss_box = box_losses(stage, logit, delta, boxes, labels, used, targets)
             loss_box = loss_box * self.settings.box_loss_weight
-            masks = self.stage_mask_loss(stage, maps, boxes, own, labels, gt_masks, gt_frames)
-            losses = (*losses, weight * loss_class, weight * loss_box, weight * masks)
+            losses = (*losses, weight * loss_class, weight * loss_box)
+            if self.crops:
+                masks = self.stage_mask_loss(stage, maps, boxes, own, labels, crops[0], crops[1])
+                losses = (*losses, weight * masks)
             if stage + 1 < STAGES:
                 # Positives move by the deltas of their own class.
                 classes = ops.select(labels < self.settings.num_classes, labels, best_class(logit))
@@ -144,8 +142,8 @@ class DetectionLoss(nn.Cell):
             boxes: RoIs (B, R, 4), the positives first.
             own: The ground-truth box of each RoI, int32 (B, R).
             labels: Classes (B, R), int32, K for negatives.
-            gt_masks: As in ``construct``.
-            gt_frames: As in ``construct``.
+            gt_masks: The crops of the masks of a batch's ground truth.
+            gt_frames: The boxes that they show.
         """
         count, classes = self.settings.roi_positives, self.settings.num_classes
         boxes, own, labels = boxes[:, :count], own[:, :count], labels[:, :count]

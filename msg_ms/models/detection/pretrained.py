@@ -16,7 +16,7 @@ from ...checkpoint import (
     select_prefix,
 )
 from ...errors import shorten
-from .cascade_rcnn import CascadeMaskRCNN
+from .cascade_rcnn import MASK_HEADS, CascadeMaskRCNN
 
 CLASS_LAYERS = ("fc_cls", "fc_reg", "conv_logits")  # layers with outputs for every class
 
@@ -38,6 +38,11 @@ def load_detector(model: CascadeMaskRCNN, path: Path) -> list[str]:
     if not any(name.startswith("roi_head.") for name in arrays):
         return load_pretrained(model.backbone, path, prefix="backbone.")
     targets = parameters_by_name(model.get_parameters())
+    if model.settings.masks and not any(name.startswith(MASK_HEADS) for name in arrays):
+        targets = {name: parameter for name, parameter in targets.items() if not name.startswith(MASK_HEADS)}
+        notes = ["the mask heads keep their initial values: the file is that of a detector without masks"]
+    else:
+        arrays, notes = model.own_weights(arrays, path)
     arrays, lines = adapt_weights(arrays, {name: tuple(p.shape) for name, p in targets.items()})
     other = [name for name in arrays if name in targets and _is_of_classes(name, arrays[name], targets[name])]
     if other:
@@ -47,7 +52,7 @@ def load_detector(model: CascadeMaskRCNN, path: Path) -> list[str]:
         {name: values for name, values in arrays.items() if name not in other},
         path,
     )
-    return lines
+    return [*notes, *lines]
 
 
 def _is_of_classes(name: str, values: np.ndarray, parameter: Parameter) -> bool:

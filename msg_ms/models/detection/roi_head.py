@@ -1,4 +1,4 @@
-"""The three cascade stages of box and mask heads."""
+"""The three cascade stages of box heads and, in a detector with masks, mask heads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .settings import STAGE_STDS, STAGES, DetectorSettings
 
 
 class RoIHead(nn.Cell):
-    """The box and mask heads of the three cascade stages, under mmdetection's names.
+    """The heads of the three cascade stages, under mmdetection's names; mask heads if the detector has masks.
 
     Args:
         settings: The detector's sizes.
@@ -26,7 +26,8 @@ class RoIHead(nn.Cell):
         self.bbox_head = nn.CellList(
             [BBoxHead(channels, channels, s.fc_channels, s.box_size, s.num_classes) for _ in range(STAGES)]
         )
-        self.mask_head = nn.CellList([MaskHead(channels, channels, s.num_classes) for _ in range(STAGES)])
+        mask_heads = STAGES if s.masks else 0
+        self.mask_head = nn.CellList([MaskHead(channels, channels, s.num_classes) for _ in range(mask_heads)])
         # The last level of the pyramid is for the region proposal network alone.
         self.box_align = RoIAlign(s.box_size, s.strides[:-1])
         self.mask_align = RoIAlign(s.mask_size, s.strides[:-1])

@@ -1,4 +1,4 @@
-"""The sizes and thresholds of Cascade Mask R-CNN, with the values of Swin Transformer's detection recipe."""
+"""The sizes and thresholds of Cascade R-CNN, with the values of Swin Transformer's detection recipe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ...errors import UserError
-from ..arguments import number, shown, whole_number
+from ..arguments import number, shown, switch, whole_number
 
 STAGES = 3
 # Standard deviations of each cascade stage's deltas (dx, dy, dw, dh).
@@ -19,6 +19,7 @@ class DetectorSettings:
 
     Attributes:
         num_classes: Classes K, without background.
+        masks: Whether there are mask heads: Cascade Mask R-CNN. Without them it is Cascade R-CNN.
         fpn_channels: Channels of the pyramid and of the heads' convolutions.
         fc_channels: Channels of the box heads' linear layer.
         box_size: Side of an RoI's features for the box heads.
@@ -44,6 +45,7 @@ class DetectorSettings:
     """
 
     num_classes: int = 80
+    masks: bool = True
     fpn_channels: int = 256
     fc_channels: int = 1024
     box_size: int = 7
@@ -69,6 +71,8 @@ class DetectorSettings:
             value, default = getattr(self, field.name), field.default
             if isinstance(default, tuple):
                 value = _checked_list(field.name, value, default)
+            elif isinstance(default, bool):
+                value = switch(field.name, value)
             else:
                 kind = (lambda name, v: whole_number(name, v, 1)) if isinstance(default, int) else number
                 value = kind(field.name, value)

@@ -1,4 +1,4 @@
-"""The paper's three detectors by name."""
+"""The paper's three detectors by name, and the same without masks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ from .pretrained import load_detector
 from .settings import DetectorSettings
 
 # Stochastic depth of Swin Transformer's recipe for models of the same sizes. The paper reports no other values.
+_BACKBONES: dict[str, dict[str, Any]] = {
+    "msg_tiny": {**VARIANTS["msg_tiny"], "drop_path_rate": 0.2},
+    "msg_small": {**VARIANTS["msg_small"], "drop_path_rate": 0.2},
+    "msg_base": {**VARIANTS["msg_base"], "drop_path_rate": 0.3},
+}
 DETECTORS: dict[str, dict[str, Any]] = {
-    "cascade_mask_rcnn_msg_tiny": {**VARIANTS["msg_tiny"], "drop_path_rate": 0.2},
-    "cascade_mask_rcnn_msg_small": {**VARIANTS["msg_small"], "drop_path_rate": 0.2},
-    "cascade_mask_rcnn_msg_base": {**VARIANTS["msg_base"], "drop_path_rate": 0.3},
+    f"{kind}_{name}": {**arguments, "masks": masks}
+    for kind, masks in (("cascade_mask_rcnn", True), ("cascade_rcnn", False))
+    for name, arguments in _BACKBONES.items()
 }
 
 
@@ -45,7 +50,7 @@ def create_detector(
     checkpoint_path: str | Path = "",
     **kwargs: Any,
 ) -> CascadeMaskRCNN:
-    """Build one of the paper's detectors, with the arguments of ``create_model``.
+    """Build one of the paper's detectors, or one without masks, with the arguments of ``create_model``.
 
     Args:
         model_name: A name of ``list_detectors``.
@@ -65,11 +70,13 @@ def create_detector(
     checkpoint = file_path("checkpoint_path", checkpoint_path)
     num_classes = whole_number("num_classes", num_classes, 1, MOST_CLASSES)
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    kwargs = {"masks": DETECTORS[model_name]["masks"], **kwargs}
     own = {field.name for field in fields(DetectorSettings)} - {"num_classes"}
     only_known("create_detector", kwargs, {*own, *ARGUMENTS, *OWN_ARGUMENTS} - {"features_only"})
     own_arguments = {key: value for key, value in kwargs.items() if key in own}
     arguments = {key: value for key, value in kwargs.items() if key not in own}
-    backbone = DetectionBackbone(**{**DETECTORS[model_name], **channels_argument(in_channels, arguments)})
+    sizes = {key: value for key, value in DETECTORS[model_name].items() if key not in own}
+    backbone = DetectionBackbone(**{**sizes, **channels_argument(in_channels, arguments)})
     settings = DetectorSettings(num_classes=num_classes, **own_arguments)
     expected = tuple(backbone.patch_size * 2**level for level in range(len(backbone.depths) + 1))
     if settings.strides != expected:

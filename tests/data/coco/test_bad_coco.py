@@ -218,11 +218,11 @@ ERRORS = {
     ),
     "no segmentation": (
         segmentation(None),
-        ["whose segmentation is missing: annotation 2; this detector learns masks, too: docs/detection.md"],
+        ["whose segmentation is missing: annotation 2; pass --opts MODEL.RCNN.MASKS False to learn boxes alone"],
     ),
     "an empty segmentation": (
         segmentation([]),
-        ["annotations whose segmentation is empty: annotation 2; this detector learns masks"],
+        ["annotations whose segmentation is empty: annotation 2; pass --opts MODEL.RCNN.MASKS False"],
     ),
     "an odd polygon": (
         segmentation([[1, 1, 9, 1, 9, 9, 1]]),
@@ -276,13 +276,13 @@ ERRORS = {
     ),
     "run lengths beyond 64 bits": (segmentation({**RUNS, "counts": [0, 10**400]}), ["a number beyond 64 bits"]),
     "run lengths as printed bytes": (segmentation({**RUNS, "counts": "b'0:'"}), ["b'...': decode them before"]),
-    "a crowd without a mask": (crowd([]), ["whose segmentation is empty: annotation 2; this detector learns masks"]),
+    "a crowd without a mask": (crowd([]), ["segmentation is empty: annotation 2; pass --opts MODEL.RCNN.MASKS False"]),
     "a crowd with damaged run lengths": (crowd({**RUNS, "counts": "~~~zz"}), ["do not add up to its size 60 x 80"]),
     "a crowd with short run lengths": (crowd({**RUNS, "counts": [10, 10]}), ["do not add up to its size 60 x 80"]),
     "a crowd of swapped size": (crowd({**RUNS, "size": [80, 60]}), ["its image [60, 80]; height comes first"]),
     "no masks at all": (
         every(lambda a: a.update(segmentation=[])),
-        ["no annotation has a mask, its segmentation is empty: annotation 1", "docs/detection.md writes boxes as poly"],
+        ["no annotation has a mask, its segmentation is empty: annotation 1", "pass --opts MODEL.RCNN.MASKS False"],
     ),
     "a key twice": (
         lambda root: text(root, lambda t: t[:-1] + ', "images": []}'),
@@ -564,6 +564,7 @@ def test_check_dataset_reads_coco(root, command, tmp_path):
     done = command("tools/check_dataset.py", root, "--list", "bad.txt", status=1)
     assert "problem: " in done.stdout and "whose segmentation is empty: annotation 2" in done.stdout
     assert "2 files can't be decoded or have the wrong size; they are listed in bad.txt" in done.stdout
+    assert "problem: " not in command("tools/check_dataset.py", root, "--boxes", "--list", "bad.txt", status=1).stdout
     damaged, other = (tmp_path / "bad.txt").read_text("utf-8").splitlines()
     assert damaged.startswith(f"{root}/val2017/0001.png\t")
     assert other == (

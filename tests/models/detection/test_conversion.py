@@ -45,6 +45,22 @@ def test_round_trip_is_bit_exact():
         assert back[name].tobytes() == value.tobytes(), name
 
 
+def test_a_detector_without_mask_heads_is_converted_both_ways(tmp_path, capsys):
+    state = {name: value for name, value in checkpoint().items() if "mask_head" not in name}
+    write_torch_file(tmp_path / "boxes.pth", state)
+    convert(tmp_path / "boxes.pth", tmp_path / "own.ckpt", Options(dtype="keep"))
+    assert "Cascade R-CNN with" in capsys.readouterr().out
+    assert not any("mask_head" in name for name in read_checkpoint(tmp_path / "own.ckpt")[0])
+    convert(tmp_path / "own.ckpt", tmp_path / "back.pth", Options(reverse=True))
+    back = read_torch_file(tmp_path / "back.pth", None).state
+    assert set(back) == set(state)
+    assert all(back[name].tobytes() == value.tobytes() for name, value in state.items())
+    del state["rpn_head.rpn_cls.bias"]
+    write_torch_file(tmp_path / "cut.pth", state)
+    with pytest.raises(UserError, match=r"missing: rpn_head\.rpn_cls\.bias$"):
+        convert(tmp_path / "cut.pth", tmp_path / "cut.ckpt", Options())
+
+
 def test_count_of_batches_is_not_compared_and_other_buffers_are():
     state = checkpoint()
     counter = next(name for name in state if name.endswith("num_batches_tracked"))

@@ -17,11 +17,15 @@ from msg_ms.models.detection import cascade_rcnn
 from msg_ms.models.detection.decay import has_detection_decay
 from msg_ms.models.detection.detection_loss import LOSS_NAMES, DetectionLoss
 
-# Parameters and multiply-adds at 1280 x 800 in the paper's table: 83 / 113 / 142M and 731 / 831 / 956G.
+# Parameters and multiply-adds at 1280 x 800 in the paper's table: 83 / 113 / 142M and 731 / 831 / 956G. Without masks
+# it is the same without the mask heads.
 SIZES = {
     "cascade_mask_rcnn_msg_tiny": (82_560_238, 730.64),
     "cascade_mask_rcnn_msg_small": (113_309_964, 830.78),
     "cascade_mask_rcnn_msg_base": (141_734_220, 956.39),
+    "cascade_rcnn_msg_tiny": (74_630_398, 571.56),
+    "cascade_rcnn_msg_small": (105_380_124, 671.7),
+    "cascade_rcnn_msg_base": (133_804_380, 797.31),
 }
 
 
