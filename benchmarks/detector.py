@@ -17,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from installed import installed
-from models import BENCHMARK_DETECTORS, detector, detector_arguments
+from models import WITH_MASKS, detector, detector_arguments
 from rounds import cpu
 
 PEERS = ("msg_ms", "PyTorch eager", "torch.compile")
@@ -30,10 +30,12 @@ PARTS = ("backbone", "FPN", "RPN", "boxes", "post-processing", "masks")
 TOLERANCE, EQUAL_SHARE = 1e-4, 0.95
 
 
-def argument_parser(description: str, size: tuple[int, int]) -> argparse.ArgumentParser:
+def argument_parser(
+    description: str, size: tuple[int, int], models: Sequence[str] = WITH_MASKS
+) -> argparse.ArgumentParser:
     """Return a parser of the flags that all benchmarks of detectors have; ``size`` is the default of the images'."""
     parser = argparse.ArgumentParser(description=description.split("\n")[0])
-    parser.add_argument("--model", choices=list(BENCHMARK_DETECTORS), default="cascade_mask_rcnn_msg_tiny")
+    parser.add_argument("--model", choices=list(models), default="cascade_mask_rcnn_msg_tiny")
     parser.add_argument("--size", type=int, nargs=2, default=size, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from detector import Child, answer, argument_parser, peak_mb, print_ratios, timed
 from installed import installed
-from models import detector, detector_arguments
+from models import BENCHMARK_DETECTORS, detector, detector_arguments
 from rounds import cpu
 
 from msg_ms.cli import run_command_line
@@ -31,7 +31,7 @@ RATE, WEIGHT_DECAY = 1e-4, 0.05
 
 
 def main() -> None:
-    parser = argument_parser(__doc__, (480, 640))
+    parser = argument_parser(__doc__, (480, 640), list(BENCHMARK_DETECTORS))
     parser.add_argument("--batch", type=int, default=2)
     args = parser.parse_args()
     if args.child:
@@ -66,7 +66,7 @@ def compare_losses(own: np.ndarray, other: np.ndarray) -> None:
 def prepare(folder: Path, args) -> str:
     """Write a batch of scenes and weights, under the names of both frameworks."""
     from support.coco import write_split
-    from support.detection_learning import NAMES
+    from support.detection_learning import names
 
     from msg_ms.config import DataConfig, DetectionConfig
     from msg_ms.convert import export_state_dict
@@ -80,15 +80,16 @@ def prepare(folder: Path, args) -> str:
     write_split(folder, "train2017", *scenes(args.batch, args.size))
     height, width = args.size
     detection = DetectionConfig(short_sides=(height,), long_side=width, crop=0.0, canvases=((height, width),))
-    split = for_training(read_split(folder, "train2017"))
     data, settings = DataConfig(batch_size=args.batch), detector_arguments(args.model)[1]
-    dataset = DetectionTrainDataset(split, data, detection, 0, 1, proposals=settings.train_proposals)
+    split = for_training(read_split(folder, "train2017", masks=settings.masks))
+    counts = {"proposals": settings.train_proposals, "rois": settings.roi_samples, "masks": settings.masks}
+    dataset = DetectionTrainDataset(split, data, detection, 0, 1, **counts)
     (batch,) = dataset.batches(0, 1)
     values = {p.name: p.asnumpy() for p in detector(args.model, drop_path_rate=0.0).get_parameters()}
     for name in values:
         if name.endswith(("rpn_cls.weight", "rpn_reg.weight")):
             values[name] *= 10  # proposals that differ
-    arrays = {f"batch/{name}": array for name, array in zip(NAMES, arrays_of(batch), strict=True)}
+    arrays = {f"batch/{name}": array for name, array in zip(names(settings.masks), arrays_of(batch), strict=True)}
     arrays |= {f"own/{name}": value for name, value in values.items()}
     exported = export_state_dict(values, buffers=False, rules=DETECTION_RULES)
     arrays |= {f"state/{name}": value for name, value in exported.items()}
@@ -129,7 +130,7 @@ def run_child(args) -> None:
 def msg_ms_step(args, data: dict) -> Callable[[], list[float]]:
     """Return a function that trains a step and returns the losses."""
     from mindspore import Tensor
-    from support.detection_learning import NAMES
+    from support.detection_learning import names
 
     from msg_ms.boxes.batches import DetectionBatch
     from msg_ms.config import load_config
@@ -148,7 +149,8 @@ def msg_ms_step(args, data: dict) -> Callable[[], list[float]]:
     train = load_config(None, TRAIN__WEIGHT_DECAY=WEIGHT_DECAY).train
     optimizer = build_optimizer(train, model.trainable_params(), has_detection_decay)
     step = build_step(LossAndGradients(loss, optimizer.targets), OptimizerStep(optimizer, 0.0), 0)
-    batch = DetectionBatch.of([data[f"batch/{name}"] for name in NAMES])
+    masks = model.settings.masks
+    batch = DetectionBatch.of([data[f"batch/{name}"] for name in names(masks)], masks)
     return lambda: [float(value) for value in step.run([batch], RATE)[0][1:]]  # without the total
 
 

@@ -20,7 +20,12 @@ SMALL_DETECTOR = dict(
     **dict(fpn_channels=16, fc_channels=24, test_candidates=60, test_proposals=40, max_detections=20),
 )
 CLASSIFIERS: dict[str, dict[str, Any]] = {**VARIANTS, "small": SMALL_CLASSIFIER}
-BENCHMARK_DETECTORS: dict[str, dict[str, Any]] = {**DETECTORS, "small": SMALL_DETECTOR}
+BENCHMARK_DETECTORS: dict[str, dict[str, Any]] = {
+    **DETECTORS,
+    "small": SMALL_DETECTOR,
+    "small_boxes": {**SMALL_DETECTOR, "masks": False},
+}
+WITH_MASKS = [name for name, arguments in BENCHMARK_DETECTORS.items() if arguments.get("masks", True)]
 
 
 def classifier(name: str, **changes: Any) -> MSGTransformer:

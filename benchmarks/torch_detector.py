@@ -174,10 +174,10 @@ class MaskHead(nn.Module):
 
 
 class RoIHead(nn.Module):
-    def __init__(self, channels: int, hidden: int, size: int, classes: int):
+    def __init__(self, channels: int, hidden: int, size: int, classes: int, mask_heads: int):
         super().__init__()
         self.bbox_head = nn.ModuleList(BBoxHead(channels, hidden, size, classes) for _ in range(3))
-        self.mask_head = nn.ModuleList(MaskHead(channels, classes) for _ in range(3))
+        self.mask_head = nn.ModuleList(MaskHead(channels, classes) for _ in range(mask_heads))
 
 
 def decode(boxes: Tensor, deltas: Tensor, stds, shape) -> Tensor:
@@ -267,7 +267,7 @@ class TorchDetector(nn.Module):
         self.backbone = Backbone(**arguments)
         dims = [arguments["embed_dim"] * 2**i for i in range(len(arguments["depths"]))]
         self.neck, self.rpn_head = FPN(dims, s.fpn_channels), RPNHead(s.fpn_channels)
-        self.roi_head = RoIHead(s.fpn_channels, s.fc_channels, s.box_size, s.num_classes)
+        self.roi_head = RoIHead(s.fpn_channels, s.fc_channels, s.box_size, s.num_classes, 3 if s.masks else 0)
 
     def rpn(self, maps: list[Tensor], shape) -> Tensor:
         """Return the proposals (P, 4)."""

@@ -121,7 +121,7 @@ class Trainer:
         self.model, self.settings = model, model.settings
 
     def losses(self, batch: dict[str, Tensor]) -> list[Tensor]:
-        """Return the weighted losses in the order of ``LOSSES``."""
+        """Return the weighted losses in the order of ``LOSSES``, without those of masks if the model has none."""
         b = batch
         maps = [torch.cat(level) for level in zip(*(self.model.backbone(x[None]) for x in b["images"]), strict=True)]
         pyramid = self.model.neck(maps)
@@ -132,7 +132,10 @@ class Trainer:
             for i, valid in enumerate(b["gt_valid"])
         ]
         canvas = b["images"].shape[2:]
-        bitmaps = [self.bitmaps(b["gt_masks"][i][t[2]], b["gt_frames"][i][t[2]], canvas) for i, t in enumerate(truth)]
+        bitmaps = []
+        if self.settings.masks:
+            crops = zip(b["gt_masks"], b["gt_frames"], truth, strict=True)
+            bitmaps = [self.bitmaps(masks[t[2]], frames[t[2]], canvas) for masks, frames, t in crops]
         # Candidates are (boxes, their places among the draws).
         first = b["gt"].shape[1]
         candidates = []
@@ -218,9 +221,10 @@ class Trainer:
         goal = torch.cat([t[0][index] for t, index in zip(truth, own, strict=True)])
         moved = move(boxes[positive], deltas[positive, target[positive]], STAGE_STDS[stage])
         loss_box = s.box_loss_weight * giou_loss(moved, goal).sum() / len(boxes)
-        loss_mask = self.mask_loss(stage, pyramid, [r[: len(o)] for r, o in zip(rois, own, strict=True)], own,
-                                   target[positive], bitmaps)  # fmt: skip
-        losses = [weight * loss_class, weight * loss_box, weight * loss_mask]
+        losses = [weight * loss_class, weight * loss_box]
+        if s.masks:
+            positives = [r[: len(o)] for r, o in zip(rois, own, strict=True)]
+            losses.append(weight * self.mask_loss(stage, pyramid, positives, own, target[positive], bitmaps))
         if stage == 2:
             return losses, None
         with torch.no_grad():
@@ -266,7 +270,8 @@ def main(inputs: str, output: str, double: bool) -> None:
     with np.load(inputs) as file:
         data = dict(file)
     state = {name[6:]: torch.from_numpy(data[name]) for name in data if name.startswith("state/")}
-    model = TorchDetector(learning.BACKBONE, DetectorSettings(learning.CLASSES, **learning.SETTINGS))
+    masks = any(name.startswith("roi_head.mask_head.") for name in state)
+    model = TorchDetector(learning.BACKBONE, DetectorSettings(learning.CLASSES, masks, **learning.SETTINGS))
     load(model, state)
     train(model, data, learning.FIRST_STEPS, learning.FIRST_RATE)
     state = {name: values.half() for name, values in model.state_dict().items() if name in state}

@@ -1,7 +1,8 @@
 """The data, settings and initial weights of the detector's learning comparison, the same for both sides.
 
 No framework in here: the batches are NumPy arrays. ``python -m support.detection_learning FILE`` in ``tests`` writes
-all inputs of the PyTorch side, ``benchmarks/torch_detector_training.py``, to a file.
+all inputs of the PyTorch side, ``benchmarks/torch_detector_training.py``, to a file. With ``--boxes`` at the end they
+are those of a detector without masks.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ NAMES = (  # of a batch's arrays, for the PyTorch side
     *("images", "img_shapes", "gt", "gt_labels", "gt_valid", "gt_masks", "gt_frames"),
     *("rpn_indices", "rpn_labels", "rpn_weights", "rpn_deltas", "draws0", "draws1", "draws2"),
 )
+OF_MASKS = ("gt_masks", "gt_frames")
 BACKBONE = dict(
     embed_dim=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2), window_size=4, shuffle_size=(2, 2, 2, 1),
     drop_path_rate=0.0,
@@ -38,6 +40,11 @@ SETTINGS = dict(
 )  # fmt: skip
 FIRST_STEPS, FIRST_RATE = 100, 1e-3  # before the comparison
 RATE, WARMUP_STEPS, WEIGHT_DECAY, BETAS, EPSILON = 1e-4, 20, 0.05, (0.9, 0.999), 1e-8
+
+
+def names(masks: bool = True) -> list[str]:
+    """Return the names of a batch's arrays, with masks or without."""
+    return [name for name in NAMES if masks or name not in OF_MASKS]
 
 
 def rate_at(k: int, rate: float = RATE) -> float:
@@ -85,16 +92,16 @@ def _annotation(number: int, image: int, category: int, ink: np.ndarray) -> dict
     return {**common, "bbox": box, "area": int(ink.sum()), "segmentation": mask}
 
 
-def batches() -> Iterator[DetectionBatch]:
+def batches(masks: bool = True) -> Iterator[DetectionBatch]:
     """The arrays of ``DetectionTrainDataset`` for every step, without noise: there is no stochastic depth."""
     detection = DetectionConfig(
         short_sides=(96, 112, 128), long_side=CANVAS[1], crop=0.0, canvases=(CANVAS,), max_gt=MAX_GT
     )
     with tempfile.TemporaryDirectory() as folder:
         write_scenes(Path(folder))
-        split = for_training(read_split(Path(folder), "train2017"))
+        split = for_training(read_split(Path(folder), "train2017", masks=masks))
         counts = {"proposals": SETTINGS["train_proposals"], "rois": SETTINGS["roi_samples"], "anchors": ANCHORS}
-        data = DetectionTrainDataset(split, DataConfig(batch_size=BATCH), detection, 0, 1, **counts)
+        data = DetectionTrainDataset(split, DataConfig(batch_size=BATCH), detection, 0, 1, **counts, masks=masks)
         yield from data.batches(0, STEPS // (SCENES // BATCH) + 1)
 
 
@@ -128,30 +135,30 @@ def initial_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]
     return weights
 
 
-def torch_shapes() -> dict[str, tuple[int, ...]]:
+def torch_shapes(masks: bool = True) -> dict[str, tuple[int, ...]]:
     """Return the shapes of our detector's parameters and statistics under mmdetection's names."""
     from msg_ms.convert import export_state_dict
     from msg_ms.convert.detection_rules import DETECTION_RULES
 
-    own = {p.name: np.empty(p.shape, np.bool_) for p in detector().get_parameters()}
+    own = {p.name: np.empty(p.shape, np.bool_) for p in detector(masks).get_parameters()}
     return {name: value.shape for name, value in export_state_dict(own, buffers=False, rules=DETECTION_RULES).items()}
 
 
-def detector():
-    """Return our detector with random weights."""
+def detector(masks: bool = True):
+    """Return our detector with random weights, with mask heads or without."""
     from msg_ms import create_detector
 
-    return create_detector("cascade_mask_rcnn_msg_tiny", CLASSES, **BACKBONE, **SETTINGS)
+    return create_detector("cascade_mask_rcnn_msg_tiny", CLASSES, **BACKBONE, **SETTINGS, masks=masks)
 
 
-def main(file: str) -> None:
+def main(file: str, masks: bool) -> None:
     """Write the inputs of the PyTorch side."""
-    arrays = {f"state/{name}": values for name, values in initial_weights(torch_shapes()).items()}
-    for k, batch in zip(range(STEPS), batches(), strict=False):
+    arrays = {f"state/{name}": values for name, values in initial_weights(torch_shapes(masks)).items()}
+    for k, batch in zip(range(STEPS), batches(masks), strict=False):
         arrays[f"checksum/{k}"] = np.array(checksum(batch), np.uint32)
-        arrays.update({f"batch/{k}/{name}": values for name, values in zip(NAMES, arrays_of(batch), strict=True)})
+        arrays |= {f"batch/{k}/{name}": values for name, values in zip(names(masks), arrays_of(batch), strict=True)}
     np.savez_compressed(file, **arrays)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], "--boxes" not in sys.argv)
