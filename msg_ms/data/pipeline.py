@@ -231,9 +231,7 @@ class EvalPipeline:
         if groups is None:
             groups = np.zeros(samples, np.int64)
         self.indices = np.argsort(groups, kind="stable")[shard.rank :: shard.world_size]
-        own = groups[self.indices]
-        parts = [self.indices[own == group] for group in np.unique(own)]
-        self.parts = [part[i : i + batch_size] for part in parts for i in range(0, len(part), batch_size)]
+        self.parts = [self.indices[part] for part in parts_of_groups(groups[self.indices], batch_size)]
         self.steps = len(self.parts)
         self.bad_files = BadFiles(limit=0)
 
@@ -262,6 +260,17 @@ class EvalPipeline:
             for file, reason in self.bad_files.reasons.items():
                 raise UserError(f"can't evaluate: {file} can't be decoded ({reason}); replace the file")
             yield batch
+
+
+def parts_of_groups(groups: np.ndarray, size: int) -> list[np.ndarray]:
+    """Return the indices of samples in parts of at most ``size``, each with samples of one group only.
+
+    Args:
+        groups: A number for each sample, (samples,).
+        size: Most samples of a part.
+    """
+    whole = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    return [own[i : i + size] for own in whole for i in range(0, len(own), size)]
 
 
 def pad_batch(arrays: Sequence[np.ndarray], batch_size: int) -> Batch:

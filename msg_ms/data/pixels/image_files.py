@@ -97,6 +97,16 @@ def read_file(file: str) -> bytes:
         os.close(descriptor)
 
 
+def size_of_file(file: str, bad_files: BadFiles) -> tuple[int, int] | None:
+    """Return height and width of an image from its header; record the file and return None if it can't be read."""
+    try:
+        with Image.open(file) as image:
+            return image.height, image.width
+    except Exception:  # the pixels decide
+        decoded = decode_file(file, bad_files)
+        return None if decoded is None else (decoded.shape[0], decoded.shape[1])
+
+
 def decode_file(file: str, bad_files: BadFiles) -> np.ndarray | None:
     """Return the image, uint8 RGB (H, W, 3); record the file and return None if it can't be read or decoded."""
     return decode_content(lambda: file, lambda: read_file(file), bad_files)
