@@ -16,6 +16,8 @@ def main() -> None:
     parser = config_parser("Evaluate a checkpoint on the validation data.")
     parser.add_argument("--results", type=path_argument, metavar="JSON", help="write all detections in COCO's format")
     parser.add_argument("--per-class", action="store_true", help="print the metrics of each class")
+    fast = "use the algorithms of prediction, whose results differ from those of validation by rounding"
+    parser.add_argument("--fast", action="store_true", help=fast)
     args = parser.parse_args()
     config = config_from_arguments(args, EVAL_MODE=True)
     require(config.model.resume, "--resume")
@@ -29,7 +31,7 @@ def main() -> None:
             print(line, file=sys.stderr)
 
     run = CheckpointRun(runtime, task.build_model(), warn)
-    metrics = run.evaluate()
+    metrics = run.evaluate(args.fast)
     if is_main:
         print(f"{run.checkpoint}: {metrics}")
         evaluator: ReportingEvaluator = run.evaluation.evaluator

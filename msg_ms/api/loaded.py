@@ -130,11 +130,12 @@ class TrainedModel:
             self._predictor = self.task.predictor(self._load()[0], self.metadata, options)
             self._options = options
 
-    def evaluate(self, data_path: str | os.PathLike[str]) -> Metrics:
+    def evaluate(self, data_path: str | os.PathLike[str], *, fast: bool = False) -> Metrics:
         """Return the metrics on the validation data of a data set, as eval.py prints them.
 
         Args:
             data_path: Folder of the data set.
+            fast: Use the algorithms of ``predict``, whose results differ from those of validation by rounding.
 
         Raises:
             UserError: If the data can't be read or have other classes, or the outputs are not finite.
@@ -142,7 +143,7 @@ class TrainedModel:
         folder = as_path("data_path", data_path)
         runtime = start(load_config(self.config, DATA__DATA_PATH=str(folder)), build_task)
         run = CheckpointRun(runtime, runtime.task.build_model(), lambda line: _report([line]))
-        return run.evaluate().require_finite()
+        return run.evaluate(fast).require_finite()
 
     def export(
         self,

@@ -42,13 +42,16 @@ class CheckpointRun:
         self.config, self.task = runtime.config, runtime.task
         self.checkpoint = Path(self.config.model.resume or self.config.run_dir / "best.ckpt")
 
-    def evaluate(self) -> Metrics:
+    def evaluate(self, fast: bool = False) -> Metrics:
         """Return the metrics of the checkpoint, which may not be finite.
 
         In single precision they have the same bits as those of validation during training.
+
+        Args:
+            fast: Use the algorithms of prediction instead, whose results differ by rounding.
         """
         self._load_checkpoint()
-        self.task.optimize_for_inference(self.model, strassen=False)
+        self.task.optimize_for_inference(self.model, strassen=fast)
         self.evaluation = Evaluation.of_run(self.runtime, self.model, self.show_progress)
         cache = self.runtime.cache
         if cache is not None:

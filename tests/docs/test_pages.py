@@ -33,7 +33,7 @@ INSTALLED = {
 # The pages that describe the flags of a script.
 FLAG_PAGES = {
     "train.py": ["paper.md"],
-    "eval.py": ["paper.md", "detection.md"],
+    "eval.py": ["paper.md", "evaluate.md", "detection.md"],
     "tools/predict.py": ["predict.md", "paper.md"],
     "tools/export.py": ["export.md", "paper.md"],
     "tools/convert_torch_ckpt.py": ["convert.md"],
