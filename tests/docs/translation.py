@@ -77,6 +77,15 @@ def month(name: re.Match) -> str:
     return str(list(calendar.month_name).index(name[1]))
 
 
+def anchors_of(root: Path, path: str) -> list[str]:
+    return _anchors(root, path, (root / path).stat().st_mtime_ns)
+
+
+@cache
+def _anchors(root: Path, path: str, changed: int) -> list[str]:
+    return Page(root, path).anchors()
+
+
 def code_from_docs(text: str) -> str:
     """Return the code of a Chinese notebook with paths from the folder of the English one."""
     return text.replace("../../../", "../../")
@@ -87,6 +96,7 @@ class Comparison:
 
     def __init__(self, root: Path, english: str, chinese: str):
         self.root = root
+        self.translations = dict(pairs(root))
         self.problems: list[str] = []
         self.english, self.chinese = english, chinese
         missing = [path for path in (english, chinese) if not (root / path).exists()]
@@ -157,17 +167,16 @@ class Comparison:
     def links(self, block: Block, chinese: bool = False) -> list[str]:
         """Return the targets of a block's links, as English pages and numbers of their sections."""
         page = self.pages[chinese]
-        english = {translation: original for original, translation in pairs(self.root)}
+        english = {translation: original for original, translation in self.translations.items()}
         found = []
         for groups in LINK.findall(block.text):
             path, anchor = page.target(next(filter(None, groups)))
             if anchor:
-                target = page if path == page.path else Page(self.root, path)
-                anchors = target.anchors()
+                anchors = page.anchors() if path == page.path else anchors_of(self.root, path)
                 anchor = f"#{anchors.index(anchor)}" if anchor in anchors else f"#{anchor}, which is missing"
             # Each page links to the other language from the same place.
             if chinese:
-                path = english.get(path, dict(pairs(self.root)).get(path, path))
+                path = english.get(path, self.translations.get(path, path))
             found.append(path + anchor)
         return found
 
@@ -200,7 +209,8 @@ def changed(root: Path, english: str, chinese: str, file: Path) -> list[str]:
                 f"{english}:{one.line} {one.title!r} has changed: bring {chinese}:{other.line} {other.title!r} up to "
                 f"date, then run python tests/docs/translation.py {english}"
             )
-    gone = [a for a in known if a.startswith(f"{english}#") and a not in entries(root, english)]
+    present = entries(root, english)
+    gone = [a for a in known if a.startswith(f"{english}#") and a not in present]
     return found + [f"{address} is gone: run python tests/docs/translation.py {english}" for address in gone]
 
 
