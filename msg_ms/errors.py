@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 100
 
 
 class UserError(ValueError):
@@ -42,6 +47,14 @@ def printable(text: str, limit: int = 1000) -> str:
     """
     shown = "".join(c if c.isprintable() else _escaped(c) for c in text[:limit])
     return shown if len(text) <= limit else f"{shown}..."
+
+
+def shown(value: Any) -> str:
+    """Return a value of a user for a message, shortened and safe for a terminal."""
+    try:
+        return printable(_REPR.repr(value), 200)
+    except Exception:  # an object whose repr fails
+        return type(value).__name__
 
 
 def _escaped(character: str) -> str:

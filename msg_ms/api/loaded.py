@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from mindspore import nn
@@ -16,14 +16,15 @@ from PIL import Image
 from ..checkpoint import config_of_checkpoint, load_for_inference
 from ..commands.predict import list_images
 from ..config import Config, load_config
-from ..deploy.exporter import Exported, ExportOptions, image_size
+from ..deploy.exporter import MOST_ROWS, Exported, ExportOptions, image_size
 from ..engine.checkpoint_run import CheckpointRun
 from ..engine.log import progress_bar
 from ..engine.predictor import Prediction, PredictOptions, Unreadable
 from ..engine.runtime import start
 from ..engine.task import Metrics
-from ..errors import UserError, printable, shorten
-from ..files import user_path
+from ..errors import UserError, printable, shorten, shown
+from ..files import as_path
+from ..models.arguments import number, whole_number, whole_numbers
 from ..tasks import build_task
 
 
@@ -67,9 +68,9 @@ class TrainedModel:
         UserError: If the weights do not fit the configuration.
     """
 
-    def __init__(self, path: Path, config: Config):
-        self.path = path
-        runtime = start(config, build_task, uses_data=False)
+    def __init__(self, path: str | os.PathLike[str], config: Config):
+        self.path = as_path("path", path)
+        runtime = start(as_config(config), build_task, uses_data=False)
         self.config, self.task = runtime.config, runtime.task
         self._options: PredictOptions | None = None
         self.model, self.metadata = self._load()
@@ -109,12 +110,8 @@ class TrainedModel:
         Raises:
             UserError: If an image can't be read, or is of another type.
         """
-        if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int)):
-            raise UserError(f"batch_size={shown(batch_size)}: must be a whole number")
-        if batch_size is not None and not 1 <= batch_size <= 2**16:
-            raise UserError(f"batch_size={batch_size}: must be at least 1 and at most {2**16}")
-        if score_thr is not None and not (_is_number(score_thr) and 0 <= score_thr <= 1):
-            raise UserError(f"score_thr={shown(score_thr)}: must be a number between 0 and 1")
+        batch_size = None if batch_size is None else whole_number("batch_size", batch_size, 1, MOST_ROWS)
+        score_thr = None if score_thr is None else number("score_thr", score_thr, 0, 1)
         sources = [source for image in _as_list(images) for source in _sources(image)]
         self._prepare(PredictOptions(batch_size=batch_size, score_thr=score_thr))
         results = []
@@ -173,28 +170,19 @@ class TrainedModel:
         Raises:
             UserError: If an argument does not suit the model, or the outputs differ. No file is left.
         """
-        if isinstance(img_size, Iterable) and not isinstance(img_size, str | bytes):
-            sides: list[Any] = list(img_size)
-            size: tuple[int, int] | None = image_size(sides)
-        else:
-            size = None if img_size is None else image_size([cast(int, img_size)])
+        several = isinstance(img_size, list | tuple | range | np.ndarray)
+        sides = whole_numbers("img_size", img_size) if several else (img_size,)
+        size = None if img_size is None else image_size([whole_number("img_size", side) for side in sides])
         file = as_path("path", path)
         options = ExportOptions(file, batch_size, dynamic_batch, softmax, size, opset, convolution)
         return self.task.exporter().export(self.path, options, lambda line: _report([line]))
 
 
-def as_path(name: str, value: Any) -> Path:
-    """Return a path of a user; raise UserError for anything else than text or a path."""
-    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str) or not os.fspath(value):
-        raise UserError(f"{name}={shown(value)}: must be a path")
-    if "\0" in os.fspath(value):
-        raise UserError(f"{name}={shown(value)}: must not contain a null character")
-    return user_path(os.fspath(value))
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message, shortened."""
-    return printable(repr(value), 60)
+def as_config(value: Any) -> Config:
+    """Return a configuration; raise UserError for anything else."""
+    if not isinstance(value, Config):
+        raise UserError(f"config={shown(value)}: must be a Config, as msg_ms.config.load_config returns it")
+    return value
 
 
 def _as_list(images: Any) -> list[Any]:
@@ -227,10 +215,6 @@ def _sources(image: Any) -> Sequence[Path | np.ndarray]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
         raise UserError(f"images: an array of {image.dtype} with shape {image.shape}: {EXPECTED}")
     return [np.ascontiguousarray(image)]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _report(lines: Iterable[str]) -> None:

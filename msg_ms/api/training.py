@@ -16,9 +16,10 @@ from ..engine.log import RunLog, read_metrics
 from ..engine.run_state import checkpoint_files
 from ..engine.runtime import start
 from ..engine.trainer import Trainer
-from ..errors import UserError
+from ..errors import UserError, shown
+from ..files import as_path
 from ..tasks import build_task
-from .loaded import TrainedModel, as_path, load
+from .loaded import TrainedModel, as_config, load
 
 
 def train(
@@ -48,7 +49,7 @@ def train(
     if config is None:
         raise UserError("config=None: must be a YAML file, a dictionary or a Config")
     if tag is not None and not isinstance(tag, str):
-        raise UserError(f"tag={tag!r}: must be text")
+        raise UserError(f"tag={shown(tag)}: must be text")
     paths: dict[str, Any] = {
         key: None if value is None else str(as_path(name, value))
         for key, name, value in (("DATA__DATA_PATH", "data_path", data_path), ("OUTPUT", "output", output))
@@ -81,7 +82,7 @@ class Run:
     """
 
     def __init__(self, config: Config):
-        self.config, self.folder = config, config.run_dir
+        self.config, self.folder = as_config(config), config.run_dir
         self.best = self.folder / "best.ckpt"
 
     def __repr__(self) -> str:

@@ -16,11 +16,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from ..errors import UserError, shorten
-from ..files import atomic_write
+from ..errors import UserError, shorten, shown
+from ..files import as_path, atomic_write
 from .dtypes import is_finite
 from .safetensors import read_safetensors, write_safetensors
-from .types import Arrays, BrokenCheckpoint, Metadata
+from .types import Arrays, BrokenCheckpoint, Metadata, check_arrays
 
 OPTIMIZER_PREFIX, SCALER_PREFIX, EMA_PREFIX, METADATA_PREFIX = "optimizer.", "scaler.", "ema.", "run."
 FORMATS = (".ckpt", ".safetensors")
@@ -42,7 +42,7 @@ _MINDSPORE_NORM = re.compile(r"(^|\.)norm\d*\.gamma$")
 
 
 def write_checkpoint(
-    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, int | float | str] = {}
+    path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, int | float | str] = {}
 ) -> None:
     """Write arrays and metadata to a ``.ckpt`` or ``.safetensors`` file; replace an older file atomically.
 
@@ -52,8 +52,14 @@ def write_checkpoint(
         metadata: Numbers and text by name; ``.safetensors`` files store none.
 
     Raises:
-        UserError: If the file cannot be written.
+        UserError: If the file cannot be written, or an argument is of another kind.
     """
+    path = as_path("path", path)
+    check_arrays("arrays", arrays)
+    if not isinstance(metadata, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, int | float | str) for name, value in metadata.items()
+    ):
+        raise UserError(f"metadata={shown(metadata)}: must be a dictionary of numbers and text by name")
     if path.suffix == ".safetensors":
         with atomic_write(path) as temporary:
             write_safetensors(temporary, arrays, "ms")
@@ -69,7 +75,7 @@ def write_checkpoint(
         ms.save_checkpoint(entries, str(temporary), append_dict=extra, crc_check=True)
 
 
-def read_checkpoint(path: Path) -> tuple[Arrays, Metadata]:
+def read_checkpoint(path: str | Path) -> tuple[Arrays, Metadata]:
     """Read a ``.ckpt`` or ``.safetensors`` file.
 
     Args:
@@ -82,6 +88,7 @@ def read_checkpoint(path: Path) -> tuple[Arrays, Metadata]:
         UserError: If the file is missing, is not a checkpoint of this package, or has PyTorch parameter names.
         BrokenCheckpoint: If the file is damaged.
     """
+    path = as_path("path", path)
     _check_is_checkpoint(path)
     if path.suffix == ".safetensors":
         arrays = read_safetensors(path).state
@@ -94,7 +101,7 @@ def read_checkpoint(path: Path) -> tuple[Arrays, Metadata]:
     return {name: value.asnumpy() for name, value in loaded.items()}, metadata
 
 
-def read_metadata(path: Path) -> Metadata:
+def read_metadata(path: str | Path) -> Metadata:
     """Read the metadata of a checkpoint alone, without its arrays and without the check of its checksum.
 
     Args:
@@ -104,6 +111,7 @@ def read_metadata(path: Path) -> Metadata:
         UserError: If the file is missing or is not a checkpoint of this package.
         BrokenCheckpoint: If the file is damaged.
     """
+    path = as_path("path", path)
     _check_is_checkpoint(path)
     if path.suffix == ".safetensors":
         return {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from ..errors import UserError, shorten
+from ..errors import UserError, shorten, shown
 from .files import check_finite, parameters_by_name, read_checkpoint, select_prefix
 from .resize import HEAD, adapt_weights, is_adaptable
 from .types import Metadata
@@ -44,6 +44,12 @@ def load_parameters(targets: Mapping[str, Parameter], arrays: Mapping[str, np.nd
         parameter.set_data(Tensor(arrays[name], parameter.dtype))
 
 
+def _parameters_of(model: nn.Cell) -> dict[str, Parameter]:
+    if not isinstance(model, nn.Cell):
+        raise UserError(f"model={shown(model)}: must be a mindspore.nn.Cell")
+    return parameters_by_name(model.get_parameters())
+
+
 def load_weights(model: nn.Cell, path: Path) -> None:
     """Set the model's parameters from a checkpoint; names and shapes must match exactly.
 
@@ -54,7 +60,7 @@ def load_weights(model: nn.Cell, path: Path) -> None:
     Raises:
         UserError: If the file is unreadable, or names or shapes differ.
     """
-    load_parameters(parameters_by_name(model.get_parameters()), select_prefix(read_checkpoint(path)[0], ""), path)
+    load_parameters(_parameters_of(model), select_prefix(read_checkpoint(path)[0], ""), path)
 
 
 def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
@@ -77,7 +83,9 @@ def load_pretrained(model: nn.Cell, path: Path, prefix: str = "") -> list[str]:
     Raises:
         UserError: If the file is unreadable, or other names or shapes differ.
     """
-    targets = {name.removeprefix(prefix): p for name, p in parameters_by_name(model.get_parameters()).items()}
+    if not isinstance(prefix, str):
+        raise UserError(f"prefix={shown(prefix)}: must be text, such as 'backbone.'")
+    targets = {name.removeprefix(prefix): p for name, p in _parameters_of(model).items()}
     arrays = select_prefix(read_checkpoint(path)[0], "")
     if prefix:
         arrays = select_prefix(arrays, prefix) or arrays
@@ -106,7 +114,7 @@ def load_for_inference(model: nn.Cell, path: Path) -> tuple[list[str], Metadata]
     Raises:
         UserError: If the file is unreadable, or other names or shapes differ.
     """
-    targets = parameters_by_name(model.get_parameters())
+    targets = _parameters_of(model)
     arrays, metadata = read_checkpoint(path)
     arrays = select_prefix(arrays, "")
     check_finite(arrays, path)

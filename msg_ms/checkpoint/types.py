@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from mindspore.common.np_dtype import bfloat16
 
-from ..errors import UserError
+from ..errors import UserError, shown
 
 BFLOAT16 = np.dtype(bfloat16)
 Arrays = dict[str, np.ndarray]
@@ -38,3 +39,35 @@ class LoadedWeights:
     state: Arrays
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def check_arrays(name: str, arrays: Any) -> None:
+    """Raise UserError unless an argument is a dictionary of arrays by name.
+
+    Args:
+        name: The argument's name, for messages.
+        arrays: Its value.
+    """
+    if not isinstance(arrays, Mapping):
+        raise UserError(f"{name}={shown(arrays)}: must be a dictionary of NumPy arrays by name")
+    for key, value in arrays.items():
+        if not isinstance(key, str) or not isinstance(value, np.ndarray | np.generic):
+            raise UserError(f"{name}[{shown(key)}]={shown(value)}: must be a NumPy array, by a name that is text")
+
+
+def check_shapes(name: str, shapes: Any) -> None:
+    """Raise UserError unless an argument is a dictionary of shapes, tuples of whole numbers, by name.
+
+    Args:
+        name: The argument's name, for messages.
+        shapes: Its value.
+    """
+    if not isinstance(shapes, Mapping):
+        raise UserError(f"{name}={shown(shapes)}: must be a dictionary of shapes by name")
+    for key, shape in shapes.items():
+        if (
+            not isinstance(key, str)
+            or not isinstance(shape, tuple | list)
+            or not all(isinstance(n, int) for n in shape)
+        ):
+            raise UserError(f"{name}[{shown(key)}]={shown(shape)}: must be a shape, by a name that is text")

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, nearest, printable, shorten
-from ..files import user_path
+from ..errors import UserError, nearest, printable, shorten, shown
+from ..files import as_path, user_path
 from .relations import check_together
 from .schema import Config
 from .task_keys import check_task_keys
-from .values import PATHS, checked, shown
+from .values import PATHS, checked
 from .yaml_text import ParseError, Plain, dump, parse_mapping, parse_value
 
 
@@ -52,9 +52,7 @@ def load_config(
     if isinstance(cfg, Mapping):
         _merge_mapping(tree, cfg, "")
     elif isinstance(cfg, str | os.PathLike):
-        if "\0" in os.fspath(cfg):
-            raise UserError(f"the configuration {shown(cfg)}: must not contain a null character")
-        _merge_file(tree, user_path(os.fspath(cfg)), ())
+        _merge_file(tree, as_path("the configuration", cfg), ())
     elif cfg is not None:
         raise UserError(f"the configuration is {shown(cfg)}: must be a file, a dictionary or a Config")
     if stored is not None:

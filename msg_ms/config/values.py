@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import reprlib
 import types
 import typing
 from typing import Any
 
-from ..errors import UserError, printable
+from ..errors import UserError, shown
 from ..files import user_path
 from .checks import Check
 from .yaml_text import Plain
@@ -25,8 +24,6 @@ PATHS = {
 }
 MAX_INT = 2**31 - 1
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # the range of single precision
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 100
 
 
 def checked(name: str, raw: Any, where: str, hint: Any, check: Check | None) -> Any:
@@ -61,11 +58,6 @@ def _path(name: str, value: str) -> str:
         return os.fspath(user_path(value)) if value.startswith("~") else value
     except UserError as error:
         raise UserError(f"{name}={error}") from None
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message, shortened."""
-    return printable(_REPR.repr(value), 200)
 
 
 def _convert(value: Any, hint: Any) -> Any:

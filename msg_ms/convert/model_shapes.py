@@ -16,9 +16,9 @@ from mindspore.nn.utils import no_init_parameters
 
 from ..checkpoint.dtypes import cast
 from ..checkpoint.resize import POSITIONS, adapt_weights, is_bias_table, is_head, is_position_embedding
-from ..checkpoint.types import Arrays, ConversionError
+from ..checkpoint.types import Arrays, ConversionError, check_arrays
 from ..config import load_config
-from ..errors import UserError
+from ..errors import UserError, shown
 from ..models.build import build_model
 from ..models.msg_transformer import MSGTransformer
 from ..models.variants import VARIANTS
@@ -72,6 +72,7 @@ def infer_architecture(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     Raises:
         ConversionError: If the shapes fit no such model, or one larger than ``LARGEST``.
     """
+    check_arrays("state", state)
     blocks = {m.groups() for m in (re.match(r"layers\.(\d{1,4})\.blocks\.(\d{1,4})\.", name) for name in state) if m}
     depths = Counter(int(stage) for stage, _ in blocks)
     stages = range(len(depths))
@@ -119,12 +120,17 @@ def variant_name(architecture: Mapping[str, Any]) -> str:
 
     Args:
         architecture: The result of ``infer_architecture``.
+
+    Raises:
+        UserError: If it lacks a size.
     """
+    sizes_of_names = ("embed_dim", "depths", "num_heads", "window_size")
+    if not isinstance(architecture, Mapping) or not all(name in architecture for name in sizes_of_names):
+        raise UserError(f"architecture={shown(architecture)}: must be the result of infer_architecture")
     for name, sizes in VARIANTS.items():
         if all(architecture[k] == v for k, v in sizes.items() if k != "drop_path_rate"):
             return name
-    shown = ("embed_dim", "depths", "num_heads", "window_size")
-    return "a custom model (" + ", ".join(f"{k}={architecture[k]}" for k in shown) + ")"
+    return "a custom model (" + ", ".join(f"{k}={architecture[k]}" for k in sizes_of_names) + ")"
 
 
 def expected_parameters(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..checkpoint.dtypes import cast, same_values
-from ..checkpoint.types import Arrays, ConversionError
-from ..errors import nearest, shorten
+from ..checkpoint.types import Arrays, ConversionError, check_arrays, check_shapes
+from ..errors import UserError, nearest, shorten, shown
 from .rules import RULES, Drop, Rule, match
 
 
@@ -31,6 +32,9 @@ def convert_state_dict(
         ConversionError: If a name has no rule, two names become the same, or ``expected`` differs. The message lists
             all such names.
     """
+    _check(rules, state=state)
+    if expected is not None:
+        check_shapes("expected", expected)
     result: Arrays = {}
     sources: dict[str, list[str]] = {}
     unknown = []
@@ -65,6 +69,9 @@ def export_state_dict(
     Raises:
         ConversionError: If a name has no rule or two names become the same. The message lists all such names.
     """
+    _check(rules, state=state)
+    if not isinstance(buffers, bool):
+        raise UserError(f"buffers={shown(buffers)}: must be True or False")
     result: Arrays = {}
     unknown, duplicates = [], []
     for name, value in state.items():
@@ -93,6 +100,9 @@ def converts(state: Mapping[str, np.ndarray], side: str, rules: Sequence[Rule | 
         side: ``"torch"`` to read the names as PyTorch's, ``"ours"`` as this package's.
         rules: The name table.
     """
+    _check(rules, state=state)
+    if not isinstance(side, str) or side not in ("torch", "ours"):
+        raise UserError(f"side={shown(side)}: must be 'torch' or 'ours'")
     return all(_find_rule(rules, side, name)[0] is not None for name in state)
 
 
@@ -103,6 +113,7 @@ def dropped_names(state: Mapping[str, np.ndarray], rules: Sequence[Rule | Drop] 
         state: Arrays by PyTorch's names.
         rules: The name table.
     """
+    _check(rules, state=state)
     matched = {name: _find_rule(rules, "torch", name)[0] for name in state}
     return {name: rule.reason for name, rule in matched.items() if isinstance(rule, Drop)}
 
@@ -120,6 +131,7 @@ def check_buffers(
     Raises:
         ConversionError: If a buffer differs.
     """
+    _check(rules, state=state, converted=converted)
     for name, value in converted.items():
         for drop in (rule for rule in rules if isinstance(rule, Drop) and rule.compare):
             numbers = match(drop.source, name)
@@ -141,7 +153,17 @@ def check_names_and_shapes(weights: Mapping[str, np.ndarray], expected: Mapping[
     Raises:
         ConversionError: If names or shapes differ; the message lists all differences.
     """
+    check_arrays("weights", weights)
+    check_shapes("expected", expected)
     _raise_mismatch([], [], weights, expected)
+
+
+def _check(rules: Any, **arrays: Any) -> None:
+    """Raise UserError unless arguments are dictionaries of arrays, and ``rules`` is a name table."""
+    for name, value in arrays.items():
+        check_arrays(name, value)
+    if not isinstance(rules, list | tuple) or not all(isinstance(rule, Rule | Drop) for rule in rules):
+        raise UserError(f"rules={shown(rules)}: must be a list of Rule and Drop")
 
 
 def _find_rule(rules: Sequence[Rule | Drop], side: str, name: str) -> tuple[Rule | Drop | None, dict[str, str]]:

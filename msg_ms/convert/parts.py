@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checkpoint.select import select_weights, unwrap
 from ..checkpoint.types import BrokenCheckpoint, LoadedWeights
-from ..errors import UserError, printable, shorten
+from ..errors import UserError, printable, shorten, shown
 
 INDEX_SUFFIX = ".index.json"
 _PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
@@ -88,7 +88,7 @@ def _weight_map(path: Path) -> dict[str, str]:
         raise BrokenCheckpoint(f"{path}: damaged, or not an index of weights: it has no 'weight_map'")
     for file in files.values():
         if not isinstance(file, str) or file in ("", ".", "..") or re.search(r"[/\\\x00]", file):
-            raise BrokenCheckpoint(f"{path}: weight_map: {printable(repr(file), 100)} is not a file name")
+            raise BrokenCheckpoint(f"{path}: weight_map: {shown(file)} is not a file name")
         if is_index(Path(file)):
             raise BrokenCheckpoint(f"{path}: weight_map: {printable(file, 100)} is an index, not a file of weights")
     return files

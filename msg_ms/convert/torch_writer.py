@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint.types import BFLOAT16
+from ..checkpoint.types import BFLOAT16, check_arrays
+from ..errors import UserError, shown
+from ..files import as_path
 from .torch_reader.file import STORAGE_DTYPES
 
 
@@ -22,7 +24,22 @@ def write_torch_file(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
     Args:
         path: The file to write.
         state: Arrays by name.
+
+    Raises:
+        UserError: If an array has a type that PyTorch lacks, or the file can't be written.
     """
+    path = as_path("path", path)
+    check_arrays("state", state)
+    for name, value in state.items():
+        if _little_endian(value.dtype) not in STORAGE_DTYPES.values():
+            raise UserError(f"state[{shown(name)}]: PyTorch has no type {value.dtype}")
+    try:
+        _write_archive(path, state)
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror or error}") from None
+
+
+def _write_archive(path: Path, state: Mapping[str, np.ndarray]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
 
         def add(name: str, data: bytes | memoryview) -> None:
@@ -32,10 +49,13 @@ def write_torch_file(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
         add("byteorder", b"little")
         for index, value in enumerate(state.values()):
             contiguous = np.ascontiguousarray(value)
-            if contiguous.dtype != BFLOAT16:
-                contiguous = contiguous.astype(contiguous.dtype.newbyteorder("<"), copy=False)
+            contiguous = contiguous.astype(_little_endian(contiguous.dtype), copy=False)
             add(f"data/{index}", contiguous.reshape(-1).view(np.uint8).data)
         add("version", b"3\n")
+
+
+def _little_endian(dtype: np.dtype) -> np.dtype:
+    return dtype if dtype == BFLOAT16 else dtype.newbyteorder("<")
 
 
 def _pickle_tensors(state: Mapping[str, np.ndarray]) -> bytes:
@@ -54,8 +74,7 @@ def _pickle_tensors(state: Mapping[str, np.ndarray]) -> bytes:
     empty = call("collections", "OrderedDict", b"")
     parts = [pickle.PROTO + b"\x02", empty, pickle.MARK]
     for index, (name, value) in enumerate(state.items()):
-        dtype = value.dtype if value.dtype == BFLOAT16 else value.dtype.newbyteorder("<")
-        storage_class = pickle.GLOBAL + f"torch\n{storage_classes[dtype]}\n".encode()
+        storage_class = pickle.GLOBAL + f"torch\n{storage_classes[_little_endian(value.dtype)]}\n".encode()
         storage = plain("storage") + storage_class + plain(str(index)) + plain("cpu") + plain(value.size)
         strides = tuple(int(np.prod(value.shape[i + 1 :])) for i in range(value.ndim))
         tensor = pickle.MARK + storage + pickle.TUPLE + pickle.BINPERSID

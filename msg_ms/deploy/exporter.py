@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..config.checks import MAX_SIDE
-from ..errors import UserError, printable
+from ..errors import UserError, shown
 
 CONVOLUTIONS = ("unfold", "conv2d")
 MOST_ROWS = 2**16
@@ -45,12 +45,12 @@ class ExportOptions:
                 raise UserError(f"{flag} is for {kind} files, but --output is {self.output}")
         for flag, value in (("--dynamic-batch", self.dynamic_batch), ("--softmax", self.softmax)):
             if not isinstance(value, bool):
-                raise UserError(f"{flag}={printable(repr(value), 60)}: must be True or False")
+                raise UserError(f"{flag}={shown(value)}: must be True or False")
         sides = (("--img-size", side) for side in self.img_size or ())
         numbers = [("--batch-size", self.batch_size), *sides]
         for flag, value in (*numbers, ("--opset", 1 if self.opset is None else self.opset)):
             if not isinstance(value, int) or isinstance(value, bool):
-                raise UserError(f"{flag}={printable(repr(value), 60)}: must be a whole number")
+                raise UserError(f"{flag}={shown(value)}: must be a whole number")
         if not 1 <= self.batch_size <= MOST_ROWS:
             raise UserError(
                 f"--batch-size {self.batch_size}: must be at least 1 and at most {MOST_ROWS}; --dynamic-batch allows "
@@ -58,7 +58,7 @@ class ExportOptions:
             )
         form = self.convolution
         if form is not None and not (isinstance(form, str) and form in CONVOLUTIONS):
-            raise UserError(f"--convolution {printable(repr(self.convolution), 60)}: must be one of {CONVOLUTIONS}")
+            raise UserError(f"--convolution {shown(self.convolution)}: must be one of {CONVOLUTIONS}")
         for side in self.img_size or ():
             if not 1 <= side <= MAX_SIDE:
                 raise UserError(f"--img-size {side}: must be at least 1 and at most {MAX_SIDE}")

@@ -9,7 +9,7 @@ from typing import Any
 from mindspore import Tensor
 from mindspore.train import Callback, RunContext
 
-from ..errors import UserError, printable
+from ..errors import UserError, shown
 from .train_state import TrainState
 from .train_step import Figures
 
@@ -104,8 +104,7 @@ def checked_callbacks(callbacks: Any) -> list[Callback]:
     for callback in found:
         if not isinstance(callback, Callback):
             raise UserError(
-                f"callbacks: {printable(repr(callback), 60)} is no object of a class derived from "
-                "mindspore.train.Callback"
+                f"callbacks: {shown(callback)} is no object of a class derived from mindspore.train.Callback"
             )
     return found
 

@@ -2,7 +2,7 @@
 
 from .atomic import PARTIAL, atomic_write, new_folder, remove_partial
 from .locks import LOCK, lock_folder
-from .names import ESCAPE, readable, user_path
+from .names import ESCAPE, as_path, readable, user_path
 from .owners import folder_written_by_others, make_folder, written_by_others
 from .read import head_of_file
 from .streams import open_standard_streams
@@ -11,6 +11,7 @@ __all__ = [
     "ESCAPE",
     "LOCK",
     "PARTIAL",
+    "as_path",
     "atomic_write",
     "folder_written_by_others",
     "head_of_file",

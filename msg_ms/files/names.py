@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 import os
 from pathlib import Path
+from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, shown
 
 ESCAPE = "msg_ms.escape"  # error handler of encodings that can't fail, see ``readable``
 
@@ -40,3 +41,24 @@ def user_path(text: str) -> Path:
         home = text.split("/")[0]
         raise UserError(f"{text}: there is no home folder {home}; ./{home} is a folder of that name")
     return Path(expanded)
+
+
+def as_path(name: str, value: Any) -> Path:
+    """Return the path that a caller in Python passed, text or a path, with ``~`` expanded.
+
+    Args:
+        name: The argument's name, for messages.
+        value: Its value.
+
+    Raises:
+        UserError: If the value is no path.
+    """
+    try:
+        text = os.fspath(value)
+    except Exception:  # of a user's object
+        text = None
+    if not isinstance(text, str) or not text:
+        raise UserError(f"{name}={shown(value)}: must be a path")
+    if "\0" in text:
+        raise UserError(f"{name}={shown(value)}: must not contain a null character")
+    return user_path(text)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
-from .arguments import number, shown, switch, whole_number, whole_numbers
+from ..errors import UserError, shown
+from .arguments import number, switch, whole_number, whole_numbers
 from .windows import StageGeometry, fitting_size, stage_geometry
 
 EMBED_KERNEL, EMBED_PADDING = 7, 2  # of the overlapped patch embedding, in pixels

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import reprlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from ..errors import UserError, nearest, printable
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message, shortened."""
-    try:
-        return printable(reprlib.repr(value), 100)
-    except Exception:  # a value of the user whose repr fails
-        return type(value).__name__
+from ..errors import UserError, nearest, shown
+from ..files import as_path
 
 
 def whole_number(name: str, value: Any, least: int | None = None, most: int = 2**31 - 1) -> int:
@@ -39,17 +30,19 @@ def whole_number(name: str, value: Any, least: int | None = None, most: int = 2*
 
 def whole_numbers(name: str, value: Any, most: int = 2**31 - 1) -> tuple[int, ...]:
     """Return ``value`` as a tuple; raise UserError unless it is a list of whole numbers up to ``most``."""
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or isinstance(value, Tensor):
+    if not isinstance(value, list | tuple | range | np.ndarray) or np.ndim(value) == 0:
         raise UserError(f"{name}={shown(value)}: must be a list of whole numbers")
     return tuple(whole_number(f"{name}[{i}]", entry, most=most) for i, entry in enumerate(value))
 
 
-def number(name: str, value: Any) -> float:
-    """Return ``value``; raise UserError unless it is a finite number."""
+def number(name: str, value: Any, least: float | None = None, most: float | None = None) -> float:
+    """Return ``value``; raise UserError unless it is a finite number, from ``least`` to ``most`` if they are given."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise UserError(f"{name}={shown(value)}: must be a number")
     if not abs(float(value)) < 2.0**127:
         raise UserError(f"{name}={shown(value)}: must be finite")
+    if (least is not None and value < least) or (most is not None and value > most):
+        raise UserError(f"{name}={shown(value)}: must be from {least} to {most}")
     return value if isinstance(value, int | float) else value.item()
 
 
@@ -62,11 +55,7 @@ def switch(name: str, value: Any) -> bool:
 
 def file_path(name: str, value: Any) -> Path | None:
     """Return ``value`` as a path, or None if it is empty or None; raise UserError unless it is text or a path."""
-    if value is None:
-        return None
-    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str) or "\0" in os.fspath(value):
-        raise UserError(f"{name}={shown(value)}: must be the path of a checkpoint")
-    return Path(value).expanduser() if os.fspath(value) else None
+    return None if value is None or (isinstance(value, str) and not value) else as_path(name, value)
 
 
 def known_name(kind: str, value: Any, known: Collection[str]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import UserError
-from .arguments import shown, whole_number, whole_numbers
+from ..errors import UserError, shown
+from .arguments import whole_number, whole_numbers
 
 
 class FeatureInfo(list):

@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ..errors import UserError
+from ..errors import UserError, shown
 from ..framework.graph_method import GraphMethods
 from ..native.huge_pages import HugePages
 from ..ops import (
@@ -25,7 +25,7 @@ from ..ops import (
 )
 from ..ops.conv import LARGE_TILE
 from ..ops.packed import SINGLE, join
-from .arguments import shown, switch
+from .arguments import switch
 from .backbone import MSGBackbone
 from .block import MSGBlock
 from .layers import PatchConv

@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from ..errors import UserError, printable
+from ..errors import UserError, printable, shown
 
 FLOATS = (ms.float32, ms.float16, ms.bfloat16)
 
@@ -85,5 +85,5 @@ def _as_array(values: Any, expected: str) -> np.ndarray:
     except (ValueError, TypeError, RuntimeError):  # rows of different lengths, or an object that refuses
         raise UserError(f"{type(values).__name__} with rows of different lengths: {expected}") from None
     if array.dtype.kind not in "fuib":
-        raise UserError(f"{printable(repr(values), 50)} is no array of numbers: {expected}")
+        raise UserError(f"{shown(values)} is no array of numbers: {expected}")
     return array

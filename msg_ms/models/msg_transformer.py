@@ -9,10 +9,10 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
-from ..errors import UserError
+from ..errors import UserError, shown
 from ..framework.graph_method import graph_method
 from .architecture import Architecture, check_at_least
-from .arguments import shown, switch, whole_number
+from .arguments import switch, whole_number
 from .backbone import MSGBackbone
 from .feature_info import take_indices
 from .inputs import FLOATS

@@ -10,9 +10,9 @@ from typing import Any
 from mindspore import nn
 
 from ..checkpoint import load_pretrained
-from ..errors import UserError
+from ..errors import UserError, shown
 from .architecture import ARGUMENTS, LARGEST
-from .arguments import file_path, filtered, known_name, only_known, refuse_pretrained, shown, switch, whole_number
+from .arguments import file_path, filtered, known_name, only_known, refuse_pretrained, switch, whole_number
 from .features import MSGFeatures
 from .msg_transformer import MSGTransformer
 
@@ -96,11 +96,10 @@ def create_model(
 def channels_argument(in_channels: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``kwargs`` with ``in_chans``; raise UserError if both spellings of it are given and differ."""
     in_channels = whole_number("in_channels", in_channels, 1, LARGEST["in_chans"])
-    if kwargs.get("in_chans", in_channels) != in_channels and in_channels != IN_CHANNELS:
-        raise UserError(
-            f"in_channels={in_channels} and in_chans={shown(kwargs['in_chans'])}: two names of one argument; pass one"
-        )
-    return {"in_chans": in_channels, **kwargs}
+    in_chans = whole_number("in_chans", kwargs.get("in_chans", in_channels), 1, LARGEST["in_chans"])
+    if in_chans != in_channels and in_channels != IN_CHANNELS:
+        raise UserError(f"in_channels={in_channels} and in_chans={in_chans}: two names of one argument; pass one")
+    return {**kwargs, "in_chans": in_chans}
 
 
 def load_and_report(

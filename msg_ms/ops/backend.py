@@ -15,7 +15,7 @@ import mindspore as ms
 from mindspore import ops
 from mindspore.ops import signature
 
-from ..errors import UserError
+from ..errors import UserError, shown
 from ..native.build import ENVIRONMENT, loadable_library
 from ..native.threads import thread_count
 
@@ -85,8 +85,8 @@ def get_backend() -> str:
 
 
 def _valid(choice: str, name: str) -> str:
-    if choice not in CHOICES:
-        raise UserError(f"{name}={choice!r}: must be one of {', '.join(CHOICES)}")
+    if not isinstance(choice, str) or choice not in CHOICES:
+        raise UserError(f"{name}={shown(choice)}: must be one of {', '.join(CHOICES)}")
     return choice
 
 

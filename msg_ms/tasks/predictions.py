@@ -12,6 +12,7 @@ from PIL import Image
 from ..boxes.rle import decode_rle
 from ..data.images.class_names import ClassName
 from ..engine.predictor import SCORE_THR
+from ..models.arguments import whole_number
 from ..models.detection.cascade_rcnn import Detections
 from ..visualize.contact_sheet import draw_sheet
 from ..visualize.detections import draw_objects
@@ -55,8 +56,8 @@ class ClassificationPrediction:
         return float(self.probabilities[self.label])
 
     def best(self, count: int) -> list[int]:
-        """Return the labels of the most probable classes, by falling probability."""
-        return np.argsort(-self.probabilities, kind="stable")[:count].tolist()
+        """Return the labels of the ``count`` most probable classes, by falling probability; UserError below 0."""
+        return np.argsort(-self.probabilities, kind="stable")[: whole_number("count", count, 0)].tolist()
 
     @property
     def caption(self) -> str:

@@ -159,7 +159,7 @@ def test_weights_for_other_channels(tmp_path):
     assert np.allclose(weights[1][:, 4], weights[0][:, 1] * 3 / 16) and np.allclose(weights[1][:, 15], weights[1][:, 0])
     with pytest.raises(UserError, match=r"gone\.ckpt does not exist"):
         small(checkpoint_path=tmp_path / "gone.ckpt")
-    with pytest.raises(UserError, match="checkpoint_path=5: must be the path"):
+    with pytest.raises(UserError, match="checkpoint_path=5: must be a path"):
         small(checkpoint_path=5)
 
 

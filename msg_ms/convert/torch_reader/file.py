@@ -18,7 +18,8 @@ import numpy as np
 
 from ...checkpoint.select import select_weights
 from ...checkpoint.types import BFLOAT16, Arrays, BrokenCheckpoint, LoadedWeights
-from ...errors import UserError, printable
+from ...errors import UserError, printable, shown
+from ...files import as_path
 from .pickle import max_operations, unpickle
 from .types import STORAGE_CLASSES, PickleScan, Storage, StoredTensor
 
@@ -49,7 +50,9 @@ def read_torch_file(path: str | Path, key: str | None = None) -> LoadedWeights:
         BrokenCheckpoint: If the file is damaged, or is not a PyTorch checkpoint.
         UserError: If the weights are not found. Every message is a single line.
     """
-    path = Path(path)
+    path = as_path("path", path)
+    if key is not None and not isinstance(key, str):
+        raise UserError(f"key={shown(key)}: must be text, such as model_ema or a.b")
     try:
         with path.open("rb") as file:
             bounded = _BoundedFile(file, path.stat().st_size)

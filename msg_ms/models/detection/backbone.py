@@ -14,6 +14,7 @@ from mindspore.ops import constexpr
 from ...errors import UserError
 from ...ops import Transpose
 from ..architecture import EMBED_KERNEL, Architecture
+from ..arguments import switch
 from ..block import MSGBlock
 from ..features import FeatureBackbone
 from ..stages import PatchMerging
@@ -58,7 +59,7 @@ class DetectionBackbone(FeatureBackbone):
     any_size = True
 
     def __init__(self, **arguments: Any):
-        if arguments.get("ape"):
+        if switch("ape", arguments.get("ape", False)):
             raise UserError("ape=True: position embeddings have one image size, and the detector accepts any")
         architecture = Architecture(**arguments)
         architecture.check()

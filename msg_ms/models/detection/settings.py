@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ...errors import UserError
-from ..arguments import number, shown, switch, whole_number
+from ...errors import UserError, shown
+from ..arguments import number, switch, whole_number
 
 STAGES = 3
 # Standard deviations of each cascade stage's deltas (dx, dy, dw, dh).
@@ -74,8 +74,9 @@ class DetectorSettings:
             elif isinstance(default, bool):
                 value = switch(field.name, value)
             else:
-                kind = (lambda name, v: whole_number(name, v, 1)) if isinstance(default, int) else number
-                value = kind(field.name, value)
+                # MindSpore's operators refuse whole numbers in place of floats.
+                whole = isinstance(default, int)
+                value = whole_number(field.name, value, 1) if whole else float(number(field.name, value))
             object.__setattr__(self, field.name, value)
         for name in ("proposal_iou", "score_threshold", "detection_iou", "mask_threshold"):
             if not 0 <= getattr(self, name) <= 1:

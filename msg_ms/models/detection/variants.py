@@ -76,8 +76,8 @@ def create_detector(
     own_arguments = {key: value for key, value in kwargs.items() if key in own}
     arguments = {key: value for key, value in kwargs.items() if key not in own}
     sizes = {key: value for key, value in DETECTORS[model_name].items() if key not in own}
-    backbone = DetectionBackbone(**{**sizes, **channels_argument(in_channels, arguments)})
     settings = DetectorSettings(num_classes=num_classes, **own_arguments)
+    backbone = DetectionBackbone(**{**sizes, **channels_argument(in_channels, arguments)})
     expected = tuple(backbone.patch_size * 2**level for level in range(len(backbone.depths) + 1))
     if settings.strides != expected:
         raise UserError(
