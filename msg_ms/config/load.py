@@ -36,7 +36,8 @@ def load_config(
     """Return the configuration from a YAML file, replaced by ``opts``, replaced by ``overrides``.
 
     Args:
-        cfg: The YAML file, or its content as a dictionary; None for the defaults. A configuration is checked again.
+        cfg: The YAML file, or its content as a dictionary; None for the defaults. A configuration is checked again. A
+            dictionary's ``BASE`` is relative to the working directory.
         opts: Keys and values in turn, as ``--opts`` accepts them.
         stored: The configuration of a checkpoint, which has the values of all keys that ``cfg`` does not name. Paths
             and the device of its run do not count.
@@ -50,7 +51,7 @@ def load_config(
     if isinstance(cfg, Config):
         cfg = _to_tree(cfg)
     if isinstance(cfg, Mapping):
-        _merge_mapping(tree, cfg, "")
+        tree = _from_mapping(cfg)
     elif isinstance(cfg, str | os.PathLike):
         _merge_file(tree, as_path("the configuration", cfg), ())
     elif cfg is not None:
@@ -126,6 +127,18 @@ def _merge_file(tree: dict[str, Any], path: Path, parents: tuple[str, ...]) -> N
         if name in lines:  # MODEL.NAME, and NAME in the section MODEL
             raise UserError(f"{path}: line {line}: {name} appears twice, first in line {lines[name]}")
         lines[name] = line
+
+
+def _from_mapping(content: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    try:
+        for base in _bases([content["BASE"]] if "BASE" in content else []):
+            _merge_file(tree, user_path(base), ())
+    except ParseError as error:
+        raise UserError(f"{CALL}: {error}") from None
+    _merge_mapping(own, {key: value for key, value in content.items() if key != "BASE"}, "")
+    return {**tree, **own}
 
 
 def _merge_mapping(tree: dict[str, Any], content: Mapping[str, Any], prefix: str) -> None:

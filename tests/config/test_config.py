@@ -54,6 +54,12 @@ def test_base_options_and_flags_stand_above_each_other(tmp_path):
     assert (config.train.epochs, config.train.warmup_epochs, config.train.min_lr) == (2, 1, 1e-7)
     assert config.data.batch_size == 5 and config.tag == "007"
     assert str(config.run_dir) == f"output/{config.model.name}/007"
+    # A dictionary's BASE is relative to the working directory, which is tmp_path here.
+    config = load_config({"BASE": "sub/child.yaml", "TRAIN.EPOCHS": 3, "TAG": "own"})
+    assert (config.train.epochs, config.train.warmup_epochs, config.tag) == (3, 1, "own")
+    for base, message in (("gone.yaml", "can't read the configuration gone.yaml"), (5, "BASE=5: must be a file or")):
+        with pytest.raises(UserError, match=message):
+            load_config({"BASE": base})
 
 
 @pytest.mark.parametrize(
