@@ -76,21 +76,17 @@ def adapt_weights(
                 value, resampled[BIAS_TABLE] = _resample(value, shape[0], name), (value.shape[0], shape[0])
             elif is_position_embedding(name) and value.shape[::2] == shape[::2]:
                 value, resampled[POSITIONS] = _resample(value[0], shape[1], name)[None], (value.shape[1], shape[1])
-            elif (
-                is_first_layer(name)
-                and value.ndim == 4
-                and (*value.shape[:1], *value.shape[2:])
-                == (
-                    *shape[:1],
-                    *shape[2:],
-                )
-            ):
+            elif is_first_layer(name) and _without_channels(value.shape) == _without_channels(shape):
                 lines.append(f"first layer adapted from {value.shape[1]} to {shape[1]} channels")
                 value = adapt_channels(value, shape[1])
         result[name] = value
     for name, (before, after) in resampled.items():
         lines.append(f"{name} resampled from {before} to {after} positions")
     return result, lines
+
+
+def _without_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:1], *shape[2:])
 
 
 def adapt_channels(weight: np.ndarray, channels: int) -> np.ndarray:

@@ -10,25 +10,32 @@ from ..config import AugConfig, DataConfig
 from .images.folder import ImageFolder
 from .pipeline import WHOLE, Batch, EpochOrder, EvalPipeline, Shard, TrainPipeline, batches_in_memory, drop_path_noise
 from .pixels.collate import Buffers, Erasing, collate
-from .pixels.device_collate import ERASING, MIXING, can_erase_on_device, erasing_rows, mixing_row, stack
+from .pixels.device_collate import MIXING, SIDES, can_erase_on_device, erasing_rows, mixing_row, stack
 from .pixels.mixup import build_mixup, soft_labels
 from .pixels.rand_augment import parse_rand_augment
-from .pixels.transforms import color_jitter, erased_boxes, erasing_fill, random_resized_crop, resize_and_crop
+from .pixels.transforms import (
+    color_jitter,
+    erased_boxes,
+    erasing_fill,
+    random_resized_crop,
+    resize_and_crop,
+    with_channels,
+)
 from .seeds import generators
 
 _MIXING = 1  # separates a batch's random numbers from those of the images
 
 
 class ClassificationBatch(NamedTuple):
-    """A training batch of B images with S pixels a side, as arrays of the host.
+    """A training batch of B images with S pixels a side and C channels, as arrays of the host.
 
     Attributes:
-        images: Normalised images, float32 (B, 3, S, S); with ``DATA.NORMALIZE_ON_DEVICE`` and ``can_erase_on_device``
-            uint8 (B, S, S, 3).
+        images: Normalised images, float32 (B, C, S, S); with ``DATA.NORMALIZE_ON_DEVICE`` and ``can_erase_on_device``
+            uint8 (B, S, S, C).
         labels: int32 (B,), or with Mixup or CutMix smoothed and float32 (B, num_classes).
         noise: Uniform numbers for stochastic depth, float32 (blocks, 2, B), of ``drop_path_noise``; None without it.
         mixing: Of uint8 images only, float32 (5,), see ``mixing_row``.
-        erasings: Of uint8 images only and if boxes are erased, float32 (B, count, 7), see ``erasing_rows``.
+        erasings: Of uint8 images only and if boxes are erased, float32 (B, count, 4 + C), see ``erasing_rows``.
     """
 
     images: Any
@@ -66,6 +73,7 @@ class TrainDataset(TrainPipeline):
         shard: The part of this process.
         accumulation: Batches per step.
         blocks: Depth of the model; 0 leaves the noise out of the batches.
+        channels: 3 for RGB, 1 for grey: the augmented image becomes its luminance.
 
     Raises:
         UserError: If there are fewer images than one step needs, or ``AUG`` asks for something unsupported.
@@ -83,12 +91,13 @@ class TrainDataset(TrainPipeline):
         shard: Shard = WHOLE,
         accumulation: int = 1,
         blocks: int = 0,
+        channels: int = 3,
     ):
         order = EpochOrder(len(folder), config.batch_size, seed, shard, accumulation)
         super().__init__(order, workers, str(folder.root), config.max_bad_files)
         self.folder, self.config, self.aug, self.seed = folder, config, aug, seed
         self.buffers = Buffers(batches_in_memory(workers))
-        self.num_classes, self.smoothing, self.blocks = num_classes, smoothing, blocks
+        self.num_classes, self.smoothing, self.blocks, self.channels = num_classes, smoothing, blocks, channels
         self.rand_augment = parse_rand_augment(aug.auto_augment)
         # timm builds no colour jitter beside RandAugment.
         self.jitter = aug.color_jitter if self.rand_augment is None else 0.0
@@ -98,11 +107,11 @@ class TrainDataset(TrainPipeline):
         label = ((batch,), np.int32) if self.mixup is None else ((batch, num_classes), np.float32)
         self.raw_boxes = aug.recount if self.raw and aug.reprob > 0 else 0
         signature = ClassificationBatch(
-            _images_signature(batch, size, self.raw),
+            _images_signature(batch, size, channels, self.raw),
             label,
             ((blocks, 2, batch), np.float32) if blocks else None,
             ((MIXING,), np.float32) if self.raw else None,
-            ((batch, self.raw_boxes, ERASING), np.float32) if self.raw_boxes else None,
+            ((batch, self.raw_boxes, SIDES + channels), np.float32) if self.raw_boxes else None,
         )
         self.signatures = [signature]
 
@@ -117,7 +126,7 @@ class TrainDataset(TrainPipeline):
     def sample(
         self, epoch: int, index: int, rng: np.random.Generator | None = None
     ) -> tuple[np.ndarray, int, list[Erasing]]:
-        """Return the image, uint8 (S, S, 3), its label and its erased boxes in an epoch.
+        """Return the image, uint8 (S, S, C), its label and its erased boxes in an epoch.
 
         Args:
             epoch: The epoch, from 0.
@@ -136,14 +145,14 @@ class TrainDataset(TrainPipeline):
             image = self.rand_augment(image, rng)
         if self.jitter > 0:
             image = color_jitter(image, self.jitter, rng)
-        return image, self.folder.labels[index], self._draw_erasings(rng)
+        return with_channels(image, self.channels), self.folder.labels[index], self._draw_erasings(rng)
 
     def _draw_erasings(self, rng: np.random.Generator) -> list[Erasing]:
         if rng.random() >= self.aug.reprob:
             return []
         size = self.config.img_size
         boxes = erased_boxes(size, size, self.aug.recount, rng)
-        return [Erasing(*box, erasing_fill(self.aug.remode, *box[2:], rng)) for box in boxes]
+        return [Erasing(*box, erasing_fill(self.aug.remode, *box[2:], rng, self.channels)) for box in boxes]
 
     def build_batch(self, number: int, epoch: int, indices: np.ndarray) -> ClassificationBatch:
         """Return batch ``number``, counted from the start of the run, made of the images ``indices``."""
@@ -160,12 +169,12 @@ class TrainDataset(TrainPipeline):
             labels = soft_labels(labels, self.num_classes, self.smoothing, weight)
         if not self.raw:
             return ClassificationBatch(collate(images, erasings, weight, box, self.buffers), labels, noise)
-        boxes = erasing_rows(erasings, self.raw_boxes) if self.raw_boxes else None
+        boxes = erasing_rows(erasings, self.raw_boxes, self.channels) if self.raw_boxes else None
         return ClassificationBatch(stack(images, self.buffers), labels, noise, mixing_row(weight, box), boxes)
 
 
-def _images_signature(batch: int, size: int, raw: bool) -> tuple[tuple[int, ...], type]:
-    return ((batch, size, size, 3), np.uint8) if raw else ((batch, 3, size, size), np.float32)
+def _images_signature(batch: int, size: int, channels: int, raw: bool) -> tuple[tuple[int, ...], type]:
+    return ((batch, size, size, channels), np.uint8) if raw else ((batch, channels, size, size), np.float32)
 
 
 class EvalDataset(EvalPipeline):
@@ -177,18 +186,29 @@ class EvalDataset(EvalPipeline):
         crop: Whether to resize the shorter edge and crop the centre, instead of resizing both edges.
         workers: Threads that build batches.
         shard: The part of this process.
+        channels: 3 for RGB, 1 for grey.
     """
 
     batch_type = ClassificationEvalBatch
 
-    def __init__(self, folder: ImageFolder, config: DataConfig, crop: bool, workers: int, shard: Shard = WHOLE):
+    def __init__(
+        self,
+        folder: ImageFolder,
+        config: DataConfig,
+        crop: bool,
+        workers: int,
+        shard: Shard = WHOLE,
+        channels: int = 3,
+    ):
         super().__init__(len(folder), config.batch_size, workers, shard)
-        self.folder, self.config, self.crop = folder, config, crop
+        self.folder, self.config, self.crop, self.channels = folder, config, crop, channels
         self.buffers = Buffers(batches_in_memory(workers))
         batch, size = config.batch_size, config.img_size
         self.signatures = [
             ClassificationEvalBatch(
-                _images_signature(batch, size, config.normalize_on_device), ((batch,), np.int32), ((batch,), np.float32)
+                _images_signature(batch, size, channels, config.normalize_on_device),
+                ((batch,), np.int32),
+                ((batch,), np.float32),
             ),
         ]
 
@@ -202,4 +222,5 @@ class EvalDataset(EvalPipeline):
     def _image(self, index: int) -> np.ndarray:
         image = self.folder.decode(index, self.bad_files)
         image = np.zeros((8, 8, 3), np.uint8) if image is None else image
-        return resize_and_crop(image, self.config.img_size, self.config.interpolation, self.crop)
+        image = resize_and_crop(image, self.config.img_size, self.config.interpolation, self.crop)
+        return with_channels(image, self.channels)

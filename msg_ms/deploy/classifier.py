@@ -10,7 +10,7 @@ from mindspore.nn.utils import no_init_parameters
 
 from ..checkpoint import load_for_inference
 from ..config import Config
-from ..data.pixels.preprocessing import NORMALIZATION, Preprocessing
+from ..data.pixels.preprocessing import Preprocessing, normalization
 from ..files import readable
 from ..models.build import build_model
 from ..models.layers import PatchConv
@@ -78,8 +78,7 @@ class ClassifierExporter:
             "msg_ms_version": __version__,
             "mindspore_version": ms.__version__,
         }
-        if model.in_chans == 3:
-            metadata |= NORMALIZATION
+        metadata |= normalization(model.in_chans)
         if height == width:
             metadata |= Preprocessing(height, config.test.crop, config.data.interpolation).as_metadata()
         return {name: readable(str(value)) for name, value in metadata.items()}

@@ -12,7 +12,7 @@ from mindspore import Tensor, nn
 from ..checkpoint import load_for_inference
 from ..config import Config
 from ..data.images.class_names import CLASSES_KEY
-from ..data.pixels.preprocessing import NORMALIZATION
+from ..data.pixels.preprocessing import normalization
 from ..errors import UserError, refuse_options
 from ..files import atomic_write, readable
 from ..models.detection.build import build_detector
@@ -109,7 +109,7 @@ class DetectorExporter:
             "output_names": ",".join(outputs),
             "checkpoint": checkpoint.name,
             "mindspore_version": ms.__version__,
-            **NORMALIZATION,
+            **normalization(model.backbone.in_chans),
         }
         metadata = {name: readable(str(value)) for name, value in metadata.items()}
         line = export_detector(model, options.output, canvas, options.batch_size, metadata)

@@ -220,6 +220,17 @@ class Task:
         """Return the training data of one shard."""
         raise NotImplementedError
 
+    def draw_batch(self, batch: Any) -> tuple[list[tuple[np.ndarray, str]], int]:
+        """Return drawings of a training batch, uint8 RGB (H, W, 3), with captions, and the side of a tile in pixels.
+
+        Args:
+            batch: Arrays of the host.
+
+        Raises:
+            UserError: The task does not draw its samples.
+        """
+        raise UserError("the samples of this TASK can't be drawn")
+
     def eval_data(self, shard: Shard, workers: int) -> EvalData:
         """Return the evaluation data of one shard."""
         raise NotImplementedError

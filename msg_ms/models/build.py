@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ..config import Config, ModelConfig
+from ..config import ModelConfig
 from ..errors import UserError
 from .msg_transformer import MSGTransformer
 
 
-def check_supported(config: Config) -> None:
-    """Raise UserError for a setting of the paper's configuration files that this package does not implement."""
-    channels = config.model.msg.in_chans
-    if channels != 3:
-        raise UserError(f"MODEL.MSG.IN_CHANS={channels}: images are read as RGB, so only 3 is supported")
+def image_channels(config: ModelConfig, supported: Mapping[int, str]) -> int:
+    """Return the channels of the model's images.
+
+    Args:
+        config: The section ``MODEL``.
+        supported: The numbers of channels that image files can have, with their names.
+
+    Raises:
+        UserError: If image files have another number of channels.
+    """
+    channels = config.msg.in_chans
+    if channels not in supported:
+        choices = " or ".join(f"{number} ({name})" for number, name in supported.items())
+        raise UserError(f"MODEL.MSG.IN_CHANS={channels}: image files are read with {choices} channels")
+    return channels
 
 
 def build_model(config: ModelConfig, img_size: int | tuple[int, int]) -> MSGTransformer:

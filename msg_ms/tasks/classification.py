@@ -14,21 +14,23 @@ from mindspore import Tensor, nn, ops
 from ..checkpoint import Metadata
 from ..config import Config
 from ..data import DeviceCollate, EvalDataset, ImageFolder, Shard, TrainDataset, load_folders
-from ..data.classification import ClassificationEvalBatch
+from ..data.classification import ClassificationBatch, ClassificationEvalBatch
 from ..data.images.splits import folders_from_arrays, folders_to_arrays
 from ..data.pixels.device_collate import can_erase_on_device
-from ..data.pixels.preprocessing import NORMALIZATION, PREPROCESSING_KEY, Preprocessing
+from ..data.pixels.preprocessing import PREPROCESSING_KEY, Preprocessing, normalization
 from ..deploy import ClassifierExporter
 from ..engine.predictor import DEFAULT_OPTIONS, PredictOptions
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
 from ..engine.task import Metric, Metrics
 from ..errors import UserError, refuse_options
-from ..models.build import build_model, check_supported
+from ..models.build import build_model, image_channels
 from ..models.inference import optimize_for_inference
 from ..models.losses import SmoothedCrossEntropy
 from ..models.msg_transformer import MSGTransformer
 from ..models.precision import set_precision
+from ..visualize.contact_sheet import TILE
+from .batch_drawings import Drawing, draw_classes
 from .classes import ClassesTask
 from .classification_predictor import ClassificationPredictor
 
@@ -38,6 +40,9 @@ class ClassificationTask(ClassesTask):
 
     Args:
         config: The whole configuration.
+
+    Raises:
+        UserError: If the model's images have other channels than 3 or 1.
     """
 
     metrics = (
@@ -48,7 +53,7 @@ class ClassificationTask(ClassesTask):
     classes_title, comparison = "class folders", "accuracies compare"
 
     def __init__(self, config: Config):
-        self.config = config
+        self.config, self.channels = config, image_channels(config.model, {3: "RGB", 1: "grey"})
 
     @functools.cached_property
     def folders(self) -> tuple[ImageFolder | None, ImageFolder]:
@@ -82,13 +87,12 @@ class ClassificationTask(ClassesTask):
 
     def metadata(self) -> dict[str, str]:
         """Return the names of the classes and the preprocessing of images."""
-        steps = Preprocessing.of(self.config).as_metadata() | NORMALIZATION
+        steps = Preprocessing.of(self.config).as_metadata() | normalization(self.channels)
         return {**super().metadata(), PREPROCESSING_KEY: json.dumps(steps)}
 
     def build_model(self) -> MSGTransformer:
         """Return the classifier in the configured precision."""
         config = self.config
-        check_supported(config)
         model = build_model(config.model, config.data.img_size)
         set_precision(model, config.amp_opt_level, config.amp.dtype)
         return model
@@ -115,11 +119,16 @@ class ClassificationTask(ClassesTask):
             shard,
             config.train.accumulation_steps,
             blocks=sum(config.model.msg.depths),
+            channels=self.channels,
         )
+
+    def draw_batch(self, batch: ClassificationBatch) -> tuple[list[Drawing], int]:
+        """Return the images of a batch with their classes."""
+        return draw_classes(batch, self.class_names), TILE
 
     def eval_data(self, shard: Shard, workers: int) -> EvalDataset:
         """Return batches of images, labels and which rows are real."""
-        return EvalDataset(self.folders[1], self.config.data, self.config.test.crop, workers, shard)
+        return EvalDataset(self.folders[1], self.config.data, self.config.test.crop, workers, shard, self.channels)
 
     def loss_cell(self, model: MSGTransformer) -> ClassificationLoss:
         """Return the smoothed cross entropy of the model's logits."""
@@ -155,9 +164,9 @@ class ClassificationTask(ClassesTask):
 
 
 class ClassificationLoss(nn.Cell):
-    """The training loss: images (B, 3, S, S), labels (B,) or (B, K), noise (blocks, 2, B) -> (loss,).
+    """The training loss: images (B, C, S, S), labels (B,) or (B, K), noise (blocks, 2, B) -> (loss,).
 
-    Images may also be uint8 (B, S, S, 3), with the further inputs of ``msg_ms.data.DeviceCollate``.
+    Images may also be uint8 (B, S, S, C), with the further inputs of ``msg_ms.data.DeviceCollate``.
 
     Args:
         model: The classifier.
@@ -179,7 +188,7 @@ class ClassificationLoss(nn.Cell):
 class ClassificationSums(nn.Cell):
     """Sums over a batch: images, labels (B,), valid (B,) -> (cross entropy, top-1 hits, top-5 hits).
 
-    Images are float32 (B, 3, S, S), or uint8 (B, S, S, 3).
+    Images are float32 (B, C, S, S), or uint8 (B, S, S, C).
 
     Args:
         model: The classifier.

@@ -15,7 +15,7 @@ from ..data.images.class_names import ClassName
 from ..data.pipeline import pad_batch
 from ..data.pixels.collate import collate
 from ..data.pixels.image_files import BadFiles, decode_file
-from ..data.pixels.transforms import resize_and_crop
+from ..data.pixels.transforms import resize_and_crop, with_channels
 from ..engine.predictor import DEFAULT_OPTIONS, TOP_K, PredictOptions, Unreadable
 from ..errors import UserError
 from ..models.messages import MessageAttention
@@ -84,8 +84,8 @@ class ClassificationPredictor:
 
     def _run(self, crops: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, list[tuple[np.ndarray, ...]]]:
         """Return probabilities (n, K) and attention weights of every crop; batches are padded to ``size``."""
-        count = len(crops)
-        images, _ = pad_batch((collate(crops),), size)
+        count, channels = len(crops), self.config.model.msg.in_chans
+        images, _ = pad_batch((collate([with_channels(crop, channels) for crop in crops]),), size)
         outputs = self.network(Tensor(images))
         logits, weights = outputs if self.messages else (outputs, ())
         probabilities = ops.softmax(logits, -1).asnumpy()[:count]

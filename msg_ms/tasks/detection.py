@@ -11,20 +11,20 @@ from typing import Any, cast
 import numpy as np
 from mindspore import Parameter, nn
 
-from ..boxes.batches import DetectionEvalBatch
+from ..boxes.batches import DetectionBatch, DetectionEvalBatch
 from ..checkpoint import Metadata
 from ..config import Config
 from ..data.coco.arrays import data_pieces, splits_from_arrays, splits_to_arrays
 from ..data.coco.split import CocoSplit, ground_truth_warnings, load_coco
 from ..data.detection import DetectionEvalDataset, DetectionTrainDataset
 from ..data.pipeline import Shard
-from ..data.pixels.preprocessing import NORMALIZATION, PREPROCESSING_KEY
+from ..data.pixels.preprocessing import PREPROCESSING_KEY, normalization
 from ..deploy import DetectorExporter
 from ..engine.predictor import DEFAULT_OPTIONS, PredictOptions
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
 from ..errors import UserError, refuse_options
-from ..models.build import check_supported
+from ..models.build import image_channels
 from ..models.detection.build import build_detector
 from ..models.detection.cascade_rcnn import CascadeMaskRCNN
 from ..models.detection.decay import has_detection_decay
@@ -32,6 +32,8 @@ from ..models.detection.detection_loss import BOX_LOSS_NAMES, LOSS_NAMES, Detect
 from ..models.detection.pretrained import load_detector
 from ..models.inference import optimize_for_inference
 from ..models.precision import set_precision
+from ..visualize.detections import SMALLEST
+from .batch_drawings import Drawing, draw_ground_truth
 from .classes import ClassesTask
 from .coco_evaluator import BOX_METRICS, METRICS, CocoEvaluator, check_results
 from .detection_predictor import DetectionPredictor
@@ -52,8 +54,8 @@ class DetectionTask(ClassesTask):
     classes_title, comparison = "categories", "the AP compares"
 
     def __init__(self, config: Config):
-        check_supported(config)
         self.config, self.masks = config, config.model.rcnn.masks
+        self.channels = image_channels(config.model, {3: "RGB"})
         self.metrics = METRICS if self.masks else BOX_METRICS
         self.loss_names = LOSS_NAMES if self.masks else BOX_LOSS_NAMES
 
@@ -89,7 +91,7 @@ class DetectionTask(ClassesTask):
         return {
             **super().metadata(),
             CATEGORIES_KEY: json.dumps(list(self.splits[1].category_ids)),
-            PREPROCESSING_KEY: json.dumps(sides | NORMALIZATION),
+            PREPROCESSING_KEY: json.dumps(sides | normalization(self.channels)),
         }
 
     def build_model(self) -> CascadeMaskRCNN:
@@ -132,6 +134,10 @@ class DetectionTask(ClassesTask):
             rois=config.model.rcnn.roi_samples,
             masks=self.masks,
         )
+
+    def draw_batch(self, batch: DetectionBatch) -> tuple[list[Drawing], int]:
+        """Return the images of a batch with boxes and masks of the ground truth."""
+        return draw_ground_truth(batch, self.class_names), SMALLEST
 
     def eval_data(self, shard: Shard, workers: int) -> DetectionEvalDataset:
         """Return batches of images with their sizes, indices, and which rows are real."""

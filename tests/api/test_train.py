@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import yaml
 from mindspore.train import Callback, LossMonitor, TimeMonitor
+from PIL import Image
 from support.small_run import CONFIG, write_images
+from support.wrong_values import VALUES, try_values
 
 import msg_ms
 from msg_ms import UserError
@@ -109,16 +111,46 @@ def test_a_stopped_run_saves_and_the_same_call_continues(whole, data):
     assert weights(run) == weights(whole[0])
 
 
-def test_early_stopping_ends_a_run_whose_metric_stays(data):
-    tree = {**TREE, "TRAIN": {"EPOCHS": 9, "WARMUP_EPOCHS": 0, "EARLY_STOPPING": 2, "BASE_LR": 1e-12}}
+def grey_tree(start, **train):
+    """A configuration for grey images that starts from weights for colour."""
+    model = {**TREE["MODEL"], "MSG": {**TREE["MODEL"]["MSG"], "IN_CHANS": 1}, "PRETRAINED": str(start)}
+    return {**TREE, "MODEL": model, "TRAIN": {**TREE["TRAIN"], **train}}
+
+
+def test_early_stopping_ends_a_run_whose_metric_stays(whole, data):
+    tree = grey_tree(whole[0].best, EPOCHS=9, EARLY_STOPPING=2, BASE_LR=1e-12)
     run = msg_ms.train(tree, data_path=data)
     log = (run.folder / "log_rank0.txt").read_text("utf-8")
     assert run.history["epoch"].tolist() == [1, 2, 3] and "no better top-1 for 2 of 9 epochs: the run ends" in log
+    assert "best.ckpt: first layer adapted from 3 to 1 channels" in log
     again = msg_ms.train(tree, data_path=data)
     assert again.history["epoch"].tolist() == [1, 2, 3]
 
 
-BAD = (None, 3, 0.5, True, b"x", "", "\0", "missing/none", [], [None], {}, {"a": 1}, object(), np.zeros(3), Exception)
+@pytest.mark.slow
+def test_grey_models_evaluate_predict_and_export(whole, data):
+    run = msg_ms.train(grey_tree(whole[0].best), data_path=data, tag="grey")
+    model = run.load()
+    assert model.evaluate(data).values["top1"] == run.history["top1"].max()
+    found = model.predict(data / "val" / "0")
+    (grey,) = model.predict(Image.open(found[0].file).convert("L"))
+    # Luminance before or after resizing.
+    assert grey.probabilities == pytest.approx(found[0].probabilities, abs=1e-3) and model.model.in_chans == 1
+    onnx = pytest.importorskip("onnx")
+    exported = model.export(data.parent / "grey.onnx")
+    assert exported.inputs == "images, float32 1,1,32,32"
+    metadata = {entry.key: entry.value for entry in onnx.load(data.parent / "grey.onnx").metadata_props}
+    steps = json.loads(str(model.metadata["preprocessing"]))
+    for key, value in {"channels": "L", "mean": "0.449", "std": "0.226"}.items():
+        assert metadata[key] == steps[key] == value
+
+
+def test_image_files_have_three_channels_or_one(data):
+    tree = {**TREE, "MODEL": {**TREE["MODEL"], "MSG": {**TREE["MODEL"]["MSG"], "IN_CHANS": 2}}}
+    with pytest.raises(UserError, match=r"IN_CHANS=2: image files are read with 3 \(RGB\) or 1 \(grey\) channels"):
+        msg_ms.train(tree, data_path=data)
+
+
 FINE = {  # values of this kind are right for the argument
     "config": ({},),
     "callbacks": (None, []),
@@ -126,11 +158,11 @@ FINE = {  # values of this kind are right for the argument
     "cfg": (None, {}),
     "device_target": (None, ""),
     "data_path": (),
-    "output": (None, "missing/none"),
-    "tag": (None, "missing/none"),
-    "images": ([], {}),
-    "batch_size": (None, 3),
-    "score_thr": (None,),
+    "output": (None, "x"),
+    "tag": (None, "x"),
+    "images": ([],),
+    "batch_size": (None,),
+    "score_thr": (None, 0),
     "dynamic_batch": (True,),
     "softmax": (True,),
     "img_size": (None,),
@@ -139,11 +171,13 @@ FINE = {  # values of this kind are right for the argument
 }
 
 
-@pytest.mark.parametrize("name", ["load", "train", "predict", "evaluate", "export"])
+@pytest.mark.parametrize("name", ["load", "train", "predict", "evaluate", "export", "Run", "TrainedModel"])
 def test_wrong_arguments_end_in_an_error_of_ours(name, whole, data, tmp_path):
     run = whole[0]
     right = {
         "load": (msg_ms.load, {"path": run.best}),
+        "Run": (msg_ms.Run, {"config": run.config}),
+        "TrainedModel": (msg_ms.TrainedModel, {"path": run.best, "config": run.config}),
         "train": (msg_ms.train, {"config": TREE, "data_path": data, "output": data.parent / "out", "tag": "whole"}),
     }
     if name not in right:
@@ -157,10 +191,8 @@ def test_wrong_arguments_end_in_an_error_of_ours(name, whole, data, tmp_path):
     function, arguments = right[name]
     before = sorted(tmp_path.rglob("*"))
     for parameter in inspect.signature(function).parameters:
-        for bad in BAD:
-            if any(type(bad) is type(fine) and bad == fine for fine in FINE[parameter]):
-                continue
-            with pytest.raises(UserError) as raised:
-                function(**{**arguments, parameter: bad})
-            assert str(raised.value) and "\n" not in str(raised.value), (parameter, bad)
+        fine = [] if name in ("Run", "TrainedModel") else FINE[parameter]
+        wrong = [v for v in VALUES if not any(type(v) is type(right) and v == right for right in fine)]
+        refused, failures = try_values(function, arguments, [parameter], wrong)
+        assert not failures and refused == len(wrong), "\n".join([parameter, *failures])
     assert sorted(tmp_path.rglob("*")) == before

@@ -10,6 +10,8 @@ import pytest
 from msg_ms import UserError
 from msg_ms.config import load_config
 from msg_ms.data import EvalDataset, TrainDataset, load_folders, scan_folder
+from msg_ms.data.pipeline import WHOLE
+from msg_ms.tasks import build_task
 
 CLASSES = ("cat", "dog", "newt")
 PER_CLASS = 8
@@ -189,10 +191,13 @@ def test_check_dataset_lists_problems(data, command, tmp_path):
 
 def test_show_batch_draws_a_sheet(data, command, tmp_path):
     (tmp_path / "c.yaml").write_text("DATA: {IMG_SIZE: 32, BATCH_SIZE: 6}\nMODEL: {NUM_CLASSES: 3}", encoding="utf-8")
-    done = command("tools/show_batch.py", "--cfg", "c.yaml", "--data-path", data, "--picture", "batch.png")
+    flags = ["--cfg", "c.yaml", "--data-path", data, "--picture", "batch.png", "--opts", "AUG.REMODE", "const"]
+    done = command("tools/show_batch.py", *flags)
     assert "6 images of step 0" in done.stdout
     assert cv2.imread(str(tmp_path / "batch.png")).shape == (2 * 184, 5 * 160, 3)
-    command("tools/show_batch.py", "--cfg", "c.yaml", "--data-path", data, "--picture", "batch.png")  # its own
+    drawn = (tmp_path / "batch.png").read_bytes()
+    command("tools/show_batch.py", *flags, "DATA.NORMALIZE_ON_DEVICE", "True")  # its own file
+    assert (tmp_path / "batch.png").read_bytes() == drawn
     image = data / "train" / "cat" / "0.png"
     image.write_bytes(b"mine")
     done = command("tools/show_batch.py", "--cfg", "c.yaml", "--data-path", data, "--picture", image, status=2)
@@ -200,6 +205,14 @@ def test_show_batch_draws_a_sheet(data, command, tmp_path):
         f"error: {image} exists and is not a drawing of this program: move it, or name another folder\n"
     )
     assert image.read_bytes() == b"mine"
+
+
+def test_batches_of_one_channel_are_drawn_grey(data):
+    opts = ["DATA.IMG_SIZE", "32", "DATA.BATCH_SIZE", "6", "MODEL.NUM_CLASSES", "3", "MODEL.MSG.IN_CHANS", "1"]
+    task = build_task(load_config(None, opts, DATA__DATA_PATH=str(data)))
+    drawings, tile = task.draw_batch(next(task.train_data(WHOLE, 1).batches(0, 1)))
+    assert len(drawings) == 6 and tile == 160 and {c for _, text in drawings for c in text.split()} >= set(CLASSES)
+    assert all(image.shape == (32, 32, 3) and np.ptp(image, axis=2).max() == 0 for image, _ in drawings)
 
 
 def test_check_dataset_replaces_its_own_list_only(data, command, tmp_path):

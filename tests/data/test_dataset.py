@@ -5,13 +5,14 @@ import os
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from support.reference import FIXTURES
 
 from msg_ms.config import load_config
 from msg_ms.data import EpochOrder, EvalDataset, ImageFolder, Shard, TrainDataset, scan_folder
 from msg_ms.data.pixels.collate import Erasing, collate
 from msg_ms.data.pixels.decode import decode
-from msg_ms.data.pixels.transforms import MEAN, STD, crop_box, resize_and_crop
+from msg_ms.data.pixels.transforms import MEAN, STATISTICS, STD, crop_box, resize_and_crop
 
 IMAGES = 11
 
@@ -37,9 +38,9 @@ def config(*opts):
     return load_config(None, ["DATA.IMG_SIZE", "32", "DATA.BATCH_SIZE", "4", *opts])
 
 
-def train_set(folder, *opts, workers=1, seed=3, shard=Shard()):  # noqa: B008
+def train_set(folder, *opts, workers=1, seed=3, shard=Shard(), channels=3):  # noqa: B008
     c = config(*opts)
-    return TrainDataset(scan_folder(folder), c.data, c.aug, 3, 0.1, seed, workers, shard)
+    return TrainDataset(scan_folder(folder), c.data, c.aug, 3, 0.1, seed, workers, shard, channels=channels)
 
 
 def rows(batches):
@@ -66,6 +67,28 @@ def test_evaluation_yields_every_image_once_in_order(folder):
         if file.endswith(".png"):  # lossless: cv2 resizes differently, but the mean is close
             pixels = cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB).mean((0, 1)) / 255
             assert np.abs(images[i].mean((1, 2)) * STD + MEAN - pixels).max() < 0.03
+
+
+def test_a_model_of_one_channel_gets_pillows_luminance(folder):
+    Image.open(folder / "newt" / "2.png").convert("L").save(folder / "newt" / "grey.png")
+    (means, stds), ((mean,), (std,)) = STATISTICS[3], STATISTICS[1]
+    assert (mean, std) == pytest.approx((np.mean(means), np.mean(stds)), abs=1e-12)  # timm's rule for other channels
+    listed = scan_folder(folder)
+    batches = list(EvalDataset(listed, config().data, False, 1, channels=1).batches())
+    images = np.concatenate([images for images, *_ in batches])
+    for i, file in enumerate(listed.files):
+        image = Image.open(file)
+        pixels = image.convert("RGB").resize((32, 32), Image.Resampling.BICUBIC).convert("L")
+        assert np.abs(images[i] * std + mean - np.asarray(pixels, np.float32) / 255).max() < 1e-6
+        if image.mode == "L":
+            assert (np.asarray(pixels) == np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))).all()
+    assert images.shape == (12, 1, 32, 32) and Image.open(listed.files[-1]).mode == "L"
+    # The recipe's augmentation is that of colour images.
+    opts = ("AUG.REPROB", "0", "AUG.MIXUP", "0", "AUG.CUTMIX", "0")
+    colour, grey = train_set(folder, *opts), train_set(folder, *opts, channels=1)
+    for index in range(4):
+        pixels, same = colour.sample(1, index)[0], grey.sample(1, index)[0]
+        assert (np.asarray(Image.fromarray(pixels).convert("L")) == same[..., 0]).all() and same.shape == (32, 32, 1)
 
 
 def test_neither_workers_nor_resuming_change_a_batch(folder):

@@ -17,17 +17,18 @@ ROUNDING = 4 * 2.0**-23
 
 
 def on_device(collate, images, *inputs):
-    assert images.dtype == np.uint8 and images.shape[1:] == (32, 32, 3)
+    assert images.dtype == np.uint8 and images.shape[1:3] == (32, 32)
     return collate(Tensor(images), *map(Tensor, inputs)).asnumpy()
 
 
-def test_evaluation_images_are_the_same_and_have_a_quarter_of_the_bytes(folder):  # noqa: F811
+@pytest.mark.parametrize("channels", (3, 1))
+def test_evaluation_images_are_the_same_and_have_a_quarter_of_the_bytes(folder, channels):  # noqa: F811
     collate, listed = DeviceCollate(), scan_folder(folder)
-    plain, raw = (EvalDataset(listed, config(*opts).data, True, 1) for opts in ([], RAW))
+    plain, raw = (EvalDataset(listed, config(*opts).data, True, 1, channels=channels) for opts in ([], RAW))
     for (images, labels, valid), (pixels, *others) in zip(plain.batches(), raw.batches(), strict=True):
         assert np.abs(on_device(collate, pixels) - images).max() <= ROUNDING
         assert (others[0] == labels).all() and (others[1] == valid).all()
-        assert images.nbytes == 4 * pixels.nbytes
+        assert images.nbytes == 4 * pixels.nbytes and images.shape[1] == channels
     assert raw.signatures == [tuple((a.shape, a.dtype.type) for a in (pixels, *others))]
 
 
@@ -35,19 +36,20 @@ SEVERAL_COLOURS = ["AUG.REPROB", "0.8", "AUG.REMODE", "rand", "AUG.RECOUNT", "3"
 
 
 @pytest.mark.parametrize(
-    "opts, mode",
+    "opts, mode, channels",
     [
-        (["AUG.REPROB", "0"], ms.PYNATIVE_MODE),
-        (["AUG.REPROB", "0", "AUG.MIXUP", "0", "AUG.CUTMIX", "0"], ms.PYNATIVE_MODE),
-        (["AUG.REPROB", "0.8", "AUG.REMODE", "const", "AUG.MIXUP", "0"], ms.PYNATIVE_MODE),
-        (SEVERAL_COLOURS, ms.PYNATIVE_MODE),
-        (SEVERAL_COLOURS, ms.GRAPH_MODE),
+        (["AUG.REPROB", "0"], ms.PYNATIVE_MODE, 3),
+        (["AUG.REPROB", "0", "AUG.MIXUP", "0", "AUG.CUTMIX", "0"], ms.PYNATIVE_MODE, 3),
+        (["AUG.REPROB", "0.8", "AUG.REMODE", "const", "AUG.MIXUP", "0"], ms.PYNATIVE_MODE, 1),
+        (SEVERAL_COLOURS, ms.PYNATIVE_MODE, 3),
+        (SEVERAL_COLOURS, ms.GRAPH_MODE, 3),
+        (SEVERAL_COLOURS, ms.GRAPH_MODE, 1),
     ],
 )
-def test_training_batches_are_erased_and_mixed_alike(folder, opts, mode):  # noqa: F811
+def test_training_batches_are_erased_and_mixed_alike(folder, opts, mode, channels):  # noqa: F811
     ms.set_context(mode=mode)
     collate = DeviceCollate()
-    plain, raw = train_set(folder, *opts), train_set(folder, *opts, *RAW)
+    plain, raw = (train_set(folder, *opts, *raw, channels=channels) for raw in ([], RAW))
     kinds = set()
     for (images, labels, *_), batch in zip(plain.batches(0, 6), raw.batches(0, 6), strict=True):
         pixels, soft, *inputs = arrays_of(batch)

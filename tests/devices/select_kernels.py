@@ -22,7 +22,7 @@ from support.tiny_detector import HEIGHT, WIDTH, tiny_batch, tiny_detector
 
 from msg_ms import MSGTransformer
 from msg_ms.config import AmpConfig, load_config
-from msg_ms.data.pixels.device_collate import ERASING, MIXING
+from msg_ms.data.pixels.device_collate import MIXING, SIDES
 from msg_ms.engine.ema import WeightEMA
 from msg_ms.engine.loss_scale import build_scaler
 from msg_ms.engine.optim import build_optimizer
@@ -48,7 +48,7 @@ def training_step(level: str) -> tuple[nn.Cell, tuple]:
     batch = [np.zeros((2, 3, 32, 32), np.float32), np.zeros(2, np.int32), np.zeros((2, 2, 2), np.float32)]
     if level == "O2":
         batch[0] = np.zeros((2, 32, 32, 3), np.uint8)
-        batch += [np.zeros(MIXING, np.float32), np.zeros((2, 2, ERASING), np.float32)]
+        batch += [np.zeros(MIXING, np.float32), np.zeros((2, 2, SIDES + 3), np.float32)]
     return step, (ms.Tensor([0.1, 0.0], ms.float32), *map(ms.Tensor, batch))
 
 

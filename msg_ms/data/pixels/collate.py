@@ -12,11 +12,16 @@ import numpy as np
 
 from . import native
 from .mixup import Box
-from .transforms import MEAN, STD
+from .transforms import STATISTICS
 
-# value * SCALE + OFFSET is (value / 255 - mean) / deviation.
-SCALE = tuple(1 / (255 * std) for std in STD)
-OFFSET = tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True))
+# Scales and offsets by the number of channels: value * scale + offset is (value / 255 - mean) / deviation.
+FACTORS = {
+    channels: (
+        tuple(1 / (255 * std) for std in stds),
+        tuple(-mean / std for mean, std in zip(means, stds, strict=True)),
+    )
+    for channels, (means, stds) in STATISTICS.items()
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Erasing:
         left: First column, in pixels.
         height: Number of rows.
         width: Number of columns.
-        fill: New values, float32 (3, height, width) or broadcastable to it.
+        fill: New values, float32 (C, height, width) or broadcastable to it.
     """
 
     top: int
@@ -39,7 +44,7 @@ class Erasing:
 
     @property
     def area(self) -> tuple[slice, slice, slice]:
-        """Slices of the box in an array (3, H, W)."""
+        """Slices of the box in an array (C, H, W)."""
         return slice(None), slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
@@ -78,16 +83,17 @@ def collate(
     """Make a batch: normalise the images, then erase boxes, then mix the batch with itself in reverse order.
 
     Args:
-        images: B images of one size, uint8 RGB (H, W, 3).
+        images: B images of one size, uint8 RGB (H, W, 3) or grey (H, W, 1).
         erasings: For each image the boxes to erase.
         weight: Mixup's weight of the image itself; 1 disables Mixup. Ignored if there is a ``box``.
         box: CutMix's box (top, bottom, left, right) in pixels, exchanged with the image at the mirrored position.
         buffers: Where the result's memory is from; None allocates it.
 
     Returns:
-        float32 (B, 3, H, W), normalised by ImageNet's mean and standard deviation.
+        float32 (B, C, H, W), normalised by ImageNet's mean and standard deviation, see ``STATISTICS``.
     """
-    shape = (len(images), 3, *images[0].shape[:2])
+    height, width, channels = images[0].shape
+    shape = (len(images), channels, height, width)
     output = np.empty(shape, np.float32) if buffers is None else buffers.take(shape)
     blended = weight < 1.0 and box is None
     _normalize(images, weight if blended else 1.0, output)
@@ -105,22 +111,23 @@ def collate(
 
 def _normalize(images: Sequence[np.ndarray], weight: float, output: np.ndarray) -> None:
     """Write the normalised images to ``output``, blended with the mirrored batch if ``weight`` is below 1."""
-    own = [weight * scale for scale in SCALE]
-    theirs = [(1 - weight) * scale for scale in SCALE] if weight < 1.0 else None
-    if native.blend_images(images, own, theirs, OFFSET, output):
+    scale, offset = FACTORS[images[0].shape[2]]
+    own = [weight * factor for factor in scale]
+    theirs = [(1 - weight) * factor for factor in scale] if weight < 1.0 else None
+    if native.blend_images(images, own, theirs, offset, output):
         return
     planes = [cv2.split(image) for image in images]
     for i, channels in enumerate(planes):
-        for c in range(3):
+        for c, plane in enumerate(channels):
             # OpenCV's weighted sum reads bytes and writes floats, so scaling and blending cost one pass.
             share = theirs[c] if theirs else 0.0
-            other = planes[-1 - i][c] if theirs else channels[c]
-            cv2.addWeighted(channels[c], own[c], other, share, OFFSET[c], output[i, c], dtype=cv2.CV_32F)
+            other = planes[-1 - i][c] if theirs else plane
+            cv2.addWeighted(plane, own[c], other, share, offset[c], output[i, c], dtype=cv2.CV_32F)
 
 
 def _erase_blended(output: np.ndarray, image: np.ndarray, boxes: Sequence[Erasing], i: int, weight: float) -> None:
     """Replace the contribution of image ``i`` to its two blends inside the boxes."""
-    scale, offset = (np.array(values, np.float32)[:, None, None] for values in (SCALE, OFFSET))
+    scale, offset = (np.array(values, np.float32)[:, None, None] for values in FACTORS[image.shape[2]])
     # One box needs its own pixels only; of several that overlap, the last one counts.
     area = boxes[0].area if len(boxes) == 1 else (slice(None),) * 3
     old = image[area[1:]].transpose(2, 0, 1) * scale + offset

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ...config import DetectionConfig
-from .collate import OFFSET, SCALE
+from .collate import FACTORS
 
 DRAWS = 8  # uniform numbers of a transform
 Size = tuple[int, int]  # height, width
@@ -220,8 +220,8 @@ def place(image: np.ndarray, output: np.ndarray) -> None:
         image: uint8 (H, W, 3).
         output: float32 (3, height, width), at least as large as the image.
     """
-    height, width = image.shape[:2]
-    for channel, plane in enumerate(cv2.split(image)):
+    height, width, channels = image.shape
+    for channel, (plane, scale, offset) in enumerate(zip(cv2.split(image), *FACTORS[channels], strict=True)):
         # OpenCV's weighted sum reads bytes and writes floats to their place, so that normalisation is one pass.
         target = output[channel, :height, :width]
-        cv2.addWeighted(plane, SCALE[channel], plane, 0, OFFSET[channel], target, dtype=cv2.CV_32F)
+        cv2.addWeighted(plane, scale, plane, 0, offset, target, dtype=cv2.CV_32F)

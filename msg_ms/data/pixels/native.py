@@ -95,17 +95,17 @@ def blend_images(
     """Write image * own + mirrored image * theirs + offset to ``output``; the batch is mirrored, image 0 to B - 1.
 
     Args:
-        images: B images of one size, uint8 RGB (H, W, 3).
+        images: B images of one size, uint8 RGB (H, W, 3). Grey ones (H, W, 1) are left to OpenCV, which needs no copy.
         own: A factor for each channel.
         theirs: A factor for each channel of the image at the mirrored position; None leaves it out.
         offset: A number for each channel.
         output: float32 (B, 3, H, W), contiguous.
 
     Returns:
-        Whether there is a compiler.
+        Whether there is a compiler, and the images are RGB.
     """
     library = _library()
-    if library is None:
+    if library is None or images[0].shape[2] != 3:
         return False
     images = [np.ascontiguousarray(image) for image in images]
     pointers = (c_void_p * len(images))(*[image.ctypes.data for image in images])

@@ -7,11 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...config import Config
-from .transforms import MEAN, STD, eval_interpolation, eval_shorter_edge, resize_and_crop
+from .transforms import STATISTICS, eval_interpolation, eval_shorter_edge
 
 PREPROCESSING_KEY = "preprocessing"  # in a checkpoint's metadata: JSON of the steps, for other programs
-# Metadata of the normalisation, (value / 255 - mean) / std.
-NORMALIZATION = {"channels": "RGB", "mean": ",".join(map(str, MEAN)), "std": ",".join(map(str, STD))}
+
+
+def normalization(channels: int) -> dict[str, str]:
+    """Describe the normalisation, (value / 255 - mean) / std, as text.
+
+    Args:
+        channels: Channels of the model's images.
+
+    Returns:
+        The channels by Pillow's name, RGB or L, their means and standard deviations. Empty for other numbers of
+        channels, which image files do not have.
+    """
+    if channels not in STATISTICS:
+        return {}
+    mean, std = (",".join(map(str, values)) for values in STATISTICS[channels])
+    return {"channels": {3: "RGB", 1: "L"}[channels], "mean": mean, "std": std}
 
 
 @dataclass(frozen=True)
@@ -33,12 +47,8 @@ class Preprocessing:
         """Read the preprocessing from a configuration."""
         return cls(config.data.img_size, config.test.crop, config.data.interpolation)
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """Resize and crop uint8 RGB (H, W, 3) to (size, size, 3)."""
-        return resize_and_crop(image, self.size, self.interpolation, self.crop)
-
     def as_metadata(self) -> dict[str, str]:
-        """Describe the steps as text; ``NORMALIZATION`` describes the step that follows."""
+        """Describe the steps as text; ``normalization`` describes the step that follows."""
         side = f"{self.size},{self.size}"
         steps = {"resize": side}
         if self.crop:
@@ -50,10 +60,11 @@ def denormalize(image: np.ndarray) -> np.ndarray:
     """Undo the normalisation of an image.
 
     Args:
-        image: Normalised RGB (3, H, W).
+        image: Normalised RGB (3, H, W) or grey (1, H, W).
 
     Returns:
         uint8 RGB (H, W, 3); values outside of its range are clipped.
     """
-    values = image.transpose(1, 2, 0) * STD + MEAN
-    return np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8)
+    mean, std = STATISTICS[len(image)]
+    values = image.transpose(1, 2, 0) * std + mean
+    return np.repeat(np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8), 3 // len(image), -1)

@@ -14,6 +14,9 @@ from . import native, rand_augment
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
+# Mean and standard deviation by the number of channels. Those of grey images are the means of the three, as in timm
+# (``adapt_to_chs`` in data/loader.py).
+STATISTICS = {3: (MEAN, STD), 1: ((0.449,), (0.226,))}
 EVAL_RATIO = 256 / 224  # evaluation: resized shorter edge / side of the crop
 TRIES = 10  # draws of a random box before the fallback
 ERASED_AREA = (0.02, 1 / 3)  # fraction of the image
@@ -199,6 +202,11 @@ def _resize_centre(image: np.ndarray, sides: tuple[int, int], size: int, interpo
     return resize_box(image, box, (size, size), interpolation)
 
 
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """Return an image, uint8 RGB (H, W, 3), with its 3 channels or as luminance with 1: uint8 (H, W, channels)."""
+    return image if channels == 3 else rand_augment.luminance(image)[..., None]
+
+
 def erased_boxes(height: int, width: int, count: int, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
     """Draw the boxes of timm's RandomErasing.
 
@@ -225,7 +233,7 @@ def erased_boxes(height: int, width: int, count: int, rng: np.random.Generator) 
     return boxes
 
 
-def erasing_fill(mode: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def erasing_fill(mode: str, height: int, width: int, rng: np.random.Generator, channels: int = 3) -> np.ndarray:
     """Draw the values that fill an erased box after normalisation.
 
     Args:
@@ -233,10 +241,11 @@ def erasing_fill(mode: str, height: int, width: int, rng: np.random.Generator) -
         height: Height of the box in pixels.
         width: Width of the box in pixels.
         rng: Source of randomness.
+        channels: Channels C of the image.
 
     Returns:
-        float32 (3, height, width), or (3, 1, 1) if the box has one colour.
+        float32 (C, height, width), or (C, 1, 1) if the box has one colour.
     """
     if mode == "const":
-        return np.zeros((3, 1, 1), np.float32)
-    return rng.standard_normal((3, height, width) if mode == "pixel" else (3, 1, 1), np.float32)
+        return np.zeros((channels, 1, 1), np.float32)
+    return rng.standard_normal((channels, height, width) if mode == "pixel" else (channels, 1, 1), np.float32)
