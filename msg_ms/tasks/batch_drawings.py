@@ -25,7 +25,7 @@ def draw_classes(batch: ClassificationBatch, classes: Sequence[str]) -> list[Dra
 def _class_caption(label: np.ndarray, classes: Sequence[str]) -> str:
     """Return the class name, or for a mixed label both names with their weights."""
     if label.ndim == 0:
-        return classes[label]
+        return classes[int(label)]
     weights = label - label.min()  # remove the label smoothing
     weights = weights / max(weights.sum(), 1e-12)
     best = [i for i in np.argsort(-weights)[:2] if weights[i] > 0.01]
