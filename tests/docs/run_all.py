@@ -202,6 +202,18 @@ def make_example(folder: Path, environment: dict[str, str]) -> None:
         assert status == 0, output
 
 
+def make_shapes(folder: Path, environment: dict[str, str]) -> None:
+    """Create the data set and the configuration of docs/own_data.md from the page's own blocks."""
+    page = ROOT / "docs" / "own_data.md"
+    ((_, configuration),), ((_, script),) = blocks(page, "yaml"), blocks(page, "python")
+    configuration, count = re.subn(r"EPOCHS: \d+", "EPOCHS: 1", configuration)
+    assert count == 1
+    (folder / "my_shapes.yaml").write_text(configuration, encoding="utf-8")
+    (folder / "draw_shapes.py").write_text(script, encoding="utf-8")
+    status, output = run("python draw_shapes.py", folder, environment)
+    assert status == 0, output
+
+
 def main() -> int:
     words = sys.argv[1:]
     selected = [c for c in commands() if not words or any(word in str(c) for word in words)]
@@ -226,6 +238,8 @@ def main() -> int:
                 continue
             if "my_images" in text and not (folder / "my_images").exists():
                 make_example(folder, environment)
+            if "my_shapes" in text and not (folder / "my_shapes").exists():
+                make_shapes(folder, environment)
             started = time.monotonic()
             status, output = run(text, folder, environment)
             print(f"{'ok' if status == 0 else 'FAILED':7} {time.monotonic() - started:4.0f} s {command}", flush=True)

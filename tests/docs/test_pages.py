@@ -38,6 +38,7 @@ FLAG_PAGES = {
     "tools/export.py": ["export.md", "paper.md"],
     "tools/convert_torch_ckpt.py": ["convert.md"],
     "tools/check_dataset.py": ["data.md", "detection.md"],
+    "tools/import_annotations.py": ["own_data.md"],
     "tools/make_tar_files.py": ["data.md"],
     "tools/index_tar_files.py": ["data.md"],
     "tools/show_batch.py": ["data.md", "paper.md"],

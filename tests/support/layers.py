@@ -14,6 +14,6 @@ LAYERS = (
     {"api"},
 )
 # The rooms of a package, from low to high. Its other modules are above them.
-ROOMS = {"data": ("pixels", "images", "coco")}
+ROOMS = {"data": ("pixels", "images", "coco", "annotations")}
 # Folders of the kernels' C++ code, from low to high.
 KERNELS = ({"base"}, {"gemm"}, {"attention", "conv", "detection"})

@@ -37,10 +37,7 @@ def other_layout(root: Path, name: str) -> str:
 def _roboflow(root: Path, name: str) -> str:
     for part in _PARTS.get(name, ()):
         if (root / part / _ROBOFLOW).is_file():
-            return (
-                f"this is Roboflow's layout: move {part}/{_ROBOFLOW} to annotations/instances_{name}.json and rename "
-                f"{part}/ to {name}/"
-            )
+            return f"this is Roboflow's layout: {_import_from(root)}"
     return ""
 
 
@@ -81,14 +78,18 @@ def _yolo(root: Path, name: str) -> str:
     if any(folder.is_dir() for folder in folders) and (
         _has_files(root, ".yaml", ".yml") or any(_has_files(f, ".txt") for f in (*folders, *_folders(root / "labels")))
     ):
-        return "this is YOLO's layout, with boxes in text files: export the data set as COCO instance segmentation"
+        return f"this is YOLO's layout: {_import_from(root)}"
     return ""
 
 
 def _voc(root: Path, name: str) -> str:
     if _has_files(root / "Annotations", ".xml") or _has_files(root / "annotations", ".xml"):
-        return "this is Pascal VOC's layout, with boxes in XML files: export the data set as COCO instance segmentation"
+        return f"this is Pascal VOC's layout: {_import_from(root)}"
     return ""
+
+
+def _import_from(root: Path) -> str:
+    return f"python tools/import_annotations.py {root} <new folder> writes a data set with links to the images"
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -68,7 +68,7 @@ def size_difference(encoded: bytes, size: tuple[int, int], expected: tuple[int, 
     text = f"{size[1]} x {size[0]} pixels (width x height), but the annotations have {expected[1]} x {expected[0]}"
     if size != expected[::-1]:
         return f"{text}: use the original file, or correct the annotations"
-    if _exif_orientation(encoded) in _TURNED:
+    if _orientation_of(encoded) in _TURNED:
         return (
             f"{text}: viewers turn it by its EXIF orientation, which is ignored here as in COCO's tools; turn the "
             "pixels themselves (Pillow's ImageOps.exif_transpose), or annotate them as they are"
@@ -76,10 +76,18 @@ def size_difference(encoded: bytes, size: tuple[int, int], expected: tuple[int, 
     return f"{text}: width and height are swapped in one of them"
 
 
-def _exif_orientation(encoded: bytes) -> int:
+def _orientation_of(encoded: bytes) -> int:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            return image.getexif().get(ExifTags.Base.Orientation, 1)
+            return exif_orientation(image)
+    except Exception:  # not an image
+        return 1
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """Return the number of an image's EXIF orientation: 1 for none, above 4 if viewers swap width and height."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF data raise errors of many kinds, and the pixels are fine
         return 1
 

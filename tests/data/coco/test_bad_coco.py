@@ -360,7 +360,7 @@ ERRORS = {
     ),
     "Roboflow's layout": (
         move(*ROBOFLOW),
-        ["this is Roboflow's layout: move train/_annotations.coco.json to annotations/instances_train2017.json"],
+        ["this is Roboflow's layout: python tools/import_annotations.py ", "writes a data set with links"],
     ),
     "YOLO's layout": (
         lambda root: [
@@ -368,11 +368,11 @@ ERRORS = {
             (root / "labels/train").mkdir(parents=True),
             (root / "data.yaml").touch(),
         ],
-        ["this is YOLO's layout, with boxes in text files: export the data set as COCO instance segmentation"],
+        ["this is YOLO's layout: python tools/import_annotations.py "],
     ),
     "Pascal VOC's layout": (
         lambda root: [(root / FILE).unlink(), (root / "annotations/0000.xml").touch()],
-        ["this is Pascal VOC's layout"],
+        ["this is Pascal VOC's layout: python tools/import_annotations.py "],
     ),
     "a data set one folder deeper": (
         lambda root: [root.rename(root.parent / "x"), root.mkdir(), (root.parent / "x").rename(root / "deep")],
