@@ -9,7 +9,7 @@ import sys
 import cv2
 import pytest
 from pages import ROOT, blocks, without_comments
-from support.annotation_formats import CLASSES, WRITERS, Drawn, Scene
+from support.annotation_formats import CLASSES, WRITERS, Drawn, Scene, import_annotations
 
 PAGE = ROOT / "docs" / "own_data.md"
 DRAWN = "my_shapes"
@@ -48,7 +48,7 @@ def drawn_scenes(root):
     for file in sorted((root / "images").iterdir()):
         scene = Scene(file.name, cv2.imread(str(file)))
         height, width = scene.size
-        for line in (root / "labels" / file.name).with_suffix(".txt").read_text().splitlines():
+        for line in (root / "labels" / file.name).with_suffix(".txt").read_text("utf-8").splitlines():
             label, x, y, w, h = map(float, line.split())
             x1, y1, x2, y2 = (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height
             scene.objects.append(Drawn(CLASSES[int(label)], tuple(map(round, (x1, y1, x2, y2))), []))
@@ -61,24 +61,23 @@ def expected_output(word):
     return next(text for _, text in blocks(PAGE, "") if text.startswith(word))
 
 
-def test_import_and_check_as_on_the_page_from_each_format(tmp_path):
-    folder = guide_folder(tmp_path / "guide")
-    shutil.move(folder / DRAWN, tmp_path / "yolo")
+def test_import_as_on_the_page_from_each_format(tmp_path):
+    ((_, script),) = blocks(PAGE, "python")
+    exec(compile(script, "draw_shapes.py", "exec"), {})  # in tmp_path
+    shutil.move(DRAWN, "yolo")
     scenes = drawn_scenes(tmp_path / "yolo")
-    first, second = commands_of_the_guide()[:2]
+    _, _, *arguments = commands_of_the_guide()[0].split()
     written = {}
     for name, write in WRITERS.items():
         if name != "yolo":
             write(tmp_path / name, scenes)
-        shutil.rmtree(folder / "demo", ignore_errors=True)
-        (folder / DRAWN).unlink(missing_ok=True)
-        (folder / DRAWN).symlink_to(tmp_path / name)
-        lines = run(first, folder).splitlines()
+        (tmp_path / name).rename(DRAWN)
+        lines = import_annotations(*arguments).splitlines()
         assert lines[-3:] == expected_output(f"{DRAWN}: YOLO").splitlines()[-3:]
-        annotations = folder / "demo" / DRAWN / "annotations"
+        annotations = tmp_path / "demo" / DRAWN / "annotations"
         written[name] = {path.name: path.read_bytes() for path in sorted(annotations.iterdir())}
-        if name == "yolo":
-            assert run(second, folder) == expected_output(f"demo/{DRAWN}/train2017:")
+        shutil.rmtree(tmp_path / "demo")
+        shutil.rmtree(DRAWN)
     assert len(written["yolo"]) == 2 and all(files == written["yolo"] for files in written.values())
 
 
@@ -90,13 +89,15 @@ def test_the_guide_ends_with_detections_in_images(name, tmp_path):
         scenes = drawn_scenes(folder / DRAWN)
         shutil.rmtree(folder / DRAWN)
         WRITERS[name](folder / DRAWN, scenes)
-    for line in commands_of_the_guide():
-        run(line, folder)
-    rows = [json.loads(line) for line in (folder / "demo/my_shapes/default/metrics.jsonl").read_text().splitlines()]
+    output = {line: run(line, folder) for line in commands_of_the_guide()}
+    assert output["python tools/check_dataset.py demo/my_shapes"] == expected_output("demo/my_shapes/train2017:")
+    rows = [
+        json.loads(line) for line in (folder / "demo/my_shapes/default/metrics.jsonl").read_text("utf-8").splitlines()
+    ]
     best = max(row["bbox_mAP_50"] for row in rows if "bbox_mAP_50" in row)
     assert best > 0.85, rows[-1]
-    found = json.loads((folder / "found.json").read_text())["images"]
-    truth = json.loads((folder / "demo/my_shapes/annotations/instances_val2017.json").read_text())
+    found = json.loads((folder / "found.json").read_text("utf-8"))["images"]
+    truth = json.loads((folder / "demo/my_shapes/annotations/instances_val2017.json").read_text("utf-8"))
     assert len(found) == len(truth["images"]) and {o["name"] for image in found for o in image["objects"]} == set(
         CLASSES
     )

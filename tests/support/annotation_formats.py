@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
 import json
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
+from conftest import ROOT
 
 CLASSES = ("circle", "square", "triangle")
 COLOURS = ((60, 60, 220), (60, 200, 60), (220, 120, 40))
@@ -86,9 +91,9 @@ def write_yolo(root: Path, scenes: list[Scene], outlines: bool = False) -> Path:
             if outlines:
                 values = [value for x, y in drawn.outline for value in (x / width, y / height)]
             lines.append(" ".join([str(CLASSES.index(drawn.label)), *(f"{value:.6f}" for value in values)]))
-        (root / "labels" / scene.name).with_suffix(".txt").write_text("".join(f"{line}\n" for line in lines))
+        (root / "labels" / scene.name).with_suffix(".txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
     names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASSES))
-    (root / "data.yaml").write_text(f"path: .\ntrain: images\nval:\nnames:\n{names}")
+    (root / "data.yaml").write_text(f"path: .\ntrain: images\nval:\nnames:\n{names}", "utf-8")
     return root
 
 
@@ -145,7 +150,7 @@ def write_label_studio(root: Path, scenes: list[Scene], outlines: bool = False) 
         annotation = {"id": number, "was_cancelled": False, "ground_truth": False, "result": results}
         data = {"image": f"/data/upload/1/{number:08x}-{scene.name}"}
         tasks.append({"id": number, "annotations": [annotation], "predictions": [], "data": data})
-    (root / "project-1.json").write_text(json.dumps(tasks))
+    (root / "project-1.json").write_text(json.dumps(tasks), "utf-8")
     return root
 
 
@@ -196,7 +201,7 @@ def write_roboflow(root: Path, scenes: list[Scene], outlines: bool = False) -> P
                 }
             )
     content = {"info": {}, "licenses": [], "categories": categories, "images": images, "annotations": annotations}
-    (root / "train" / "_annotations.coco.json").write_text(json.dumps(content))
+    (root / "train" / "_annotations.coco.json").write_text(json.dumps(content), "utf-8")
     return root
 
 
@@ -207,3 +212,17 @@ WRITERS = {
     "cvat": write_cvat,
     "roboflow": write_roboflow,
 }
+
+
+def import_annotations(*arguments):
+    """Run the tool in this process; return its output and the notes in it."""
+    spec = importlib.util.spec_from_file_location("import_annotations", ROOT / "tools" / "import_annotations.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    before, sys.argv = sys.argv, ["import_annotations.py", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            tool.main()
+    finally:
+        sys.argv = before
+    return output.getvalue()

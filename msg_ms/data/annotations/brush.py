@@ -1,4 +1,4 @@
-"""Label Studio's compressed form of brush strokes (thi.ng's rle-pack of RGBA bytes)."""
+"""Label Studio's compressed form of brush strokes (the package rle-pack, of RGBA bytes)."""
 
 from __future__ import annotations
 

@@ -10,13 +10,14 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from support.annotation_formats import (
     draw_scenes,
+    import_annotations,
     write_cvat,
     write_label_studio,
     write_roboflow,
     write_voc,
     write_yolo,
 )
-from test_import_annotations import content, import_annotations
+from test_import_annotations import content
 
 from msg_ms import UserError
 from msg_ms.data.annotations.brush import decode_brush
@@ -57,7 +58,8 @@ def test_lines_of_every_kind(tmp_path):
         "0 0.5 0.5 0 0.1\n"
         "0 0.5 0.5 nan 0.1\n"
         "0 x y w h\n"
-        "0 0.1 0.1 0.9 0.1 0.5 0.9 0.3\n"
+        "0 0.1 0.1 0.9 0.1 0.5 0.9 0.3\n",
+        "utf-8",
     )
     shapes, notes = read(tmp_path)
     w, h = WIDTH, HEIGHT
@@ -84,11 +86,11 @@ def test_lines_of_every_kind(tmp_path):
 
 def test_background_missing_and_repeated_label_files(tmp_path):
     write_yolo(tmp_path, SCENES)
-    line = (tmp_path / "labels" / "0000.txt").read_text().splitlines()[0]
-    (tmp_path / "labels" / "0000.txt").write_text(f"{line}\n{line}\n")
-    (tmp_path / "labels" / "0001.txt").write_text("")
+    line = (tmp_path / "labels" / "0000.txt").read_text("utf-8").splitlines()[0]
+    (tmp_path / "labels" / "0000.txt").write_text(f"{line}\n{line}\n", "utf-8")
+    (tmp_path / "labels" / "0001.txt").write_text("", "utf-8")
     (tmp_path / "labels" / "0002.txt").unlink()
-    (tmp_path / "labels" / "other.txt").write_text(line)
+    (tmp_path / "labels" / "other.txt").write_text(line, "utf-8")
     output = import_annotations(tmp_path, tmp_path / "out")
     assert "1 images have no label file: they are background" in output
     assert "skipped 1: objects that an image has twice" in output
@@ -99,9 +101,9 @@ def test_background_missing_and_repeated_label_files(tmp_path):
 
 def test_lists_of_images_and_names_that_yaml_reads_as_values(tmp_path):
     write_yolo(tmp_path, SCENES)
-    (tmp_path / "train.txt").write_text("./images/0000.png\ndata/images/0001.png\nimages/gone.png\n")
-    (tmp_path / "val.txt").write_text("images/0002.png\n./images/0000.png\n")
-    (tmp_path / "data.yaml").write_text("train: [train.txt]\nval: val.txt\nnames: {0: no, 1: 1.0, 2: null}\n")
+    (tmp_path / "train.txt").write_text("./images/0000.png\ndata/images/0001.png\nimages/gone.png\n", "utf-8")
+    (tmp_path / "val.txt").write_text("images/0002.png\n./images/0000.png\n", "utf-8")
+    (tmp_path / "data.yaml").write_text("train: [train.txt]\nval: val.txt\nnames: {0: no, 1: 1.0, 2: null}\n", "utf-8")
     notes = Notes()
     labelled = read_export(find_export(tmp_path / "data.yaml"), None, VocOptions(), notes)
     assert labelled.names == ["no", "1.0", "null"]
@@ -117,10 +119,10 @@ def test_lists_of_images_and_names_that_yaml_reads_as_values(tmp_path):
 def test_classes_txt_and_poses(tmp_path):
     write_yolo(tmp_path, SCENES)
     (tmp_path / "data.yaml").unlink()
-    (tmp_path / "classes.txt").write_text("circle\nsquare\ntriangle\n")
+    (tmp_path / "classes.txt").write_text("circle\nsquare\ntriangle\n", "utf-8")
     assert len(read(tmp_path)[0]) == len(SCENES[0].objects)
-    (tmp_path / "data.yaml").write_text("train: images\nnames: [a, b, c]\nkpt_shape: [2, 3]\n")
-    (tmp_path / "labels" / "0000.txt").write_text("0 0.5 0.5 0.5 0.5 0.4 0.4 2 0.6 0.6 1\n")
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [a, b, c]\nkpt_shape: [2, 3]\n", "utf-8")
+    (tmp_path / "labels" / "0000.txt").write_text("0 0.5 0.5 0.5 0.5 0.4 0.4 2 0.6 0.6 1\n", "utf-8")
     shapes, notes = read(tmp_path / "data.yaml")
     assert shapes[0].box == pytest.approx((0.25 * WIDTH, 0.25 * HEIGHT, 0.75 * WIDTH, 0.75 * HEIGHT))
     assert "changed 1: poses whose box alone is kept" in notes
@@ -167,18 +169,18 @@ def test_voc_lists_renamed_images_and_bad_files(tmp_path):
     write_voc(tmp_path, SCENES)
     lists = tmp_path / "ImageSets" / "Main"
     lists.mkdir(parents=True)
-    (lists / "train.txt").write_text("0000\n")
-    (lists / "val.txt").write_text("0001\n")
-    (lists / "circle_train.txt").write_text("0002  1\n")
+    (lists / "train.txt").write_text("0000\n", "utf-8")
+    (lists / "val.txt").write_text("0001\n", "utf-8")
+    (lists / "circle_train.txt").write_text("0002  1\n", "utf-8")
     edit(tmp_path / "Annotations" / "0000.xml", ("0000.png", "IMG_1.JPG"), (r"<xmin>\d+<", "<xmin>left<"))
     shapes, notes = read(tmp_path)
     assert len(shapes) == len(SCENES[0].objects) - 1
     assert "objects whose xmin is not a number: Annotations/0000.xml, object 1" in notes
     assert "XML files that no list in ImageSets/Main names: Annotations/0002.xml" in notes
     edit(tmp_path / "Annotations" / "0000.xml", (r"<width>\d+<", "<width>11<"))
-    (tmp_path / "Annotations" / "0001.xml").write_text("<annotation><object>")
-    (lists / "trainval.txt").write_text("0002\n")
-    (lists / "train.txt").write_text("0000\n0002\n")
+    (tmp_path / "Annotations" / "0001.xml").write_text("<annotation><object>", "utf-8")
+    (lists / "trainval.txt").write_text("0002\n", "utf-8")
+    (lists / "train.txt").write_text("0000\n0002\n", "utf-8")
     _, notes = read(tmp_path)
     assert f"({WIDTH} x {HEIGHT}, annotated 11 x {HEIGHT})" in notes and "not valid XML" in notes
 
@@ -197,9 +199,9 @@ def test_roboflow_voc_beside_the_images(tmp_path):
 
 def task(source, change):
     file = source / "project-1.json"
-    tasks = json.loads(file.read_text())
+    tasks = json.loads(file.read_text("utf-8"))
     change(tasks[0])
-    file.write_text(json.dumps(tasks))
+    file.write_text(json.dumps(tasks), "utf-8")
 
 
 def results(task):
@@ -282,10 +284,10 @@ def test_label_studio_tasks_and_regions_of_every_kind(tmp_path):
         t["annotations"] += [other, {"was_cancelled": True, "result": [region]}]
 
     task(tmp_path, change)
-    tasks = json.loads((tmp_path / "project-1.json").read_text())
+    tasks = json.loads((tmp_path / "project-1.json").read_text("utf-8"))
     tasks[1] |= {"annotations": [], "predictions": [{"result": []}]}
     tasks[2]["data"]["image"] = "s3://bucket/else/gone.png"
-    (tmp_path / "project-1.json").write_text(json.dumps(tasks))
+    (tmp_path / "project-1.json").write_text(json.dumps(tasks), "utf-8")
     shapes, notes = read(tmp_path)
     assert [(shape.label, shape.box) for shape in shapes] == [("square", pytest.approx(SCENES[0].objects[0].box))]
     for line in (
@@ -304,7 +306,7 @@ def test_label_studio_tasks_and_regions_of_every_kind(tmp_path):
 
 def test_label_studio_json_min_and_local_files(tmp_path):
     write_label_studio(tmp_path, SCENES)
-    tasks = json.loads((tmp_path / "project-1.json").read_text())
+    tasks = json.loads((tmp_path / "project-1.json").read_text("utf-8"))
     short = [
         {
             "id": t["id"],
@@ -315,7 +317,7 @@ def test_label_studio_json_min_and_local_files(tmp_path):
         for t, scene in zip(tasks, SCENES, strict=True)
     ]
     import_annotations(tmp_path / "project-1.json", tmp_path / "whole")
-    (tmp_path / "short.json").write_text(json.dumps(short))
+    (tmp_path / "short.json").write_text(json.dumps(short), "utf-8")
     import_annotations(tmp_path / "short.json", tmp_path / "short", "--images", tmp_path / "images")
     assert content(tmp_path / "short") == content(tmp_path / "whole")
 
@@ -382,7 +384,7 @@ def test_cvat_subsets_and_videos(tmp_path):
 def test_coco_annotations_that_can_not_be_used(tmp_path):
     write_roboflow(tmp_path, SCENES, True)
     file = tmp_path / "train" / "_annotations.coco.json"
-    data = json.loads(file.read_text())
+    data = json.loads(file.read_text("utf-8"))
     first = data["annotations"][0]
     encoded = coco_mask.encode(np.asfortranarray(np.ones((HEIGHT, WIDTH), np.uint8)))
     runs = {"size": [HEIGHT, WIDTH], "counts": encoded["counts"].decode()}
@@ -394,7 +396,7 @@ def test_coco_annotations_that_can_not_be_used(tmp_path):
         first | {"id": 95, "bbox": [0, 0, WIDTH, HEIGHT], "segmentation": runs, "iscrowd": 1},
         first | {"id": 96, "bbox": [-50, -50, 20, 20], "segmentation": []},
     ]
-    file.write_text(json.dumps(data))
+    file.write_text(json.dumps(data), "utf-8")
     shapes, notes = read(tmp_path)
     assert shapes[-2].mask == runs and shapes[-2].crowd
     for line in (
@@ -411,9 +413,9 @@ def test_coco_annotations_that_can_not_be_used(tmp_path):
 def test_a_used_category_0_is_a_class(tmp_path):
     write_roboflow(tmp_path, SCENES)
     file = tmp_path / "train" / "_annotations.coco.json"
-    data = json.loads(file.read_text())
+    data = json.loads(file.read_text("utf-8"))
     data["annotations"][0]["category_id"] = 0
-    file.write_text(json.dumps(data))
+    file.write_text(json.dumps(data), "utf-8")
     assert read(tmp_path)[0][0].label == "shapes"
 
 

@@ -1,37 +1,20 @@
 """One set of scenes in five formats gives the same COCO files, which the project's reader and pycocotools accept."""
 
 import contextlib
-import importlib.util
 import io
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from pycocotools.coco import COCO
-from support.annotation_formats import CLASSES, WRITERS, draw_scenes, write_voc, write_yolo
+from support.annotation_formats import CLASSES, WRITERS, draw_scenes, import_annotations, write_voc, write_yolo
 
 from msg_ms import UserError
 from msg_ms.data.coco.split import TRAIN, VAL, read_split
 
 SCENES = draw_scenes(10)
 FILES = [f"annotations/instances_{name}2017.json" for name in ("train", "val")]
-
-
-def import_annotations(*arguments):
-    """Run the tool in this process; return its output and the notes in it."""
-    spec = importlib.util.spec_from_file_location("import_annotations", ROOT / "tools" / "import_annotations.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    before, sys.argv = sys.argv, ["import_annotations.py", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(io.StringIO()) as output:
-            tool.main()
-    finally:
-        sys.argv = before
-    return output.getvalue()
 
 
 def content(folder, name="train"):
@@ -99,8 +82,8 @@ def test_outlines_of_four_formats_give_the_same_files(tmp_path):
 
 
 def test_the_reader_and_check_dataset_accept_the_result(sources, tmp_path, command):
-    done = command("tools/import_annotations.py", sources["voc"], "coco", "--box-masks", "--val-share", 0.3)
-    assert "3 of 10 were drawn (--val-share 0.3 --seed 0)" in done.stdout
+    output = import_annotations(sources["voc"], "coco", "--box-masks", "--val-share", 0.3)
+    assert "3 of 10 were drawn (--val-share 0.3 --seed 0)" in output
     train, val = read_split(tmp_path / "coco", TRAIN), read_split(tmp_path / "coco", VAL)
     assert len(train) == 7 and len(val) == 3 and train.class_names == CLASSES and not train.warnings
     assert "no problems found" in command("tools/check_dataset.py", "coco").stdout
@@ -122,7 +105,8 @@ def test_the_seed_chooses_the_images_and_a_split_of_the_source_stays(tmp_path):
         (tmp_path / "rf" / part / "data.yaml").unlink()
     (tmp_path / "rf" / "data.yaml").write_text(
         "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 3\n"
-        "names: ['circle', 'square', 'triangle']\n"
+        "names: ['circle', 'square', 'triangle']\n",
+        "utf-8",
     )
     output = import_annotations(tmp_path / "rf", tmp_path / "out")
     assert "skipped 1: splits whose images do not exist: data.yaml: test: ../test/images" in output
@@ -143,7 +127,7 @@ def test_links_survive_a_move_of_all(tmp_path):
 
 
 def test_classes_choose_an_order_and_leave_others_out(sources, tmp_path):
-    (tmp_path / "classes.txt").write_text("triangle\ncircle\n")
+    (tmp_path / "classes.txt").write_text("triangle\ncircle\n", "utf-8")
     output = import_annotations(sources["cvat"], tmp_path / "out", "--classes", tmp_path / "classes.txt")
     squares = sum(drawn.label == "square" for scene in SCENES for drawn in scene.objects)
     assert f"skipped {squares}: objects of the class square, which --classes does not list" in output
@@ -181,21 +165,24 @@ def test_random_outlines_keep_their_masks(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda d: (d / "data.yaml").write_text("names: [a, b"), r"data.yaml: not valid YAML at line 1"),
+        (lambda d: (d / "data.yaml").write_text("names: [a, b", "utf-8"), r"data.yaml: not valid YAML at line 1"),
         (
-            lambda d: (d / "data.yaml").write_text("names: {0: a, 2: b}\ntrain: images"),
+            lambda d: (d / "data.yaml").write_text("names: {0: a, 2: b}\ntrain: images", "utf-8"),
             "names has 2 classes, but not 1",
         ),
-        (lambda d: (d / "data.yaml").write_text("names: [a]\nnc: 3\ntrain: images"), "nc=3, but names has 1 classes"),
         (
-            lambda d: (d / "data.yaml").write_text("names: [a]\ntrain: x/y"),
+            lambda d: (d / "data.yaml").write_text("names: [a]\nnc: 3\ntrain: images", "utf-8"),
+            "nc=3, but names has 1 classes",
+        ),
+        (
+            lambda d: (d / "data.yaml").write_text("names: [a]\ntrain: x/y", "utf-8"),
             "train: x/y does not exist; write it relative",
         ),
-        (lambda d: (d / "data.yaml").write_text("names: [a]\nval: images"), "there are no training images"),
+        (lambda d: (d / "data.yaml").write_text("names: [a]\nval: images", "utf-8"), "there are no training images"),
         (lambda d: shutil.rmtree(d / "labels"), r"none of 10 images has a label file; for .*labels/0000.txt nor "),
         (lambda d: shutil.rmtree(d / "images"), "contains no images"),
         (lambda d: (d / "data.yaml").unlink(), "no files of a known format"),
-        (lambda d: [path.write_text("") for path in d.glob("labels/*")], "no image has an object"),
+        (lambda d: [path.write_text("", "utf-8") for path in d.glob("labels/*")], "no image has an object"),
     ],
     ids=range(9),
 )
@@ -224,8 +211,8 @@ def test_yolo_exports_that_are_errors(change, message, tmp_path):
 def test_wrong_arguments_are_one_line(arguments, message, tmp_path):
     write_yolo(tmp_path / "both", SCENES[:3])
     write_voc(tmp_path / "both", SCENES[:3])
-    (tmp_path / "text.json").write_text("text")
-    (tmp_path / "other.json").write_text("{}")
+    (tmp_path / "text.json").write_text("text", "utf-8")
+    (tmp_path / "other.json").write_text("{}", "utf-8")
     with pytest.raises(UserError, match=message):
         import_annotations(*arguments, "out")
     assert not (tmp_path / "out").exists()
