@@ -90,7 +90,9 @@ def test_the_guide_ends_with_detections_in_images(name, tmp_path):
         shutil.rmtree(folder / DRAWN)
         WRITERS[name](folder / DRAWN, scenes)
     output = {line: run(line, folder) for line in commands_of_the_guide()}
-    assert output["python tools/check_dataset.py demo/my_shapes"] == expected_output("demo/my_shapes/train2017:")
+    assert output["python tools/check_dataset.py demo/my_shapes --boxes"] == expected_output(
+        "demo/my_shapes/train2017:"
+    )
     rows = [
         json.loads(line) for line in (folder / "demo/my_shapes/default/metrics.jsonl").read_text("utf-8").splitlines()
     ]

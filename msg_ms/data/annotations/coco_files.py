@@ -61,6 +61,8 @@ class _Content:
 
     def __init__(self, file: Path, notes: Notes):
         self.file, self.notes = file, notes
+        root, part = file.parent.parent, file.stem.removeprefix("instances_")  # annotations/instances_train2017.json
+        self.folders = [file.parent, root / part, root / "images" / part]
         self.lists: dict[str, list[Any]] = {key: [] for key in _KEYS}
         receivers: dict[str, Callable[[Any], None]] = {key: self.lists[key].append for key in _KEYS}
         keys = read_lists(file, receivers)
@@ -102,7 +104,7 @@ class _Content:
                 self.notes.skip(f"images {problem}", f"{self.file}, {shown(element, place)}")
                 continue
             where = f"{self.file}, image {number}"
-            found = index.find(name, where, [(self.file.parent / name).parent])
+            found = index.find(name, where, [(folder / name).parent for folder in self.folders])
             image = None if found is None else index.measure(found, (height, width), split, where)
             if image is None:
                 unusable.add(number)

@@ -21,7 +21,10 @@ from .segmentations import EMPTY, MISSING, SegmentationBuilder
 
 LARGEST = 2.0**24  # a box's coordinate in training; float32 has all whole numbers up to here
 _TOLERANCE = 1.0  # pixels that a box may reach outside its image without a warning
-_BOXES_ONLY = "pass --opts MODEL.RCNN.MASKS False to learn boxes alone; docs/detection.md writes boxes as polygons"
+_BOXES_ONLY = (
+    "pass --opts MODEL.RCNN.MASKS False to learn boxes alone, or write them as polygons with "
+    "tools/import_annotations.py --box-masks"
+)
 
 
 @dataclass

@@ -419,6 +419,21 @@ def test_a_used_category_0_is_a_class(tmp_path):
     assert read(tmp_path)[0][0].label == "shapes"
 
 
+def test_a_data_set_of_this_project_gets_masks_from_its_boxes(tmp_path):
+    write_voc(tmp_path / "voc", SCENES)
+    import_annotations(tmp_path / "voc", tmp_path / "boxes")
+    for link in (tmp_path / "boxes" / "val2017").iterdir():  # the same name in both folders
+        (tmp_path / "boxes" / "train2017" / link.name).write_bytes(b"another image")
+    output = import_annotations(tmp_path / "boxes", tmp_path / "masks", "--box-masks")
+    assert "skipped 1: images without annotations" in output
+    for name in ("train", "val"):
+        before, after = content(tmp_path / "boxes", name), content(tmp_path / "masks", name)
+        for annotation in before["annotations"]:
+            x, y, w, h = annotation["bbox"]
+            annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        assert after == before
+
+
 # Images
 
 
