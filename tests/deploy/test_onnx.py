@@ -14,6 +14,7 @@ from msg_ms.models.variants import create_model
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx_model = pytest.importorskip("msg_ms.deploy.onnx_model")
+onnx_layers = pytest.importorskip("msg_ms.deploy.onnx_layers")
 
 STANDARD = {"Add", "Concat", "Conv", "Div", "Erf", "Expand", "Gemm", "LayerNormalization", "MatMul", "Mul"}
 STANDARD |= {"ReduceMean", "Reshape", "Shape", "Slice", "Softmax", "Split", "Transpose"}
@@ -84,7 +85,7 @@ def test_a_file_with_other_outputs_is_not_kept(tmp_path, monkeypatch):
     reference = Reference.of(model, False, 5)
     assert reference.images.shape[0] == 4
     export_onnx(model, tmp_path / "good.onnx", reference, 5, 17)
-    monkeypatch.setattr(onnx_model, "EPSILON", 2e-3)
+    monkeypatch.setattr(onnx_layers, "EPSILON", 2e-3)
     with pytest.raises(UserError, match=r"model\.onnx was not kept: its outputs in ONNX Runtime .* differ"):
         export_onnx(model, tmp_path / "model.onnx", reference, 5, 17)
     with pytest.raises(UserError, match="opset 16: the installed onnx writes 17 to"):
