@@ -18,8 +18,9 @@ from ..models.msg_transformer import MSGTransformer
 from ..ops import use_backend
 from ..version import __version__
 from .check import INPUT, Reference, output_name
+from .engines import OLDEST_OPSET, onnx_packages
 from .exporter import Exported, ExportOptions
-from .files import OLDEST_OPSET, export_mindir, export_onnx, onnx_packages
+from .files import export_mindir, export_onnx
 
 
 class ClassifierExporter:

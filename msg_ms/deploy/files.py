@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import mindspore as ms
 import numpy as np
@@ -19,32 +19,12 @@ from ..models.inference import require_trainable
 from ..models.msg_transformer import MSGTransformer
 from ..version import __version__
 from .check import Reference, Run, with_output
+from .engines import OLDEST_OPSET, Engine, onnx_engines, onnx_packages
 
-OLDEST_OPSET = 17  # the first with a LayerNormalization operator; most engines support it
+if TYPE_CHECKING:
+    import onnx
+
 ONNX_BYTES, MINDIR_BYTES = 2**31, 2**30  # limit of the ONNX format; MindSpore splits a larger MindIR
-
-
-def onnx_packages(opset: int) -> tuple[ModuleType, ModuleType]:
-    """Import the packages that ONNX export needs.
-
-    Args:
-        opset: ONNX operator set to write.
-
-    Returns:
-        The modules onnx and onnxruntime.
-
-    Raises:
-        UserError: A package is not installed, or does not support ``opset``.
-    """
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(f"ONNX files need {error.name}: pip install 'msg-ms[export]'") from None
-    newest = onnx.defs.onnx_opset_version()
-    if not OLDEST_OPSET <= opset <= newest:
-        raise UserError(f"--opset {opset}: the installed onnx writes {OLDEST_OPSET} to {newest}")
-    return onnx, onnxruntime
 
 
 def export_onnx(
@@ -73,26 +53,49 @@ def export_onnx(
     Raises:
         UserError: The outputs differ, the model is too large, or a package is missing. No file is left.
     """
-    onnx, onnxruntime = onnx_packages(opset)
+    onnx_packages(opset)
     from .onnx_model import build_onnx
 
+    def check(engine: Engine, file: Path) -> str:
+        run = engine.load(str(file))
+        return reference.check(lambda images: run([images])[0], engine.name)
+
+    return save_onnx(model, path, opset, lambda: build_onnx(model, batch, opset, softmax, metadata), check)
+
+
+def save_onnx(
+    model: nn.Cell,
+    path: Path,
+    opset: int,
+    build: Callable[[], onnx.ModelProto],
+    check: Callable[[Engine, Path], str],
+) -> str:
+    """Write an ONNX file and keep it if every installed engine returns the model's outputs.
+
+    Args:
+        model: The trained model.
+        path: File to write.
+        opset: ONNX operator set.
+        build: Returns the file's content.
+        check: Compares a written file with the model in an engine, and returns a line with the result.
+
+    Returns:
+        The engines' lines.
+
+    Raises:
+        UserError: A comparison failed, the model is too large, or a package is missing. No file is left.
+    """
+    onnx, onnxruntime = onnx_packages(opset)
     _check(model, path, ONNX_BYTES)
     with atomic_write(path) as final, plain_name(final) as temporary:
-        onnx.save(build_onnx(model, batch, opset, softmax, metadata), temporary)
+        onnx.save(build(), temporary)
         try:
             onnx.checker.check_model(str(temporary), full_check=True)
-            run = _onnx_runner(onnxruntime, temporary)
-        except Exception as error:  # both libraries have their own errors, direct subclasses of Exception
+            return "; ".join(check(engine, temporary) for engine in onnx_engines(onnxruntime))
+        except UserError as error:
+            raise UserError(f"{path} was not kept: {first_line(error)}") from None
+        except Exception as error:  # the libraries have their own errors, direct subclasses of Exception
             raise UserError(f"{path} was not kept: {first_line(error)}; try --opset {OLDEST_OPSET}") from None
-        return _compare(reference, run, path, f"ONNX Runtime {onnxruntime.__version__}")
-
-
-def _onnx_runner(onnxruntime, path: Path) -> Run:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
 
 
 def export_mindir(
@@ -166,7 +169,7 @@ def _compare(reference: Reference, run: Run, path: Path, engine: str) -> str:
         raise UserError(f"{path} was not kept: {first_line(error)}") from None
 
 
-def _check(model: MSGTransformer, path: Path, limit: int) -> None:
+def _check(model: nn.Cell, path: Path, limit: int) -> None:
     require_trainable(model, "an export")
     size = sum(parameter.size * 4 for parameter in model.get_parameters())
     if size >= limit:
