@@ -2,9 +2,10 @@
 
 from .check import INPUT, Reference, output_name
 from .classifier import ClassifierExporter
-from .detector import DetectorExporter, export_detector
+from .detector import DetectorExporter, export_detector, export_detector_onnx
+from .engines import OLDEST_OPSET, onnx_packages
 from .exporter import Exported, Exporter, ExportOptions
-from .files import OLDEST_OPSET, export_mindir, export_onnx, onnx_packages
+from .files import export_mindir, export_onnx
 
 __all__ = [
     "INPUT",
@@ -16,6 +17,7 @@ __all__ = [
     "Exporter",
     "Reference",
     "export_detector",
+    "export_detector_onnx",
     "export_mindir",
     "export_onnx",
     "onnx_packages",

@@ -88,6 +88,23 @@ def detector(**changes) -> CascadeMaskRCNN:
     return load(CascadeMaskRCNN(backbone(), DetectorSettings(**{**settings, **changes})))
 
 
+def random_detector(model: CascadeMaskRCNN, seed: int) -> CascadeMaskRCNN:
+    """The detector with drawn weights, in evaluation mode: logits of about 1 and box deltas of about 0.3."""
+    draws = np.random.RandomState(seed)
+    for parameter in model.get_parameters():
+        name, values = parameter.name, draws.standard_normal(parameter.shape)
+        if name.endswith("moving_variance"):
+            values = 1 + 0.2 * np.abs(values)
+        elif name.endswith("gamma"):
+            values = 1 + 0.1 * values
+        elif name.endswith("weight") and values.ndim >= 2:
+            values = values / np.sqrt(np.prod(values.shape[1:]))
+        else:
+            values = 0.1 * values
+        parameter.set_data(Tensor((0.3 * values if "_reg" in name else values).astype(np.float32)))
+    return model.set_train(False)
+
+
 def image_sizes(group: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Height and width without padding, height and width of the originals, and scale factors of the vectors' images."""
     metas = vectors(group).description["img_metas"]

@@ -12,6 +12,9 @@ from .iou import areas
 from .mask_head import MaskHead
 from .settings import STAGE_STDS, STAGES, DetectorSettings
 
+FINEST = 56.0  # side in pixels from which an RoI belongs to the finest level
+LEVEL_EPSILON = 1e-6  # of a side over ``FINEST``
+
 
 class RoIHead(nn.Cell):
     """The heads of the three cascade stages, under mmdetection's names; mask heads if the detector has masks.
@@ -134,7 +137,7 @@ def class_deltas(deltas: Tensor, labels: Tensor) -> Tensor:
     return ops.gather_elements(deltas.reshape(batch, count, -1, 4), 2, index).reshape(batch, count, 4)
 
 
-def map_roi_levels(boxes: Tensor, levels: int = 4, finest: float = 56.0) -> Tensor:
+def map_roi_levels(boxes: Tensor, levels: int = 4, finest: float = FINEST) -> Tensor:
     """Return the FPN level of each RoI: floor(log2(sqrt(area) / finest + 1e-6)), from 0 to levels - 1.
 
     Args:
@@ -145,7 +148,7 @@ def map_roi_levels(boxes: Tensor, levels: int = 4, finest: float = 56.0) -> Tens
     Returns:
         (...), int32.
     """
-    scale = ops.sqrt(areas(boxes)) / finest + 1e-6
+    scale = ops.sqrt(areas(boxes)) / finest + LEVEL_EPSILON
     level = ops.zeros_like(scale).astype(ms.int32)
     for i in range(1, levels):
         level = level + (scale >= 2.0**i).astype(ms.int32)

@@ -76,13 +76,18 @@ def shuffle_grid(x: Tensor, region: int) -> Tensor:
     Returns:
         Tensor of the same shape.
     """
+    _, _, rows, columns = x.shape
+    x = exchange_slices(pad_images(x, -rows % region, -columns % region), region)
+    return x[:, :, :rows, :columns]
+
+
+def exchange_slices(x: Tensor, region: int) -> Tensor:
+    """Shuffle a grid of MSG tokens (B, C, rows, columns) of whole regions."""
     _, channels, rows, columns = x.shape
-    x = pad_images(x, -rows % region, -columns % region)
-    high, wide = x.shape[2] // region, x.shape[3] // region
+    high, wide = rows // region, columns // region
     # (slice y, slice x, channel, high, slot y, wide, slot x): slice k of slot g goes to slice g of slot k.
     x = x.reshape(-1, region, region, channels // region**2, high, region, wide, region)
-    x = x.transpose(0, 5, 7, 3, 4, 1, 6, 2).reshape(-1, channels, high * region, wide * region)
-    return x[:, :, :rows, :columns]
+    return x.transpose(0, 5, 7, 3, 4, 1, 6, 2).reshape(-1, channels, rows, columns)
 
 
 def to_map(patches: Tensor, window_map: WindowMap, window_size: int, transpose: Transpose | None = None) -> Tensor:
