@@ -10,4 +10,5 @@ cd "$ROOT"
 find msg_ms tests \( -name '*.cc' -o -name '*.h' \) -exec "$VENV/bin/clang-format" --dry-run --Werror {} +
 "$PYTHON" -m mypy
 "$VENV/bin/codespell"
-exec "$PYTHON" -m pytest "$@"
+# A file stays in one process: its fixtures train models. A process needs up to 4 GB. The last flag of a kind wins.
+exec "$PYTHON" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"

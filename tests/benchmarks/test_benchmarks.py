@@ -41,7 +41,12 @@ SLOW_RUNS: dict[str, tuple[list[str], str, list[str]]] = {
     "detector_step": ([*DETECTOR, "--batch", "1"], "peak memory: ", ["PyTorch eager"]),
 }
 # Parts of others: processes that a benchmark starts, or peers.
-PARTS = {"peers": "rounds", "scaling": "data", "torch_detector_training": "tests/support/detection_learning.py"}
+PARTS = {
+    "paper_code": "whole_runs",
+    "peers": "rounds",
+    "scaling": "data",
+    "torch_detector_training": "tests/support/detection_learning.py",
+}
 
 
 def is_program(path: Path) -> bool:

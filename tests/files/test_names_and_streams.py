@@ -107,6 +107,7 @@ def test_a_folder_that_is_being_filled_is_removed_by_a_signal(number, tmp_path):
 import os, signal
 from pathlib import Path
 from msg_ms.files import new_folder
+signal.signal({int(number)}, signal.SIG_DFL)  # nohup ignores SIGHUP
 with new_folder(Path("new")) as folder:
     (folder / "file").write_text("x")
     os.kill(os.getpid(), {int(number)})
