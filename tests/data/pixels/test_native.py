@@ -1,6 +1,8 @@
 """The C++ operations on pixels against Pillow, bit for bit, and their absence."""
 
+import hashlib
 import logging
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -55,13 +57,22 @@ def test_resize_crop_and_flip_equal_pillow():
         np.testing.assert_array_equal(result, expected[:, ::-1] if mirror else expected, message)
 
 
-def test_rotations_equal_pillow():
+def test_rotations_equal_pillow_on_x86_and_are_the_same_elsewhere():
+    """Pillow's wheel for aarch64 fuses multiplications and additions: few of its values differ from x86's, by 1."""
     rng = np.random.default_rng(1)
+    ours = hashlib.sha256()
     for case in range(60):
         image = random_image(rng, *rng.integers(1, 120, 2))
         degrees = float(rng.uniform(-400, 400)) if case % 6 else float(rng.integers(-4, 5) * 90)
-        expected = Image.fromarray(image).rotate(degrees, MODES["bicubic"], fillcolor=warp.FILL)
-        np.testing.assert_array_equal(warp.rotate(image, degrees), np.asarray(expected), f"{degrees} degrees")
+        result = warp.rotate(image, degrees)
+        ours.update(result.tobytes())
+        expected = np.asarray(Image.fromarray(image).rotate(degrees, MODES["bicubic"], fillcolor=warp.FILL))
+        if platform.machine() == "x86_64":
+            np.testing.assert_array_equal(result, expected, f"{degrees} degrees")
+        else:
+            difference = np.abs(result.astype(int) - expected)
+            assert difference.max() <= 1 and (difference > 0).sum() <= max(1, 1e-3 * difference.size), degrees
+    assert ours.hexdigest()[:16] == "8711120766371cd7"
 
 
 def test_pillow_replaces_the_library_without_a_compiler(without_compiler, caplog, monkeypatch):
@@ -141,7 +152,7 @@ def test_the_form_for_other_processors_equals_pillow():
         "out = native.resize(image, (55, 66), (0, 0, 55, 66), 'bicubic', False); "
         "print((out == np.asarray(Image.fromarray(image).resize((66, 55), 3))).all())"
     )
-    if "avx512f" not in Path("/proc/cpuinfo").read_text("utf-8"):
+    if platform.machine() != "x86_64" or "avx512f" not in Path("/proc/cpuinfo").read_text("utf-8"):
         pytest.skip("this processor has no AVX-512, so the other tests run this form")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=100)
     assert done.stdout.split()[-1] == "True", done.stderr
