@@ -47,6 +47,15 @@ struct SinglePrecision {
   static MSG_MS_INLINE inline void multiply_add(Vec &tile, float a, Vec b) { tile += a * b; }
 };
 
+// Load the next row's entry of a after the multiplications of this row: GCC for ARM loads the entries of all rows first
+// and has too few registers then, so that parts of the tile go through memory at each step.
+MSG_MS_INLINE inline const float *keep_order(const float *a, [[maybe_unused]] Vec sum) {
+#if defined(__aarch64__)
+  asm volatile("" : "+r"(a) : "w"(sum));
+#endif
+  return a;
+}
+
 // Add to a tile: to tile[r][v] the sum over 0 <= k < depth (at least 1) of a[r * a_row_stride + k * a_column_stride]
 // times the vector at b[k * b_row_stride + v * kLanes].
 template <typename Arithmetic, int kRows, int kVectors, typename Prefetch>
@@ -60,11 +69,13 @@ MSG_MS_INLINE inline void micro_kernel(Vec (&tile)[kRows][kVectors], int64_t dep
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) b_row[v] = load(b + k * b_row_stride + v * kLanes);
     fetched.run();
+    const float *a_column = a + k * a_column_stride;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const float a_entry = a[r * a_row_stride + k * a_column_stride];
+      const float a_entry = a_column[r * a_row_stride];
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) Arithmetic::multiply_add(tile[r][v], a_entry, b_row[v]);
+      a_column = keep_order(a_column, tile[r][0]);
     }
   } while (++k < depth);
   prefetch = fetched;
