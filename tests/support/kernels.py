@@ -326,7 +326,8 @@ def run_adamw(kernels: Kernels, gradients: list[np.ndarray]) -> dict:
     changed = [np.array(g) for _ in range(3) for g in gradients]
     for second in changed[2 * len(gradients) :]:
         np.square(second, second)
-    settings = [np.float32([x]) for x in (0.5, 0.01, 3)] + [np.float32([0.1, 0.001, 1e-8, *([0.05] * len(gradients))])]
+    decays, factors = [0.05] * len(gradients), [0.5 + i for i in range(len(gradients))]
+    settings = [np.float32(x) for x in ([0.5], [0.01], [3], [0.1, 0.001, 1e-8, *decays, *factors])]
     kernels("adamw", [*changed, *gradients, *settings], [(1,)])
     return {f"adamw/{i}": value for i, value in enumerate(changed)}
 
