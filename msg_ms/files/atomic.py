@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import UserError
@@ -121,11 +121,13 @@ def remove_partial(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
     """Fill a new folder completely or not at all: under another name, and renamed when the block ends.
 
     Args:
         path: Destination; it must not exist, or be an empty folder. Missing parent folders are created.
+        check: Allows a folder with content, which is replaced. It is called when the block ends, and raises an error
+            if the folder must stay.
 
     Yields:
         An empty folder, in a temporary folder next to ``path``. A killed process leaves it behind, and the
@@ -142,6 +144,14 @@ def new_folder(path: Path) -> Iterator[Path]:
             filling.mkdir()
             yield filling
             filling.chmod(0o755)
-            filling.rename(path)  # replaces an empty folder only
+            if check is not None and path.exists():
+                check()
+                path.rename(folder / "old")
+            try:
+                filling.rename(path)  # replaces an empty folder only
+            except OSError:
+                if (folder / "old").exists():
+                    (folder / "old").rename(path)
+                raise
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror}") from None
