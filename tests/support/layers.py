@@ -7,7 +7,7 @@ LAYERS = (
     {"config", "native", "framework"},
     {"ops", "boxes", "checkpoint"},
     {"models", "data"},
-    {"convert", "deploy", "visualize", "cli"},
+    {"convert", "deploy", "visualize", "cli", "report"},
     {"engine"},
     {"tasks"},
     {"launch", "commands"},
