@@ -51,11 +51,13 @@ class ClassificationEvalBatch(NamedTuple):
     Attributes:
         images: As of ``ClassificationBatch``, without erasing.
         labels: int32 (B,).
+        index: Number of each image in the data set, int32 (B,).
         valid: 1 for an image, 0 for padding, float32 (B,).
     """
 
     images: Any
     labels: Any
+    index: Any
     valid: Any
 
 
@@ -203,21 +205,16 @@ class EvalDataset(EvalPipeline):
         super().__init__(len(folder), config.batch_size, workers, shard)
         self.folder, self.config, self.crop, self.channels = folder, config, crop, channels
         self.buffers = Buffers(batches_in_memory(workers))
-        batch, size = config.batch_size, config.img_size
-        self.signatures = [
-            ClassificationEvalBatch(
-                _images_signature(batch, size, channels, config.normalize_on_device),
-                ((batch,), np.int32),
-                ((batch,), np.float32),
-            ),
-        ]
+        batch, numbers = config.batch_size, ((config.batch_size,), np.int32)
+        images = _images_signature(batch, config.img_size, channels, config.normalize_on_device)
+        self.signatures = [ClassificationEvalBatch(images, numbers, numbers, ((batch,), np.float32))]
 
     def build_batch(self, indices: np.ndarray) -> Batch:
-        """Return the images and labels of ``indices``."""
+        """Return the images ``indices``, their labels and ``indices``."""
         images = [self._image(index) for index in indices]
         build = stack if self.config.normalize_on_device else collate
         labels = np.array([self.folder.labels[index] for index in indices], np.int32)
-        return build(images, buffers=self.buffers), labels
+        return build(images, buffers=self.buffers), labels, indices.astype(np.int32)
 
     def _image(self, index: int) -> np.ndarray:
         image = self.folder.decode(index, self.bad_files)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mindspore import nn
 
 from ..checkpoint import load_for_inference
+from ..report import PAGE, write_report
 from .evaluate import Evaluation, ShowProgress
 from .log import progress_bar
+from .outputs import EvalOutputs
 from .runtime import Runtime
 from .task import Metrics
 from .throughput import measure_throughput
@@ -42,24 +45,48 @@ class CheckpointRun:
         self.config, self.task = runtime.config, runtime.task
         self.checkpoint = Path(self.config.model.resume or self.config.run_dir / "best.ckpt")
 
-    def evaluate(self, fast: bool = False) -> Metrics:
+    def evaluate(self, fast: bool = False, detailed: bool = False) -> Metrics:
         """Return the metrics of the checkpoint, which may not be finite.
 
         In single precision they have the same bits as those of validation during training.
 
         Args:
             fast: Use the algorithms of prediction instead, whose results differ by rounding.
+            detailed: Whether ``write_outputs`` follows.
         """
         self._load_checkpoint()
         self.task.optimize_for_inference(self.model, strassen=fast)
-        self.evaluation = Evaluation.of_run(self.runtime, self.model, self.show_progress)
+        self.evaluation = Evaluation.of_run(self.runtime, self.model, self.show_progress, detailed)
         cache = self.runtime.cache
         if cache is not None:
-            with cache.use(f"evaluate {self.evaluation.data.signatures}"):
+            details = " with details" if detailed else ""
+            with cache.use(f"evaluate{details} {self.evaluation.data.signatures}"):
                 self.evaluation.compile_graphs()
         metrics = self.evaluation.run()
         assert metrics is not None  # nothing stops it
         return metrics
+
+    def write_outputs(self, outputs: EvalOutputs, metrics: Metrics) -> Iterator[str]:
+        """Write the outputs of ``evaluate(detailed=True)``, on rank 0.
+
+        Args:
+            outputs: The outputs, which ``Task.check_outputs`` has allowed.
+            metrics: The result of ``evaluate``.
+
+        Yields:
+            Lines for the terminal.
+        """
+        evaluator: Any = self.evaluation.evaluator
+        if outputs.per_class:
+            yield from evaluator.per_class()
+        if outputs.results is not None:
+            evaluator.write_results(outputs.results)
+            yield f"wrote {outputs.results}"
+        if outputs.report is not None:
+            facts = ("model", self.config.model.name), ("checkpoint", str(self.checkpoint))
+            data = ("data", self.config.data.data_path), ("precision", self.config.amp_opt_level)
+            write_report(outputs.report, self.task.report(evaluator, metrics), (*facts, *data))
+            yield f"wrote {outputs.report / PAGE}"
 
     def measure_throughput(self) -> str:
         """Return a line with the inference speed on the first evaluation batch, with random weights if need be."""

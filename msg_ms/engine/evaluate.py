@@ -67,10 +67,13 @@ class Evaluation:
                 self.evaluator.network.compile(*example(signature))
 
     @classmethod
-    def of_run(cls, runtime: Runtime, model: nn.Cell, show_progress: ShowProgress = progress_bar) -> Evaluation:
-        """Return the evaluation of a run's model on the evaluation data of its task."""
-        data = runtime.task.eval_data(runtime.shard, runtime.workers)
-        return cls(model, runtime.task.evaluator(model), data, runtime.ranks, show_progress)
+    def of_run(
+        cls, runtime: Runtime, model: nn.Cell, show_progress: ShowProgress = progress_bar, detailed: bool = False
+    ) -> Evaluation:
+        """Return the evaluation of a run's model on the evaluation data of its task, with or without details."""
+        task = runtime.task
+        evaluator = task.detailed_evaluator(model) if detailed else task.evaluator(model)
+        return cls(model, evaluator, task.eval_data(runtime.shard, runtime.workers), runtime.ranks, show_progress)
 
     @contextlib.contextmanager
     def _eval_mode(self) -> Iterator[None]:

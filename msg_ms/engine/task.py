@@ -20,6 +20,8 @@ from ..data.pipeline import Batch, EpochOrder, Shard, Signature
 from ..deploy.exporter import Exporter
 from ..errors import UserError
 from ..models.decay import has_weight_decay
+from ..report import Report
+from .outputs import EvalOutputs
 from .predictor import DEFAULT_OPTIONS, PredictOptions, Predictor
 from .ranks import Ranks
 
@@ -82,6 +84,11 @@ class Metrics:
         if not all(map(math.isfinite, self.rank)) and self.is_defined:
             raise UserError(f"model outputs are not finite (NaN/Inf): {self}; the weights are damaged")
         return self
+
+    def rows(self) -> list[tuple[str, str, float | None, str]]:
+        """Return key, title, value and text of the metrics, for a report."""
+        rows = ((metric, self.values[metric.key]) for metric in self.definitions)
+        return [(m.key, m.title, v, "undefined" if v is None else m.format.format(v)) for m, v in rows]
 
     def _signed(self, metric: Metric) -> float:
         value = self.values[metric.key]
@@ -155,8 +162,8 @@ class Evaluator(Protocol):
         """Return the metrics over all batches of all ranks."""
 
 
-class ReportingEvaluator(Evaluator, Protocol):
-    """An evaluator with the outputs that ``Task.check_reports`` allows, after ``compute`` on rank 0."""
+class DetailedEvaluator(Evaluator, Protocol):
+    """An evaluator with the outputs that ``Task.check_outputs`` allows, after ``compute`` on rank 0."""
 
     def write_results(self, path: Path) -> None:
         """Write the outputs for every sample, for other programs."""
@@ -243,16 +250,26 @@ class Task:
         """Return the evaluator of a model."""
         raise NotImplementedError
 
-    def check_reports(self, results: Path | None, per_class: bool) -> None:
-        """Raise UserError if the evaluator can't write a file of results, or a metric of each class.
+    def detailed_evaluator(self, model: nn.Cell) -> Evaluator:
+        """Return an evaluator with the outputs that ``check_outputs`` allows; it may need more memory."""
+        return self.evaluator(model)
+
+    def check_outputs(self, outputs: EvalOutputs) -> None:
+        """Raise UserError if the evaluation has no such output, or it can't be written."""
+        for flag in outputs.flags:
+            raise UserError(f"{flag}: the evaluation of this TASK has no such output")
+
+    def report(self, evaluator: Any, metrics: Metrics) -> Report:
+        """Return the report on an evaluation, on rank 0.
 
         Args:
-            results: File to write; None for none.
-            per_class: Whether the metrics of each class are asked for.
+            evaluator: The ``detailed_evaluator`` after ``compute``.
+            metrics: Its result.
+
+        Raises:
+            UserError: The task has no reports.
         """
-        for flag, wanted in (("--results", results is not None), ("--per-class", per_class)):
-            if wanted:
-                raise UserError(f"{flag}: the evaluation of this TASK has no such output")
+        raise UserError("--report: the evaluation of this TASK has no such output")
 
     def predictor(self, model: nn.Cell, metadata: Metadata, options: PredictOptions = DEFAULT_OPTIONS) -> Predictor:
         """Return the predictor of a model, and prepare the model for inference.

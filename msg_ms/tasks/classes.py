@@ -17,9 +17,11 @@ from ..data.images.class_names import (
     read_class_names,
     stored_classes,
 )
+from ..engine.outputs import EvalOutputs
 from ..engine.task import Task
 from ..errors import UserError, shorten
 from ..files import readable
+from ..report import check_report
 
 
 class ClassesTask(Task):
@@ -54,6 +56,11 @@ class ClassesTask(Task):
         """Return a line if the checkpoint's classes are not those of the data."""
         difference = self._class_difference(metadata)
         return [f"warning: {path}: {difference}; {self.comparison} different classes"] if difference else []
+
+    def check_outputs(self, outputs: EvalOutputs) -> None:
+        """Raise UserError if the report can't be written."""
+        if outputs.report is not None:
+            check_report(outputs.report)
 
     def output_names(self, metadata: Metadata) -> Sequence[str]:
         """Return the readable names of a checkpoint's classes."""

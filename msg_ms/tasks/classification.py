@@ -8,31 +8,36 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import mindspore as ms
-import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
 from ..checkpoint import Metadata
 from ..config import Config
 from ..data import DeviceCollate, EvalDataset, ImageFolder, Shard, TrainDataset, load_folders
-from ..data.classification import ClassificationBatch, ClassificationEvalBatch
+from ..data.classification import ClassificationBatch
+from ..data.images.class_names import default_class_names
 from ..data.images.splits import folders_from_arrays, folders_to_arrays
 from ..data.pixels.device_collate import can_erase_on_device
 from ..data.pixels.preprocessing import PREPROCESSING_KEY, Preprocessing, normalization
 from ..deploy import ClassifierExporter
+from ..engine.outputs import EvalOutputs
 from ..engine.predictor import DEFAULT_OPTIONS, PredictOptions
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
-from ..engine.task import Metric, Metrics
+from ..engine.task import Metrics
 from ..errors import UserError, refuse_options
 from ..models.build import build_model, image_channels
 from ..models.inference import optimize_for_inference
 from ..models.losses import SmoothedCrossEntropy
 from ..models.msg_transformer import MSGTransformer
 from ..models.precision import set_precision
+from ..report import Report
 from ..visualize.contact_sheet import TILE
 from .batch_drawings import Drawing, draw_classes
 from .classes import ClassesTask
+from .classification_evaluator import METRICS, ClassificationEvaluator, DetailedEvaluator
 from .classification_predictor import ClassificationPredictor
+from .classification_report import classification_report
+from .classification_results import check_predictions
 
 
 class ClassificationTask(ClassesTask):
@@ -45,11 +50,7 @@ class ClassificationTask(ClassesTask):
         UserError: If the model's images have other channels than 3 or 1.
     """
 
-    metrics = (
-        Metric("top1", "top-1", "{:.2f}%"),
-        Metric("top5", "top-5", "{:.2f}%"),
-        Metric("loss", "loss", "{:.4f}", higher_is_better=False, breaks_ties=True),
-    )
+    metrics = METRICS
     classes_title, comparison = "class folders", "accuracies compare"
 
     def __init__(self, config: Config):
@@ -140,6 +141,21 @@ class ClassificationTask(ClassesTask):
         """Return the evaluator of top-1, top-5 and cross entropy."""
         return ClassificationEvaluator(model, self.config.model.num_classes)
 
+    def detailed_evaluator(self, model: MSGTransformer) -> DetailedEvaluator:
+        """Return an evaluator that keeps the predictions for each image."""
+        names = default_class_names(self.config.model.num_classes, json.dumps(list(self.class_names)))
+        return DetailedEvaluator(model, self.folders[1], names)
+
+    def check_outputs(self, outputs: EvalOutputs) -> None:
+        """Raise UserError if the file of results or the report can't be written."""
+        super().check_outputs(outputs)
+        if outputs.results is not None:
+            check_predictions(outputs.results)
+
+    def report(self, evaluator: DetailedEvaluator, metrics: Metrics) -> Report:
+        """Return accuracies by class, confusions, calibration and the worst images."""
+        return classification_report(evaluator, metrics)
+
     def predictor(
         self, model: MSGTransformer, metadata: Metadata, options: PredictOptions = DEFAULT_OPTIONS
     ) -> ClassificationPredictor:
@@ -183,60 +199,3 @@ class ClassificationLoss(nn.Cell):
         if images.dtype == ms.uint8:
             images = self.collate(images, *collate_inputs)
         return (self.loss(self.model(images, noise), labels),)
-
-
-class ClassificationSums(nn.Cell):
-    """Sums over a batch: images, labels (B,), valid (B,) -> (cross entropy, top-1 hits, top-5 hits).
-
-    Images are float32 (B, C, S, S), or uint8 (B, S, S, C).
-
-    Args:
-        model: The classifier.
-        num_classes: With fewer than five classes, top-5 counts all of them.
-    """
-
-    def __init__(self, model: nn.Cell, num_classes: int):
-        super().__init__(auto_prefix=False)
-        self.model, self.collate = model, DeviceCollate()
-        self.guesses = min(5, num_classes)
-
-    def construct(self, images: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the three sums over the valid rows."""
-        logits = self.model(self.collate(images) if images.dtype == ms.uint8 else images)
-        log_probabilities = ops.log_softmax(logits, -1)
-        labels = labels.reshape(-1, 1)
-        losses = -ops.gather_elements(log_probabilities, 1, labels).reshape(-1)
-        hits = (ops.topk(logits, self.guesses)[1] == labels).astype(ms.float32)
-        top1, top5 = hits[:, 0], hits.sum(1)
-        # Padding must not count even if its loss is NaN.
-        losses = ops.select(valid > 0, losses, ops.zeros_like(losses))
-        return losses.sum(), (top1 * valid).sum(), (top5 * valid).sum()
-
-
-class ClassificationEvaluator:
-    """Accuracy in percent and mean cross entropy without smoothing.
-
-    Args:
-        model: The classifier.
-        num_classes: Number of classes.
-    """
-
-    def __init__(self, model: nn.Cell, num_classes: int):
-        self.network = ClassificationSums(model, num_classes)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all batches."""
-        self.sums, self.count = np.zeros(3), 0
-
-    def update(self, batch: ClassificationEvalBatch, outputs: tuple[Tensor, ...]) -> None:
-        """Add the sums over a batch."""
-        self.sums += [float(value.asnumpy()) for value in outputs]
-        self.count += int(batch.valid.sum())
-
-    def compute(self, ranks: Ranks) -> Metrics:
-        """Return the metrics over all images of all ranks."""
-        *sums, count = ranks.sum([*self.sums, self.count])
-        loss, top1, top5 = np.array(sums) / max(1, count)
-        values: dict[str, float | None] = {"top1": float(100 * top1), "top5": float(100 * top5), "loss": float(loss)}
-        return Metrics(ClassificationTask.metrics, values, int(count))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from ..data.coco.split import CocoSplit
 from ..data.pipeline import Batch
 from ..engine.ranks import Ranks
 from ..engine.task import Metric, Metrics
-from ..errors import UserError
-from ..files import atomic_write, head_of_file
+from ..files import atomic_write
 from ..models.detection.cascade_rcnn import to_detections
+from ..report.average_precision import Accumulated
+from .result_files import check_results, list_begins_with
 
 KINDS = {"bbox": "box", "segm": "mask"}  # pycocotools' name and the one in words
 # pycocotools' twelve numbers; mmdetection's names for the first three. A slash keeps the others out of the curves.
@@ -37,7 +37,6 @@ METRICS = tuple(
 )
 BOX_METRICS = tuple(metric for metric in METRICS if metric.key.startswith("bbox"))  # of a detector without masks
 BOX_KEYS, MASK_KEY = {"image_id", "category_id", "bbox", "score"}, "segmentation"  # of a result
-_HEAD = 2**22  # bytes of an older file that are looked at; a mask needs up to a megabyte
 
 
 def metric_key(kind: str, number: str) -> str:
@@ -45,30 +44,14 @@ def metric_key(kind: str, number: str) -> str:
     return kind + number if number.startswith("/") else f"{kind}_{number}"
 
 
-def check_results(path: Path, masks: bool = True) -> None:
-    """Raise UserError if a file of results can't be written, or exists and is no such file, with masks or not."""
-    if path.suffix.lower() != ".json":
-        raise UserError(f"--results {path}: must end in .json")
-    if path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UserError(f"--results {path}: can't write to the folder {path.parent}: Permission denied")
-    head = head_of_file(path, _HEAD)
-    if head is not None and not _holds_detections(head, masks):
-        kind = " with masks" if masks else ""
-        raise UserError(f"--results {path}: exists and holds no detections{kind}; name another file")
+def check_detections(path: Path, masks: bool = True) -> None:
+    """Raise UserError if a file can't be written, or exists and holds no detections, with masks or not."""
 
+    def fits(row: dict[str, Any]) -> bool:
+        return row.keys() == BOX_KEYS | {MASK_KEY} or (not masks and row.keys() == BOX_KEYS)
 
-def _holds_detections(head: bytes, masks: bool) -> bool:
-    """Return whether a file's beginning is that of a list of detections, with or without masks, or an empty list."""
-    text = head.decode("utf-8", "replace").lstrip()
-    if text.strip() == "[]":
-        return True
-    try:
-        first, _ = json.JSONDecoder().raw_decode(text, len(text) - len(text[1:].lstrip()))
-    except (ValueError, RecursionError):
-        return False
-    if text[:1] != "[" or not isinstance(first, dict):
-        return False
-    return first.keys() == BOX_KEYS | {MASK_KEY} or (not masks and first.keys() == BOX_KEYS)
+    content = "detections with masks" if masks else "detections"
+    check_results(path, (".json",), lambda text: list_begins_with(text, fits), content)
 
 
 class CocoNetwork(nn.Cell):
@@ -171,7 +154,7 @@ class CocoEvaluator:
         self.truth: COCO | None = None
         self.results: list[dict[str, Any]] = []
         self.categories: list[int] = []  # in pycocotools' order
-        self.precisions: dict[str, np.ndarray] = {}  # (IoU thresholds, recalls, classes, areas, limits) of each kind
+        self.accumulated: dict[str, Accumulated] = {}  # of each kind
         self.reset()
 
     def reset(self) -> None:
@@ -211,7 +194,8 @@ class CocoEvaluator:
                 evaluation.evaluate()
                 evaluation.accumulate()
                 evaluation.summarize()
-                self.precisions[kind], self.categories = evaluation.eval["precision"], evaluation.params.catIds
+                self.accumulated[kind] = Accumulated(evaluation.eval["precision"], evaluation.eval["recall"])
+                self.categories = evaluation.params.catIds
                 names = [metric_key(kind, number) for number in NUMBERS]
                 # pycocotools writes -1 for the mean over no objects.
                 stats = (float(value) if value > -1 else None for value in evaluation.stats)
@@ -229,9 +213,8 @@ class CocoEvaluator:
         for category, name in zip(self.split.category_ids, self.split.class_names, strict=True):
             place, figures = self.categories.index(category), []
             for kind, word in self.kinds.items():
-                values = self.precisions[kind][:, :, place, 0, -1]
-                values = values[values > -1]  # pycocotools writes -1 for a class without objects
-                figures += [f"{word} AP {values.mean():.3f}"] if values.size else []
+                ap = self.accumulated[kind].ap(place)
+                figures += [f"{word} AP {ap:.3f}"] if ap is not None else []
             rows.append(f"{name}: {', '.join(figures) or 'no objects, the AP is undefined'}")
         return rows
 

@@ -20,9 +20,11 @@ from ..data.detection import DetectionEvalDataset, DetectionTrainDataset
 from ..data.pipeline import Shard
 from ..data.pixels.preprocessing import PREPROCESSING_KEY, normalization
 from ..deploy import DetectorExporter
+from ..engine.outputs import EvalOutputs
 from ..engine.predictor import DEFAULT_OPTIONS, PredictOptions
 from ..engine.ranks import Ranks
 from ..engine.shared import once_per_node
+from ..engine.task import Metrics
 from ..errors import UserError, refuse_options
 from ..models.build import image_channels
 from ..models.detection.build import build_detector
@@ -32,11 +34,13 @@ from ..models.detection.detection_loss import BOX_LOSS_NAMES, LOSS_NAMES, Detect
 from ..models.detection.pretrained import load_detector
 from ..models.inference import optimize_for_inference
 from ..models.precision import set_precision
+from ..report import Report
 from ..visualize.detections import SMALLEST
 from .batch_drawings import Drawing, draw_ground_truth
 from .classes import ClassesTask
-from .coco_evaluator import BOX_METRICS, METRICS, CocoEvaluator, check_results
+from .coco_evaluator import BOX_METRICS, METRICS, CocoEvaluator, check_detections
 from .detection_predictor import DetectionPredictor
+from .detection_report import detection_report
 
 CATEGORIES_KEY = "category_ids"  # COCO's ids of the classes, in checkpoints
 
@@ -153,16 +157,21 @@ class DetectionTask(ClassesTask):
         """Return the evaluator of box AP and, with masks, mask AP."""
         return CocoEvaluator(model, self.splits[1], model.settings.mask_threshold, self.masks)
 
-    def check_reports(self, results: Path | None, per_class: bool) -> None:
-        """Raise UserError if the file of results exists and is not one, or there is nothing to report."""
+    def check_outputs(self, outputs: EvalOutputs) -> None:
+        """Raise UserError if a file can't be written, or there is nothing to report."""
+        super().check_outputs(outputs)
         split = self.splits[1]
-        if split.truth is None and (per_class or results is None):
+        if split.truth is None and (outputs.per_class or outputs.report is not None or outputs.results is None):
             raise UserError(
                 f"{split.annotation_file}: the key 'annotations' is missing, so there are no metrics; pass --results "
-                "without --per-class to write the detections"
+                "without --per-class and --report to write the detections"
             )
-        if results is not None:
-            check_results(results, self.masks)
+        if outputs.results is not None:
+            check_detections(outputs.results, self.masks)
+
+    def report(self, evaluator: CocoEvaluator, metrics: Metrics) -> Report:
+        """Return precision and recall, AP by size and class, the kinds of errors and the worst images."""
+        return detection_report(evaluator, metrics)
 
     def predictor(
         self, model: CascadeMaskRCNN, metadata: Metadata, options: PredictOptions = DEFAULT_OPTIONS

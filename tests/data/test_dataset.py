@@ -59,10 +59,10 @@ def test_evaluation_yields_every_image_once_in_order(folder):
     listed = scan_folder(folder)
     assert listed.classes == ("cat", "dog", "newt") and len(listed) == IMAGES
     batches = list(EvalDataset(listed, c.data, c.test.crop, 2).batches())
-    assert all(images.shape == (4, 3, 32, 32) and images.dtype == np.float32 for images, _, _ in batches)
-    images, labels, valid = (np.concatenate(column) for column in zip(*batches, strict=True))
+    assert all(images.shape == (4, 3, 32, 32) and images.dtype == np.float32 for images, *_ in batches)
+    images, labels, index, valid = (np.concatenate(column) for column in zip(*batches, strict=True))
     assert valid.tolist() == IMAGES * [1] + [0]  # the last batch is filled up
-    assert labels[:IMAGES].tolist() == list(listed.labels)
+    assert labels[:IMAGES].tolist() == list(listed.labels) and index[:IMAGES].tolist() == list(range(IMAGES))
     for i, file in enumerate(listed.files):
         if file.endswith(".png"):  # lossless: cv2 resizes differently, but the mean is close
             pixels = cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB).mean((0, 1)) / 255

@@ -25,9 +25,9 @@ def on_device(collate, images, *inputs):
 def test_evaluation_images_are_the_same_and_have_a_quarter_of_the_bytes(folder, channels):  # noqa: F811
     collate, listed = DeviceCollate(), scan_folder(folder)
     plain, raw = (EvalDataset(listed, config(*opts).data, True, 1, channels=channels) for opts in ([], RAW))
-    for (images, labels, valid), (pixels, *others) in zip(plain.batches(), raw.batches(), strict=True):
+    for (images, labels, _, valid), (pixels, *others) in zip(plain.batches(), raw.batches(), strict=True):
         assert np.abs(on_device(collate, pixels) - images).max() <= ROUNDING
-        assert (others[0] == labels).all() and (others[1] == valid).all()
+        assert (others[0] == labels).all() and (others[2] == valid).all()
         assert images.nbytes == 4 * pixels.nbytes and images.shape[1] == channels
     assert raw.signatures == [tuple((a.shape, a.dtype.type) for a in (pixels, *others))]
 

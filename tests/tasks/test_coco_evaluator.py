@@ -13,7 +13,7 @@ from msg_ms import UserError
 from msg_ms.config import DataConfig
 from msg_ms.data.coco.split import load_coco, read_split
 from msg_ms.engine.ranks import Ranks
-from msg_ms.tasks.coco_evaluator import CocoEvaluator, check_results
+from msg_ms.tasks.coco_evaluator import CocoEvaluator, check_detections
 
 SLOTS, SIDE = 6, 28
 
@@ -121,7 +121,7 @@ def test_boxes_alone_have_the_same_box_ap(split, tmp_path):
     assert [metric.key for metric in metrics.definitions] == ["bbox_mAP", "bbox_mAP_50", "bbox_mAP_75"]
     assert evaluator.per_class()[0].startswith("cat: box AP") and "mask" not in evaluator.per_class()[0]
     evaluator.write_results(tmp_path / "results.json")
-    check_results(tmp_path / "results.json", masks=False)
+    check_detections(tmp_path / "results.json", masks=False)
     assert metrics.values == by_pycocotools(split.annotation_file, tmp_path / "results.json", ("bbox",))
 
 
@@ -143,7 +143,7 @@ def test_no_detection_is_an_ap_of_zero(split, tmp_path):
     assert metrics.values["bbox_mAP"] == metrics.values["segm_mAP"] == 0
     evaluator.write_results(tmp_path / "none.json")
     assert json.loads((tmp_path / "none.json").read_text("utf-8")) == []
-    check_results(tmp_path / "none.json")
+    check_detections(tmp_path / "none.json")
 
 
 ROW = {"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5, "segmentation": {}}
@@ -169,23 +169,23 @@ def test_only_a_file_of_detections_is_replaced(content, replaced, tmp_path):
     file = tmp_path / "results.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="latin-1")
     if replaced:
-        check_results(file)
+        check_detections(file)
         return
     with pytest.raises(UserError, match=r"results\.json: exists and holds no detections with masks; name another file"):
-        check_results(file)
+        check_detections(file)
     if "0.5}]" in file.read_text("latin-1"):
-        return check_results(file, masks=False)
+        return check_detections(file, masks=False)
     with pytest.raises(UserError, match=r"results\.json: exists and holds no detections; name another file"):
-        check_results(file, masks=False)
+        check_detections(file, masks=False)
 
 
 def test_own_results_are_replaced(split, tmp_path):
     evaluator, _ = evaluate(split)
-    check_results(tmp_path / "own.json")
+    check_detections(tmp_path / "own.json")
     evaluator.write_results(tmp_path / "own.json")
-    check_results(tmp_path / "own.json")
+    check_detections(tmp_path / "own.json")
     with pytest.raises(UserError, match=r"must end in \.json"):
-        check_results(tmp_path / "results.txt")
+        check_detections(tmp_path / "results.txt")
 
 
 def changed(tmp_path, change):

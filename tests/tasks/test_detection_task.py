@@ -17,9 +17,10 @@ from msg_ms import UserError, create_model
 from msg_ms.checkpoint import parameters_by_name, to_numpy, write_checkpoint
 from msg_ms.config import load_config
 from msg_ms.data.coco.split import TRAIN, VAL, for_training, read_split
+from msg_ms.engine.outputs import EvalOutputs
 from msg_ms.engine.schedule import build_schedule
+from msg_ms.engine.task import Task
 from msg_ms.tasks import build_task
-from msg_ms.tasks.classification import ClassificationTask
 from msg_ms.tasks.detection import DetectionTask
 
 SIZES = {"tiny": 82_560_238, "small": 113_309_964, "base": 141_734_220}
@@ -61,7 +62,7 @@ def test_a_task_refuses_the_keys_of_another():
     with pytest.raises(UserError, match=r"TASK=classification does not use .*FLIP=0.1, .*MAX_GT=7: "):
         load_config(None, ["DETECTION.MAX_GT", "7", "DETECTION.FLIP", "0.1"])
     with pytest.raises(UserError, match=r"--results: the evaluation of this TASK has no such output"):
-        ClassificationTask(load_config(None)).check_reports(Path("a.json"), False)
+        Task().check_outputs(EvalOutputs(Path("a.json")))
 
 
 def test_checkpoints_of_other_categories(config, tmp_path):
@@ -121,10 +122,11 @@ def test_images_without_annotations_need_results(config, tmp_path):
     with pytest.raises(UserError, match=r"instances_val2017.json: the key 'annotations' is missing, as in files"):
         DetectionTask(config).warnings()
     task = DetectionTask(load_config(tmp_path / "small.yaml", DATA__DATA_PATH=config.data.data_path, EVAL_MODE=True))
-    task.check_reports(tmp_path / "results.json", per_class=False)
-    for arguments in ((None, False), (tmp_path / "results.json", True)):
-        with pytest.raises(UserError, match=r"so there are no metrics; pass --results without --per-class to write"):
-            task.check_reports(*arguments)
+    file = tmp_path / "results.json"
+    task.check_outputs(EvalOutputs(file))
+    for outputs in (EvalOutputs(), EvalOutputs(file, True), EvalOutputs(file, report=tmp_path / "report")):
+        with pytest.raises(UserError, match=r"no metrics; pass --results without --per-class and --report to write"):
+            task.check_outputs(outputs)
 
 
 def test_weights_of_a_classifier_and_of_a_detector_for_other_classes(config, tmp_path):

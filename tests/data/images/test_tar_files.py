@@ -365,7 +365,7 @@ def test_labels_of_webdataset(tmp_path):
     assert train.warnings == (f"{tmp_path}/train: ignored 2 entries that are not images: 0000.json, 0000.json",)
     config = load_config(None, ["DATA.IMG_SIZE", "32", "DATA.BATCH_SIZE", "2"])
     batches = list(EvalDataset(val, config.data, True, 1).batches())
-    assert np.concatenate([labels for _, labels, _ in batches]).tolist() == [0, 0, 2, 2, 3, 3]
+    assert np.concatenate([labels for _, labels, *_ in batches]).tolist() == [0, 0, 2, 2, 3, 3]
     data = TrainDataset(train, config.data, config.aug, 4, 0.1, seed=0, workers=1)
     assert len(data) == 6 and all(batch.labels.shape == (2, 4) for batch in data.batches(0, 1))
     shared = folders_from_arrays(folders_to_arrays((train, val)))
