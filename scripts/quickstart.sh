@@ -48,7 +48,7 @@ step "2/5 Training"
 
 step "3/5 Evaluating the best checkpoint"
 "$PYTHON" eval.py --cfg "$CONFIG" --data-path "$DATA" --resume "$RUN/best.ckpt" --device-target CPU \
-    ${EVALUATION[@]+"${EVALUATION[@]}"} | tee "demo/evaluation_$TASK.txt"
+    --report "demo/report_$TASK" ${EVALUATION[@]+"${EVALUATION[@]}"} | tee "demo/evaluation_$TASK.txt"
 
 step "4/5 Training curves"
 "$PYTHON" tools/plot_run.py "$RUN"
@@ -66,6 +66,7 @@ A small model learned ten handwritten digits: $(head -n 1 "demo/evaluation_$TASK
   log, metrics    $RUN/log_rank0.txt, $RUN/metrics.jsonl
   curves          $RUN/curves.png
   evaluation      demo/evaluation_$TASK.txt
+  report          demo/report_$TASK/report.html
   predictions     demo/predictions_$TASK.png
 DONE
 if [ "$TASK" = detection ]; then
