@@ -16,9 +16,7 @@ import pytest
 from devices import absent_driver
 from msg_ms.ops.backend import FUSED as FUSED_OPERATORS
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("gcc") and shutil.which("readelf")), reason="needs gcc and readelf"
-)
+pytestmark = pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("readelf")), reason="needs gcc and readelf")
 
 
 @pytest.fixture(scope="module", params=["GPU", "Ascend"])
