@@ -46,6 +46,7 @@ PARTS = {
     "peers": "rounds",
     "scaling": "data",
     "torch_detector_training": "tests/support/detection_learning.py",
+    "whole_runs": "test_whole_runs_are_compared",
 }
 
 
@@ -67,7 +68,7 @@ def test_help_names_the_options(name, monkeypatch, capsys):
     assert f"usage: {name}.py" in capsys.readouterr().out
 
 
-def run(name: str, folder: Path, arguments: list[str], expected: str, peers: list[str]) -> None:
+def run(name: str, folder: Path, arguments: list[str], expected: str, peers: list[str]) -> str:
     line = [sys.executable, str(FOLDER / f"{name}.py"), *(text.format(folder=folder) for text in arguments)]
     done = subprocess.run(
         line, capture_output=True, encoding="utf-8", cwd=folder, timeout=550, env={**os.environ, "PYTHONPATH": search()}
@@ -78,6 +79,7 @@ def run(name: str, folder: Path, arguments: list[str], expected: str, peers: lis
     for peer in peers:
         missing = [module for module in MODULES[peer] if find_spec(module) is None]
         assert (f"{peer}: skipped, not installed: {', '.join(missing)}" in output) == bool(missing)
+    return done.stdout
 
 
 def search() -> str:
@@ -93,3 +95,16 @@ def test_a_benchmark_runs(name, tmp_path):
 @pytest.mark.parametrize("name", SLOW_RUNS)
 def test_a_long_benchmark_runs(name, tmp_path):
     run(name, tmp_path, *SLOW_RUNS[name])
+
+
+@pytest.mark.slow
+def test_whole_runs_are_compared(tmp_path):
+    """Two seeds of one epoch by this package; the paper's code is not in the repository."""
+    digits = tmp_path / "digits"
+    subprocess.run([sys.executable, str(ROOT / "tools" / "make_digits.py"), str(digits)], check=True, cwd=ROOT)
+    config = tmp_path / "short.yaml"
+    config.write_text(f"BASE: [{ROOT}/configs/digits_p4_win4_64.yaml]\nTRAIN: {{EPOCHS: 1}}\n", encoding="utf-8")
+    line = ["--cfg", str(config), "--data-path", str(digits), "--output", str(tmp_path / "runs"), "--seeds", "2"]
+    first = run("whole_runs", tmp_path, line, "last top-1, 2 seeds: msg_ms ", [])
+    assert run("whole_runs", tmp_path, line, "best top-1, 2 seeds: msg_ms ", []) == first  # finished runs are kept
+    assert len(first.splitlines()) == 4 and "seed 1: best " in first
