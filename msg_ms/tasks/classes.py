@@ -58,9 +58,15 @@ class ClassesTask(Task):
         return [f"warning: {path}: {difference}; {self.comparison} different classes"] if difference else []
 
     def check_outputs(self, outputs: EvalOutputs) -> None:
-        """Raise UserError if the report can't be written."""
-        if outputs.report is not None:
-            check_report(outputs.report)
+        """Raise UserError if the report can't be written, or would replace the file of results."""
+        if outputs.report is None:
+            return
+        check_report(outputs.report)
+        if outputs.results is not None and outputs.report.resolve() in outputs.results.resolve().parents:
+            raise UserError(
+                f"--results {outputs.results}: is in the folder of --report, which is written as a whole; name a "
+                "file elsewhere"
+            )
 
     def output_names(self, metadata: Metadata) -> Sequence[str]:
         """Return the readable names of a checkpoint's classes."""

@@ -69,7 +69,10 @@ def test_one_two_and_three_ranks_evaluate_alike(folder):
 
     launch("run_distribute_train.sh", 2, "small.yaml", "data", "--output", "out", "--opts", "TRAIN.EPOCHS", 1)
     best = folder / "out" / "small_detector" / "default" / "best.ckpt"
-    run(folder, "eval.py", "--resume", best, "--results", "1.json")
+    run(folder, "eval.py", "--resume", best, "--results", "1.json", "--report", "report1")
     for ranks in (2, 3):
-        launch("run_distribute_eval.sh", ranks, "small.yaml", "data", best, "--results", f"{ranks}.json")
+        outputs = "--results", f"{ranks}.json", "--report", f"report{ranks}"
+        launch("run_distribute_eval.sh", ranks, "small.yaml", "data", best, *outputs)
         assert (folder / f"{ranks}.json").read_bytes() == (folder / "1.json").read_bytes()
+        for file in (folder / "report1").iterdir():
+            assert (folder / f"report{ranks}" / file.name).read_bytes() == file.read_bytes(), file.name

@@ -18,6 +18,7 @@ def drawn():
     return labels, np.where(predicted == 5, 0, predicted)
 
 
+@pytest.mark.filterwarnings("ignore:y_pred contains classes")
 def test_the_matrix_and_the_scores_are_scikit_learns(drawn):
     labels, predicted = drawn
     matrix = confusion_matrix(labels, predicted, 7)

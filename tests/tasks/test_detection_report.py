@@ -2,9 +2,11 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
+from mindspore import nn
 from support.random_coco import detect, random_content, write
 from support.small_detector import write_data
 
@@ -13,7 +15,7 @@ from msg_ms.data.coco.split import load_coco, read_split
 from msg_ms.engine.ranks import Ranks
 from msg_ms.report import check_report, write_report
 from msg_ms.report.tide import NAMES
-from msg_ms.tasks.coco_evaluator import KINDS, metric_key
+from msg_ms.tasks.coco_evaluator import KINDS, CocoEvaluator, metric_key
 from msg_ms.tasks.detection_report import detection_report, errors_of
 
 
@@ -83,13 +85,20 @@ def test_the_page_shows_truth_and_detections_of_the_worst_images(small):
     assert "0000.png" in page
 
 
-def test_masks_are_not_needed(small, tmp_path):
-    split, _, _, metrics, content = small
-    other = detect(split, np.random.default_rng(0))
-    other.compute(Ranks())
-    del other.accumulated["segm"]
-    for row in (*other.results, *other.truth.dataset["annotations"]):
-        del row["segmentation"]
+def test_a_detector_without_masks_has_the_same_numbers_of_boxes(small, tmp_path):
+    split, _, evaluator, _, content = small
+    file = tmp_path / "data" / "annotations" / split.annotation_file.name
+    shutil.copytree(split.annotation_file.parents[1], tmp_path / "data")
+    annotations = json.loads(file.read_text("utf-8"))
+    for annotation in annotations["annotations"]:
+        del annotation["segmentation"]
+    file.write_text(json.dumps(annotations), encoding="utf-8")
+    boxes = load_coco(DataConfig(data_path=str(tmp_path / "data")), 2, training=False, masks=False)[1]
+    other, arrays = CocoEvaluator(nn.Cell(), boxes, masks=False), evaluator.detected.arrays()
+    for index in range(len(boxes)):
+        rows = [arrays[name][arrays["images"] == index] for name in ("boxes", "scores", "labels")]
+        other.detected.add(index, *rows, None)
+    metrics = other.compute(Ranks())
     write_report(tmp_path / "boxes", detection_report(other, metrics), [])
     own = json.loads((tmp_path / "boxes" / "metrics.json").read_text("utf-8"))
     assert own["per_class_box"] == content["per_class_box"] and "per_class_mask" not in own

@@ -129,6 +129,15 @@ def test_images_without_annotations_need_results(config, tmp_path):
             task.check_outputs(outputs)
 
 
+def test_results_lie_outside_the_report(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task = DetectionTask(config)
+    task.check_outputs(EvalOutputs(Path("results.json"), report=Path("report")))
+    for file in (Path("report/results.json"), tmp_path / "report" / "more" / "results.json"):
+        with pytest.raises(UserError, match=r"--results .*results.json: is in the folder of --report, which is"):
+            task.check_outputs(EvalOutputs(file, report=Path("report")))
+
+
 def test_weights_of_a_classifier_and_of_a_detector_for_other_classes(config, tmp_path):
     msg = config.model.msg
     arguments = {"embed_dim": 8, "depths": msg.depths, "num_heads": msg.num_heads, "window_size": 4}
