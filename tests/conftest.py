@@ -22,9 +22,9 @@ def command(tmp_path):
     """Runs one of the project's scripts with this Python in ``tmp_path``; gives the finished process."""
     import subprocess
 
-    def run(script: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess:
+    def run(script: str, *arguments: object, status: int = 0, timeout: int = 600) -> subprocess.CompletedProcess:
         line = [sys.executable, str(ROOT / script), *map(str, arguments)]
-        done = subprocess.run(line, capture_output=True, encoding="utf-8", cwd=tmp_path, timeout=600)
+        done = subprocess.run(line, capture_output=True, encoding="utf-8", cwd=tmp_path, timeout=timeout)
         assert done.returncode == status, done.stdout + done.stderr
         if status == 2:
             assert "Traceback" not in done.stderr
