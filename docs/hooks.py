@@ -12,12 +12,14 @@ from __future__ import annotations
 import html
 import posixpath
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Link, Navigation
 from mkdocs.structure.pages import Page
+from mkdocs.structure.toc import AnchorLink
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "repository/"
@@ -28,6 +30,7 @@ TRANSLATED = {"README.md": "README.zh-CN.md", "CONTRIBUTING.md": "docs/zh/CONTRI
 LINK = re.compile(r"""(?P<before>\]\(|^\[[^\]]+\]: +|(?:src|href)=["'])(?P<target>[^)"'\s#]+)""", re.MULTILINE)
 # An inline link or an image with its text and its anchor.
 INLINE = re.compile(r"(?P<image>!?)\[(?P<text>[^\[\]]*)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
+AS_IS = "as-is:"  # before a link that the theme is not to change
 LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".toml": "toml", ".cc": "cpp", ".h": "cpp"}
 
 
@@ -96,9 +99,30 @@ def on_page_context(context: dict, page: Page, config: MkDocsConfig, nav: Naviga
         if chinese == path or not (ROOT / chinese).exists():
             chinese = f"{CHINESE}index.md"
     for language, target in zip(config.extra["alternate"], (english, chinese), strict=True):
-        # The theme expects a path below the root of this part.
+        # The theme expects a path below the root of this part, and cuts others short in pages below a folder.
         language["link"] = posixpath.relpath(url_of(target), "zh") if is_chinese(config) else url_of(target)
+        if is_chinese(config) and "/" in page.url:
+            language["link"] = AS_IS + posixpath.relpath(url_of(target), posixpath.dirname(f"zh/{page.url}"))
     return context
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Complete a notebook's page: headings without Latin letters have no anchor, and links lead to notebooks."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return content
+    anchors = iter([item.id for item in flattened(page.toc)])
+    content = re.sub(r'(<h\d id=")([^"]*)"', lambda match: f'{match[1]}{next(anchors, match[2])}"', content)
+    return re.sub(r'(href="(?!\w+:)[^"#]*)\.ipynb(["#])', r"\1.html\2", content)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    return output.replace(AS_IS, "")
+
+
+def flattened(items: Iterable[AnchorLink]) -> Iterator[AnchorLink]:
+    for item in items:
+        yield item
+        yield from flattened(item.children)
 
 
 def is_chinese(config: MkDocsConfig) -> bool:
@@ -117,6 +141,8 @@ def is_translation(path: str) -> bool:
 def url_of(path: str) -> str:
     """Return the URL of a file in the repository below the root of the whole site."""
     url = File(site_path(path), None, "", use_directory_urls=False).url
+    if url.endswith(".ipynb"):  # a page, by mkdocs-jupyter
+        url = f"{url.removesuffix('.ipynb')}.html"
     return f"zh/{url}" if is_translation(path) else url
 
 

@@ -5,8 +5,8 @@ set -euo pipefail
 site=$(realpath -m "${1:-$(dirname "${BASH_SOURCE[0]}")/../build/site}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python}
-"$PYTHON" -c 'import jieba, material, mkdocstrings_handlers.python' 2>/dev/null \
-    || { echo "error: jieba, mkdocs-material or mkdocstrings is missing: pip install -e '.[docs]'" >&2; exit 2; }
+"$PYTHON" -c 'import jieba, material, mkdocs_jupyter, mkdocstrings_handlers.python' 2>/dev/null \
+    || { echo "error: jieba, mkdocs-material, mkdocs-jupyter or mkdocstrings is missing: pip install -e '.[docs]'" >&2; exit 2; }
 # mkdocs-material prints an advertisement for a successor otherwise.
 export NO_MKDOCS_2_WARNING=1
 "$PYTHON" -m mkdocs build --strict --site-dir "$site"

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 from pages import ROOT
 
-for package in ("jieba", "mkdocs", "material", "mkdocstrings_handlers.python"):
+for package in ("jieba", "mkdocs", "material", "mkdocs_jupyter", "mkdocstrings_handlers.python"):
     pytest.importorskip(package)
 
 PACKAGES = sorted(
