@@ -61,4 +61,8 @@ def as_path(name: str, value: Any) -> Path:
         raise UserError(f"{name}={shown(value)}: must be a path")
     if "\0" in text:
         raise UserError(f"{name}={shown(value)}: must not contain a null character")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise UserError(f"{name}={shown(value)}: has characters that a file name can't have") from None
     return user_path(text)

@@ -16,7 +16,8 @@ EMBED_KERNEL, EMBED_PADDING = 7, 2  # of the overlapped patch embedding, in pixe
 MOST_STAGES, LARGEST_SIDE = 16, 2**14
 # The largest values of the arguments, beyond any machine: larger ones are mistakes.
 LARGEST = {
-    **dict(patch_size=1024, in_chans=1024, embed_dim=2**14, window_size=1024),
+    # The index of relative positions has window_size**4 entries.
+    **dict(patch_size=1024, in_chans=1024, embed_dim=2**14, window_size=64),
     **dict(depths=1000, num_heads=1024, shuffle_size=1024),
 }
 

@@ -30,7 +30,7 @@ def whole_number(name: str, value: Any, least: int | None = None, most: int = 2*
 
 def whole_numbers(name: str, value: Any, most: int = 2**31 - 1) -> tuple[int, ...]:
     """Return ``value`` as a tuple; raise UserError unless it is a list of whole numbers up to ``most``."""
-    if not isinstance(value, list | tuple | range | np.ndarray) or np.ndim(value) == 0:
+    if not isinstance(value, list | tuple | range | np.ndarray) or (isinstance(value, np.ndarray) and value.ndim == 0):
         raise UserError(f"{name}={shown(value)}: must be a list of whole numbers")
     return tuple(whole_number(f"{name}[{i}]", entry, most=most) for i, entry in enumerate(value))
 
