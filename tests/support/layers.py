@@ -12,6 +12,7 @@ LAYERS = (
     {"tasks"},
     {"launch", "commands"},
     {"api"},
+    {"serve"},
 )
 # The rooms of a package, from low to high. Its other modules are above them.
 ROOMS = {"data": ("pixels", "images", "coco", "annotations")}
