@@ -133,7 +133,7 @@ def _blocks(gr: Any, worker: ModelWorker, threshold: float) -> Any:
                 return shown(Answer(), str(error))
 
         upload.upload(answer, [upload, slider], show_progress="minimal", **events)
-        slider.release(redraw, [key, slider], show_progress="hidden", **events)
+        slider.change(redraw, [key, slider], show_progress="hidden", trigger_mode="always_last", **events)
     return blocks
 
 
@@ -143,4 +143,4 @@ def shown(answer: Answer, message: str = "") -> tuple:
     if answer.key:
         rows = [f"| {name} | {score:.2f} | {x1}, {y1}, {x2}, {y2} |" for name, score, x1, y1, x2, y2 in answer.objects]
         found = "\n".join(["| class | score | box |", "|---|---|---|", *rows]) if rows else "No object."
-    return None, answer.key, answer.picture, found, answer.probabilities, answer.attention, message
+    return None, answer.key, answer.drawing, found, answer.probabilities, answer.attention, message

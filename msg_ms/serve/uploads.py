@@ -24,7 +24,7 @@ class Limits:
 
     Attributes:
         megabytes: Size of the file.
-        megapixels: Height times width, whatever the file's size is.
+        megapixels: Height times width; a small file may have many.
     """
 
     megabytes: int = 20

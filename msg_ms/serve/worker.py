@@ -35,14 +35,14 @@ class Answer:
 
     Attributes:
         key: Names the prediction for ``ModelWorker.redraw``; empty if it does not depend on the threshold.
-        picture: The image, with its objects if there are any, uint8 RGB (H, W, 3).
+        drawing: The image, with its objects if there are any, uint8 RGB (H, W, 3).
         probabilities: Probability of each class by name; None for a detector.
         objects: (class, score, x1, y1, x2, y2) of each object, in pixels of the image.
         attention: Drawing of the MSG tokens' attention, uint8 RGB (H, W, 3); None for a detector.
     """
 
     key: str = ""
-    picture: np.ndarray | None = None
+    drawing: np.ndarray | None = None
     probabilities: dict[str, float] | None = None
     objects: tuple[tuple[str, float, int, int, int, int], ...] = ()
     attention: np.ndarray | None = None
@@ -161,8 +161,8 @@ class ModelWorker:
             named = {result.names[i].name: float(result.probabilities[i]) for i in result.best(len(result.names))}
             assert isinstance(self.predictor, ClassificationPredictor)  # whose predictions these are
             drawing = self.predictor.drawing(result)
-            return Answer(picture=_plain_drawing(result.image), probabilities=named, attention=drawing)
-        return Answer(picture=np.asarray(result.plot().convert("RGB")))
+            return Answer(drawing=_plain_drawing(result.image), probabilities=named, attention=drawing)
+        return Answer(drawing=np.asarray(result.plot().convert("RGB")))
 
     def _redraw(self, key: str, threshold: float) -> Answer:
         if key not in self._kept:

@@ -1,7 +1,5 @@
 """msg_ms.load: predictions, evaluation and export from one file, for both tasks."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -13,10 +11,7 @@ from support.stored_model import write_model
 
 import msg_ms
 from msg_ms import UserError
-from msg_ms.checkpoint import parameters_by_name, to_numpy, write_checkpoint
-from msg_ms.config import load_config, to_yaml
-from msg_ms.ops import use_backend
-from msg_ms.tasks import build_task
+from msg_ms.checkpoint import parameters_by_name, write_checkpoint
 
 
 @pytest.fixture(scope="module")

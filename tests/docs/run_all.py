@@ -31,7 +31,7 @@ SKIPPED = [
     (r"pip (install|wheel)", "changes the environment; tests/end_to_end/test_wheel.py installs the wheel"),
     (r"git clone", "needs the network; MSG_MS_MINDCV replaces the clone"),
     (r"^(source|npu-smi|nvidia-smi|converter_lite|apt) ", "needs a device's software"),
-    (r"^tail -f", "never ends"),
+    (r"^tail -f|tools/serve\.py", "never ends"),
     (r"run_version_matrix", "installs four versions of MindSpore"),
     (r"NNODES=2", "needs two nodes; `pytest -m slow tests/launch` starts them on one"),
     (r"^python benchmarks/", "minutes of timing, and peers to install"),

@@ -39,6 +39,7 @@ FLAG_PAGES = {
     "tools/convert_torch_ckpt.py": ["convert.md"],
     "tools/check_dataset.py": ["data.md", "detection.md"],
     "tools/import_annotations.py": ["own_data.md"],
+    "tools/serve.py": ["predict.md"],
     "tools/make_tar_files.py": ["data.md"],
     "tools/index_tar_files.py": ["data.md"],
     "tools/show_batch.py": ["data.md", "paper.md"],

@@ -30,7 +30,7 @@ def test_a_threshold_changes_without_the_model_and_large_images_are_shown_smalle
             assert [row[0] for row in found.objects] == [n for n, c in zip(one.classes, chosen, strict=True) if c]
             boxes = np.array([row[2:] for row in found.objects])
             assert np.abs(boxes - one.boxes[chosen]).max() <= 0.51
-        assert len(answer.objects) > 1 and max(answer.picture.shape) == (480 if factor == 1 else 1600)
+        assert len(answer.objects) > 1 and max(answer.drawing.shape) == (480 if factor == 1 else 1600)
     with pytest.raises(UserError, match="not kept any more; drop it again"):
         worker.redraw("unknown", 0.5)
     worker.close()
