@@ -177,8 +177,11 @@ def drawn_images(count, canvas):
 
 
 def gaps(own, wanted):
-    """Differences of boxes, scores and any masks of the pairs of equal detections; near ties may have another order."""
-    pairs, free = [], list(range(len(own[0])))
+    """Differences of boxes, scores, labels and any masks of the pairs of equal detections.
+
+    Near ties may have another order, and of several with the lowest score any may fill the last slots.
+    """
+    pairs, free, lowest = [], list(range(len(own[0]))), wanted[1].min(initial=1) + SCORE
     for values in zip(*wanted, strict=True):
         for i in free:
             gap = [np.abs(column[i] - value).max() for column, value in zip(own, values, strict=True)]
@@ -186,7 +189,9 @@ def gaps(own, wanted):
                 pairs.append(gap)
                 free.remove(i)
                 break
-    assert not free and len(pairs) == len(wanted[0])
+        else:
+            assert values[1] < lowest
+    assert len(own[0]) == len(wanted[0]) and (own[1][free] < lowest).all()
     return np.array(pairs).reshape(-1, len(own))
 
 
