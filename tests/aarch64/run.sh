@@ -59,7 +59,8 @@ step_install() {
     for name in manylinux_2_31 manylinux_2_28 manylinux_2_27 manylinux2014 manylinux_2_17; do
         platforms+=(--platform "${name}_aarch64")
     done
-    python3 -m pip download --dest "$WHEELS" "${platforms[@]}" --platform any --python-version 3.11 \
+    python3 -m pip wheel --wheel-dir "$WHEELS" --no-deps jieba # PyPI has its source alone
+    python3 -m pip download --dest "$WHEELS" --find-links "$WHEELS" "${platforms[@]}" --platform any --python-version 3.11 \
         --abi cp311 --abi abi3 --abi none --only-binary=:all: "${SOURCE}[dev]" wheel
     mkdir -p "$MACHINE/msg_ms"
     git -C "$SOURCE" archive HEAD | tar -x -C "$MACHINE/msg_ms"
