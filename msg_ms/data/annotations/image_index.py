@@ -96,7 +96,9 @@ class ImageIndex:
         parts = PurePosixPath(composed(name.replace("\\", "/"))).parts
         candidates = self._by_name.get(parts[-1] if parts else "", [])
         shared = [_shared_parts(parts, PurePosixPath(composed(file.as_posix())).parts) for file in candidates]
-        return [file for file, count in zip(candidates, shared, strict=True) if count == max(shared)]
+        best = [file for file, count in zip(candidates, shared, strict=True) if count == max(shared)]
+        # An earlier import may have left links to the same files.
+        return list({file.resolve(): file for file in reversed(best)}.values())
 
     def find_stem(self, stem: str, near: Sequence[Path]) -> Path | None:
         """Return the only image in some folders with a name and any suffix; None if there is none or are several."""
@@ -146,8 +148,9 @@ class ImageIndex:
 
     def note_unused(self) -> None:
         """Note the images below the folder that the export does not list."""
+        real = {file.resolve() for file in self.used}
         for file in sorted(file for files in self._by_name.values() for file in files):
-            if plain_path(file) not in self.used:
+            if plain_path(file) not in self.used and plain_path(file.resolve()) not in real:
                 self.notes.skip("images without annotations", file)
 
 

@@ -322,6 +322,12 @@ def test_label_studio_json_min_and_local_files(tmp_path):
     assert content(tmp_path / "short") == content(tmp_path / "whole")
 
 
+def test_links_of_an_earlier_import_are_the_same_images(tmp_path):
+    write_label_studio(tmp_path, SCENES)
+    outputs = [import_annotations(tmp_path, tmp_path / name) for name in ("first", "second")]
+    assert "skipped" not in outputs[1] and content(tmp_path / "first") == content(tmp_path / "second")
+
+
 # CVAT
 
 
