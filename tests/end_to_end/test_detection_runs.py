@@ -23,8 +23,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, script, *flags, status=0):
-    line = [sys.executable, ROOT / script, *FLAGS, *map(str, flags)]
+def run(folder, name, *flags, status=0):
+    return script(folder, name, *FLAGS, *flags, status=status)
+
+
+def script(folder, name, *flags, status=0):
+    line = [sys.executable, ROOT / name, *map(str, flags)]
     done = subprocess.run(line, cwd=folder, capture_output=True, encoding="utf-8")
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout if status == 0 else done.stderr
@@ -51,6 +55,31 @@ def test_train_evaluate_and_predict(folder):
     images = json.loads((folder / "found.json").read_text("utf-8"))["images"]
     assert len(images) == 5 and sum(len(image["objects"]) for image in images) > 0
     assert (folder / "found.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_boxes_alone_from_training_to_export(folder):
+    for file in (folder / "data" / "annotations").iterdir():
+        content = json.loads(file.read_text("utf-8"))
+        for annotation in content["annotations"]:
+            del annotation["segmentation"]
+        file.write_text(json.dumps(content), encoding="utf-8")
+    flags = ["--opts", "PRINT_FREQ", 1, "TRAIN.EPOCHS", 1]
+    assert "pass --opts MODEL.RCNN.MASKS False" in run(folder, "train.py", "--output", "out", *flags, status=2)
+    text = run(folder, "train.py", "--output", "out", *flags, "MODEL.RCNN.MASKS", False)
+    assert "s2.loss_bbox" in text and "1/1: box AP" in text and "mask" not in text
+    best = folder / "out" / "small_detector" / "default" / "best.ckpt"
+    # From here on the checkpoint's own configuration says that there are no masks.
+    own = ["--data-path", "data", "--resume", best]
+    text = script(folder, "eval.py", *own, "--results", "results.json", "--per-class", "--fast")
+    assert "cat: box AP" in text and "mask" not in text
+    assert "segmentation" not in (folder / "results.json").read_text("utf-8")
+    line = ["--resume", best, "--score-thr", "0.02", "--json", "found.json", "--picture", "found.png", "data/val2017"]
+    script(folder, "tools/predict.py", *line)
+    images = json.loads((folder / "found.json").read_text("utf-8"))["images"]
+    assert len(images) == 5 and any(image["objects"] for image in images) and "segmentation" not in str(images)
+    text = script(folder, "tools/export.py", "--resume", best, "--output", "boxes.mindir")
+    assert "detections equal the model's (boxes within 0.0e+00 pixels" in text and "mask" not in text
 
 
 @pytest.mark.slow
