@@ -165,6 +165,7 @@ FINE = {  # values of this kind are right for the argument
     "score_thr": (None, 0),
     "dynamic_batch": (True,),
     "softmax": (True,),
+    "fast": (True,),
     "img_size": (None,),
     "opset": (None,),
     "convolution": (None,),

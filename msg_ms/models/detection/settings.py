@@ -79,8 +79,9 @@ class DetectorSettings:
                 value = whole_number(field.name, value, 1) if whole else float(number(field.name, value))
             object.__setattr__(self, field.name, value)
         for name in ("proposal_iou", "score_threshold", "detection_iou", "mask_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be from 0 to 1")
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise UserError(f"{name}={value:g}: must be from 0 to 1")
         if self.roi_positives > self.roi_samples:
             raise UserError(f"roi_positives={self.roi_positives}: must be at most roi_samples={self.roi_samples}")
 

@@ -124,7 +124,7 @@ def test_samples_are_bit_equal_in_training_and_evaluation(both, tmp_path):
         data = TrainDataset(train, config.data, config.aug, 4, 0.1, seed=3, workers=2)
         batches = [*data.batches(1, 3), *EvalDataset(val, config.data, True, 2).batches()]
         results.append([array.tobytes() for batch in batches for array in arrays_of(batch)])
-    assert results[0] == results[1] and len(results[0]) == 2 * 5 + 3 * 3
+    assert results[0] == results[1] and len(results[0]) == 2 * 5 + 3 * 4
 
 
 def test_a_run_sees_the_same_data_when_it_moves_to_tar_files(both, tmp_path):
