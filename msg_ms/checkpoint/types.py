@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,22 @@ class LoadedWeights:
     notes: tuple[str, ...] = ()
 
 
+def _check_entries(name: str, entries: Any, kinds: str, kind: str, fits: Callable[[Any], bool]) -> None:
+    if not isinstance(entries, Mapping):
+        raise UserError(f"{name}={shown(entries)}: must be a dictionary of {kinds} by name")
+    for key, value in entries.items():
+        if not isinstance(key, str) or not fits(value):
+            raise UserError(f"{name}[{shown(key)}]={shown(value)}: must be {kind}, by a name that is text")
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(n, int) for n in value)
+
+
 def check_arrays(name: str, arrays: Any) -> None:
     """Raise UserError unless an argument is a dictionary of arrays by name.
 
@@ -48,11 +64,7 @@ def check_arrays(name: str, arrays: Any) -> None:
         name: The argument's name, for messages.
         arrays: Its value.
     """
-    if not isinstance(arrays, Mapping):
-        raise UserError(f"{name}={shown(arrays)}: must be a dictionary of NumPy arrays by name")
-    for key, value in arrays.items():
-        if not isinstance(key, str) or not isinstance(value, np.ndarray | np.generic):
-            raise UserError(f"{name}[{shown(key)}]={shown(value)}: must be a NumPy array, by a name that is text")
+    _check_entries(name, arrays, "NumPy arrays", "a NumPy array", _is_array)
 
 
 def check_shapes(name: str, shapes: Any) -> None:
@@ -62,12 +74,4 @@ def check_shapes(name: str, shapes: Any) -> None:
         name: The argument's name, for messages.
         shapes: Its value.
     """
-    if not isinstance(shapes, Mapping):
-        raise UserError(f"{name}={shown(shapes)}: must be a dictionary of shapes by name")
-    for key, shape in shapes.items():
-        if (
-            not isinstance(key, str)
-            or not isinstance(shape, tuple | list)
-            or not all(isinstance(n, int) for n in shape)
-        ):
-            raise UserError(f"{name}[{shown(key)}]={shown(shape)}: must be a shape, by a name that is text")
+    _check_entries(name, shapes, "shapes", "a shape", _is_shape)

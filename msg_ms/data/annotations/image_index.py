@@ -15,7 +15,7 @@ from ...errors import UserError
 from ..images.class_files import composed
 from ..images.entries import is_directory
 from ..images.folder import IMAGE_SUFFIXES
-from ..pixels.image_files import exif_orientation, failure_reason
+from ..pixels.image_files import SWAPPED, exif_orientation, failure_reason
 from .notes import Notes
 from .shapes import LabelledImage
 
@@ -24,7 +24,6 @@ TURNED = (
     "images that viewers turn by their EXIF orientation, which training ignores; turn the pixels (Pillow's "
     "ImageOps.exif_transpose) and import again"
 )
-_SWAPPED = range(5, 9)  # EXIF orientations that swap width and height
 
 
 def image_files(folder: Path) -> Iterator[Path]:
@@ -134,7 +133,7 @@ class ImageIndex:
             reason = "not an image" if isinstance(error, UnidentifiedImageError) else failure_reason(error)
             self.notes.skip("images that can't be read", f"{file} ({reason})")
             return None
-        as_stored = recorded == (height, width) and height != width and orientation in _SWAPPED
+        as_stored = recorded == (height, width) and height != width and orientation in SWAPPED
         if orientation > 1 and not as_stored:
             self.notes.skip(TURNED, file)
             return None

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from ...errors import UserError
 from .decode import decode
 
-_TURNED = range(5, 9)  # EXIF orientations that swap width and height
+SWAPPED = range(5, 9)  # EXIF orientations that swap width and height
 
 
 class ChangedData(UserError):
@@ -68,7 +68,7 @@ def size_difference(encoded: bytes, size: tuple[int, int], expected: tuple[int, 
     text = f"{size[1]} x {size[0]} pixels (width x height), but the annotations have {expected[1]} x {expected[0]}"
     if size != expected[::-1]:
         return f"{text}: use the original file, or correct the annotations"
-    if _orientation_of(encoded) in _TURNED:
+    if _orientation_of(encoded) in SWAPPED:
         return (
             f"{text}: viewers turn it by its EXIF orientation, which is ignored here as in COCO's tools; turn the "
             "pixels themselves (Pillow's ImageOps.exif_transpose), or annotate them as they are"
