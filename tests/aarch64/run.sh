@@ -137,7 +137,7 @@ for step in "${@:-machine install doctor train export ranks detection suites dev
         [ "$name" = machine ] || [ "$name" = install ] || mount_all
         start=$SECONDS
         set +e # bash ignores it in a condition, in a process of its own too
-        { time ( set -e; "step_$name" ) > "$LOGS/$name.log" 2>&1; } 2> "$LOGS/$name.cpu"
+        { time { ( set -e; "step_$name" ) > "$LOGS/$name.log" 2>&1; }; } 2> "$LOGS/$name.cpu"
         status=$?
         set -e
         last=$(tail -n 1 "$LOGS/$name.log")
