@@ -38,7 +38,9 @@ create_venv() {
             || fail "$base can't create a virtual environment; on Debian and Ubuntu: apt install python3-venv"
     fi
     echo "Installing MindSpore and other packages into .venv (about 1 GB to download, takes minutes) ..."
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -e "${ROOT}[dev]" 2> "$VENV/install.log" \
+    # The pip of Python 3.10.0 to 3.10.2 installs no project without a setup.py in editable mode.
+    { "$PYTHON" -m pip install --quiet --disable-pip-version-check 'pip>=21.3' \
+        && "$PYTHON" -m pip install --quiet --disable-pip-version-check -e "${ROOT}[dev]"; } 2> "$VENV/install.log" \
         || { tail -n 5 "$VENV/install.log" >&2; fail "installation failed; the full log is in .venv/install.log"; }
     rm -f "$VENV"/.installed-*
     touch "$stamp"
