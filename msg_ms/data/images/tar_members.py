@@ -87,6 +87,8 @@ def _read(path: Path, file: BinaryIO, strip: int, progress: Callable[[int], None
 
 
 def _next(archive: tarfile.TarFile, path: Path) -> tarfile.TarInfo | None:
+    if not archive.offset:  # only zeros: Python 3.10.0 would seek to byte -1
+        return None
     try:
         info = archive.next()
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:

@@ -299,7 +299,8 @@ ERRORS = {
     ),
     "a number of 5,000 digits": (
         lambda root: text(root, lambda t: t.replace('"id": 13', '"id": 1' + "0" * 5000, 1)),
-        ["a number has too many digits"],
+        # Python has a limit since 3.10.7.
+        ["a number has too many digits" if hasattr(sys, "set_int_max_str_digits") else "id is beyond 64 bits"],
     ),
     "an id beyond 64 bits": (set_value("images", 2, "id", 2**70), ["images whose id is beyond 64 bits"]),
     "an id with a fraction": (set_value("images", 2, "id", 1.5), ["images whose id is not a whole number"]),
