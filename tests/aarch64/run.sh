@@ -115,7 +115,8 @@ step_export() {
 }
 
 step_ranks() {
-    machine "bash scripts/run_distribute_train.sh 2 configs/digits_p4_win4_64.yaml demo/digits \
+    machine "source .venv/bin/activate
+        bash scripts/run_distribute_train.sh 2 configs/digits_p4_win4_64.yaml demo/digits \
         --output demo --batch-size 16 --tag two_ranks --opts TRAIN.EPOCHS 1"
 }
 
