@@ -2,7 +2,7 @@
 
 ``write`` computes images, batches, weights, logits, gradients and files from fixed seeds and stores them in an .npz.
 ``compare`` prints a Markdown table of two such files: "identical" where all bits are equal, else the largest difference
-relative to the largest magnitude of the line's arrays.
+relative to an array's largest magnitude.
 """
 
 from __future__ import annotations
@@ -78,17 +78,17 @@ def table(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> str:
     for name in dict.fromkeys(key.rpartition("/")[0] for key in one):
         pairs = [(one[key], other[key]) for key in one if key.rpartition("/")[0] == name]
         same = [a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs]
-        largest = max(float(np.abs(a.astype(np.float64)).max(initial=0)) for a, _ in pairs)
-        worst = max(difference(a, b) for a, b in pairs) / max(largest, float(np.finfo(np.float32).tiny))
-        lines.append(f"| {name} | {len(pairs)} | {sum(same)} | " + ("identical |" if all(same) else f"{worst:.1g} |"))
+        worst = "identical" if all(same) else f"{max(difference(a, b) for a, b in pairs):.1g}"
+        lines.append(f"| {name} | {len(pairs)} | {sum(same)} | {worst} |")
     return "\n".join(lines)
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the largest difference; infinite for arrays of different shapes."""
+    """Return the largest difference relative to the largest magnitude; infinite for arrays of different shapes."""
     if one.shape != other.shape:
         return float("inf")
-    return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max(initial=0))
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    return float(np.abs(one - other).max(initial=0) / max(np.abs(one).max(initial=0), np.finfo(np.float32).tiny))
 
 
 def pixels() -> Iterator[Row]:
