@@ -73,7 +73,7 @@ def msg_ms(
         optimize_for_inference(model, strassen=precision == "float32", precision=precision)
         x = ms.Tensor(images)
         return lambda: model(x).asnumpy()
-    return training_step(model, images, labels)
+    return training_step(model, images, labels, precision)
 
 
 def msg_ms_model(job: Job, state: dict, backend: str):
@@ -91,16 +91,22 @@ def msg_ms_model(job: Job, state: dict, backend: str):
     return model
 
 
-def training_step(model, images: np.ndarray, labels: np.ndarray) -> Callable:
-    from msg_ms.config import load_config
+def training_step(model, images: np.ndarray, labels: np.ndarray, precision: str = "float32") -> Callable:
+    from msg_ms.config import AmpConfig, load_config
     from msg_ms.data.pipeline import drop_path_noise
+    from msg_ms.engine.loss_scale import build_scaler
     from msg_ms.engine.optim import build_optimizer
     from msg_ms.engine.train_step import LossAndGradients, OptimizerStep, build_step
+    from msg_ms.models.precision import set_precision
     from msg_ms.tasks.classification import ClassificationLoss
 
+    scaler = None
+    if precision != "float32":
+        set_precision(model, "O1", precision)
+        scaler = build_scaler("O1", AmpConfig(dtype=precision))
     optimizer = build_optimizer(load_config(None).train, model.trainable_params())
-    gradients = LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets)
-    step = build_step(gradients, OptimizerStep(optimizer, 5.0), 0)
+    gradients = LossAndGradients(ClassificationLoss(model, 0.1), optimizer.targets, scaler)
+    step = build_step(gradients, OptimizerStep(optimizer, 5.0, scaler), 0)
     draws = drop_path_noise(sum(model.depths), len(images), 0, 0)
 
     def run() -> tuple[float, float]:
@@ -191,7 +197,8 @@ def torch_eager(
     first = [True]
 
     def step():
-        loss = torch.nn.functional.cross_entropy(forward(x), y, label_smoothing=0.1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = torch.nn.functional.cross_entropy(forward(x), y, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         # PyTorch's own norm is off by 1e-4 for gradients of this size, so the exact norm is compared.
@@ -260,6 +267,7 @@ def run_in_openvino(network, inputs: list[np.ndarray], threads: int, precision: 
 PEERS = {
     "msg_ms": msg_ms,
     "msg_ms bf16": lambda *args: msg_ms(*args, precision="bfloat16"),
+    "msg_ms fp16": lambda *args: msg_ms(*args, precision="float16"),
     "msg_ms composed": lambda *args: msg_ms(*args, backend="composed"),
     "matrix products": matrix_products,
     "PyTorch eager": torch_eager,

@@ -21,7 +21,8 @@ from peers import Job
 from msg_ms.errors import UserError
 
 TOLERANCE = 1e-4  # absolute; logits, losses and norms are about 1
-HALF_TOLERANCE = 0.05  # of peers in bfloat16, which have an eighth of the bits: 0.004 at each rounding
+HALVES = ("bf16", "fp16")  # the last words of peers in half precision
+HALF_TOLERANCE = 0.05  # of these peers; bfloat16 has an error of 0.004 at each rounding
 NO_OUTPUT = ("matrix products",)  # peers that don't run the model
 REFERENCE = "PyTorch eager"  # of times and of outputs; without PyTorch it is msg_ms
 ALWAYS = [REFERENCE, "msg_ms"]
@@ -116,7 +117,7 @@ def compare(peers: list[str], task: str, model: str, batch: int, threads: int, r
             continue
         difference = np.abs(process.first - reference).max()
         error = float(difference / max(1.0, np.abs(reference).max()))
-        if not error < (HALF_TOLERANCE if process.job.peer.endswith("bf16") else TOLERANCE):
+        if not error < (HALF_TOLERANCE if process.job.peer.endswith(HALVES) else TOLERANCE):
             raise UserError(f"{process.job.peer} and {base} differ by {error:.1e}; no timing")
         errors[process.job.peer] = float(difference / np.abs(reference).max())
     runs = 5 if batch == 1 and task == "inference" else 2

@@ -38,7 +38,8 @@ def main() -> int:
     for package in PACKAGES:
         show(package, version(package))
     show("compiler", tool("g++", "--version") or "none")
-    show("native kernels", kernels())
+    native = kernels()
+    show("native kernels", native)
     show("CUDA", tool("nvcc", "--version", "release") or "no nvcc")
     show("NVIDIA driver", tool("nvidia-smi", "-L") or "none")
     show("CANN", cann() or "none found")
@@ -50,7 +51,7 @@ def main() -> int:
         reason = try_matmul(target, "float32")
         if not reason:
             usable.append(target)
-            half = [name for name in ("float16", "bfloat16") if not try_matmul(target, name)]
+            half = half_types(target, not native.startswith("none"))
             show(target, f"works; mixed precision: {' and '.join(half) or 'none'}")
         else:
             show(target, f"does not work: {reason} ({ADVICE[target]})")
@@ -75,6 +76,11 @@ def kernels() -> str:
         return f"{library}, {thread_count()} threads"
     except ValueError as error:
         return f"{library}, but {error}"
+
+
+def half_types(target: str, native: bool) -> list[str]:
+    """Return the types of mixed precision on ``target``; on CPU the native kernels have both."""
+    return [name for name in ("float16", "bfloat16") if (native and target == "CPU") or not try_matmul(target, name)]
 
 
 def cores() -> str:

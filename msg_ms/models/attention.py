@@ -94,7 +94,7 @@ class WindowAttention(nn.Cell):
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
         """Set the type of the matrix products; softmax and position bias stay float32."""
-        self.matmul_dtype = matmul
+        self.matmul_dtype = ops.composed_dtype(matmul)
 
     def position_bias(self) -> Tensor:
         """Return the bias of the attention scores, the same for every window: (heads, N, N)."""

@@ -49,11 +49,21 @@ class MSGBlock(nn.Cell):
         self.mlp_branch = MlpBranch()
         # Two plain flags, so that MindSpore compiles only the path that runs.
         self.native = self.attention_branch.available and drop == attn_drop == 0
-        self.single_precision = True
+        self.single_precision, self.residual_dtype = True, ms.float32
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
-        """Choose between the native kernels, which need float32, and the composed operators."""
+        """Set the type of the operands of products, and of the output."""
         self.single_precision = matmul == residual == ms.float32
+        self.residual_dtype = residual
+        self.attention_branch.round_operands(matmul)
+        self.mlp_branch.round_operands(matmul)
+
+    def runs_kernels(self, x: Tensor) -> bool:
+        """Return whether the native kernels process the tokens ``x``.
+
+        The type of x matters too: Cell.to_float, which mindcv's O3 uses, bypasses set_compute_dtype.
+        """
+        return self.native and (x.dtype == ms.float32 or not self.single_precision)
 
     @compile_time_property
     def attention_parameters(self) -> tuple[Parameter | None, ...]:
@@ -84,12 +94,11 @@ class MSGBlock(nn.Cell):
             padding: See ``msg_ms.ops.AttentionBranch``; only where the native kernels run.
             msg_only: Return the MSG tokens only, (B*R, G, 1, C), without an MLP for the others.
         """
-        # The type of x matters too: Cell.to_float, which mindcv's O3 uses, bypasses set_compute_dtype.
-        if self.native and self.single_precision and x.dtype == ms.float32:
-            x = self.attention_branch(x, *self.attention_parameters, drop_path_scale, padding)
+        if self.runs_kernels(x):
+            x = self.attention_branch(x.astype(ms.float32), *self.attention_parameters, drop_path_scale, padding)
             if msg_only:
                 x = x[:, :, :1]
-            return self.mlp_branch(x, *self.mlp_parameters, drop_path_scale)
+            return self.mlp_branch(x, *self.mlp_parameters, drop_path_scale).astype(self.residual_dtype)
         scales = (None, None) if drop_path_scale is None else ops.unstack(drop_path_scale)
         x = self.residual(x, self.attn(self.norm1(x)), scales[0])
         if self.shuffle:

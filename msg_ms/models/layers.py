@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, TruncatedNormal, Uniform, initializer
 
-from ..ops import BiasGelu, BiasLayerNorm, MatMul, Transpose, patch_conv
+from ..ops import BiasGelu, BiasLayerNorm, MatMul, Transpose, composed_dtype, patch_conv
 from ..ops.layer_norm import EPSILON
 
 
@@ -49,16 +49,16 @@ class Linear(nn.Cell):
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
         """Set the types of the matrix product and of the output."""
         self.matmul_dtype, self.residual_dtype = matmul, residual
+        self.matmul.round_operands(matmul)
 
     def matmul_rows(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Return the product without the bias, (-1, out) in ``matmul_dtype``, for operators that add the bias.
+        """Return the product without the bias, (-1, out) as of ``MatMul``, for operators that add the bias.
 
         The optional ``scale`` (out,) multiplies the output channels.
         """
         # A two-dimensional product: on CPU a batched one is half as fast.
-        rows = x.reshape(-1, self.in_features).astype(self.matmul_dtype)
         weight = self.weight if scale is None else self.weight * scale.reshape(-1, 1)
-        return self.matmul(rows, weight.astype(self.matmul_dtype))
+        return self.matmul(x.reshape(-1, self.in_features), weight)
 
     def construct(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """Return x @ weight.T + bias in ``residual_dtype``, times ``scale`` (out,) if there is one."""
@@ -186,14 +186,16 @@ class PatchConv(nn.Cell):
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
         """Set the types of the convolution and of the output."""
         self.matmul_dtype, self.residual_dtype = matmul, residual
+        self.conv_dtype = composed_dtype(matmul)
+        self.matmul.round_operands(matmul)
 
     def matmul_rows(self, patches: Tensor) -> Tensor:
         """Return the product with float32 patches (rows, C * k * k), without the bias: (rows, O)."""
         return self.matmul(patches, self.weight.reshape(self.weight.shape[0], -1))
 
     def convolve(self, x: Tensor) -> Tensor:
-        """Return the convolution without the bias, channels first: (B, O, Ho, Wo) in ``matmul_dtype``."""
-        x, weight = x.astype(self.matmul_dtype), self.weight.astype(self.matmul_dtype)
+        """Return the convolution without the bias, channels first: (B, O, Ho, Wo) in ``conv_dtype``."""
+        x, weight = x.astype(self.conv_dtype), self.weight.astype(self.conv_dtype)
         return patch_conv(x, weight, self.stride, self.padding, self.unfold)
 
     def add_bias(self, y: Tensor) -> Tensor:

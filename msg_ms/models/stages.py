@@ -35,8 +35,7 @@ class PatchEmbed(nn.Cell):
 
     def windows(self, x: Tensor, window_size: int, region: int) -> Tensor:
         """Return the patch tokens in windows: (B, in_chans, height, width) -> (B*R, G, w*w, C)."""
-        native = self.patches.available and self.proj.matmul_dtype == self.proj.residual_dtype == ms.float32
-        if not (native and x.dtype == ms.float32 and self.patch_norm):
+        if not (self.patches.available and x.dtype == ms.float32 and self.patch_norm):
             y = window_partition(self.proj.convolve(x), window_size, region, channels_first=True)
             return self.norm(y, self.proj.bias) if self.patch_norm else self.proj.add_bias(y)
         rows = self.proj.matmul_rows(self.patches(x, window_size, region))
@@ -61,7 +60,8 @@ class PatchMerging(nn.Cell):
         # By position: Cell.to_float passes the arguments of a Cell on as plain tuples.
         (height, width, region), (_, _, next_region) = geometry, next_geometry
         rows, columns = height // self.window_size, width // self.window_size
-        if self.patches.available and x.dtype == self.reduction.matmul_dtype == ms.float32:
+        half = self.reduction.matmul_dtype != ms.float32  # else Cell.to_float changed the type of x
+        if self.patches.available and (half or x.dtype == ms.float32):
             y = self.reduction.matmul_rows(self.patches(x, height, width, self.window_size, region, next_region))
             return self.norm(y, self.reduction.bias).reshape(-1, next_region**2, x.shape[2], y.shape[-1])
         messages = window_reverse(x[:, :, :1], 1, region, rows, columns, channels_first=True)

@@ -7,7 +7,7 @@ compiled on first use. ``set_backend`` chooses the form.
 """
 
 from .adamw import AdamWStep
-from .backend import get_backend, set_backend, use_backend
+from .backend import composed_dtype, get_backend, set_backend, use_backend
 from .bias_gelu import BiasGelu
 from .branches import AttentionBranch, MlpBranch
 from .conv import MapConv
@@ -60,6 +60,7 @@ __all__ = [
     "UpsampleAdd",
     "WeightPacker",
     "bfloat16_supported",
+    "composed_dtype",
     "get_backend",
     "layer_norm",
     "pad_axis",

@@ -39,8 +39,7 @@ def set_backend(choice: str) -> None:
     Args:
         choice: "auto" uses the native kernels if the device target is CPU and a compiler is available, and logs a
             warning if not. On other devices it uses their fused operators, see ``FUSED``. "native" requires the
-            kernels. "composed" uses neither. In half precision on CPU only matrix products and convolutions
-            are native.
+            kernels. "composed" uses neither.
 
     Raises:
         UserError: ``choice`` is none of the three. With "native", building a model raises it if the kernels are not
@@ -93,6 +92,18 @@ def _valid(choice: str, name: str) -> str:
 def device_target() -> str:
     """Return "CPU", "GPU" or "Ascend"."""
     return ms.get_context("device_target")
+
+
+def composed_dtype(dtype: ms.Type) -> ms.Type:
+    """Return the type in which MindSpore's operators are to compute: on CPU many of them lack bfloat16.
+
+    Args:
+        dtype: the type that was asked for.
+
+    Returns:
+        ``dtype``, or float32 in place of bfloat16 on CPU.
+    """
+    return ms.float32 if dtype == ms.bfloat16 and device_target() == "CPU" else dtype
 
 
 def has_fused(name: str) -> bool:

@@ -1,6 +1,7 @@
 """A block's two residual branches, each with its normalization as one native kernel, and their gradients.
 
 In training mode a branch saves the tensors that its gradient needs. Outside training mode the gradient recomputes them.
+Inputs and outputs are in single precision. ``round_operands`` chooses the type of the operands of the products.
 Shape letters as in ``windows.py``.
 """
 
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 from math import prod
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from .backend import kernel
+from .backend import Operator, kernel
+from .matmul import SUFFIXES
 
 
 class AttentionBranch(nn.Cell):
@@ -30,11 +33,27 @@ class AttentionBranch(nn.Cell):
         self.settings = Tensor(np.array([scale, shuffle], np.float32))
         self.no_bias = Tensor(np.zeros(3 * dim, np.float32))
         self.no_drop_path = Tensor(np.ones((2, 1), np.float32))
+        self.native: Operator = None
+        self.native_train: Operator = None
+        self.dtype: ms.Type | None = None
+        self.round_operands(ms.float32)
+        self.available = self.native is not None
+
+    def round_operands(self, dtype: ms.Type) -> None:
+        """Choose the type to which the operands of products with a weight are rounded.
+
+        Args:
+            dtype: float32, float16 or bfloat16.
+        """
+        if dtype == self.dtype:
+            return
+        self.dtype = dtype
+        suffix = SUFFIXES[dtype]
 
         def gradient_shapes(x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, *_):
             return x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias
 
-        grad = kernel("attention_branch_grad", gradient_shapes, 9)
+        grad = kernel(f"attention_branch_grad{suffix}", gradient_shapes, 9)
 
         def train_shapes(x, gamma, beta, qkv, qkv_bias, table, *_):
             heads = table[1]
@@ -46,7 +65,7 @@ class AttentionBranch(nn.Cell):
             gradients = grad(*inputs, out[1], out[2], dout[0])
             return (*gradients, ops.zeros_like(scales), ops.zeros_like(settings))
 
-        train = kernel("attention_branch_train", train_shapes, 3, train_bprop)
+        train = kernel(f"attention_branch_train{suffix}", train_shapes, 3, train_bprop)
 
         def bprop(x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, scales, settings, out, dout):
             inputs = (x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, scales, settings)
@@ -55,8 +74,7 @@ class AttentionBranch(nn.Cell):
             return (*gradients, ops.zeros_like(scales), ops.zeros_like(settings))
 
         self.native_train = train
-        self.native = kernel("attention_branch", lambda x, *_: x, gradient=bprop)
-        self.available = self.native is not None
+        self.native = kernel(f"attention_branch{suffix}", lambda x, *_: x, gradient=bprop)
 
     def construct(
         self,
@@ -72,7 +90,7 @@ class AttentionBranch(nn.Cell):
         drop_path_scale: Tensor | None,
         padding: Tensor | None = None,
     ) -> Tensor:
-        """Run the branch in single precision.
+        """Run the branch.
 
         Args:
             x: (B*R, G, N, C).
@@ -108,28 +126,44 @@ class MlpBranch(nn.Cell):
     def __init__(self):
         super().__init__()
         self.no_drop_path = Tensor(np.ones((2, 1), np.float32))
+        self.native: Operator = None
+        self.native_train: Operator = None
+        self.dtype: ms.Type | None = None
+        self.round_operands(ms.float32)
+        self.available = self.native is not None
+
+    def round_operands(self, dtype: ms.Type) -> None:
+        """Choose the type to which the operands of products with a weight are rounded.
+
+        Args:
+            dtype: float32, float16 or bfloat16.
+        """
+        if dtype == self.dtype:
+            return
+        self.dtype = dtype
+        suffix = SUFFIXES[dtype]
+        halves = 2 if dtype == ms.bfloat16 else 1  # numbers in an entry of the saved tensor
 
         def gradient_shapes(x, gamma, beta, w1, w2, *_):
             return x, gamma, beta, w1, [w1[0]], w2, gamma
 
-        grad = kernel("mlp_branch_grad", gradient_shapes, 7)
+        grad = kernel(f"mlp_branch_grad{suffix}", gradient_shapes, 7)
 
         def train_shapes(x, gamma, beta, w1, *_):
-            saved = [prod(x[:3]), w1[0]]
+            saved = [prod(x[:3]), -(-w1[0] // halves)]
             return x, saved
 
         def train_bprop(x, gamma, beta, w1, b1, w2, b2, scales, out, dout):
             return (*grad(x, gamma, beta, w1, w2, out[1], scales, dout[0]), ops.zeros_like(scales))
 
-        train = kernel("mlp_branch_train", train_shapes, 2, train_bprop)
+        train = kernel(f"mlp_branch_train{suffix}", train_shapes, 2, train_bprop)
 
         def bprop(x, gamma, beta, w1, b1, w2, b2, scales, out, dout):
             recomputed = train(x, gamma, beta, w1, b1, w2, b2, scales)[1]
             return (*grad(x, gamma, beta, w1, w2, recomputed, scales, dout), ops.zeros_like(scales))
 
         self.native_train = train
-        self.native = kernel("mlp_branch", lambda x, *_: x, gradient=bprop)
-        self.available = self.native is not None
+        self.native = kernel(f"mlp_branch{suffix}", lambda x, *_: x, gradient=bprop)
 
     def construct(
         self,
@@ -142,7 +176,7 @@ class MlpBranch(nn.Cell):
         b2: Tensor,
         drop_path_scale: Tensor | None,
     ) -> Tensor:
-        """Run the branch in single precision.
+        """Run the branch.
 
         Args:
             x: (B*R, G, N, C).

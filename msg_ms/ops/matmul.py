@@ -5,7 +5,10 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from .backend import kernel
+from .backend import Operator, kernel
+
+# The suffixes of the kernels that round the operands of their products to a type.
+SUFFIXES = {ms.float32: "", ms.float16: "_float16", ms.bfloat16: "_bfloat16"}
 
 
 class MatMul(nn.Cell):
@@ -16,31 +19,44 @@ class MatMul(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        grad_x = kernel("matmul_grad_x", lambda weight, dy: [dy[0], weight[1]])
-        grad_weight = kernel("matmul_grad_weight", lambda x, dy: [dy[1], x[1]])
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.dtype: ms.Type | None = None
+        self.native = self._kernel(ms.float32)
+
+    def round_operands(self, dtype: ms.Type) -> None:
+        """Choose the type of the operands, also of the gradients' products; else they stay as they are.
+
+        Args:
+            dtype: float32, float16 or bfloat16.
+        """
+        if dtype != (self.dtype or ms.float32):
+            self.native = self._kernel(dtype)
+        self.dtype = dtype
+
+    @staticmethod
+    def _kernel(dtype: ms.Type) -> Operator:
+        name = "matmul" if dtype == ms.float32 else "rounded_matmul"
+        suffix = SUFFIXES[dtype]
+        grad_x = kernel(f"{name}_grad_x{suffix}", lambda weight, dy: [dy[0], weight[1]])
+        grad_weight = kernel(f"{name}_grad_weight{suffix}", lambda x, dy: [dy[1], x[1]])
 
         def bprop(x, weight, out, dout):
             return grad_x(weight, dout), grad_weight(x, dout)
 
-        self.native = kernel("matmul", lambda x, weight: [x[0], weight[0]], gradient=bprop)
-        self.matmul = ops.MatMul(transpose_b=True)
+        return kernel(f"{name}{suffix}", lambda x, weight: [x[0], weight[0]], gradient=bprop)
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Multiply rows by a weight of the same precision.
+        """Multiply rows by a weight.
 
         Args:
             x: (rows, in).
             weight: (out, in).
 
         Returns:
-            (rows, out).
+            (rows, out). The native kernel's sums are in single precision, and its result has the type of ``x``.
         """
-        if self.native is None or x.dtype != weight.dtype:
-            return self.matmul(x, weight)
-        if x.dtype == ms.float32:
-            return self.native(x, weight)
-        if x.dtype == ms.float16 or x.dtype == ms.bfloat16:
-            # As devices compute it: operands in half precision, sums in single precision, and a rounded result.
-            # MindSpore's own kernel for these types is many times as slow.
-            return self.native(x.astype(ms.float32), weight.astype(ms.float32)).astype(x.dtype)
-        return self.matmul(x, weight)
+        if self.native is None:
+            dtype = self.dtype or x.dtype
+            return self.matmul(x.astype(dtype), weight.astype(dtype))
+        # MindSpore's own kernel for half precision is many times as slow.
+        return self.native(x.astype(ms.float32), weight.astype(ms.float32)).astype(x.dtype)

@@ -10,7 +10,7 @@ def test_it_shows_usable_devices_and_reasons_for_the_others():
     done = subprocess.run([sys.executable, "-m", "msg_ms.commands.doctor"], capture_output=True, encoding="utf-8")
     assert done.returncode == 0 and "Training can run on CPU" in done.stdout, done.stdout + done.stderr
     rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line)
-    assert rows["CPU"] == "works; mixed precision: float16"
+    assert rows["CPU"] == "works; mixed precision: float16 and bfloat16"
     for target in ("GPU", "Ascend"):
         assert rows[target].startswith("works") or ADVICE[target] in rows[target]
 

@@ -20,7 +20,7 @@ from support.bfloat16 import (
     run_patches,
     run_stage,
 )
-from support.kernels import Kernels
+from support.kernels import Kernels, half_cases, run_half
 from support.native import kernel_library
 from support.sanitizer import SANITIZE, sanitizer_environment
 
@@ -40,11 +40,22 @@ PORTABLE_FILES = (
     "attention/stage_bfloat16.cc",
     "conv/patches_bfloat16.cc",
 )
+# The same for training.
+PORTABLE_TRAINING_FILES = (
+    "base/parallel.cc",
+    "gemm/gemm.cc",
+    "gemm/matmul.cc",
+    "gemm/strassen.cc",
+    "attention/attention_branch.cc",
+    "attention/mlp_branch.cc",
+    "attention/position_bias.cc",
+    "attention/window_attention.cc",
+)
 
 
-def portable_library(folder: Path, flags: tuple[str, ...] = ()) -> Path:
+def portable_library(folder: Path, flags: tuple[str, ...] = (), files: tuple[str, ...] = PORTABLE_FILES) -> Path:
     """Build a library of the kernels without the processor's instructions for bfloat16, which no other code runs."""
-    for path in (*SOURCES.rglob("*.h"), *(SOURCES / name for name in PORTABLE_FILES)):
+    for path in (*SOURCES.rglob("*.h"), *(SOURCES / name for name in files)):
         target = folder / path.relative_to(SOURCES)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
@@ -112,6 +123,14 @@ def test_both_twins_return_the_same_bits(native, portable):
         assert np.array_equal(run_stage(native, case), run_stage(portable, case))
     for case in random_patches(6):
         assert np.array_equal(run_patches(native, *case), run_patches(portable, *case))
+
+
+@pytest.mark.slow
+def test_both_twins_of_training_return_the_same_bits(native, tmp_path):
+    twin = Kernels(str(portable_library(tmp_path, files=PORTABLE_TRAINING_FILES)))
+    for name, number, case in half_cases(24):
+        ours, others = (run_half(kernels, name, case, "_bfloat16") for kernels in (native, twin))
+        assert all(np.array_equal(others[key], value) for key, value in ours.items()), (name, number)
 
 
 @pytest.mark.parametrize("count", [6, pytest.param(60, marks=pytest.mark.slow)])

@@ -11,7 +11,21 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
-from support.kernels import ATTENTION, BATCH_NORM, CASES, CONV, MAPS, MLP, Kernels, OtherProcess, random_cases
+from support.kernels import (
+    ATTENTION,
+    BATCH_NORM,
+    CASES,
+    CONV,
+    HALF_CASES,
+    HALVES,
+    MAPS,
+    MLP,
+    Kernels,
+    OtherProcess,
+    half_cases,
+    random_cases,
+    run_half,
+)
 from support.native import kernel_library
 from support.sanitizer import SANITIZE, sanitizer_environment
 
@@ -22,6 +36,9 @@ from msg_ms.native.build import FLAGS
 from msg_ms.ops.backend import SOURCES
 
 TOLERANCE = 1e-5  # relative to a tensor's largest magnitude
+# The same with operands rounded to a type. Numbers on the edge between two roundings may fall to either side, and in
+# bfloat16 the saved input of GELU is rounded.
+HALF_TOLERANCES = {"_float16": 5e-4, "_bfloat16": 4e-3}
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +51,31 @@ def eager():
     ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
+class RoundedMatMul(ms.nn.Cell):
+    """The product x w^T and its gradients' products, with operands rounded to a type."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype, self.matmul = dtype, ms.ops.matmul
+
+    def round(self, x):
+        return x.astype(self.dtype).astype(ms.float32)
+
+    def construct(self, x, weight):
+        return self.matmul(self.round(x), self.round(weight).transpose())
+
+    def bprop(self, x, weight, out, dout):
+        dout = self.round(dout)
+        return self.matmul(dout, self.round(weight)), self.matmul(dout.transpose(), self.round(x))
+
+
+PRODUCTS = {"": lambda x, weight: ms.ops.matmul(x, weight.transpose())}
+PRODUCTS |= {f"_{dtype}": RoundedMatMul(getattr(ms, dtype)) for dtype in ("float16", "bfloat16")}
+multiply = PRODUCTS[""]  # the product that the composed functions use
+
+
 def linear(x, weight, bias):
-    return ms.ops.matmul(x.reshape(-1, x.shape[-1]), weight.transpose()) + bias
+    return multiply(x.reshape(-1, x.shape[-1]), weight) + bias
 
 
 def window_heads(x, qkv, qkv_bias, table, msg_bias, scale):
@@ -106,7 +146,7 @@ def norm(x, bias, gamma, beta):
 
 
 def matmul(x, weight):
-    return ms.ops.matmul(x, weight.transpose())
+    return multiply(x, weight)
 
 
 def image_patches(x, window_size, region_size, kernel, stride, padding):
@@ -189,6 +229,37 @@ def test_random_shapes_equal_the_composed_operators(kernels, count):
     compare(kernels, count)
 
 
+@pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", HALVES)
+def test_rounded_operands_equal_the_composed_operators(kernels, suffix, count, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "multiply", PRODUCTS[suffix])
+    worst = 0.0
+    for name, number, case in half_cases(count):
+        native, composed = run_half(kernels, name, case, suffix), by_composed(name, case)
+        for key, expected in composed.items():
+            change = native[key] - expected
+            if key == "dmsg_bias":  # the second entry is rounding error
+                change, expected = change[:, :1], expected[:, :1]
+            if key == "out" and name != "matmul":
+                expected = expected - case["x"]
+            error = np.linalg.norm(change) / max(np.linalg.norm(expected), 1e-3)
+            assert error < HALF_TOLERANCES[suffix] * (10 if key == "dmsg_bias" else 1), (number, name, key, error)
+            worst = max(worst, error)
+    assert worst > 1e-6  # the sums of rounded numbers are not those of others
+
+
+def test_float16_is_rounded_to_the_nearest_even(kernels):
+    """Multiply by 1: halfway cases, subnormal numbers of both types, overflow, infinity."""
+    draws = np.random.RandomState(0).randint(0, 2**32, 20000, np.uint64).astype(np.uint32)
+    near = (np.arange(2**16, dtype=np.uint16).view(np.float16)[::7].astype(np.float32)).view(np.uint32)
+    bits = np.concatenate([draws, near, near + 0x1000, near + 0xFFF, near + 0x1001, near ^ 0x80000000])
+    x = bits.view(np.float32)[:, None]
+    x = x[~np.isnan(x[:, 0])]
+    (out,) = kernels("rounded_matmul_float16", [x, np.ones((1, 1), np.float32)], [x.shape])
+    with np.errstate(over="ignore"):
+        assert np.array_equal(out, x.astype(np.float16).astype(np.float32))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", ["-mno-avx512f", "-march=x86-64"])
 def test_random_shapes_on_processors_with_shorter_vectors(flags):
@@ -220,6 +291,8 @@ def test_nan_and_infinity_propagate(kernels, value):
         not_finite = ~np.isfinite(composed)
         assert not_finite.any(), name
         assert not np.isfinite(native[not_finite]).any(), name
+        for suffix in HALVES if name in HALF_CASES else ():
+            assert not np.isfinite(run_half(kernels, name, case, suffix)["out"][not_finite]).any(), (name, suffix)
 
 
 def test_number_of_threads_changes_only_rounding(kernels, tmp_path):
@@ -231,7 +304,9 @@ def test_number_of_threads_changes_only_rounding(kernels, tmp_path):
         with np.load(output) as file:
             outputs.append(dict(file))
     for key, one in outputs[0].items():
-        assert np.abs(outputs[1][key] - one).max() <= 1e-5 * max(np.abs(one).max(), 1e-3), key
+        # Another order of sums may round an operand of the next product to its other neighbour.
+        tolerance = next((HALF_TOLERANCES[suffix] for suffix in HALVES if suffix in key), 1e-5)
+        assert np.abs(outputs[1][key] - one).max() <= tolerance * max(np.abs(one).max(), 1e-3), key
 
 
 @pytest.mark.slow

@@ -219,6 +219,13 @@ def run_norm(kernels: Kernels, c: dict) -> dict:
     return {"out": out, **named_gradients(("x", "bias", "gamma", "beta"), gradients)}
 
 
+def run_rounded_matmul(kernels: Kernels, c: dict, suffix: str) -> dict:
+    (out,) = kernels(f"rounded_matmul{suffix}", [c["x"], c["weight"]], [c["dout"].shape])
+    (dx,) = kernels(f"rounded_matmul_grad_x{suffix}", [c["weight"], c["dout"]], [c["x"].shape])
+    (dweight,) = kernels(f"rounded_matmul_grad_weight{suffix}", [c["x"], c["dout"]], [c["weight"].shape])
+    return {"out": out, "dx": dx, "dweight": dweight}
+
+
 def run_matmul(kernels: Kernels, c: dict) -> dict:
     (out,) = kernels("matmul", [c["x"], c["weight"]], [c["dout"].shape])
     (dx,) = kernels("matmul_grad_x", [c["weight"], c["dout"]], [c["x"].shape])
@@ -242,23 +249,26 @@ def compare_packed(kernels: Kernels, x: np.ndarray, weight: np.ndarray) -> None:
         assert np.abs(out - expected).max() <= 1e-5 * np.abs(expected).max(), (name, rows, inner, outer)
 
 
-def run_attention(kernels: Kernels, c: dict) -> dict:
+def run_attention(kernels: Kernels, c: dict, suffix: str = "") -> dict:
     inputs, rows = [c[n] for n in (*ATTENTION, "drop_path_scale", "settings")], np.prod(c["x"].shape[:3])
-    (out,) = kernels("attention_branch", inputs, [c["x"].shape])
+    (out,) = kernels(f"attention_branch{suffix}", inputs, [c["x"].shape])
     shapes = [c["x"].shape, (rows, len(c["qkv"])), (rows, len(c["gamma"]))]
-    again, *saved = kernels("attention_branch_train", inputs, shapes)
+    again, *saved = kernels(f"attention_branch_train{suffix}", inputs, shapes)
     assert np.array_equal(out, again, equal_nan=True)
-    gradients = kernels("attention_branch_grad", [*inputs, *saved, c["dout"]], [c[n].shape for n in ATTENTION])
+    shapes = [c[n].shape for n in ATTENTION]
+    gradients = kernels(f"attention_branch_grad{suffix}", [*inputs, *saved, c["dout"]], shapes)
     return {"out": out, **named_gradients(ATTENTION, gradients)}
 
 
-def run_mlp(kernels: Kernels, c: dict) -> dict:
+def run_mlp(kernels: Kernels, c: dict, suffix: str = "") -> dict:
     inputs, rows = [c[n] for n in (*MLP, "drop_path_scale")], np.prod(c["x"].shape[:3])
-    (out,) = kernels("mlp_branch", inputs, [c["x"].shape])
-    again, saved = kernels("mlp_branch_train", inputs, [c["x"].shape, (rows, len(c["w1"]))])
+    (out,) = kernels(f"mlp_branch{suffix}", inputs, [c["x"].shape])
+    columns = -(-len(c["w1"]) // (2 if suffix == "_bfloat16" else 1))
+    again, saved = kernels(f"mlp_branch_train{suffix}", inputs, [c["x"].shape, (rows, columns)])
     assert np.array_equal(out, again, equal_nan=True)
     inputs = [*(c[n] for n in ("x", "gamma", "beta", "w1", "w2")), saved, c["drop_path_scale"], c["dout"]]
-    return {"out": out, **named_gradients(MLP, kernels("mlp_branch_grad", inputs, [c[n].shape for n in MLP]))}
+    gradients = kernels(f"mlp_branch_grad{suffix}", inputs, [c[n].shape for n in MLP])
+    return {"out": out, **named_gradients(MLP, gradients)}
 
 
 def run_image(kernels: Kernels, c: dict) -> dict:
@@ -347,6 +357,27 @@ CASES = {
 }
 
 
+# The operators with kernels that round the operands of products, and the suffixes of these kernels.
+HALF_CASES = {
+    "attention": run_attention,
+    "mlp": run_mlp,
+    "matmul": run_rounded_matmul,
+    "padded_attention": run_attention,
+}
+HALVES = ("_float16", "_bfloat16")
+
+
+def half_cases(count: int) -> Iterator[tuple[str, int, dict]]:
+    """Yield ``count`` cases like ``random_cases``, of ``HALF_CASES`` alone."""
+    for i in range(count):
+        name = list(HALF_CASES)[i % len(HALF_CASES)]
+        yield name, i, CASES[name][0](np.random.RandomState(i))
+
+
+def run_half(kernels: Kernels, name: str, case: dict, suffix: str) -> dict:
+    return HALF_CASES[name](kernels, case, suffix)
+
+
 # Their composed forms need many operators.
 SELDOM = ("padded_attention", "roi_align")
 
@@ -366,6 +397,10 @@ if __name__ == "__main__":
     for name, number, case in random_cases(int(sys.argv[3])):
         for key, value in CASES[name][1](kernels, case).items():
             outputs[f"{number}/{name}/{key}"] = value
+    for name, number, case in half_cases(int(sys.argv[3]) // 4):
+        for suffix in HALVES:
+            for key, value in run_half(kernels, name, case, suffix).items():
+                outputs[f"{number}/{name}{suffix}/{key}"] = value
     tensors = [np.random.RandomState(i).standard_normal(n) for i, n in enumerate((1, 5000, 70000, 3))]
     outputs["squared_norm"] = kernels("squared_norm", tensors, [(1,)])[0]
     outputs.update(run_adamw(kernels, tensors))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import mindspore as ms
 from mindspore import Tensor, ops
 from mindspore.ops import constexpr
 
@@ -127,7 +126,7 @@ class DetectionBackbone(FeatureBackbone):
         """Run the blocks of a padded stage."""
         for i, block in enumerate(stage.blocks):
             scale = None if scales is None else scales[i]
-            if block.native and block.single_precision and x.dtype == ms.float32:
+            if block.runs_kernels(x):
                 x = block(x, scale, native_padding(window_map))
             else:
                 x = padded_block(block, x, valid_tokens(window_map, self.window_size), window_map, scale)

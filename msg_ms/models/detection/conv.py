@@ -10,7 +10,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Initializer, Normal, Uniform, initializer
 from mindspore.communication import GlobalComm, get_group_size
 
-from ...ops import MapConv, MaskedBatchNorm, MatMul, Transpose, pad_axis
+from ...ops import MapConv, MaskedBatchNorm, MatMul, Transpose, composed_dtype, pad_axis
 from ...ops.masked_batch_norm import EPSILON
 
 
@@ -67,8 +67,9 @@ class Conv2d(nn.Cell):
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
         """Set the types of the convolution and of the output."""
-        self.matmul_dtype, self.residual_dtype = matmul, residual
-        self.single_precision = matmul == residual == ms.float32
+        self.matmul_dtype, self.residual_dtype = composed_dtype(matmul), residual
+        self.single_precision = self.matmul_dtype == residual == ms.float32
+        self.matmul.round_operands(self.matmul_dtype)
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the convolution of ``x`` in ``residual_dtype``."""
@@ -131,8 +132,9 @@ class Deconv2x2(nn.Cell):
 
     def set_compute_dtype(self, matmul: ms.Type, residual: ms.Type) -> None:
         """Set the types of the matrix product and of the output."""
-        self.matmul_dtype, self.residual_dtype = matmul, residual
-        self.single_precision = matmul == residual == ms.float32
+        self.matmul_dtype, self.residual_dtype = composed_dtype(matmul), residual
+        self.single_precision = self.matmul_dtype == residual == ms.float32
+        self.matmul.round_operands(self.matmul_dtype)
 
     def quarters(self, x: Tensor, relu: bool = False) -> Tensor:
         """Return the outputs by their row and column in the kernel, (B*2*2, O, H, W); 1x1 convolutions may follow."""
@@ -142,8 +144,7 @@ class Deconv2x2(nn.Cell):
         if self.map_conv.available and self.single_precision and x.dtype == ms.float32:
             y = self.map_conv(x, weight.reshape(-1, channels, 1, 1), bias, relu)
             return y.reshape(-1, self.out_channels, height, width)
-        rows = x.transpose(0, 2, 3, 1).reshape(-1, channels).astype(self.matmul_dtype)
-        y = self.matmul(rows, weight.astype(self.matmul_dtype)).astype(bias.dtype)
+        y = self.matmul(x.transpose(0, 2, 3, 1).reshape(-1, channels), weight).astype(bias.dtype)
         y = ops.bias_add(y, bias).astype(self.residual_dtype)
         y = y.reshape(batch, height * width, 4, self.out_channels).transpose(0, 2, 3, 1)
         y = y.reshape(-1, self.out_channels, height, width)

@@ -61,8 +61,8 @@ def test_losses_at_every_precision_level():
     full = losses(model, batch)
     assert len(full) == 1 + len(LOSS_NAMES) and np.isfinite(full).all()
     assert abs(full[0] - full[1:].sum()) <= 1e-5 * full[0]
-    for level in ("O1", "O2"):
-        set_precision(model, level)
+    for level, half in (("O1", "float16"), ("O2", "float16"), ("O1", "bfloat16"), ("O2", "bfloat16")):
+        set_precision(model, level, half)
         assert np.abs(losses(model, batch)[1:3] - full[1:3]).max() < 0.02  # before any box is refined or sampled
         assert abs(losses(model, batch)[0] - full[0]) < 0.1 * full[0]
 

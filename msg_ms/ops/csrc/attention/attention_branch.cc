@@ -11,7 +11,7 @@
 #include "attention/residual.h"
 #include "attention/shuffle.h"
 #include "attention/window_attention.h"
-#include "gemm/gemm.h"
+#include "gemm/products.h"
 
 namespace msg_ms {
 namespace {
@@ -62,36 +62,51 @@ AttentionBranch branch_of_parameters(void **params, int64_t **shapes) {
 
 // Compute `out` at the tokens of `kept`, the first ones of every window. Unless they are null, fill saved_qkv (see
 // Attention::saved) and saved_heads (rows, C), the attention's output before the projection.
+template <typename Products>
 void forward(const AttentionBranch &branch, const Branch &kept, Matrix qkv_weight, Matrix proj_weight,
              const float *bias, float *out, float *saved_qkv, float *saved_heads) {
   const int64_t channels = branch.channels;
   const bool saves = saved_qkv != nullptr;
   for_each_chunk(branch.count, 3 * channels, branch.tokens, branch.chunk_parallel(), [&](int64_t first, int64_t n) {
     const int64_t kept_first = first / branch.tokens * kept.tokens, kept_rows = n / branch.tokens * kept.tokens;
-    Workspace normalized(n * channels), qkv(3 * n * channels), heads_workspace(saves ? 1 : kept_rows * channels);
+    const RowOperand<Products> normalized(n, channels);
+    Workspace qkv(3 * n * channels), heads_workspace(saves ? 1 : kept_rows * channels);
     float *heads = saves ? saved_heads + first * channels : heads_workspace;
-    normalize(branch, first, n, branch.gamma, branch.beta, normalized);
-    gemm(n, 3 * channels, channels, matrix(normalized, channels), qkv_weight, qkv);
+    normalize(branch, first, n, branch.gamma, branch.beta, normalized.writer());
+    Products::multiply(n, 3 * channels, channels, normalized.left(), qkv_weight, qkv);
     Attention attention = branch.attention(n, qkv, bias, saves ? saved_qkv + first * 3 * channels : nullptr);
     attention.queries = kept.tokens;
     attend(attention, heads);
-    gemm(kept_rows, channels, channels, matrix(heads, channels), proj_weight, out + kept_first * channels,
-         residual_epilogue(kept, kept_first, branch.proj_bias, out));
+    Products::multiply(kept_rows, channels, channels, RowOperand<Products>(heads, kept_rows, channels).left(),
+                       proj_weight, out + kept_first * channels,
+                       residual_epilogue(kept, kept_first, branch.proj_bias, out));
   });
   if (branch.shuffles()) shuffle_msg_tokens(kept, out);
 }
 
+template <typename Products>
 void forward(void **params, int64_t **shapes, float *out, float *saved_qkv, float *saved_heads) {
   const AttentionBranch branch = branch_of_parameters(params, shapes);
   const int64_t channels = branch.channels;
   const bool packs = branch.chunk_parallel();
-  const SharedMatrix qkv_weight(packs, channels, 3 * channels, transposed(data(params, kQkvWeight), channels));
-  const SharedMatrix proj_weight(packs, channels, channels, transposed(data(params, kProjWeight), channels));
+  const WeightOperand<Products, RowOperand> qkv_weight(packs, data(params, kQkvWeight), 3 * channels, channels);
+  const WeightOperand<Products, RowOperand> proj_weight(packs, data(params, kProjWeight), channels, channels);
   const Workspace bias(branch.attention().bias_size());
   pack_bias(branch.attention(), data(params, kTable), data(params, kMsgBias), true, bias);
-  forward(branch, branch, qkv_weight, proj_weight, bias, out, saved_qkv, saved_heads);
+  forward<Products>(branch, branch, qkv_weight, proj_weight, bias, out, saved_qkv, saved_heads);
 }
 
+template <typename Products>
+void forward(void **params, int64_t **shapes) {
+  forward<Products>(params, shapes, data(params, kInputs), nullptr, nullptr);
+}
+
+template <typename Products>
+void forward_and_save(void **params, int64_t **shapes) {
+  forward<Products>(params, shapes, data(params, kInputs), data(params, kInputs + 1), data(params, kInputs + 2));
+}
+
+template <typename Products>
 void backward(void **params, int64_t **shapes) {
   const AttentionBranch branch = branch_of_parameters(params, shapes);
   float *saved_qkv = data(params, kInputs);
@@ -111,8 +126,10 @@ void backward(void **params, int64_t **shapes) {
   }
   // A weight's gradient per thread is worth it while it is small beside the activations.
   const bool chunk_parallel = branch.chunk_parallel() && 2 * channels * num_threads() <= branch.count;
-  const SharedMatrix proj_weight(chunk_parallel, channels, channels, matrix(data(params, kProjWeight), channels));
-  const SharedMatrix qkv_weight(chunk_parallel, qkv_channels, channels, matrix(data(params, kQkvWeight), channels));
+  const WeightOperand<Products, ColumnOperand> proj_weight(chunk_parallel, data(params, kProjWeight), channels,
+                                                           channels);
+  const WeightOperand<Products, ColumnOperand> qkv_weight(chunk_parallel, data(params, kQkvWeight), qkv_channels,
+                                                          channels);
   const Attention shape = branch.attention();
   const Workspace bias(shape.bias_size());
   pack_bias(shape, data(params, kTable), data(params, kMsgBias), false, bias);
@@ -129,12 +146,16 @@ void backward(void **params, int64_t **shapes) {
       Workspace dqkv(n * qkv_channels);
       normalize(branch, first, n, branch.gamma, branch.beta, normalized);
       const float *d = branch_gradient(branch, first, n, dsum + offset, scaled, proj_bias_grad);
-      gemm(n, channels, channels, matrix(d, channels), proj_weight, dheads);
-      proj_weight_grad.add(n, transposed(d, channels), matrix(saved_heads + offset, channels));
+      const RowOperand<Products> d_rows(d, n, channels);
+      Products::multiply(n, channels, channels, d_rows.left(), proj_weight, dheads);
+      proj_weight_grad.add<Products>(n, ColumnOperand<Products>(d_rows, d, n, channels).left(),
+                                     ColumnOperand<Products>(saved_heads + offset, n, channels).right());
       const Attention attention = branch.attention(n, nullptr, bias, saved_qkv + 3 * offset);
       attend_grad(attention, dheads, dqkv, bias_grad.of_all_threads(), qkv_bias_grad.of_all_threads());
-      qkv_weight_grad.add(n, transposed(dqkv, qkv_channels), matrix(normalized, channels));
-      gemm(n, channels, qkv_channels, matrix(dqkv, qkv_channels), qkv_weight, dnormalized);
+      const RowOperand<Products> dqkv_rows(dqkv, n, qkv_channels);
+      qkv_weight_grad.add<Products>(n, ColumnOperand<Products>(dqkv_rows, dqkv, n, qkv_channels).left(),
+                                    ColumnOperand<Products>(normalized, n, channels).right());
+      Products::multiply(n, channels, qkv_channels, dqkv_rows.left(), qkv_weight, dnormalized);
       input_gradient(branch, first, n, dsum + offset, dnormalized, branch.gamma, dx + offset, gamma_grad, beta_grad);
     });
   }
@@ -152,7 +173,7 @@ bool packed_attention_branch(const Branch &input, const Branch &kept, const Pack
   const Matrix proj_weight = packed_matrix(p.proj_weight.data, p.proj_weight.size, channels, channels);
   if (!qkv_weight.accepts_rows(input.tokens) || !proj_weight.accepts_rows(kept.tokens)) return false;
   const AttentionBranch branch{input, p.gamma, p.beta, p.qkv_bias, p.proj_bias, settings.values, settings.heads};
-  forward(branch, kept, qkv_weight, proj_weight, p.position_bias, out, nullptr, nullptr);
+  forward<SingleProducts>(branch, kept, qkv_weight, proj_weight, p.position_bias, out, nullptr, nullptr);
   return true;
 }
 
@@ -162,20 +183,49 @@ bool packed_attention_branch(const Branch &input, const Branch &kept, const Pack
 // MSG bias (heads, 2, 1, 1), proj weight (C, C), proj bias (C,), drop_path_scale (2, images) or (2, 1), of which row 0
 // is used, settings (2,): scale, and 1 to shuffle; or (7,) with a Padding (branch.h) -> output, as x
 MSG_MS_KERNEL(attention_branch) {
-  msg_ms::forward(params, shapes, msg_ms::data(params, msg_ms::kInputs), nullptr, nullptr);
+  msg_ms::forward<msg_ms::SingleProducts>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(attention_branch_float16) {
+  msg_ms::forward<msg_ms::Float16Products>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(attention_branch_bfloat16) {
+  msg_ms::forward<msg_ms::BFloat16Products>(params, shapes);
   return 0;
 }
 
 // the same inputs -> output; saved for backward: queries, keys and values (windows, heads, 3, tokens, C / heads),
 // attention output before the projection (rows, C)
 MSG_MS_KERNEL(attention_branch_train) {
-  using namespace msg_ms;
-  forward(params, shapes, data(params, kInputs), data(params, kInputs + 1), data(params, kInputs + 2));
+  msg_ms::forward_and_save<msg_ms::SingleProducts>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(attention_branch_train_float16) {
+  msg_ms::forward_and_save<msg_ms::Float16Products>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(attention_branch_train_bfloat16) {
+  msg_ms::forward_and_save<msg_ms::BFloat16Products>(params, shapes);
   return 0;
 }
 
 // the same inputs, the two saved tensors, gradient of the output -> gradients of the first nine inputs
 MSG_MS_KERNEL(attention_branch_grad) {
-  msg_ms::backward(params, shapes);
+  msg_ms::backward<msg_ms::SingleProducts>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(attention_branch_grad_float16) {
+  msg_ms::backward<msg_ms::Float16Products>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(attention_branch_grad_bfloat16) {
+  msg_ms::backward<msg_ms::BFloat16Products>(params, shapes);
   return 0;
 }

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "gemm/gemm.h"
+#include "gemm/products.h"
 
 namespace msg_ms {
 
@@ -46,10 +46,11 @@ class WeightGradient {
     });
   }
 
-  // Add a (rows, depth) b (depth, columns).
+  // Add a (rows, depth) b (depth, columns), operands of Products.
+  template <typename Products>
   void add(int64_t depth, Matrix a, Matrix b) {
     const int thread = std::max(serial_thread(), 0);
-    gemm(rows_, columns_, depth, a, b, of_thread(thread), nullptr, initialized_[thread]);
+    Products::multiply(rows_, columns_, depth, a, b, of_thread(thread), nullptr, initialized_[thread]);
     initialized_[thread] = 1;
   }
 

@@ -27,14 +27,19 @@ void normalize(const Branch &branch, int64_t first, int64_t n, const float *gamm
   });
 }
 
-// Normalize rows [first, first + n) of the input into y. Padded patches become zeros.
-inline void normalize(const Branch &branch, int64_t first, int64_t n, const float *gamma, const float *beta, float *y) {
-  const int64_t channels = branch.channels;
+// Normalize rows [first, first + n) of the input into an operand. Padded patches become zeros.
+template <typename Products>
+void normalize(const Branch &branch, int64_t first, int64_t n, const float *gamma, const float *beta,
+               const RowWriter<Products> &to) {
   normalize(
     branch, first, n, gamma, beta,
-    [=](int64_t i, int64_t c, int64_t lanes, Vec value)
-      MSG_MS_INLINE { store_lanes(y + i * channels + c, value, lanes); },
-    [=](int64_t i) { std::memset(y + i * channels, 0, channels * sizeof(float)); });
+    [=](int64_t i, int64_t c, int64_t lanes, Vec value) MSG_MS_INLINE { to.store(i, c, lanes, value); },
+    [=](int64_t i) { to.clear(i); });
+}
+
+// Normalize rows [first, first + n) of the input into y. Padded patches become zeros.
+inline void normalize(const Branch &branch, int64_t first, int64_t n, const float *gamma, const float *beta, float *y) {
+  normalize(branch, first, n, gamma, beta, RowWriter<SingleProducts>{y, branch.channels, branch.channels});
 }
 
 // Compute dx = dout + the gradient through the normalization, for rows from `first`, and add to dgamma and dbeta.

@@ -3,6 +3,7 @@
 #include "gemm/gemm.h"
 
 #include "gemm/gemm_common.h"
+#include "gemm/micro_kernel_bfloat16.h"
 
 namespace msg_ms {
 namespace {
@@ -34,7 +35,7 @@ inline void pack_a(Matrix a, int64_t i, int64_t rows, int64_t k, int64_t depth, 
 }
 
 // Compute rows [i, i_end) and columns [j, j_end) of c on one thread.
-template <int kVectors>
+template <typename Arithmetic, int kVectors>
 void gemm_on_thread(int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_end, int64_t depth, Matrix a, Matrix b,
                     float *c, int64_t c_row_stride, bool accumulate, const Epilogue &epilogue) {
   constexpr int kRows = tile_rows(kVectors);
@@ -71,12 +72,12 @@ void gemm_on_thread(int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_e
           for (int64_t row = 0; prefetches_c && row < n; ++row) msg_ms::prefetch<true>(to + row * c_row_stride, width);
           const TileTarget target{to, c_row_stride, to, c_row_stride, width};
           const auto run = [&](auto adds) {
-            multiply_panel<kVectors>(n, depth_block, from, a_row_stride, a_column_stride, b_panel, kWidth, prefetch,
-                                     [&](int64_t row, const auto &tile) MSG_MS_INLINE {
-                                       store_tile<adds>(tile, target.from_row(row));
-                                       if (epilogue && k + depth_block == depth)
-                                         epilogue(thread, i + r + row, row_count(tile), p, width);
-                                     });
+            multiply_panel<kVectors, Arithmetic>(n, depth_block, from, a_row_stride, a_column_stride, b_panel, kWidth,
+                                                 prefetch, [&](int64_t row, const auto &tile) MSG_MS_INLINE {
+                                                   store_tile<adds>(tile, target.from_row(row));
+                                                   if (epilogue && k + depth_block == depth)
+                                                     epilogue(thread, i + r + row, row_count(tile), p, width);
+                                                 });
           };
           k == 0 && !accumulate ? run(std::false_type()) : run(std::true_type());
         }
@@ -85,7 +86,7 @@ void gemm_on_thread(int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_e
   }
 }
 
-template <int kVectors>
+template <typename Arithmetic, int kVectors>
 void gemm_with_tile(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, bool accumulate,
                     const Epilogue &epilogue) {
   constexpr int64_t kRows = tile_rows(kVectors), kWidth = kVectors * kLanes;
@@ -98,7 +99,7 @@ void gemm_with_tile(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matr
   if (threads == 1 || epilogue || b.packed != nullptr || by_depth >= std::min(by_rows, by_columns) * depth) {
     return split_among_threads(
       threads, rows, kRows, columns, kWidth, [&](int thread, int64_t i, int64_t i_end, int64_t j, int64_t j_end) {
-        gemm_on_thread<kVectors>(thread, i, i_end, j, j_end, depth, a, b, c, columns, accumulate, epilogue);
+        gemm_on_thread<Arithmetic, kVectors>(thread, i, i_end, j, j_end, depth, a, b, c, columns, accumulate, epilogue);
       });
   }
   const Workspace workspace((threads - 1) * entries);
@@ -108,8 +109,8 @@ void gemm_with_tile(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matr
     float *to = thread == 0 ? c : partial_sums + (thread - 1) * entries;
     const Matrix a_part{a.data + k * a.column_stride, a.row_stride, a.column_stride};
     const Matrix b_part{b.data + k * b.row_stride, b.row_stride, b.column_stride};
-    gemm_on_thread<kVectors>(thread, 0, rows, 0, columns, k_end - k, a_part, b_part, to, columns,
-                             accumulate && thread == 0, epilogue);
+    gemm_on_thread<Arithmetic, kVectors>(thread, 0, rows, 0, columns, k_end - k, a_part, b_part, to, columns,
+                                         accumulate && thread == 0, epilogue);
   });
   parallel_for(entries, 1 << 14, [&](int, int64_t begin, int64_t end) {
     for (int64_t thread = 0; thread < threads - 1; ++thread) {
@@ -144,8 +145,16 @@ SharedMatrix::SharedMatrix(bool packed, int64_t depth, int64_t columns, Matrix b
 void gemm(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c, const Epilogue &epilogue,
           bool accumulate) {
   if (b.strassen) return strassen_gemm(rows, columns, depth, a, b.packed, c, epilogue);
-  with_tile_vectors(
-    columns, [&](auto vectors) { gemm_with_tile<vectors>(rows, columns, depth, a, b, c, accumulate, epilogue); });
+  with_tile_vectors(columns, [&](auto vectors) {
+    gemm_with_tile<SinglePrecision, vectors>(rows, columns, depth, a, b, c, accumulate, epilogue);
+  });
+}
+
+void gemm_pairs(int64_t rows, int64_t columns, int64_t pairs, Matrix a, Matrix b, float *c, const Epilogue &epilogue,
+                bool accumulate) {
+  with_tile_vectors(columns, [&](auto vectors) {
+    gemm_with_tile<BFloat16Arithmetic, vectors>(rows, columns, pairs, a, b, c, accumulate, epilogue);
+  });
 }
 
 }  // namespace msg_ms

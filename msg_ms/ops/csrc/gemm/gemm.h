@@ -43,4 +43,8 @@ class SharedMatrix {
 void gemm(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, float *c,
           const Epilogue &epilogue = nullptr, bool accumulate = false);
 
+// The same in bfloat16: entries of a and b are pairs of numbers (micro_kernel_bfloat16.h), `pairs` along the depth.
+void gemm_pairs(int64_t rows, int64_t columns, int64_t pairs, Matrix a, Matrix b, float *c,
+                const Epilogue &epilogue = nullptr, bool accumulate = false);
+
 }  // namespace msg_ms

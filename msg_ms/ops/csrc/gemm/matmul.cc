@@ -1,6 +1,6 @@
 // Kernels of x w^T, its gradients, and the packing of w; see matmul.py and packed.py.
 
-#include "gemm/gemm.h"
+#include "gemm/products.h"
 
 namespace msg_ms {
 namespace {
@@ -14,30 +14,77 @@ void pack_weight_by(PackFunction function, void **params, int *dims, int64_t **s
   function(in, out, transposed(data(params, 0), in), data(params, 1));
 }
 
-}  // namespace
-}  // namespace msg_ms
-
 // x (rows, in), weight (out, in) -> (rows, out)
-MSG_MS_KERNEL(matmul) {
-  using namespace msg_ms;
+template <typename Products>
+void multiply(void **params, int64_t **shapes) {
   const int64_t rows = shapes[0][0], in = shapes[0][1], out = shapes[1][0];
-  gemm(rows, out, in, matrix(data(params, 0), in), transposed(data(params, 1), in), data(params, 2));
-  return 0;
+  const RowOperand<Products> x(data(params, 0), rows, in), weight(data(params, 1), out, in);
+  Products::multiply(rows, out, in, x.left(), weight.right(), data(params, 2));
 }
 
 // weight (out, in), gradient of the output (rows, out) -> gradient of x (rows, in)
-MSG_MS_KERNEL(matmul_grad_x) {
-  using namespace msg_ms;
+template <typename Products>
+void multiply_grad_x(void **params, int64_t **shapes) {
   const int64_t out = shapes[0][0], in = shapes[0][1], rows = shapes[1][0];
-  gemm(rows, in, out, matrix(data(params, 1), out), matrix(data(params, 0), in), data(params, 2));
-  return 0;
+  const RowOperand<Products> dy(data(params, 1), rows, out);
+  const ColumnOperand<Products> weight(data(params, 0), out, in);
+  Products::multiply(rows, in, out, dy.left(), weight.right(), data(params, 2));
 }
 
 // x (rows, in), gradient of the output (rows, out) -> gradient of the weight (out, in)
-MSG_MS_KERNEL(matmul_grad_weight) {
-  using namespace msg_ms;
+template <typename Products>
+void multiply_grad_weight(void **params, int64_t **shapes) {
   const int64_t rows = shapes[0][0], in = shapes[0][1], out = shapes[1][1];
-  gemm(out, in, rows, transposed(data(params, 1), out), matrix(data(params, 0), in), data(params, 2));
+  const ColumnOperand<Products> x(data(params, 0), rows, in), dy(data(params, 1), rows, out);
+  Products::multiply(out, in, rows, dy.left(), x.right(), data(params, 2));
+}
+
+}  // namespace
+}  // namespace msg_ms
+
+MSG_MS_KERNEL(matmul) {
+  msg_ms::multiply<msg_ms::SingleProducts>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(matmul_grad_x) {
+  msg_ms::multiply_grad_x<msg_ms::SingleProducts>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(matmul_grad_weight) {
+  msg_ms::multiply_grad_weight<msg_ms::SingleProducts>(params, shapes);
+  return 0;
+}
+
+// The same with operands rounded to float16 or bfloat16.
+MSG_MS_KERNEL(rounded_matmul_float16) {
+  msg_ms::multiply<msg_ms::Float16Products>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(rounded_matmul_grad_x_float16) {
+  msg_ms::multiply_grad_x<msg_ms::Float16Products>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(rounded_matmul_grad_weight_float16) {
+  msg_ms::multiply_grad_weight<msg_ms::Float16Products>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(rounded_matmul_bfloat16) {
+  msg_ms::multiply<msg_ms::BFloat16Products>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(rounded_matmul_grad_x_bfloat16) {
+  msg_ms::multiply_grad_x<msg_ms::BFloat16Products>(params, shapes);
+  return 0;
+}
+
+MSG_MS_KERNEL(rounded_matmul_grad_weight_bfloat16) {
+  msg_ms::multiply_grad_weight<msg_ms::BFloat16Products>(params, shapes);
   return 0;
 }
 

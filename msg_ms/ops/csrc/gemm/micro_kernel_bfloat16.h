@@ -98,4 +98,11 @@ MSG_MS_INLINE inline void store_rounded(BFloat16 *to, Vec v, int64_t n) {
   n == kLanes ? std::memcpy(to, &rounded, sizeof(rounded)) : std::memcpy(to, &rounded, n * sizeof(BFloat16));
 }
 
+// Load n numbers, 1 <= n <= kLanes, and fill the other lanes with zeros.
+MSG_MS_INLINE inline Vec load_rounded(const BFloat16 *from, int64_t n) {
+  BFloat16Vec v{};
+  n == kLanes ? std::memcpy(&v, from, sizeof(v)) : std::memcpy(&v, from, n * sizeof(BFloat16));
+  return (Vec)(__builtin_convertvector(v, UIntVec) << 16);
+}
+
 }  // namespace msg_ms
