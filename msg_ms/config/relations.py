@@ -29,8 +29,6 @@ def _data_problems(config: Config) -> Iterator[str]:
 
 def _detection_problems(config: Config) -> Iterator[str]:
     detection = config.detection
-    if config.task == "detection" and config.inference_precision != "float32":
-        yield f"INFERENCE_PRECISION={config.inference_precision}: detectors run in float32; it is for classification"
     for short, long, names in (
         (max(detection.short_sides), detection.long_side, "SHORT_SIDES and LONG_SIDE"),
         (detection.test_short_side, detection.test_long_side, "TEST_SHORT_SIDE and TEST_LONG_SIDE"),

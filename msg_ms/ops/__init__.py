@@ -24,6 +24,7 @@ from .packed import (
     WeightPacker,
     bfloat16_supported,
 )
+from .packed_conv import BFloat16LinearReLU, BFloat16MapConv
 from .pad import pad_axis
 from .patch_conv import patch_conv
 from .patches import ImagePatches, TokenPatches
@@ -41,6 +42,8 @@ __all__ = [
     "AdamWStep",
     "AttentionBranch",
     "BFloat16Embedding",
+    "BFloat16LinearReLU",
+    "BFloat16MapConv",
     "BFloat16Merging",
     "BiasGelu",
     "BiasLayerNorm",

@@ -21,6 +21,7 @@ from .patches import constant
 
 SINGLE, BFLOAT16 = "float32", "bfloat16"
 PRECISIONS = (SINGLE, BFLOAT16)  # of inference with packed weights
+LINEAR_BLOCK = 2048  # inputs whose part of a weight in bfloat16, for 64 outputs, fits into the second-level cache
 
 
 def bfloat16_supported() -> bool:
@@ -34,7 +35,7 @@ def _round_up(n: int, multiple: int) -> int:
 
 
 class WeightPacker:
-    """Pack parameters for ``PackedMatMul``, ``PackedBlocks``, ``BFloat16Embedding`` and ``BFloat16Merging``.
+    """Pack parameters for the operators of this file and of ``packed_conv.py``.
 
     It needs the native kernels: check ``available``. ``memory`` is for the packed weights.
 
@@ -56,6 +57,9 @@ class WeightPacker:
         )
         self._pack_bfloat16 = kernel(
             "pack_weight_bfloat16", lambda weight: [_round_up(weight[0], 64) * ((weight[1] + 1) // 2)]
+        )
+        self._pack_conv3x3 = kernel(
+            "pack_conv3x3_int16", lambda weight: [36 * _round_up(weight[0], 64) * ((weight[1] + 1) // 2 + 1)]
         )
         pack_bias = {SINGLE: "pack_position_bias", BFLOAT16: "pack_position_bias_bfloat16"}[precision]
         self._pack_bias = kernel(pack_bias, self._bias_shape)
@@ -79,6 +83,16 @@ class WeightPacker:
             return self._pack_bfloat16(weight)
         large = self.strassen and all(n % 2 == 0 and n >= self.STRASSEN_MIN_SIZE for n in weight.shape)
         return self._pack_strassen(weight) if large else self._pack(weight)
+
+    def linear(self, weight: Tensor) -> Tensor:
+        """Pack the weight (O, C) of a linear layer for ``BFloat16LinearReLU``, block of inputs by block."""
+        values = weight.asnumpy()
+        blocks = [values[:, k : k + LINEAR_BLOCK] for k in range(0, values.shape[1], LINEAR_BLOCK)]
+        return join([self._pack_bfloat16(Tensor(np.ascontiguousarray(block))) for block in blocks])[0]
+
+    def conv3x3(self, weight: Tensor) -> Tensor:
+        """Pack the weight (O, C, 3, 3) of a convolution for ``BFloat16MapConv``: 36 factors, each with scales."""
+        return self._pack_conv3x3(weight)
 
     def position_bias(self, table: Tensor, msg_bias: Tensor) -> Tensor:
         """Pack the position bias of an attention layer.

@@ -93,9 +93,9 @@ def test_refusals_name_the_reason(monkeypatch):
         optimize_for_inference(odd, precision="bfloat16")
 
 
-def test_the_key_is_refused_for_detectors():
+def test_the_key_is_for_classifiers_and_detectors():
     assert load_config(None, ["INFERENCE_PRECISION", "bfloat16"]).inference_precision == "bfloat16"
     with pytest.raises(UserError, match="INFERENCE_PRECISION='half': must be"):
         load_config(None, ["INFERENCE_PRECISION", "half"])
-    with pytest.raises(UserError, match="INFERENCE_PRECISION=bfloat16: detectors run in float32"):
-        load_config(None, ["INFERENCE_PRECISION", "bfloat16", "TASK", "detection"])
+    detection = load_config(None, ["INFERENCE_PRECISION", "bfloat16", "TASK", "detection"])
+    assert detection.inference_precision == "bfloat16"

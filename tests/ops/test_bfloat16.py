@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.bfloat16 import (
+    expected_layer,
     expected_patches,
     pack,
     portable_product,
+    random_layers,
     random_patches,
     random_stages,
     rounded,
+    run_layer,
     run_matmul,
     run_patches,
     run_stage,
@@ -38,6 +41,8 @@ PORTABLE_FILES = (
     "attention/attention_bfloat16.cc",
     "attention/position_bias.cc",
     "attention/stage_bfloat16.cc",
+    "conv/conv1x1_bfloat16.cc",
+    "conv/conv3x3_int16.cc",
     "conv/patches_bfloat16.cc",
 )
 # The same for training.
@@ -123,6 +128,8 @@ def test_both_twins_return_the_same_bits(native, portable):
         assert np.array_equal(run_stage(native, case), run_stage(portable, case))
     for case in random_patches(6):
         assert np.array_equal(run_patches(native, *case), run_patches(portable, *case))
+    for case in random_layers(6):
+        assert np.array_equal(run_layer(native, *case), run_layer(portable, *case)), case[0]
 
 
 @pytest.mark.slow
@@ -175,6 +182,59 @@ def test_patches_are_convolved_and_normalized(kernels, twin, count):
         assert np.abs(out - expected).max() <= 1e-4 * np.abs(expected).max(), (i, case[0])
 
 
+@pytest.mark.parametrize("count", [5, pytest.param(40, marks=pytest.mark.slow)])
+def test_layers_of_detectors_equal_their_definition(twin, count):
+    for i, (name, inputs) in enumerate(random_layers(count)):
+        whole = name == "conv3x3_int16"
+        out, expected = run_layer(twin, name, inputs), expected_layer(name, inputs, exact=whole)
+        assert np.abs(out - expected).max() <= (2e-3 if whole else 1e-5) * np.abs(expected).max(), (i, name)
+
+
+def large_convolution() -> tuple[str, list[np.ndarray]]:
+    rng = np.random.RandomState(0)
+    x, weight = rng.standard_normal((2, 256, 14, 14)), rng.standard_normal((70, 256, 3, 3)) / 48
+    return "conv3x3_int16", [x.astype(np.float32), weight.astype(np.float32), np.zeros(70, np.float32), np.float32([0])]
+
+
+def test_whole_numbers_round_less_than_bfloat16(twin):
+    name, inputs = large_convolution()
+    exact = expected_layer(name, inputs, exact=True)
+    definition, out = expected_layer(name, inputs) - exact, run_layer(twin, name, inputs) - exact
+    assert 0 < np.abs(out).max() < 0.6 * np.abs(definition).max() and out.std() < 0.4 * definition.std()
+    # A channel a thousand times larger than the others, and powers of two, which change no bit of the sums.
+    inputs[0][:, 3] *= 1000
+    expected, out = expected_layer(name, inputs, exact=True), run_layer(twin, name, inputs)
+    assert np.abs(out - expected).max() < 2e-3 * np.abs(expected).max()
+    assert np.array_equal(run_layer(twin, name, [inputs[0] * 2.0**-30, inputs[1] * 2.0**20, *inputs[2:]]), out / 1024)
+
+
+def test_the_sum_of_the_largest_whole_numbers_does_not_overflow(twin):
+    """Equal signs at every input: the sum is the product of both norms, its bound."""
+    for channels in (1, 2, 256):
+        x, weight = np.ones((1, channels, 6, 6), np.float32), np.ones((3, channels, 3, 3), np.float32)
+        inputs = [x, weight, np.zeros(3, np.float32), np.float32([0])]
+        out = run_layer(twin, "conv3x3_int16", inputs)
+        assert np.abs(out - expected_layer("conv3x3_int16", inputs)).max() < 2e-3 * 9 * channels
+    assert not run_layer(twin, "conv3x3_int16", [0 * x, weight, inputs[2], inputs[3]]).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_reach_all_outputs_of_their_tile(twin, value):
+    name, inputs = large_convolution()
+    inputs[3][:] = 1  # a ReLU keeps a NaN
+    clean = run_layer(twin, name, inputs)
+    inputs[0][0, 5, 6, 9] = value
+    out = run_layer(twin, name, inputs)
+    # Tiles of 4 x 4 outputs with a border of one: rows 4 to 7, columns 8 to 11.
+    assert not np.isfinite(out[0, :, 4:8, 8:12]).any()
+    out[0, :, 4:8, 8:12] = clean[0, :, 4:8, 8:12]
+    assert np.array_equal(out, clean)
+    for name, inputs in random_layers(2):
+        inputs[0][0, 0] = value
+        out, expected = run_layer(twin, name, inputs), expected_layer(name, inputs)
+        assert np.array_equal(np.isnan(out[0]), np.isnan(expected[0])) or name == "conv3x3_int16"
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_and_infinity_stay_in_their_window(kernels, twin, value):
     case = next(random_stages(1))
@@ -205,6 +265,10 @@ def test_the_portable_twin_on_processors_with_shorter_vectors(kernels, portable,
     others = Kernels(str(portable_library(tmp_path, (flags,))))
     for x, weight in products():
         assert np.array_equal(run_matmul(others, x, weight), run_matmul(portable, x, weight))
+    for name, inputs in random_layers(6):  # the order of a row's norm is another
+        out, expected = run_layer(others, name, inputs), run_layer(portable, name, inputs)
+        limit = 1e-3 * np.abs(expected).max() if name == "conv3x3_int16" else 0
+        assert np.abs(out - expected).max() <= limit
     for case in random_stages(12):
         out, expected = run_stage(others, case), run_stage(kernels, case, bfloat16=False)
         assert np.abs(out - expected).max() <= 0.03 * np.abs(expected - case["x"]).max()

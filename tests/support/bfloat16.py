@@ -159,6 +159,50 @@ def expected_patches(kernels: Kernels, name: str, inputs: list, shape: tuple[int
     return np.concatenate((messages[:, None], y.reshape(-1, window, shape[1])), 1).reshape(shape)
 
 
+def random_layers(count: int) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Yield the kernels of a detector's layers with their inputs: x, weight, bias, 1 for a ReLU."""
+    for seed in range(count):
+        rng = np.random.RandomState(seed)
+        normal, relu = normal_from(rng), np.float32([seed % 2])
+        images, channels, out, height, width = (rng.randint(1, most) for most in (5, 70, 140, 20, 40))
+        x, bias = normal(images, channels, height, width), normal(out)
+        for name, side in (("conv1x1_bfloat16", 1), ("conv3x3_int16", 3)):
+            yield name, [x, normal(out, channels, side, side) / side * channels**-0.5, bias, relu]
+        depth = int(2 ** rng.uniform(0, 12.5))
+        x, weight = normal(rng.randint(1, 300), depth), normal(out, depth) * depth**-0.5
+        yield "linear_relu_bfloat16", [x, weight, bias, np.float32([1])]
+
+
+def run_layer(kernels: Kernels, name: str, inputs: list) -> np.ndarray:
+    x, weight, bias, setting = inputs
+    out, channels = weight.shape[:2]
+    if name == "conv3x3_int16":
+        size = 36 * round_up(out, 64) * ((channels + 1) // 2 + 1)
+        (weight,) = kernels("pack_conv3x3_int16", [weight], [(size,)])
+    if name == "linear_relu_bfloat16":  # in blocks of the inputs, whose number is the setting
+        setting = np.float32([1024])
+        weight = np.concatenate([pack(kernels, weight[:, k : k + 1024]) for k in range(0, channels, 1024)])
+    return kernels(name, [x, weight, bias, setting], [(len(x), out, *x.shape[2:])])[0]
+
+
+def expected_layer(name: str, inputs: list, exact: bool = False) -> np.ndarray:
+    """Return the layer by its definition in double precision, with operands in bfloat16 unless ``exact``."""
+    x, weight, bias, relu = inputs
+    if not exact:
+        x, weight = rounded(x), rounded(weight)
+    x, weight = x.astype(np.float64), weight.astype(np.float64)
+    if x.ndim == 2:
+        y = x @ weight.T + bias
+    else:
+        side, (height, width) = weight.shape[2], x.shape[2:]
+        x = np.pad(x, ((0, 0), (0, 0), *((side // 2,) * 2,) * 2))
+        windows = [x[:, :, i : i + height, j : j + width] for i in range(side) for j in range(side)]
+        weights = weight.reshape(*weight.shape[:2], -1)
+        y = sum(np.einsum("bchw,oc->bohw", part, weights[..., i], optimize=True) for i, part in enumerate(windows))
+        y = y + bias[:, None, None]
+    return np.maximum(y, 0) if relu[0] else y
+
+
 if __name__ == "__main__":
     kernels = Kernels(sys.argv[1])
     outputs = {}
@@ -167,6 +211,8 @@ if __name__ == "__main__":
         outputs[f"kept/{i}"] = run_stage(kernels, case, 1)
     for i, case in enumerate(random_patches(int(sys.argv[3]))):
         outputs[f"patches/{i}"] = run_patches(kernels, *case)
+    for i, case in enumerate(random_layers(int(sys.argv[3]))):
+        outputs[f"layers/{i}"] = run_layer(kernels, *case)
     x = np.random.RandomState(0).standard_normal((301, 147)).astype(np.float32)
     outputs["matmul"] = run_matmul(kernels, x, x[:70])
     np.savez(sys.argv[2], **outputs)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Initializer, Normal, initializer
 
+from ...ops import WeightPacker
 from ..layers import Linear
 from .conv import ConvModule, xavier_uniform
+from .inference import InferenceLinear, packed_convs
 
 CONVOLUTIONS = 4
 
@@ -42,6 +44,11 @@ class BBoxHead(nn.Cell):
             features = conv(features, used)
         hidden = ops.relu(self.shared_fcs[0](features.reshape(features.shape[0], -1)))
         return self.fc_cls(hidden), self.fc_reg(hidden)
+
+    def pack_for_inference(self, packer: WeightPacker) -> None:
+        """Replace all but the last layers by those in bfloat16, see ``msg_ms.optimize_for_inference``."""
+        self.shared_convs = packed_convs(self.shared_convs, packer)
+        self.shared_fcs = nn.CellList([InferenceLinear(layer, packer) for layer in self.shared_fcs])
 
     def flops(self, rois: int) -> float:
         """Return the multiply-adds for a number of RoIs, normalisation and ReLU included."""

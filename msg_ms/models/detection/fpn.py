@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from mindspore import Tensor, nn
 
-from ...ops import UpsampleAdd
+from ...ops import UpsampleAdd, WeightPacker
 from .conv import ConvModule, xavier_uniform
+from .inference import packed_convs
 
 
 class FPN(nn.Cell):
@@ -50,6 +51,11 @@ class FPN(nn.Cell):
             merged = self.upsample_add(lateral, merged)
             outputs = (self.fpn_convs[i](merged), *outputs)
         return outputs
+
+    def pack_for_inference(self, packer: WeightPacker) -> None:
+        """Replace the convolutions by those in bfloat16, see ``msg_ms.optimize_for_inference``."""
+        self.lateral_convs = packed_convs(self.lateral_convs, packer)
+        self.fpn_convs = packed_convs(self.fpn_convs, packer)
 
     def flops(self, sizes: Sequence[tuple[int, int]]) -> float:
         """Return the multiply-adds for maps of the given (height, width), without the fifth."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from mindspore import Tensor, nn
 
+from ...ops import WeightPacker
 from .conv import Conv2d, ConvModule, Deconv2x2, join_quarters
+from .inference import InferenceMapConv, InferenceUpsample, packed_convs
 
 CONVOLUTIONS = 4
 
@@ -32,6 +34,12 @@ class MaskHead(nn.Cell):
             features = conv(features)
         # The last convolution sees single pixels, so that only its outputs need to be put in order.
         return join_quarters(self.conv_logits(self.upsample.quarters(features, relu=True)), self.upsample.transpose)
+
+    def pack_for_inference(self, packer: WeightPacker) -> None:
+        """Replace the layers by those in bfloat16, see ``msg_ms.optimize_for_inference``."""
+        self.convs = packed_convs(self.convs, packer)
+        self.upsample = InferenceUpsample(self.upsample, packer)
+        self.conv_logits = InferenceMapConv(self.conv_logits, packer)
 
     def flops(self, rois: int, roi_size: int) -> float:
         """Return the multiply-adds for RoIs of ``roi_size`` x ``roi_size`` pixels, ReLU included."""

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from mindspore import Tensor, nn
 from mindspore.common.initializer import Normal
 
+from ...ops import WeightPacker
 from .conv import Conv2d
+from .inference import InferenceMapConv
 
 
 class RPNHead(nn.Cell):
@@ -42,6 +44,10 @@ class RPNHead(nn.Cell):
             hidden = self.rpn_conv(level)
             logits, deltas = (*logits, self.rpn_cls(hidden)), (*deltas, self.rpn_reg(hidden))
         return logits, deltas
+
+    def pack_for_inference(self, packer: WeightPacker) -> None:
+        """Replace the hidden convolution by one in bfloat16, see ``msg_ms.optimize_for_inference``."""
+        self.rpn_conv = InferenceMapConv(self.rpn_conv, packer)
 
     def flops(self, sizes: Sequence[tuple[int, int]]) -> float:
         """Return the multiply-adds for maps of the given (height, width)."""

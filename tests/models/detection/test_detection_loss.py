@@ -11,6 +11,7 @@ from msg_ms.engine.train_step import LossAndGradients, arguments
 from msg_ms.models.detection.conv import ConvModule
 from msg_ms.models.detection.detection_loss import LOSS_NAMES, DetectionLoss
 from msg_ms.models.precision import set_precision
+from msg_ms.ops import bfloat16_supported
 
 pytestmark = pytest.mark.usefixtures("eager")  # the tests of graphs compile
 
@@ -52,6 +53,31 @@ def test_a_detector_optimized_for_inference_detects_the_same():
     assert np.abs(before[1] - after[1]).max() <= 1e-5 and np.abs(before[0] - after[0]).max() <= 1e-2
     with pytest.raises(UserError, match="training needs"):
         model.set_train()
+
+
+@pytest.mark.skipif(not bfloat16_supported(), reason="this CPU has no bfloat16 instructions")
+def test_a_detector_in_bfloat16_is_close_to_single_precision():
+    model, rng = tiny_detector().set_train(False), np.random.RandomState(0)
+    image = Tensor(rng.standard_normal((2, 3, HEIGHT - 4, WIDTH)).astype(np.float32))
+    size = model.settings.box_size, model.settings.mask_size
+    boxes, masks = (Tensor(rng.standard_normal((3, 16, s, s)).astype(np.float32)) for s in size)
+    box_head, mask_head = model.roi_head.bbox_head[1], model.roi_head.mask_head[2]
+    for norm in (conv.bn for conv in box_head.shared_convs):
+        for parameter in (norm.moving_mean, norm.moving_variance, norm.gamma, norm.beta):
+            parameter.set_data(Tensor((0.5 + rng.random_sample(parameter.shape)).astype(np.float32)))
+
+    def outputs():
+        found = (*(x for level in model.pyramid(image) for x in level), *box_head(boxes), mask_head(masks))
+        return [x.asnumpy() for x in found]
+
+    before, names = outputs(), {p.name for p in model.get_parameters()}
+    optimize_for_inference(model, strassen=True, precision="bfloat16")
+    for a, b in zip(before, outputs(), strict=True):
+        assert 0 < np.abs(a - b).max() <= 0.03 * np.abs(a).max()
+    packed = [p.name for p in model.get_parameters()]
+    assert len(packed) == len(set(packed))
+    assert {"rpn_head.rpn_conv.weight", "neck.fpn_convs.0.weight", "roi_head.bbox_head.1.shared_fcs.0.bias"} < {*packed}
+    assert {"rpn_head.rpn_cls.weight", "roi_head.bbox_head.2.fc_reg.weight"} < names & {*packed}
 
 
 @pytest.mark.slow

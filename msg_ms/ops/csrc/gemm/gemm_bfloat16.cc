@@ -9,7 +9,7 @@ namespace msg_ms {
 
 bool has_bfloat16() {
 #if MSG_MS_BFLOAT16
-  return __builtin_cpu_supports("avx512bf16");
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
 #elif defined(MSG_MS_PORTABLE_BFLOAT16)
   return true;
 #else

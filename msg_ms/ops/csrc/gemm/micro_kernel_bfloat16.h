@@ -15,7 +15,7 @@
 #include "base/gelu.h"
 #include "gemm/micro_kernel.h"
 
-#if defined(__AVX512BF16__) && defined(__AVX512F__) && !defined(MSG_MS_PORTABLE_BFLOAT16)
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && !defined(MSG_MS_PORTABLE_BFLOAT16)
 #include <immintrin.h>
 #define MSG_MS_BFLOAT16 1
 #else
