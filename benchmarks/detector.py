@@ -25,7 +25,7 @@ from installed import installed
 from models import WITH_MASKS, detector, detector_arguments
 from rounds import cpu
 
-PEERS = ("msg_ms", "PyTorch eager", "torch.compile")
+PEERS, BFLOAT16 = ("msg_ms", "PyTorch eager", "torch.compile"), "msg_ms bf16"
 PARTS = ("backbone", "FPN", "RPN", "boxes", "post-processing", "masks")
 TOLERANCE, EQUAL_SHARE = 1e-4, 0.95
 
@@ -47,6 +47,7 @@ def argument_parser(
 def main() -> None:
     parser = argument_parser(__doc__, (800, 1344))
     parser.add_argument("--parts", action="store_true", help="also the share of each part")
+    parser.add_argument("--bfloat16", action="store_true", help="also the time of inference in bfloat16")
     parser.add_argument("--cached", action="store_true", help="measure a second start, with MindSpore's compile cache")
     args = parser.parse_args()
     if args.child:
@@ -60,10 +61,13 @@ def main() -> None:
             filling.receive("first")
             filling.close()
         peers = [Child(name, data, args) for name in installed(PEERS)]
+        in_bfloat16 = [Child(BFLOAT16, data, args)] if args.bfloat16 else []
+        for peer in in_bfloat16:
+            peer.receive("first")
         outputs = [peer.receive("first") for peer in peers]
         start = [peer.ask("peak_mb") for peer in peers]
         for _ in range(args.rounds):
-            for peer in peers:
+            for peer in (*peers, *in_bfloat16):
                 peer.seconds.append(peer.ask("whole"))
         memory = [peer.ask("peak_mb") for peer in peers]
         # Only now: the pyramids need a graph of their own.
@@ -71,6 +75,8 @@ def main() -> None:
         for peer, other in zip(peers[1:], described[1:], strict=True):
             compare_outputs(described[0], other, peer.name)
         print_ratios(peers)
+        for peer in in_bfloat16:
+            print_ratios([peer, *peers])
         overall = [max(pair) for pair in zip(start, memory, strict=True)]
         rows = {"peak memory of the process": overall, "until the first result": start, "afterwards": memory}
         for name, (own, *others) in rows.items():
@@ -162,10 +168,11 @@ def compare_outputs(own: dict, other: dict, name: str) -> None:
 
 
 def run_child(args) -> None:
-    prefix = "own/" if args.child == "msg_ms" else "state/"
+    own = args.child in (PEERS[0], BFLOAT16)
+    prefix = "own/" if own else "state/"
     with np.load(args.data) as file:
         data = {name: file[name] for name in file.files if name == "image" or name.startswith(prefix)}
-    first, maps, whole, parts = (msg_ms_detector if args.child == "msg_ms" else torch_detector)(args, data)
+    first, maps, whole, parts = (msg_ms_detector if own else torch_detector)(args, data)
     requests: dict[str, Callable] = {
         "whole": lambda: timed(whole),
         "maps": lambda: [thinned(x).tolist() for x in maps()],
@@ -215,7 +222,8 @@ def msg_ms_model(args, data: dict):
     model = detector(args.model)
     for parameter in model.get_parameters():
         parameter.set_data(Tensor(data.pop(f"own/{parameter.name}")))
-    optimize_for_inference(model, strassen=True)  # PyTorch packs weights, too
+    precision = "bfloat16" if args.child == BFLOAT16 else "float32"
+    optimize_for_inference(model, strassen=True, precision=precision)  # PyTorch packs weights, too
     return model
 
 

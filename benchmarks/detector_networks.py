@@ -2,7 +2,8 @@
 
 Backbone, FPN and RPN head on an image, three box heads on given features of 1,000 regions and three mask heads on those
 of 100: what is left without the selection of regions. It needs Linux, and skips peers that are missing. Outputs are
-compared before any timing; the rest is as in ``detector.py``.
+compared before any timing; the rest is as in ``detector.py``. ``--bfloat16`` compares bfloat16 with single precision
+and with OpenVINO in bfloat16, its default on CPUs with the instructions, and prints the errors of both.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from detector import (
+    BFLOAT16,
     PEERS,
     TOLERANCE,
     Child,
@@ -30,10 +32,13 @@ from models import detector_arguments
 from rounds import cpu
 
 OPENVINO = "OpenVINO from PyTorch"
+OPENVINO_BFLOAT16 = f"{OPENVINO} bf16"
 
 
 def main() -> None:
-    args = argument_parser(__doc__, (800, 1344)).parse_args()
+    parser = argument_parser(__doc__, (800, 1344))
+    parser.add_argument("--bfloat16", action="store_true", help="compare inference in bfloat16")
+    args = parser.parse_args()
     if args.child:
         return run_child(args)
     with tempfile.TemporaryDirectory() as folder:
@@ -44,21 +49,48 @@ def main() -> None:
 
 def compare_networks(data: str, args) -> None:
     """Print the time of the networks alone relative to each peer's, after comparing their outputs."""
-    peers = [Child(name, data, args, Path(__file__)) for name in installed((*PEERS, OPENVINO))]
+    names = (BFLOAT16, PEERS[0], OPENVINO_BFLOAT16) if args.bfloat16 else (*PEERS, OPENVINO)
+    peers = [Child(name, data, args, Path(__file__)) for name in installed(names)]
     outputs = [[np.array(x) for x in peer.receive("first")] for peer in peers]
-    for peer, other in zip(peers[1:], outputs[1:], strict=True):
-        error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(outputs[0], other, strict=True))
-        print(f"outputs differ from those of {peer.name} by at most {error:.1e} of the largest")
-        if not error < TOLERANCE:
-            raise SystemExit("no timing")
+    if args.bfloat16:
+        print_errors({peer.name: found for peer, found in zip(peers, outputs, strict=True)})
+    else:
+        require_equal(peers, outputs)
     for _ in range(args.rounds):
         for peer in peers:
             peer.seconds.append(peer.ask("whole"))
     print_ratios(peers)
 
 
+def largest(difference: np.ndarray, values: np.ndarray) -> float:
+    """Return the largest difference relative to the largest value."""
+    return float(np.abs(difference).max() / np.abs(values).max())
+
+
+def require_equal(peers: list[Child], outputs: list[list[np.ndarray]]) -> None:
+    """Exit unless the outputs of all peers are equal up to rounding in single precision."""
+    for peer, other in zip(peers[1:], outputs[1:], strict=True):
+        error = max(largest(a - b, b) for a, b in zip(outputs[0], other, strict=True))
+        print(f"outputs differ from those of {peer.name} by at most {error:.1e} of the largest")
+        if not error < TOLERANCE:
+            raise SystemExit("no timing")
+
+
+def print_errors(outputs: dict[str, list[np.ndarray]]) -> None:
+    """Print the errors of the outputs in bfloat16 against our single precision, by part: largest, root mean square."""
+    single = outputs.pop(PEERS[0])
+    rpn = len(single) - 9  # before the six outputs of the box heads and the three of the mask heads
+    parts = {"RPN": range(rpn), "boxes": range(rpn, rpn + 6), "masks": range(rpn + 6, rpn + 9)}
+    for name, found in outputs.items():
+        for part, indices in parts.items():
+            errors = [(found[i] - single[i], single[i]) for i in indices]
+            most = max(largest(error, values) for error, values in errors)
+            mean = max(float(np.sqrt((error**2).mean() / (values**2).mean())) for error, values in errors)
+            print(f"{name}: {part}: errors of at most {most:.1e} of the largest, {mean:.1e} in root mean square")
+
+
 def run_child(args) -> None:
-    own = args.child == "msg_ms"
+    own = args.child in (PEERS[0], BFLOAT16)
     prefix = "own/" if own else "state/"
     with np.load(args.data) as file:
         data = {name: file[name] for name in file.files if name.startswith(prefix)}
@@ -116,12 +148,13 @@ def torch_networks(args, data: dict) -> Callable:
 
     networks = Networks(torch_model(args, data)).eval()
     inputs = [torch.from_numpy(x) for x in given(args)]
-    if args.child == OPENVINO:
+    if args.child in (OPENVINO, OPENVINO_BFLOAT16):
         import openvino as ov
         from peers import run_in_openvino
 
+        precision = "bf16" if args.child == OPENVINO_BFLOAT16 else "f32"
         network = ov.convert_model(networks, example_input=tuple(inputs), input=[tuple(x.shape) for x in inputs])
-        return run_in_openvino(network, [x.numpy() for x in inputs], args.threads, "f32")
+        return run_in_openvino(network, [x.numpy() for x in inputs], args.threads, precision)
 
     @torch.no_grad()
     def run() -> list[np.ndarray]:

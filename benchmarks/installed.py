@@ -15,6 +15,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "OpenVINO": ("openvino", "onnx"),
     "OpenVINO bf16": ("openvino", "onnx"),
     "OpenVINO from PyTorch": ("openvino", "torch"),
+    "OpenVINO from PyTorch bf16": ("openvino", "torch"),
     "PyTorch and timm": ("torch", "torchvision", "timm"),
     "PyTorch DataLoader": ("torch",),
 }
