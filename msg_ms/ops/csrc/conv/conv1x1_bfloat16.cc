@@ -1,7 +1,7 @@
 // Kernel of the 1x1 convolution on channels-first maps for inference in bfloat16; see packed_conv.py.
 //
 // It is one product, outputs x inputs times inputs x pixels of all images. Pairs of inputs are neighbours in the maps,
-// so a panel of pixels is rounded as it lies there.
+// so a panel of pixels is rounded without a transposition.
 
 #include "gemm/gemm_bfloat16.h"
 

@@ -16,6 +16,8 @@ namespace {
 constexpr int kTile = 4;
 using AllTiles = Tiles<kTile>;
 constexpr int kFactors = AllTiles::kFactors;
+// Fewer than in single precision: the products need half the time, and so the transforms' memory counts more.
+constexpr int64_t kRoundedChunkTiles = 32;
 
 // A packed weight: for each factor its panels of pairs, then for each factor the scale of each output.
 struct PackedWeight {
@@ -105,7 +107,7 @@ void multiply(const Factors &factors, int factor, int64_t n, const PackedWeight 
 
 void convolve(const Maps &in, const float *x, const float *packed, const float *bias, bool relu, const Maps &out,
               float *y) {
-  const AllTiles tiles(in);
+  const AllTiles tiles(in, kRoundedChunkTiles);
   const int64_t inputs = in.channels, outputs = out.channels, tile_count = tiles.chunk_tiles();
   const PackedWeight layout(inputs, outputs);
   parallel_for_serial(tiles.all_lines(), [&](int64_t begin, int64_t end) {

@@ -57,17 +57,18 @@ struct Part {
 template <int kTile>
 struct Tiles {
   static constexpr int kSide = kTile + 2, kFactors = kSide * kSide;
-  int64_t images, height, width, lines, columns;
+  int64_t images, height, width, lines, columns, tiles_of_chunk;
 
-  explicit Tiles(const Maps &maps)
+  explicit Tiles(const Maps &maps, int64_t chunk = kChunkTiles)
       : images(maps.images),
         height(maps.height),
         width(maps.width),
         lines((height + kTile - 1) / kTile),
-        columns((width + kTile - 1) / kTile) {}
+        columns((width + kTile - 1) / kTile),
+        tiles_of_chunk(chunk) {}
 
   int64_t all_lines() const { return images * lines; }
-  int64_t chunk_lines() const { return std::max<int64_t>(1, kChunkTiles / columns); }
+  int64_t chunk_lines() const { return std::max<int64_t>(1, tiles_of_chunk / columns); }
   int64_t chunk_tiles() const { return chunk_lines() * columns; }
 
   // Call body(parts, tiles) for chunks of lines [begin, end) of all images.
