@@ -82,17 +82,7 @@ class Trainer(StepLoop):
             for line in self.task.load_pretrained(self.model, Path(config.model.pretrained)):
                 log.info(f"{config.model.pretrained}: {line}")
         self._build()
-        first = config.train.start_epoch
-        start = TrainState(
-            epoch=first,
-            step=first * data.steps,
-            epoch_steps=data.steps,
-            batch_size=data.order.batch_size,
-            accumulation=data.order.accumulation,
-            world_size=self.ranks.world_size,
-            seed=config.seed,
-            samples=len(data),
-        )
+        start = self._start_state()
         state = self.checkpoints.restore(start) or start
         log.write("config.yaml", to_yaml(config))
         log.begin_metrics(state.step, state.epoch)
@@ -160,6 +150,21 @@ class Trainer(StepLoop):
             count, trained = (sum(p.size for p in part) for part in (frozen, self.model.trainable_params()))
             self.log.info(f"frozen: {count:,} parameters; {trained:,} are trained")
         return frozen
+
+    def _start_state(self) -> TrainState:
+        """Return the state of a new run."""
+        config, data = self.config, self.data
+        first = config.train.start_epoch
+        return TrainState(
+            epoch=first,
+            step=first * data.steps,
+            epoch_steps=data.steps,
+            batch_size=data.order.batch_size,
+            accumulation=data.order.accumulation,
+            world_size=self.ranks.world_size,
+            seed=config.seed,
+            samples=len(data),
+        )
 
     def _compile(self) -> None:
         """Compile all graphs, through the compile cache if there is one; a signal may end the process meanwhile."""

@@ -45,6 +45,7 @@ PARTS = {
     "paper_code": "whole_runs",
     "peers": "rounds",
     "scaling": "data",
+    "torch_detector_run": "test_whole_runs_of_a_detector_are_compared",
     "torch_detector_training": "tests/support/detection_learning.py",
     "whole_runs": "test_whole_runs_are_compared",
 }
@@ -108,3 +109,17 @@ def test_whole_runs_are_compared(tmp_path):
     first = run("whole_runs", tmp_path, line, "last top-1, 2 seeds: msg_ms ", [])
     assert run("whole_runs", tmp_path, line, "best top-1, 2 seeds: msg_ms ", []) == first  # finished runs are kept
     assert len(first.splitlines()) == 4 and "seed 1: best " in first
+
+
+@pytest.mark.slow
+def test_whole_runs_of_a_detector_are_compared(tmp_path):
+    scenes = tmp_path / "scenes"
+    make = [sys.executable, str(ROOT / "tools" / "make_scenes.py"), str(scenes), "--train", "8", "--val", "4"]
+    subprocess.run(make, check=True, cwd=ROOT)
+    config = tmp_path / "short.yaml"
+    config.write_text(f"BASE: [{ROOT}/configs/coco/digits_scenes.yaml]\nTRAIN: {{EPOCHS: 1}}\n", encoding="utf-8")
+    line = ["--cfg", str(config), "--data-path", str(scenes), "--output", str(tmp_path / "runs"), "--seeds", "1"]
+    output = run("whole_runs", tmp_path, line, "last mask AP, 1 seeds: msg_ms ", ["PyTorch eager"])
+    assert "best box AP, 1 seeds: msg_ms " in output
+    if find_spec("torch") is not None:
+        assert "difference" in output
