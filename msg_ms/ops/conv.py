@@ -20,8 +20,8 @@ class MapConv(nn.Cell):
 
     MindSpore's operator on CPU runs a reference loop for kernels above 1x1. The unfolded form needs nine times the
     input's memory. The native kernel of 3x3 convolutions is Winograd's algorithm with tiles of 2 x 2 outputs. It has
-    2.25 times fewer multiplications than the definition and about its rounding errors. A NaN or an infinity reaches
-    every output of its tile.
+    2.25 times fewer multiplications than the definition and about its rounding errors. Its gradients use tiles of 4 x 4
+    where these are faster. A NaN or an infinity reaches every output of its tile.
 
     It needs the native kernels: check ``available``.
 

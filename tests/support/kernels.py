@@ -170,8 +170,11 @@ def padded_case(rng: np.random.RandomState) -> dict:
 
 
 def conv_case(rng: np.random.RandomState) -> dict:
-    batch, inputs, outputs = rng.randint(1, 4), rng.randint(1, 40), rng.randint(1, 90)
-    height, width, kernel, normal = rng.randint(1, 20), rng.randint(1, 30), rng.choice([1, 3, 3]), normal_from(rng)
+    inputs, outputs, kernel, normal = rng.randint(1, 40), rng.randint(1, 90), rng.choice([1, 3, 3]), normal_from(rng)
+    # Gradients use larger tiles for many RoIs.
+    batch, height, width = (
+        rng.randint((1, 1, 1), (4, 20, 30)) if rng.rand() < 0.6 else rng.randint((30, 5, 5), (80, 9, 9))
+    )
     return dict(
         x=normal(batch, inputs, height, width),
         weight=normal(outputs, inputs, kernel, kernel),

@@ -69,9 +69,10 @@ void convolve(const Maps &in, const float *x, const Weight &weight, const float 
 }
 
 // Compute the gradient of the weight (outputs, inputs, 3, 3).
+template <int kTile>
 void weight_gradient(const Maps &in, const float *x, const Maps &out, const float *dout, float *dweight) {
-  constexpr int kFactors = 16;
-  const Tiles<2> tiles(in);
+  constexpr int kSide = kTile + 2, kFactors = kSide * kSide;
+  const Tiles<kTile> tiles(in);
   const int64_t inputs = in.channels, outputs = out.channels, n_weight = inputs * outputs;
   const Workspace sums(num_threads() * kFactors * n_weight);
   std::vector<char> used(num_threads(), 0);
@@ -80,9 +81,9 @@ void weight_gradient(const Maps &in, const float *x, const Maps &out, const floa
     const Factors factors(kFactors, tiles.chunk_tiles(), inputs, false);
     const Factors gradients(kFactors, tiles.chunk_tiles(), outputs, false);
     tiles.for_each_chunk(begin, end, [&](const std::vector<Part> &parts, int64_t n) {
-      to_factors<2, 1>(tiles, parts, in, x, factors, [](const Vec *d, Vec *v) { Winograd<2>::input(d, v); });
-      to_factors<2, 0>(tiles, parts, out, dout, gradients,
-                       [](const Vec *y, Vec *m) { Winograd<2>::output_transposed(y, m); });
+      to_factors<kTile, 1>(tiles, parts, in, x, factors, [](const Vec *d, Vec *v) { Winograd<kTile>::input(d, v); });
+      to_factors<kTile, 0>(tiles, parts, out, dout, gradients,
+                           [](const Vec *y, Vec *m) { Winograd<kTile>::output_transposed(y, m); });
       for (int i = 0; i < kFactors; ++i) {
         gemm(outputs, inputs, n, transposed(gradients.of(i), gradients.row_stride),
              matrix(factors.of(i), factors.row_stride), sums + (thread * kFactors + i) * n_weight, nullptr,
@@ -97,10 +98,23 @@ void weight_gradient(const Maps &in, const float *x, const Maps &out, const floa
       for (int thread = 0; thread < num_threads(); ++thread) {
         for (int i = 0; used[thread] && i < kFactors; ++i) total[i] += sums[(thread * kFactors + i) * n_weight + e];
       }
-      transform_square<4, 3>(total, kernel, [](const float *u, float *g) { Winograd<2>::weight_transposed(u, g); });
+      transform_square<kSide, 3>(total, kernel,
+                                 [](const float *u, float *g) { Winograd<kTile>::weight_transposed(u, g); });
       std::copy(kernel, kernel + 9, dweight + e * 9);
     }
   });
+}
+
+// The time that a factor of the weight needs by itself, for its transforms and its sums, in tiles.
+constexpr int64_t kTilesOfWeight = 100;
+
+// Return whether tiles of 4 x 4 outputs need less time than tiles of 2 x 2. Gradients may use them: their rounding
+// errors are small, and no ReLU follows that could turn them into another gradient.
+bool large_tiles_are_faster(const Maps &maps) {
+  const Tiles<2> small(maps);
+  const Tiles<4> large(maps);
+  return Tiles<4>::kFactors * (large.all_lines() * large.columns + kTilesOfWeight) <
+         Tiles<2>::kFactors * (small.all_lines() * small.columns + kTilesOfWeight);
 }
 
 void convolve_maps(void **params, int64_t **shapes, bool relu) {
@@ -130,13 +144,16 @@ MSG_MS_KERNEL(conv3x3_grad_x) {
   using namespace msg_ms;
   const Maps out(shapes[1]), in(shapes[2]);
   const Weight weight{data(params, 0), 9, 9 * in.channels, true};
-  convolve<2>(out, data(params, 1), weight, nullptr, false, in, data(params, 2));
+  const auto run = large_tiles_are_faster(out) ? convolve<4> : convolve<2>;
+  run(out, data(params, 1), weight, nullptr, false, in, data(params, 2));
   return 0;
 }
 
 // x (B, C, H, W), gradient of the output (B, O, H, W) -> gradient of the weight (O, C, 3, 3)
 MSG_MS_KERNEL(conv3x3_grad_weight) {
   using namespace msg_ms;
-  weight_gradient(Maps(shapes[0]), data(params, 0), Maps(shapes[1]), data(params, 1), data(params, 2));
+  const Maps in(shapes[0]), out(shapes[1]);
+  const auto run = large_tiles_are_faster(out) ? weight_gradient<4> : weight_gradient<2>;
+  run(in, data(params, 0), out, data(params, 1), data(params, 2));
   return 0;
 }

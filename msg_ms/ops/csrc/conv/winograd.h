@@ -80,6 +80,23 @@ struct Winograd<4> {
     y[2] = a2 * even_a + b2 * even_b;
     y[3] = (a * a2) * odd_a + (b * b2) * odd_b + m[5];
   }
+
+  // The transposes of `output` and `weight`, for the weight's gradient.
+  template <typename T>
+  static void output_transposed(const T *y, T *m) {
+    const T even_a = y[0] + a2 * y[2], odd_a = a * y[1] + (a * a2) * y[3];
+    const T even_b = y[0] + b2 * y[2], odd_b = b * y[1] + (b * b2) * y[3];
+    m[0] = y[0], m[5] = y[3];
+    m[1] = even_a + odd_a, m[2] = even_a - odd_a, m[3] = even_b + odd_b, m[4] = even_b - odd_b;
+  }
+
+  template <typename T>
+  static void weight_transposed(const T *u, T *g) {
+    const T even_a = ka * (u[1] + u[2]), odd_a = u[1] - u[2], even_b = kb * (u[3] + u[4]), odd_b = u[3] - u[4];
+    g[0] = k0 * u[0] + even_a + even_b;
+    g[1] = (ka * a) * odd_a + (kb * b) * odd_b;
+    g[2] = a2 * even_a + b2 * even_b + u[5];
+  }
 };
 
 // Apply a one-dimensional transform (kFrom values -> kTo values) to the columns and to the rows of a square.
