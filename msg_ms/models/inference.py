@@ -256,9 +256,12 @@ class InferenceBlocks(nn.Cell):
 
     def __init__(self, parameters: Sequence[Parameter], packed: PackedBlocks):
         super().__init__()
-        self.native = self.single_precision = True
         self.values = ParameterTuple(parameters)
         self.packed = packed
+
+    def runs_kernels(self, x: Tensor) -> bool:
+        """Return True, as ``MSGBlock.runs_kernels`` may."""
+        return True
 
     def construct(
         self, x: Tensor, drop_path_scale: None = None, padding: Tensor | None = None, msg_only: bool = False
