@@ -150,7 +150,6 @@ def test_mistakes_are_one_line(run, tmp_path):
     for script, flags, message in (
         ("train.py", ["--opts", "TRAIN.EPOCH", "3"], "did you mean 'TRAIN.EPOCHS'"),
         ("train.py", ["--opts", "MODEL.NUM_CLASSES", "4"], "pass --opts MODEL.NUM_CLASSES 3"),
-        ("train.py", ["--amp-opt-level", "O2", "--opts", "AMP.DTYPE", "bfloat16"], "use AMP.DTYPE float16, or AMP_OPT"),
         ("train.py", ["--accumulation-steps", "4"], "12 samples, fewer than one batch of DATA.BATCH_SIZE=4 times 4"),
         ("train.py", ["--opts", "DATA.IMG_SIZE", "40"], "img_size=40 can't be cut"),
         ("train.py", ["--profile", "0"], "--profile 0: must be at least 1 step"),
