@@ -9,39 +9,22 @@ between them.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from children import Child, answer, argument_parser, peak_mb, print_ratios, timed
 from installed import installed
-from models import WITH_MASKS, detector, detector_arguments
+from models import detector, detector_arguments
 from rounds import cpu
 
 PEERS, BFLOAT16 = ("msg_ms", "PyTorch eager", "torch.compile"), "msg_ms bf16"
 PARTS = ("backbone", "FPN", "RPN", "boxes", "post-processing", "masks")
 TOLERANCE, EQUAL_SHARE = 1e-4, 0.95
-
-
-def argument_parser(
-    description: str, size: tuple[int, int], models: Sequence[str] = WITH_MASKS
-) -> argparse.ArgumentParser:
-    """Return a parser of the flags that all benchmarks of detectors have; ``size`` is the default of the images'."""
-    parser = argparse.ArgumentParser(description=description.split("\n")[0])
-    parser.add_argument("--model", choices=list(models), default="cascade_mask_rcnn_msg_tiny")
-    parser.add_argument("--size", type=int, nargs=2, default=size, metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--data", help=argparse.SUPPRESS)
-    return parser
 
 
 def main() -> None:
@@ -57,11 +40,11 @@ def main() -> None:
         print(f"{args.model}, {args.size[0]} x {args.size[1]}, batch 1, {args.threads} threads, {cpu()}")
         if args.cached:
             os.environ |= {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": folder}
-            filling = Child(PEERS[0], data, args)
+            filling = Child(PEERS[0], data, args, Path(__file__))
             filling.receive("first")
             filling.close()
-        peers = [Child(name, data, args) for name in installed(PEERS)]
-        in_bfloat16 = [Child(BFLOAT16, data, args)] if args.bfloat16 else []
+        peers = [Child(name, data, args, Path(__file__)) for name in installed(PEERS)]
+        in_bfloat16 = [Child(BFLOAT16, data, args, Path(__file__))] if args.bfloat16 else []
         for peer in in_bfloat16:
             peer.receive("first")
         outputs = [peer.receive("first") for peer in peers]
@@ -84,14 +67,6 @@ def main() -> None:
                 print(f"{name}: {own / other:.2f} of PyTorch eager's ({own:.0f} and {other:.0f} MB)")
         if args.parts:
             print_parts(*(peer.ask("parts") for peer in peers[:2]))
-
-
-def print_ratios(peers: list[Child]) -> None:
-    own = statistics.median(peers[0].seconds)
-    print(f"{peers[0].name}: {own:.3g} s")
-    for peer in peers[1:]:
-        rounds = f"(median of {len(peer.seconds)} rounds)"
-        print(f"time: {own / statistics.median(peer.seconds):.2f} of that of {peer.name} {rounds}")
 
 
 def print_parts(own: dict[str, float], other: dict[str, float] | None = None) -> None:
@@ -120,34 +95,6 @@ def prepare(folder: Path, args) -> str:
     arrays |= {f"own/{name}": value for name, value in values.items()}
     np.savez(folder / "data.npz", **arrays)
     return str(folder / "data.npz")
-
-
-class Child:
-    """A framework's process, waiting for requests."""
-
-    def __init__(self, name: str, data: str, args, script: Path = Path(__file__)):
-        line = [sys.executable, str(script), "--child", name, "--data", data, "--model", args.model]
-        line += ["--threads", str(args.threads), "--size", *map(str, args.size)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "GLOG_v": "3"}
-        self.name, self.seconds = name, []
-        self.process = subprocess.Popen(
-            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=environment
-        )
-
-    def receive(self, key: str):
-        for line in self.process.stdout:
-            if line.startswith("{") and key in (message := json.loads(line)):
-                return message[key]
-        raise SystemExit(f"{self.name} failed")
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-    def ask(self, key: str):
-        self.process.stdin.write(key + "\n")
-        self.process.stdin.flush()
-        return self.receive(key)
 
 
 def compare_outputs(own: dict, other: dict, name: str) -> None:
@@ -180,27 +127,6 @@ def run_child(args) -> None:
         "peak_mb": peak_mb,
     }
     answer(first(), requests)
-
-
-def answer(first, requests: dict[str, Callable]) -> None:
-    """Send the first result, then an answer to every request, and end the process."""
-    print("\n" + json.dumps({"first": first}), flush=True)
-    for line in sys.stdin:
-        print("\n" + json.dumps({line.strip(): requests[line.strip()]()}), flush=True)
-    os._exit(0)
-
-
-def peak_mb() -> float:
-    """Return the peak memory of this process since the last call."""
-    (line,) = (x for x in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM"))
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    return int(line.split()[1]) / 1024
-
-
-def timed(run: Callable) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin
 
 
 def thinned(x: np.ndarray) -> np.ndarray:

@@ -13,20 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from detector import (
-    BFLOAT16,
-    PEERS,
-    TOLERANCE,
-    Child,
-    answer,
-    argument_parser,
-    msg_ms_model,
-    prepare,
-    print_ratios,
-    thinned,
-    timed,
-    torch_model,
-)
+from children import Child, answer, argument_parser, print_ratios, timed
+from detector import BFLOAT16, PEERS, TOLERANCE, msg_ms_model, prepare, thinned, torch_model
 from installed import installed
 from models import detector_arguments
 from rounds import cpu

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from detector import Child, answer, argument_parser, peak_mb, print_ratios, timed
+from children import Child, answer, argument_parser, peak_mb, print_ratios, timed
 from installed import installed
 from models import BENCHMARK_DETECTORS, detector, detector_arguments
 from rounds import cpu
