@@ -17,7 +17,32 @@ from .backend import Operator, kernel
 from .matmul import SUFFIXES
 
 
-class AttentionBranch(nn.Cell):
+class _Branch(nn.Cell):
+    """The choice of a branch's kernels: ``native``, and ``native_train``, which saves tensors for the gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.no_drop_path = Tensor(np.ones((2, 1), np.float32))
+        self.dtype: ms.Type = ms.float32
+        self.native, self.native_train = self._kernels(ms.float32)
+        self.available = self.native is not None
+
+    def round_operands(self, dtype: ms.Type) -> None:
+        """Choose the type to which the operands of products with a weight are rounded.
+
+        Args:
+            dtype: float32, float16 or bfloat16.
+        """
+        if dtype != self.dtype:
+            self.dtype = dtype
+            self.native, self.native_train = self._kernels(dtype)
+
+    def _kernels(self, dtype: ms.Type) -> tuple[Operator, Operator]:
+        """Return the two kernels that round operands to a type."""
+        raise NotImplementedError
+
+
+class AttentionBranch(_Branch):
     """The attention branch of a block: x + drop_path_scale * proj(attention(LayerNorm(x))), then the shuffle.
 
     It needs the native kernels: check ``available``.
@@ -32,22 +57,8 @@ class AttentionBranch(nn.Cell):
         super().__init__()
         self.settings = Tensor(np.array([scale, shuffle], np.float32))
         self.no_bias = Tensor(np.zeros(3 * dim, np.float32))
-        self.no_drop_path = Tensor(np.ones((2, 1), np.float32))
-        self.native: Operator = None
-        self.native_train: Operator = None
-        self.dtype: ms.Type | None = None
-        self.round_operands(ms.float32)
-        self.available = self.native is not None
 
-    def round_operands(self, dtype: ms.Type) -> None:
-        """Choose the type to which the operands of products with a weight are rounded.
-
-        Args:
-            dtype: float32, float16 or bfloat16.
-        """
-        if dtype == self.dtype:
-            return
-        self.dtype = dtype
+    def _kernels(self, dtype: ms.Type) -> tuple[Operator, Operator]:
         suffix = SUFFIXES[dtype]
 
         def gradient_shapes(x, gamma, beta, qkv, qkv_bias, table, msg_bias, proj, proj_bias, *_):
@@ -73,8 +84,7 @@ class AttentionBranch(nn.Cell):
             gradients = grad(*inputs, recomputed[1], recomputed[2], dout)
             return (*gradients, ops.zeros_like(scales), ops.zeros_like(settings))
 
-        self.native_train = train
-        self.native = kernel(f"attention_branch{suffix}", lambda x, *_: x, gradient=bprop)
+        return kernel(f"attention_branch{suffix}", lambda x, *_: x, gradient=bprop), train
 
     def construct(
         self,
@@ -117,30 +127,13 @@ class AttentionBranch(nn.Cell):
         return self.native_train(*inputs)[0] if self.training else self.native(*inputs)
 
 
-class MlpBranch(nn.Cell):
+class MlpBranch(_Branch):
     """The MLP branch of a block: x + drop_path_scale * (gelu(LayerNorm(x) w1^T + b1) w2^T + b2).
 
     It needs the native kernels: check ``available``.
     """
 
-    def __init__(self):
-        super().__init__()
-        self.no_drop_path = Tensor(np.ones((2, 1), np.float32))
-        self.native: Operator = None
-        self.native_train: Operator = None
-        self.dtype: ms.Type | None = None
-        self.round_operands(ms.float32)
-        self.available = self.native is not None
-
-    def round_operands(self, dtype: ms.Type) -> None:
-        """Choose the type to which the operands of products with a weight are rounded.
-
-        Args:
-            dtype: float32, float16 or bfloat16.
-        """
-        if dtype == self.dtype:
-            return
-        self.dtype = dtype
+    def _kernels(self, dtype: ms.Type) -> tuple[Operator, Operator]:
         suffix = SUFFIXES[dtype]
         halves = 2 if dtype == ms.bfloat16 else 1  # numbers in an entry of the saved tensor
 
@@ -162,8 +155,7 @@ class MlpBranch(nn.Cell):
             recomputed = train(x, gamma, beta, w1, b1, w2, b2, scales)[1]
             return (*grad(x, gamma, beta, w1, w2, recomputed, scales, dout), ops.zeros_like(scales))
 
-        self.native_train = train
-        self.native = kernel(f"mlp_branch{suffix}", lambda x, *_: x, gradient=bprop)
+        return kernel(f"mlp_branch{suffix}", lambda x, *_: x, gradient=bprop), train
 
     def construct(
         self,

@@ -222,19 +222,18 @@ def run_norm(kernels: Kernels, c: dict) -> dict:
     return {"out": out, **named_gradients(("x", "bias", "gamma", "beta"), gradients)}
 
 
-def run_rounded_matmul(kernels: Kernels, c: dict, suffix: str) -> dict:
-    (out,) = kernels(f"rounded_matmul{suffix}", [c["x"], c["weight"]], [c["dout"].shape])
-    (dx,) = kernels(f"rounded_matmul_grad_x{suffix}", [c["weight"], c["dout"]], [c["x"].shape])
-    (dweight,) = kernels(f"rounded_matmul_grad_weight{suffix}", [c["x"], c["dout"]], [c["weight"].shape])
+def run_products(kernels: Kernels, c: dict, suffix: str = "") -> dict:
+    """Run the product with a weight and its gradients, with operands rounded if there is a suffix."""
+    name = "rounded_matmul" if suffix else "matmul"
+    (out,) = kernels(f"{name}{suffix}", [c["x"], c["weight"]], [c["dout"].shape])
+    (dx,) = kernels(f"{name}_grad_x{suffix}", [c["weight"], c["dout"]], [c["x"].shape])
+    (dweight,) = kernels(f"{name}_grad_weight{suffix}", [c["x"], c["dout"]], [c["weight"].shape])
     return {"out": out, "dx": dx, "dweight": dweight}
 
 
 def run_matmul(kernels: Kernels, c: dict) -> dict:
-    (out,) = kernels("matmul", [c["x"], c["weight"]], [c["dout"].shape])
-    (dx,) = kernels("matmul_grad_x", [c["weight"], c["dout"]], [c["x"].shape])
-    (dweight,) = kernels("matmul_grad_weight", [c["x"], c["dout"]], [c["weight"].shape])
     compare_packed(kernels, c["x"], c["weight"])
-    return {"out": out, "dx": dx, "dweight": dweight}
+    return run_products(kernels, c)
 
 
 def compare_packed(kernels: Kernels, x: np.ndarray, weight: np.ndarray) -> None:
@@ -364,7 +363,7 @@ CASES = {
 HALF_CASES = {
     "attention": run_attention,
     "mlp": run_mlp,
-    "matmul": run_rounded_matmul,
+    "matmul": run_products,
     "padded_attention": run_attention,
 }
 HALVES = ("_float16", "_bfloat16")
